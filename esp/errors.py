@@ -1,0 +1,51 @@
+"""Why a packet was not delivered, and what a caller did wrong."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+
+class DropReason(Enum):
+    """One member per reason a packet can be dropped. Each drop counts under exactly one (RFC 4301 §4.4.2.2)."""
+
+    # Outbound: from the inside to the link.
+    NOT_IP = "not_ip"  # neither IPv4 nor IPv6, or a header that contradicts itself (RFC 791, RFC 8200)
+    NO_POLICY = "no_policy"  # no SPD entry matches: default deny (RFC 4301 §4.4.1, §5.1)
+    POLICY_DISCARD = "policy_discard"  # a DISCARD entry matched (RFC 4301 §4.4.1)
+    HOLD_QUEUE_FULL = "hold_queue_full"  # waiting for an SA, and the policy's queue is full: the oldest leaves
+    HOLD_EXPIRED = "hold_expired"  # waited for an SA longer than the hold time
+    SA_EXPIRED = "sa_expired"  # hard lifetime reached (RFC 4301 §4.4.2.1)
+    SEQUENCE_EXHAUSTED = "sequence_exhausted"  # the counter must not cycle (RFC 4303 §2.2, §3.3.3)
+    TOO_BIG = "too_big"  # sealed, the packet would not fit a datagram
+    LINK_REFUSED = "link_refused"  # the kernel would not take the datagram
+    # Inbound: from the link to the inside.
+    MALFORMED = "malformed"  # shorter than the SA's header, IV, ICV and trailer (RFC 4303 §2)
+    UNKNOWN_SPI = "unknown_spi"  # no inbound SA (RFC 4303 §3.4.2)
+    REPLAYED = "replayed"  # this sequence number was accepted already (RFC 4303 §3.4.3)
+    TOO_OLD = "too_old"  # left of the replay window (RFC 4303 §3.4.3)
+    AUTHENTICATION_FAILED = "authentication_failed"  # ICV wrong (RFC 4303 §3.4.4)
+    BAD_PADDING = "bad_padding"  # pad length or pad octets wrong (RFC 4303 §2.4, §3.4.4.1)
+    BAD_NEXT_HEADER = "bad_next_header"  # not what the SA's mode carries (RFC 4303 §2.6)
+    DUMMY = "dummy"  # next header 59: meant to be thrown away (RFC 4303 §2.6)
+    SELECTOR_MISMATCH = "selector_mismatch"  # the inner packet is not of this SA's traffic (RFC 4301 §5.2)
+    TUN_REFUSED = "tun_refused"  # the kernel would not take the packet
+
+
+class EspError(Exception):
+    """The engine was misused; the message says how. Never raised by bytes from the network."""
+
+
+class UnknownSuite(EspError):
+    """No such suite in :mod:`esp.suite`."""
+
+
+class UnknownSa(EspError):
+    """No SA is installed under that SPI."""
+
+
+class InvalidSa(EspError):
+    """The SA's parameters contradict each other: key length, SPI range, window, lifetimes."""
+
+
+class InvalidPolicy(EspError):
+    """The policy contradicts itself or another one."""

@@ -1,0 +1,139 @@
+"""What the machines need of Kerberos, and nothing more; kerberos/ fills these ports, the fake realm too.
+
+Everything here is synchronous and fast (microseconds, no KDC): fetching a ticket is not, so it is an effect.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from kinkvpn.errors import KinkvpnError
+
+
+class SessionKey(Protocol):
+    """The session key of a ticket: never a subkey (RFC 4430 §7)."""
+
+    @property
+    def enctype(self) -> int:
+        """RFC 3961 encryption type number."""
+        ...
+
+    def checksum(self, octets: bytes) -> bytes:
+        """The enctype's required checksum over ``octets``, key usage 40 (RFC 4430 §4)."""
+        ...
+
+    def verify(self, octets: bytes, checksum: bytes) -> None:
+        """Raises AuthenticationFailed unless ``checksum`` is right, of the required type and length."""
+        ...
+
+    def encrypt(self, plaintext: bytes) -> bytes:
+        """Key usage 39, fresh cipher state (RFC 4430 §4.2.7)."""
+        ...
+
+    def decrypt(self, ciphertext: bytes) -> bytes:
+        """Raises AuthenticationFailed. May return octets beyond what was encrypted (RFC 3961 padding)."""
+        ...
+
+    def prf(self, octets: bytes) -> bytes:
+        """The enctype's RFC 3961 PRF, as krb5_c_prf has it."""
+        ...
+
+    def prf_rfc3962_literal(self, octets: bytes) -> bytes:
+        """20 octets for enctypes 17 and 18 (docs: decisions, PRF); for other enctypes the same as ``prf``."""
+        ...
+
+
+class OutstandingRequest(Protocol):
+    """An AP-REQ that was sent: one authenticator, remembered until its AP-REP comes (RFC 4430 §9)."""
+
+    @property
+    def ap_req(self) -> bytes:
+        """DER, mutual authentication required."""
+        ...
+
+    def verify_reply(self, ap_rep: bytes) -> None:
+        """Raises AuthenticationFailed unless ``ap_rep`` answers this very authenticator."""
+        ...
+
+
+class Ticket(Protocol):
+    """A service ticket and its session key."""
+
+    @property
+    def client(self) -> str: ...
+    @property
+    def server(self) -> str: ...
+    @property
+    def endtime(self) -> float:
+        """POSIX seconds."""
+        ...
+
+    @property
+    def key(self) -> SessionKey: ...
+    def make_request(self, offset: float = 0.0) -> OutstandingRequest:
+        """A fresh authenticator, its clock shifted by ``offset`` seconds (RFC 4430 §3.5)."""
+        ...
+
+
+class AcceptedRequest(Protocol):
+    """An AP-REQ that verified."""
+
+    @property
+    def client(self) -> str: ...
+    @property
+    def server(self) -> str: ...
+    @property
+    def endtime(self) -> float: ...
+    @property
+    def key(self) -> SessionKey: ...
+    def make_reply(self) -> bytes:
+        """The AP-REP, DER."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class KrbErrorDetails:
+    """What KINK acts on in a KRB-ERROR (RFC 4120 §5.9.1)."""
+
+    code: int
+    server_time: float  # stime + susec, POSIX seconds
+    client_time: float | None  # ctime + cusec when present
+    text: str = ""
+
+
+class ApRequestRefused(KinkvpnError):
+    """The AP-REQ is no good.
+
+    Args:
+        code: the KRB-ERROR code (RFC 4120 §7.5.9).
+        krb_error: the KRB-ERROR to answer with, DER, client time filled in where it is known.
+        accepted: the request all the same, when the ticket could be decrypted (SKEW, TKT_EXPIRED, TKT_NYV), so
+            that the error can go out authenticated (RFC 4430 §3.5); None otherwise.
+    """
+
+    def __init__(self, code: int, krb_error: bytes, accepted: AcceptedRequest | None, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.krb_error = krb_error
+        self.accepted = accepted
+
+
+class Kerberos(Protocol):
+    """The acceptor's half, and reading errors."""
+
+    def accept(self, ap_req: bytes) -> AcceptedRequest:
+        """Raises ApRequestRefused, and nothing else, whatever the octets are."""
+        ...
+
+    def read_error(self, krb_error: bytes) -> KrbErrorDetails:
+        """Raises MalformedMessage, and nothing else."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class TicketRefusal:
+    """Why there is no ticket: ``reason`` is one line for the operator, ``code`` the Kerberos error or None."""
+
+    reason: str
+    code: int | None = field(default=None)

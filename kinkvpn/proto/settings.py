@@ -1,0 +1,57 @@
+"""What an operator decided about peers, as the machines use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from esp.sa import Encapsulation, Mode
+from esp.suite import DEFAULT_SUITES, Suite
+
+if TYPE_CHECKING:
+    from esp.policy import Selector
+    from esp.sa import Endpoint
+
+
+class Start(Enum):
+    """When a policy's SAs are negotiated."""
+
+    BOOT = "boot"
+    DEMAND = "demand"
+
+
+class PrfForm(Enum):
+    """Which PRF keys the SAs for enctypes 17 and 18 (docs: decisions)."""
+
+    RFC3961 = "rfc3961"
+    RFC3962_LITERAL = "rfc3962-literal"
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySettings:
+    """One pair of SAs to keep. ``lifetime_seconds`` is the hard one that we offer and the most we accept."""
+
+    name: str
+    selector: Selector
+    suites: tuple[Suite, ...] = DEFAULT_SUITES
+    mode: Mode = Mode.TUNNEL
+    encapsulation: Encapsulation = Encapsulation.UDP
+    lifetime_seconds: int = 28800
+    replay_window: int = 8192
+    start: Start = Start.DEMAND
+    responder_nonce: bool = False  # always add Nr when responding: a 3-way handshake (RFC 4430 §3.2.1)
+    send_ids: bool = True  # IDci, IDcr in CREATE; off for a peer that knows its selectors by principal
+
+
+@dataclass(frozen=True, slots=True)
+class PeerSettings:
+    """A peer, its principal, where it is, and what it may do here (RFC 4430 §10)."""
+
+    name: str
+    principal: str
+    kink: Endpoint
+    esp: Endpoint
+    policies: tuple[PolicySettings, ...]
+    prf: PrfForm = PrfForm.RFC3961
+    delete_grace: float = 5.0  # seconds that an inbound SA outlives its DELETE (RFC 4430 §3.3)

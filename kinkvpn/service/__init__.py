@@ -1,0 +1,1 @@
+"""The daemon: sockets, the TUN device, addresses and routes, and the nursery that holds them together."""

@@ -1,0 +1,1 @@
+"""What KINK (RFC 4430) and Quick Mode payloads (RFC 2407, 2408, 2409) look like on the wire. Pure."""
