@@ -155,11 +155,6 @@ class Peer:
         """Pairs that still wait for an ACK."""
         return list(self._pending.values())
 
-    def outcome(self, xid: int) -> Outcome | None:
-        """How exchange ``xid`` ended, while it is remembered."""
-        exchange = self._exchanges.get(xid)
-        return None if exchange is None else exchange.outcome
-
     # ------------------------------------------------------------ asked from this side
 
     def start(self, now: float) -> list[Effect]:
@@ -189,6 +184,8 @@ class Peer:
 
     def acquired(self, policy: str, now: float) -> list[Effect]:
         """A packet waits for an SA of ``policy``."""
+        if self.pairs(policy):
+            return [Count(Tally.IGNORED_EVENT)]  # answered while the event was on its way
         if now < self.policies[policy].not_before:
             return [Count(Tally.SUPPRESSED_RETRY)]
         return self.initiate(policy, now)
@@ -211,10 +208,10 @@ class Peer:
         told = Tell("sa_expired", (("peer", self.settings.name), ("policy", policy)), warning=True)
         return [*effects, told, *self._lost(policy, now)]
 
-    def probe(self) -> tuple[int, list[Effect]]:
-        """Send a STATUS; its XID and the effects."""
-        exchange = self._begin(StatusCommand())
-        return exchange.xid, exchange.start()
+    def probe(self) -> tuple[StatusCommand, list[Effect]]:
+        """Send a STATUS; the command, whose ``outcome`` tells the end, and the effects."""
+        command = StatusCommand()
+        return command, self._begin(command).start()
 
     def close(self, now: float) -> list[Effect]:
         """Delete every pair; start nothing new."""
@@ -386,6 +383,8 @@ class Peer:
             return effects + self._create_concluded(command, outcome, now)
         if isinstance(command, DeleteCommand):
             return effects + self._delete_concluded(command, outcome, now)
+        if isinstance(command, StatusCommand):
+            command.outcome = outcome
         return effects
 
     def _restart(self, exchange: Initiator, outcome: Restart) -> list[Effect]:

@@ -8,6 +8,7 @@ from kinkvpn.wire.kink import KinkPayload, MessageType
 
 if TYPE_CHECKING:
     from kinkvpn.proto.events import Effect
+    from kinkvpn.proto.initiator import Completed, Failed
     from kinkvpn.proto.ports import SessionKey
     from kinkvpn.wire.isakmp import IsakmpPayload
 
@@ -17,6 +18,9 @@ class StatusCommand:
 
     type = MessageType.STATUS
     subject = "status"
+
+    def __init__(self) -> None:
+        self.outcome: Completed | Failed | None = None  # set by the peer's machine when it is over
 
     def payloads(self) -> tuple[KinkPayload, ...]:
         """None: what other implementations answer (RFC 4430 §6.5)."""
