@@ -96,6 +96,7 @@ class VectorMessage:
         authenticator_time: POSIX seconds of the AP-REQ's authenticator, None in messages without AP-REQ.
         checksum_ok: what the independent decoder says of Cksum, None without Cksum or where it gave up before.
         outer, inner: payload types the independent decoder saw, outside and inside KINK_ENCRYPT.
+        decoder_refused: whether the independent decoder found the message bad.
         keymat: in a REPLY that makes SAs, initiator's inbound first.
         refusal: None for a good message.
     """
@@ -114,6 +115,7 @@ class VectorMessage:
     checksum_ok: bool | None
     outer: tuple[str, ...]
     inner: tuple[str, ...]
+    decoder_refused: bool
     keymat: tuple[Keymat, ...] = field(default=())
     refusal: Refusal | None = None
 
@@ -182,6 +184,7 @@ def _load_folder(folder: Path) -> list[VectorMessage]:
             checksum_ok=record.get("cksum_ok"),
             outer=_payload_types(record, encrypted=False),
             inner=_payload_types(record, encrypted=True),
+            decoder_refused="error" in record,
             keymat=tuple(_load_keymat(entry, kernel) for entry in record.get("keymat", ())),
             refusal=REFUSALS.get((folder.name, index)),
         )
