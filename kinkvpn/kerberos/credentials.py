@@ -50,7 +50,7 @@ class CcacheUnusable(CredentialsUnusable):
     """The credential cache is missing, somebody else's, or its tickets have expired."""
 
 
-def check_keytab(path: Path, principal: str, *, config: Path | None = None) -> frozenset[int]:
+def check_keytab(path: Path, principal: str) -> frozenset[int]:
     """The permitted enctypes for which the keytab at ``path`` holds keys of ``principal``.
 
     Raises:
@@ -58,7 +58,7 @@ def check_keytab(path: Path, principal: str, *, config: Path | None = None) -> f
         Krb5Error, LibraryUnusable: the principal or krb5.conf does not parse; no MIT libkrb5.
     """
     check_readable(path)
-    context = Context(config)
+    context = Context()
     wanted = context.canonical(principal)
     try:
         entries = list(context.keytab_entries(context.keytab(f"FILE:{path}")))
@@ -84,9 +84,9 @@ def check_readable(path: Path) -> None:
         raise KeytabUnreadable(f"keytab {path} cannot be read by uid {os.geteuid()}: {error.strerror}") from error
 
 
-def check_ccache(name: str, principal: str, *, config: Path | None = None) -> None:
+def check_ccache(name: str, principal: str) -> None:
     """Raises CcacheUnusable unless the cache is there and ``principal``'s. Says nothing of lifetimes."""
-    context = Context(config)
+    context = Context()
     wanted = context.canonical(principal)
     try:
         owner = context.unparse(context.ccache_principal(context.ccache(name)))
@@ -119,18 +119,22 @@ class Credentials:
 
     Args:
         principal: who we are.
-        keytab: where our key is, or None to use ``ccache``.
-        ccache: a cache that somebody else keeps fresh, such as a person with kinit.
+        keytab: where our key is.
+        ccache: alone, a cache that somebody else keeps fresh, such as a person with kinit; with a keytab, where the
+            tickets go instead of memory, so that they outlive the process.
+
+    Raises:
+        CredentialsUnusable: neither of both.
     """
 
     def __init__(self, principal: str, *, keytab: Path | None = None, ccache: str | None = None) -> None:
-        if (keytab is None) == (ccache is None):
-            raise CredentialsUnusable("credentials come from either a keytab or a credential cache")
+        if keytab is None and ccache is None:
+            raise CredentialsUnusable("credentials need a keytab or a credential cache")
         self.principal = principal
         self._keytab, self._ccache = keytab, ccache
         self._lock = threading.Lock()
+        self._caches: list[str] = []
         self._acquired: Acquired | None = None
-        self._superseded: Acquired | None = None
         self._renew_at = 0.0
         self._failure: Krb5Error | None = None
         self._failed_at = 0.0
@@ -156,26 +160,24 @@ class Credentials:
                 raise
 
     def _renew(self) -> Acquired:
-        now = time.time()
-        store = self._store()
+        now, store = time.time(), self._store()
         acquired = Acquired(store["ccache"], now + lifetime_in(self.principal, store))
-        if self._keytab:
-            self._forget(self._superseded)
-        # MIT renews at half the lifetime too. A cache that a person keeps is looked at every time.
-        self._renew_at = (now + acquired.endtime) / 2 if self._keytab else 0.0
-        self._superseded, self._acquired = self._acquired, acquired
+        if self._ccache is None:
+            self._keep(acquired.ccache)
+            # As MIT does with a client keytab. A cache with a name is looked at every time: others write to it.
+            self._renew_at = (now + acquired.endtime) / 2
+        self._acquired = acquired
         return acquired
 
     def _store(self) -> dict[str, str]:
-        if self._ccache is not None:
-            return {"ccache": self._ccache}
-        number = next(MEMORY_CCACHE_NUMBERS)
-        return {"client_keytab": f"FILE:{self._keytab}", "ccache": f"MEMORY:kinkvpn-{number}"}
+        keytab = {"client_keytab": f"FILE:{self._keytab}"} if self._keytab else {}
+        return keytab | {"ccache": self._ccache or f"MEMORY:kinkvpn-{next(MEMORY_CCACHE_NUMBERS)}"}
 
-    def _forget(self, acquired: Acquired | None) -> None:
-        """A cache is removed two acquisitions later: half a lifetime, far longer than a libkrb5 call can hang."""
-        if acquired is not None:
-            Context().destroy_ccache(acquired.ccache)
+    def _keep(self, ccache: str) -> None:
+        """The one before stays too, for half a lifetime: far longer than a libkrb5 call that uses it can hang."""
+        self._caches.append(ccache)
+        while len(self._caches) > 2:
+            Context().destroy_ccache(self._caches.pop(0))
 
 
 def lifetime_in(principal: str, store: dict[str, str]) -> float:
@@ -186,11 +188,12 @@ def lifetime_in(principal: str, store: dict[str, str]) -> float:
     # Here, so that a host without libgssapi_krb5 can still be told so by whoever checks it first.
     import gssapi
 
+    named: dict[bytes | str, bytes | str] = dict(store.items())
     try:
         name = gssapi.Name(principal, gssapi.NameType.kerberos_principal)
-        found = gssapi.Credentials(name=name, usage="initiate", store=store, mechs=[gssapi.MechType.kerberos])
+        found = gssapi.Credentials(name=name, usage="initiate", store=named, mechs=[gssapi.MechType.kerberos])
         return float(found.lifetime or 0)
-    except gssapi.exceptions.GSSError as error:
+    except gssapi.raw.GSSError as error:
         # The minor code is libkrb5's, unsigned. Some of gssapi's own (expired, no credentials) come without one.
         code = error.min_code - (1 << 32) if error.min_code >= 1 << 31 else error.min_code
         major = error.min_code == 0

@@ -144,6 +144,10 @@ class LibraryUnusable(KinkvpnError):
     """There is no MIT libkrb5 on this host, or what goes by its name is something else."""
 
 
+class ConfigUnusable(KinkvpnError):
+    """The krb5.conf that was asked for is not there, or is no krb5.conf."""
+
+
 class Krb5Error(KinkvpnError):
     """What libkrb5 answered.
 
@@ -178,6 +182,26 @@ def load(name: str = SONAME) -> Library:
     return library
 
 
+def use_config(path: Path) -> None:
+    """Makes ``path`` the krb5.conf of this process, for gssapi too, which has no other way to be told than KRB5_CONFIG.
+
+    To be called at the start, before anything of Kerberos and before any thread.
+
+    Raises:
+        ConfigUnusable: it cannot be read, or does not parse.
+        LibraryUnusable: no MIT libkrb5.
+    """
+    try:
+        with path.open("rb"):
+            os.environ["KRB5_CONFIG"] = str(path)
+    except OSError as error:
+        raise ConfigUnusable(f"krb5.conf {path} cannot be read: {error.strerror}") from error
+    try:
+        Context()
+    except Krb5Error as error:
+        raise ConfigUnusable(f"krb5.conf {path}: {error}") from error
+
+
 def hasattr_c(library: Library, name: str) -> bool:
     """Whether the library has the function, which cffi looks up when it is first named."""
     try:
@@ -205,36 +229,37 @@ def posix_seconds(timestamp: int) -> int:
 
 
 class Context:
-    """A krb5_context, for one thread at a time.
+    """A krb5_context, for one thread at a time, of the krb5.conf that KRB5_CONFIG or the host names.
 
     Args:
-        config: krb5.conf to use, or None for what KRB5_CONFIG and the host say.
         libdefaults: values that go before those of the file, without a file being written.
+        clock_offset: seconds that this context's clock goes ahead of the host's.
 
     Raises:
         LibraryUnusable, Krb5Error: the configuration does not parse, or cannot be read.
     """
 
-    __slots__ = ("_config", "_libdefaults", "handle", "lib")
+    __slots__ = ("_libdefaults", "handle", "lib")
 
-    def __init__(self, config: Path | None = None, libdefaults: Mapping[str, str] | None = None) -> None:
+    def __init__(self, libdefaults: Mapping[str, str] | None = None, clock_offset: float = 0.0) -> None:
         self.lib = load()
         self.handle: CData = NULL
-        self._config, self._libdefaults = config, libdefaults
+        self._libdefaults = libdefaults
         overlay = memory_file(libdefaults) if libdefaults else None
         try:
-            handle = self._open(config, overlay)
+            handle = self._open(overlay)
         except BaseException:
             if overlay is not None:
                 os.close(overlay)
             raise
         self.handle = ffi.gc(handle, functools.partial(free_context, self.lib, overlay))
+        if clock_offset:
+            self._shift_clock(clock_offset)
 
-    def _open(self, config: Path | None, overlay: int | None) -> CData:
+    def _open(self, overlay: int | None) -> CData:
         """The profile library reads the files in their order; the first value wins."""
-        files = [f"/proc/self/fd/{overlay}".encode()] if overlay is not None else []
-        files += [os.fsencode(config)] if config else self._default_files()
-        names = [ffi.new("char[]", file) for file in files]
+        ours = [f"/proc/self/fd/{overlay}".encode()] if overlay is not None else []
+        names = [ffi.new("char[]", file) for file in ours + self._host_files()]
         profile, handle = ffi.new("profile_t *"), ffi.new("krb5_context *")
         self.check(self.lib.profile_init(ffi.new("const char *[]", [*names, NULL]), profile))
         try:
@@ -243,7 +268,13 @@ class Context:
             self.lib.profile_abandon(profile[0])
         return handle[0]
 
-    def _default_files(self) -> list[bytes]:
+    def _shift_clock(self, offset: float) -> None:
+        seconds, microseconds = self.now()
+        total = seconds * 1_000_000 + microseconds + round(offset * 1_000_000)
+        stamp = ffi.cast("krb5_timestamp", total // 1_000_000)
+        self.check(self.lib.krb5_set_real_time(self.handle, stamp, total % 1_000_000))
+
+    def _host_files(self) -> list[bytes]:
         names = ffi.new("char ***")
         self.check(self.lib.krb5_get_default_config_files(names))
         try:
@@ -298,18 +329,9 @@ class Context:
         self.check(self.lib.krb5_us_timeofday(self.handle, seconds, microseconds))
         return posix_seconds(seconds[0]), microseconds[0]
 
-    def shift_clock(self, offset: float) -> None:
-        """Moves this context's clock by ``offset`` seconds from where it is."""
-        seconds, microseconds = self.now()
-        total = seconds * 1_000_000 + microseconds + round(offset * 1_000_000)
-        stamp = ffi.cast("krb5_timestamp", total // 1_000_000)
-        self.check(self.lib.krb5_set_real_time(self.handle, stamp, total % 1_000_000))
-
     def shifted(self, offset: float) -> Context:
         """Another context of the same configuration whose clock is ``offset`` seconds ahead of the host's."""
-        context = Context(self._config, self._libdefaults)
-        context.shift_clock(offset)
-        return context
+        return Context(self._libdefaults, offset)
 
     def clock_offset(self) -> float:
         """How far this context's clock is ahead of the host's, in seconds: what a KDC taught it (kdc_timesync)."""
@@ -446,11 +468,13 @@ class Context:
         contents = ffi.from_buffer("krb5_octet[]", octets)
         return self.key(ffi.new("krb5_keyblock *", (0, enctype, len(octets), contents)))
 
-    def make_error(self, code: int, server: CData, words: str, client_time: tuple[int, int] | None) -> bytes:
-        """A KRB-ERROR, DER, with our time, and the client's (seconds, microseconds) where it is known."""
+    def make_error(self, code: int, server: CData, client_time: tuple[int, int] | None) -> bytes:
+        """A KRB-ERROR, DER, with our time, and the client's (seconds, microseconds) where it is known.
+
+        It has no e-text: what libkrb5 says of files and keys is for our own log.
+        """
         seconds, microseconds = self.now()
-        octets = words.encode()
-        error: CData = ffi.new("krb5_error *", {"error": code, "server": server, "text": borrow(octets)[0]})
+        error: CData = ffi.new("krb5_error *", {"error": code, "server": server})
         error.stime, error.susec = ffi.cast("krb5_timestamp", seconds), microseconds
         if client_time is not None:
             error.ctime, error.cusec = client_time

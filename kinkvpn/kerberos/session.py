@@ -97,6 +97,15 @@ def protocol_error(code: int, words: str) -> Krb5Error:
     return Krb5Error(ERROR_TABLE_BASE + code, words)
 
 
+def patient_context() -> Context:
+    """A context that takes no offence at any clock.
+
+    For a second look at a request that came late or early, and for making requests: whether the ticket is valid by
+    the peer's clock is for the peer to say, and it says it under authentication (RFC 4430 §3.5, §9).
+    """
+    return Context({"clockskew": ANY_SKEW})
+
+
 class SessionKey:
     """The session key of a ticket, in libkrb5's hands; :class:`kinkvpn.proto.ports.SessionKey`."""
 
@@ -233,7 +242,7 @@ class ServiceTicket:
     """A ticket for a peer; :class:`kinkvpn.proto.ports.Ticket`.
 
     Args:
-        context: of the thread that will make requests.
+        context: of the thread that will make requests, one of :func:`patient_context`.
         credentials: ``krb5_creds *``, kept.
         clock_offset: seconds that the KDC's clock was found ahead of ours when it issued the ticket.
 
@@ -290,19 +299,18 @@ class Acceptor:
     Args:
         principals: the servers that we are; the first one signs errors.
         keytab: where their keys are. The file is read at every request, so new keys count at once.
-        config: krb5.conf, or None for the host's.
         replay_cache: ``dfl:``, ``none:`` or ``file2:PATH``; None for the host's. KRB5RCACHENAME goes before it.
+        clock_offset: seconds by which our clock goes ahead of the host's: hosts that disagree, in one process.
 
     Raises:
         LibraryUnusable, Krb5Error: the configuration or a principal does not parse.
     """
 
     def __init__(
-        self, principals: Sequence[str], keytab: Path, *, config: Path | None = None, replay_cache: str | None = None
+        self, principals: Sequence[str], keytab: Path, *, replay_cache: str | None = None, clock_offset: float = 0.0
     ) -> None:
-        libdefaults = {"default_rcache_name": replay_cache} if replay_cache else {}
-        self._context = Context(config, libdefaults)
-        self._patient = Context(config, {**libdefaults, "clockskew": ANY_SKEW})
+        self._context = Context({"default_rcache_name": replay_cache} if replay_cache else None, clock_offset)
+        self._patient = patient_context()
         self._keytab = self._context.keytab(f"FILE:{keytab}")
         self.principals = tuple(self._context.canonical(name) for name in principals)
         self._server = self._context.principal(self.principals[0])
@@ -341,7 +349,7 @@ class Acceptor:
         code = wire_code(error)
         accepted = self._verify_anytime(ap_req) if code in CLOCK_ERRORS else None
         client_time = accepted.client_time if accepted else None
-        krb_error = self._context.make_error(code, self._server, str(error), client_time)
+        krb_error = self._context.make_error(code, self._server, client_time)
         return ApRequestRefused(code, krb_error, accepted, f"AP-REQ refused: {error} (code {code})")
 
     def _verify_anytime(self, ap_req: bytes) -> VerifiedRequest | None:
