@@ -11,6 +11,7 @@ import re
 import signal
 import struct
 import subprocess
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from enum import Enum
@@ -51,8 +52,12 @@ CANARY: Final = b"kinkvpn-canary-7"
 SNAPLEN: Final = 208
 # 200 MB are some 250,000 packets of up to SNAPLEN octets: the ring holds them all even if tcpdump never gets a turn.
 RING_KIBIBYTES: Final = 65536
-START_SECONDS: Final = 5.0
-STOP_SECONDS: Final = 20.0
+DRAIN_SECONDS: Final = 5.0
+POLL_SECONDS: Final = 0.05
+STOP_SECONDS: Final = 10.0
+COUNTED: Final = re.compile(
+    r"(\d+) packets? captured[,\s]+(\d+) packets? received by filter[,\s]+(\d+) packets? dropped by kernel"
+)
 DESCRIBED_LEAKS: Final = 10  # enough to see what it is; the rest is counted
 
 
@@ -108,7 +113,7 @@ class Classifier:
         self._fragmented: dict[tuple[bytes, bytes, bytes], Kind] = {}
         self.traffic = Traffic()
 
-    def add(self, frame: bytes, time: float = 0.0) -> Kind:
+    def add(self, frame: bytes, seen: float = 0.0) -> Kind:
         """Counts one Ethernet frame, which may have been cut short, and says what it is."""
         try:
             if CANARY in frame:
@@ -117,7 +122,7 @@ class Classifier:
         except NotClassified as leak:
             kind = Kind.LEAK
             if len(self.traffic.leaks) < DESCRIBED_LEAKS:
-                self.traffic.leaks.append(f"{time:.6f} {leak}")
+                self.traffic.leaks.append(f"{seen:.6f} {leak}")
         self.traffic.packets[kind] += 1
         return kind
 
@@ -287,29 +292,48 @@ class Capture:
         raise LabFailed(f"tcpdump did not start: {said.strip()}", host=self._namespace.name)
 
     def stop(self) -> int:
-        """Ends the capture and returns how many packets the kernel dropped before tcpdump saw them."""
-        tcpdump, self._tcpdump = self._tcpdump, None
+        """Ends the capture once tcpdump has written all that it received.
+
+        Returns:
+            How many packets the kernel dropped before tcpdump saw them, or that tcpdump left behind.
+        """
+        tcpdump = self._tcpdump
         if tcpdump is None:
             return 0
+        self._drain(tcpdump)
         tcpdump.send_signal(signal.SIGINT)
         try:
             _, said = tcpdump.communicate(timeout=STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            tcpdump.kill()
-            tcpdump.wait()
             raise LabFailed("tcpdump did not stop", host=self._namespace.name) from None
-        dropped = re.search(r"^(\d+) packets dropped by kernel", said, re.MULTILINE)
-        if tcpdump.returncode or dropped is None:
+        self._tcpdump = None
+        counted = COUNTED.search(said)
+        if tcpdump.returncode or counted is None:
             raise LabFailed(f"tcpdump failed: {said.strip()}", host=self._namespace.name)
-        return int(dropped[1])
+        captured, received, dropped = map(int, counted.groups())
+        return dropped + received - captured
+
+    def _drain(self, tcpdump: subprocess.Popen[str]) -> None:
+        """The kernel hands packets over by the block, up to a second late; SIGINT would cut off the last block.
+
+        SIGUSR1 makes tcpdump tell how many it has received and how many of those it has written.
+        """
+        assert tcpdump.stderr is not None
+        deadline = time.monotonic() + DRAIN_SECONDS
+        while time.monotonic() < deadline and tcpdump.poll() is None:
+            tcpdump.send_signal(signal.SIGUSR1)
+            counted = COUNTED.search(tcpdump.stderr.readline())
+            if counted and counted[1] == counted[2]:
+                return
+            time.sleep(POLL_SECONDS)
 
     def classify(self, spis: Mapping[str, frozenset[int]]) -> Traffic:
         """Every packet of the stopped capture. Raises LabFailed if the file cannot be read."""
         classifier = Classifier(spis)
         try:
             with self.path.open("rb", buffering=1 << 20) as file:
-                for time, frame in read_pcap(file):
-                    classifier.add(frame, time)
+                for seen, frame in read_pcap(file):
+                    classifier.add(frame, seen)
         except (OSError, ValueError) as error:
             raise LabFailed(f"capture unreadable: {error}", host=self._namespace.name) from error
         return classifier.traffic

@@ -76,11 +76,11 @@ class Journey:
             ping(a, b, 4, count=1)
             self._wait_established(lab, 4)
         with step("ping4", "ping over IPv4, both ways"):
-            findings.ping_ms[4] = median(ping(a, b, 4) + ping(b, a, 4))
+            findings.ping_ms[4] = round(median(ping(a, b, 4) + ping(b, a, 4)), 3)
         with step("ping6", "ping over IPv6, both ways"):
             ping(a, b, 6, count=1)
             self._wait_established(lab, 6)
-            findings.ping_ms[6] = median(ping(a, b, 6) + ping(b, a, 6))
+            findings.ping_ms[6] = round(median(ping(a, b, 6) + ping(b, a, 6)), 3)
         with step("transfer", f"{self._size / MEGABYTE:.0f} MB over TCP, SHA-256 at the far end"):
             findings.received = transfer(a, b, self._size, self._transferred)
         with step("status", "both daemons tell what they did"):
@@ -93,7 +93,7 @@ class Journey:
             lab.wait_until(established, ESTABLISHED_SECONDS, host, f"has no established SA for IPv{version}")
 
     def _transferred(self, octets: int) -> None:
-        self._progress.fraction(octets / self._size, f"{octets / MEGABYTE:.0f} MB")
+        self._progress.fraction(octets / self._size)
 
     def _judge(self, capture: Capture, lab: Lab) -> None:
         dropped = capture.stop()

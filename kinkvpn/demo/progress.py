@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TextIO
@@ -53,20 +54,24 @@ class Progress:
             self._turns += 1
             self._draw(f" {SPINNER[self._turns % len(SPINNER)]}   {self._title}")
 
-    def fraction(self, done: float, detail: str) -> None:
+    def fraction(self, done: float) -> None:
         """``done`` of 1.0 is done."""
         if self._moving:
             full = round(done * BAR_CELLS)
-            self._draw(f" {'#' * full}{'.' * (BAR_CELLS - full)} {done:4.0%}  {self._title}, {detail}")
-        elif int(done * PLAIN_FRACTIONS) > self._shown_fraction:
+            self._draw(f" {'#' * full}{'.' * (BAR_CELLS - full)} {done:4.0%}  {self._title}")
+        elif self._shown_fraction < int(done * PLAIN_FRACTIONS) < PLAIN_FRACTIONS:
             self._shown_fraction = int(done * PLAIN_FRACTIONS)
-            self._draw(f"      {done:4.0%} {self._title}, {detail}\n")
+            self._draw(f"{done:4.0%}  {self._title}\n")
 
     def _finish(self, mark: str, seconds: float) -> None:
         self.seconds[self.current] = round(seconds, 3)
-        erase = ERASE_LINE if self._moving else ""
-        self._draw(f"{erase}{mark:>4}  {self._title:<{TITLE_CELLS}} {seconds:6.2f} s\n")
+        self._draw(f"{mark:>4}  {self._title:<{TITLE_CELLS}} {seconds:6.2f} s")
+        self._stream.write("\n")
+        self._stream.flush()
 
     def _draw(self, text: str) -> None:
-        self._stream.write(ERASE_LINE + text if self._moving and not text.endswith("\n") else text)
+        if self._moving:
+            # A line that wraps could not be erased.
+            text = ERASE_LINE + text[: shutil.get_terminal_size().columns - 1]
+        self._stream.write(text)
         self._stream.flush()

@@ -14,8 +14,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
-import sysconfig
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,7 +21,7 @@ from kinkvpn.demo.namespace import DIE_WITH_PARENT
 from kinkvpn.errors import KinkvpnError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
     from types import FrameType
 
 TOOLS: Final = {
@@ -39,10 +37,14 @@ TOOLS: Final = {
     "kadmin.local": "krb5-admin-server",
 }
 SYSTEM_PATH: Final = ("/usr/local/sbin", "/usr/sbin", "/sbin", "/usr/local/bin", "/usr/bin", "/bin")
-UNSHARE: Final = ("unshare", "--mount", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--")
+# Propagation stays as it is, because in a plain chroot there is no mount at / that could be made private. Instead
+# --mount-proc makes /proc private before it mounts over it, and nothing is mounted anywhere but there.
+UNSHARE: Final = (
+    "unshare", "--mount", "--propagation", "unchanged", "--net", "--pid", "--fork", "--kill-child", "--mount-proc", "--"
+)  # fmt: skip
 TUN_DEVICE: Final = Path("/dev/net/tun")
-# Every Linux has them, seldom with anything in them (FHS 3.0 §3.11, §3.12, §3.17).
-MOUNT_POINTS: Final = (Path("/srv"), Path("/media"), Path("/mnt"), Path("/opt"))
+# Below the /proc that is ours alone, so a mount here reaches nobody, and covers nothing that a program reads.
+SCRATCH: Final = Path("/proc/driver")
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_SECONDS: Final = 2.0
 
@@ -135,28 +137,9 @@ def leave(number: int, frame: FrameType | None) -> None:
 
 
 def mount_scratch() -> Path:
-    """A private tmpfs, mounted over a directory that nothing here needs. Only inside the sandbox.
-
-    Raises:
-        CannotRun: there is no such directory, or mount(8) refuses.
-    """
-    needed = tuple(needed_paths())
-    for point in MOUNT_POINTS:
-        if point.is_dir() and not point.is_symlink() and not any(path.is_relative_to(point) for path in needed):
-            break
-    else:
-        raise CannotRun(f"none of {', '.join(map(str, MOUNT_POINTS))} is free to mount over")
-    command = ["mount", "-t", "tmpfs", "-o", "mode=0700", "kinkvpn-demo", str(point)]
+    """Mounts a tmpfs for the demo's files; it goes with the sandbox. Only inside it. Raises CannotRun."""
+    command = ["mount", "-t", "tmpfs", "-o", "mode=0700", "kinkvpn-demo", str(SCRATCH)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - no shell
     if done.returncode:
-        raise CannotRun(f"cannot mount a tmpfs on {point}: {done.stderr.strip()}")
-    return point
-
-
-def needed_paths() -> Iterator[Path]:
-    """Where this Python, its modules and the tools come from."""
-    for name in (sys.prefix, sys.base_prefix, sys.executable, os.getcwd(), *sysconfig.get_paths().values(), *sys.path):
-        yield Path(name).resolve()
-    for tool in TOOLS:
-        if (found := shutil.which(tool)) is not None:
-            yield Path(found).resolve()
+        raise CannotRun(f"cannot mount a tmpfs: {done.stderr.strip()}")
+    return SCRATCH

@@ -37,6 +37,8 @@ def ping(source: Host, target: Host, version: int, count: int = 5) -> list[float
     said, complaints = process.communicate()  # -w is its deadline
     times = [float(ms) for ms in re.findall(r"time=([0-9.]+) ms", said)]
     if process.returncode or len(times) != count:
+        source.check_alive()
+        target.check_alive()
         reason = f"{len(times)} of {count} IPv{version} pings to host {target.name} answered"
         raise source.failed(f"{reason}; {complaints.strip()}" if complaints else reason, ADVICE)
     return times
@@ -56,6 +58,8 @@ def transfer(source: Host, target: Host, octets: int, progress: Callable[[int], 
         with running(source, ["send", address, port, str(octets)]) as sender:
             received = follow(receiver.stdout, progress)
             if received is None:
+                source.check_alive()
+                target.check_alive()
                 words = "; ".join(last_words(process) for process in (sender, receiver))
                 raise target.failed(f"transfer from host {source.name} broke: {words}", ADVICE)
     if not received.equal:
