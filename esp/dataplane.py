@@ -34,8 +34,9 @@ EVENTS = 1024
 # learns of anything else that became due earlier, and how long events wait once their reader made room.
 LONGEST_SLEEP = 1.0
 
-# And its shortest: many SAs that expire one after the other are taken together, a thousand times a second at most.
-SHORTEST_SLEEP = 0.001
+# And its shortest: looking at the clock goes over all SAs. When hundreds are installed or expire one after the other,
+# that happens a hundred times a second, not once for each.
+SHORTEST_SLEEP = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +57,8 @@ class Dataplane:
     Args:
         engine: whose methods are repeated here with the time filled in.
         tun, link: stay the caller's, who closes them after :meth:`run`.
-        clock: seconds; what the engine's ``now`` is taken from.
+        clock: seconds; what the engine's ``now`` is taken from. Trio's can only be asked, and so SAs can only be
+            installed, inside ``trio.run``.
         receive_control: given each KINK datagram that came to the ESP port, without its non-ESP marker (RFC 3948 §2.2),
             and its source. Called in the loop: it must not block, and it must bound what it keeps.
     """
@@ -88,7 +90,8 @@ class Dataplane:
         """Carry packets until cancelled; then :attr:`events` ends.
 
         Raises:
-            TunUnavailable: the interface was deleted.
+            TunUnavailable: the interface was deleted; as everything here, in an exception group.
+            trio.ClosedResourceError: the TUN or the link was closed under it.
         """
         with self._publisher:
             async with trio.open_nursery() as nursery:
@@ -122,9 +125,10 @@ class Dataplane:
             self._keepalives_sent += len(keepalives)
             self._send(keepalives)
             self._publish()
-            pause = LONGEST_SLEEP if due is None else min(max(due - now, SHORTEST_SLEEP), LONGEST_SLEEP)
+            pause = LONGEST_SLEEP if due is None else min(max(due - now, 0.0), LONGEST_SLEEP)
             with trio.move_on_after(pause):
                 await self._schedule_changed.wait()
+            await trio.sleep(SHORTEST_SLEEP)
 
     def _sort(self, datagrams: Sequence[Incoming]) -> list[Incoming]:
         """The ESP among ``datagrams``. Control goes up at once: no batch of ESP before it holds it up."""

@@ -192,6 +192,8 @@ class UdpLink:
 
     async def wait_readable(self) -> None:
         """Return when one of the sockets has a datagram or an error to report."""
+        if self._readiness.closed:
+            raise trio.ClosedResourceError
         await trio.lowlevel.wait_readable(self._readiness.fileno())
 
     def close(self) -> None:

@@ -151,6 +151,8 @@ class TunDevice:
 
     async def wait_readable(self) -> None:
         """Return when the kernel has a packet for us, or the interface is gone."""
+        if self._fd < 0:
+            raise trio.ClosedResourceError
         await trio.lowlevel.wait_readable(self._fd)
 
     def close(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -215,6 +216,8 @@ async def test_close_wakes_who_waits(link: UdpLink) -> None:
         link.close()
         link.close()
     assert woken
+    with pytest.raises(trio.ClosedResourceError):
+        await link.wait_readable()
 
 
 @pytest.mark.root
@@ -229,7 +232,7 @@ async def test_link_local_peers_keep_their_interface() -> None:
         index = within(net, lambda: socket.if_nametoindex("left"))
         for scope in ("left", str(index)):
             remote = Endpoint(f"fe80::2%{scope}", receiver.local[0].port)
-            assert within(net, lambda remote=remote: sender.send([Outgoing(b"hello", remote)])) == 0
+            assert within(net, partial(sender.send, [Outgoing(b"hello", remote)])) == 0
             arrived = await receive(receiver)
             assert [each.datagram for each in arrived] == [b"hello"]
             assert receiver.send([Outgoing(b"back", arrived[0].source)]) == 0

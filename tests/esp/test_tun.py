@@ -128,6 +128,8 @@ async def test_close_removes_the_interface_and_wakes_who_waits(net: str, tun: Tu
         tun.close()
         tun.close()
     assert woken
+    with pytest.raises(trio.ClosedResourceError):
+        await tun.wait_readable()
     assert tun.fileno() == -1
     assert "kink0" not in run("ip", "-n", net, "link", "show")
 
