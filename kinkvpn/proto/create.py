@@ -1,0 +1,385 @@
+"""CREATE, both halves: what the initiator proposes and makes of the answer, what the responder makes of a proposal.
+
+2-way: the optimistic proposal is taken and keyed from Ni alone. 3-way: something else is taken, or the responder adds
+Nr; then it asks for an ACK before it sends on the new SA (RFC 4430 §3.2, §6.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters
+from kinkvpn.errors import KinkvpnError
+from kinkvpn.proto.events import Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound
+from kinkvpn.proto.identification import identifications_of, names_selector
+from kinkvpn.proto.keymat import derive_keymat, prf_of
+from kinkvpn.proto.proposal import Agreement, Refused, Terms, agree, answer, choose, offer
+from kinkvpn.proto.retransmit import FULL_CYCLE
+from kinkvpn.wire.ipsec_doi import NotifyType, Protocol
+from kinkvpn.wire.isakmp import (
+    Delete,
+    Identification,
+    IsakmpPayload,
+    KeyExchange,
+    Nonce,
+    Notify,
+    SecurityAssociation,
+    Unknown,
+)
+from kinkvpn.wire.kink import Isakmp, KinkPayload, MessageType
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from kinkvpn.proto.ports import SessionKey
+    from kinkvpn.proto.settings import PeerSettings, PolicySettings
+
+_Payload = TypeVar("_Payload", bound="IsakmpPayload")
+
+# Ours. Sixteen octets is what the other implementation sends; the KDC's session key carries the entropy (§3.2.1).
+NONCE_OCTETS = 16
+# Without extended sequence numbers an SA ends before its counter does (RFC 4303 §3.3.3, docs/decisions.md).
+HARD_PACKETS = 2**31
+# ISAKMP payload type of KE: the data of INVALID-PAYLOAD-TYPE when PFS is asked for (RFC 4430 §5.5).
+_KE_TYPE = 4
+# Notify types up to this report errors (RFC 2408 §3.14.1).
+LAST_ERROR_NOTIFY = 16383
+
+
+class RequestFailed(KinkvpnError):
+    """The peer answered, authentically, that it will not; it keeps no state of the request."""
+
+
+class AnswerUnusable(KinkvpnError):
+    """The peer may have installed what it answered, and the answer cannot be used: it has to be deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaPair:
+    """Two SAs, one each way, made by one CREATE.
+
+    Args:
+        policy: the policy they serve.
+        inbound_spi, outbound_spi: ours and the peer's.
+        suite: its name.
+        initiated: whether this host sent the CREATE, and so rekeys and deletes (RFC 4430 §3.6).
+        lifetime: hard, in seconds.
+        established: when, on the machine's clock.
+        took: seconds from the first transmission of CREATE; 0 for a responder.
+    """
+
+    policy: str
+    inbound_spi: int
+    outbound_spi: int
+    suite: str
+    initiated: bool
+    lifetime: int
+    established: float
+    took: float = 0.0
+
+
+def soft_seconds(hard: int, fraction: float) -> float:
+    """When to rekey: hard life minus a random time in [T-retrans, T-rekey] (RFC 4430 §3.6).
+
+    Args:
+        hard: agreed life in seconds.
+        fraction: uniform in [0, 1).
+    """
+    # T-retrans has to cover a whole exchange; T-rekey is at least twice that. A life too short for it is quartered.
+    retrans = min(FULL_CYCLE, hard / 4)
+    return hard - retrans * (1 + fraction)
+
+
+def _lifetime(hard: int, soft: float | None) -> Lifetime:
+    return Lifetime(
+        soft_seconds=soft,
+        hard_seconds=hard,
+        soft_packets=None if soft is None else HARD_PACKETS - HARD_PACKETS // 16,
+        hard_packets=HARD_PACKETS,
+    )
+
+
+def _only(payloads: Sequence[IsakmpPayload], kind: type[_Payload], name: str) -> _Payload:
+    found = [payload for payload in payloads if isinstance(payload, kind)]
+    if len(found) != 1:
+        raise Refused(NotifyType.PAYLOAD_MALFORMED, f"{len(found)} {name} payloads where there must be one")
+    return found[0]
+
+
+def _identifications(payloads: Sequence[IsakmpPayload]) -> tuple[Identification, Identification] | None:
+    found = [payload for payload in payloads if isinstance(payload, Identification)]
+    if len(found) not in (0, 2):
+        raise Refused(NotifyType.PAYLOAD_MALFORMED, f"{len(found)} ID payloads where there must be none or two")
+    return (found[0], found[1]) if found else None
+
+
+def _parameters(
+    policy: PolicySettings, spi: int, terms: Terms, keymat: bytes, remote: Endpoint, life: Lifetime
+) -> SaParameters:
+    return SaParameters(
+        spi=spi,
+        suite=terms.suite,
+        keymat=keymat,
+        policy=policy.name,
+        selector=policy.selector,
+        remote=remote if terms.encapsulation is Encapsulation.UDP else Endpoint(remote.address, 0),
+        lifetime=life,
+        mode=terms.mode,
+        encapsulation=terms.encapsulation,
+        replay_window=policy.replay_window,
+    )
+
+
+class CreateCommand:
+    """The initiator's half.
+
+    Args:
+        peer: whom to negotiate with.
+        policy: what for.
+        spi: our inbound SPI, reserved for this command.
+        nonce: Ni, random.
+        fraction: uniform in [0, 1), spreads the soft lifetime.
+    """
+
+    type = MessageType.CREATE
+
+    def __init__(self, peer: PeerSettings, policy: PolicySettings, *, spi: int, nonce: bytes, fraction: float) -> None:
+        self.peer = peer
+        self.policy = policy
+        self.spi = spi
+        self.pair: SaPair | None = None
+        self._fraction = fraction
+        self._nonce = nonce
+        self._offer = offer(policy, spi.to_bytes(4, "big"))
+        self._started = 0.0
+
+    @property
+    def subject(self) -> str:
+        """What the command is about, for the operator."""
+        return self.policy.name
+
+    def payloads(self) -> tuple[KinkPayload, ...]:
+        """SA, Ni, [IDci, IDcr] (RFC 4430 §6.3)."""
+        ids = identifications_of(self.policy.selector, initiator=True) if self.policy.send_ids else ()
+        return (Isakmp((self._offer, Nonce(self._nonce), *ids)),)
+
+    def begin(self, key: SessionKey, now: float) -> list[Effect]:
+        """Install the inbound SA of the optimistic proposal before anything is sent (RFC 4430 §3.2 step 1)."""
+        self._started = now
+        proposal = self._offer.proposals[0]
+        terms = Terms(
+            self.policy.suites[0],
+            self.policy.mode,
+            self.policy.encapsulation,
+            self.policy.lifetime_seconds,
+            None,
+        )
+        optimistic = Agreement(proposal, proposal.transforms[0], terms, optimistic=True)
+        return [InstallInbound(self._inbound(key, optimistic, b"", soft=None))]
+
+    def complete(
+        self, payloads: tuple[IsakmpPayload, ...], *, ackreq: bool, key: SessionKey, now: float
+    ) -> list[Effect]:
+        """Make the pair from an authentic answer.
+
+        Raises:
+            RequestFailed: the peer refuses.
+            AnswerUnusable: the peer's answer does not keep to the offer.
+        """
+        refuse_on_error_notify(payloads)
+        try:
+            agreement = agree(self._offer, _only(payloads, SecurityAssociation, "SA"))
+            responder_nonce = self._responder_nonce(payloads, ackreq=ackreq)
+            self._same_identifications(payloads)
+        except Refused as mismatch:
+            raise AnswerUnusable(str(mismatch)) from mismatch
+        hard = agreement.terms.seconds or self.policy.lifetime_seconds
+        soft = soft_seconds(hard, self._fraction)
+        inbound = self._inbound(key, agreement, responder_nonce, soft=soft)
+        outbound = self._outbound(key, agreement, responder_nonce, soft=soft)
+        self.pair = SaPair(
+            self.policy.name, self.spi, outbound.spi, agreement.terms.suite.name, True, hard, now, now - self._started
+        )
+        return [InstallInbound(inbound), InstallOutbound(outbound)]
+
+    def withdraw(self) -> list[Effect]:
+        """Undo ``begin``: nobody will answer on this SPI."""
+        return [RemoveInbound(self.spi)]
+
+    def _responder_nonce(self, payloads: tuple[IsakmpPayload, ...], *, ackreq: bool) -> bytes:
+        nonces = [payload.value for payload in payloads if isinstance(payload, Nonce)]
+        if len(nonces) > 1:
+            raise Refused(NotifyType.PAYLOAD_MALFORMED, "more than one Nr")
+        # Nr without ACKREQ breaks §6.3, but its sender still waits for an ACK: Initiator sends one for any Nr.
+        return nonces[0] if nonces else b""
+
+    def _same_identifications(self, payloads: tuple[IsakmpPayload, ...]) -> None:
+        ids = _identifications(payloads)
+        if ids is not None and ids != identifications_of(self.policy.selector, initiator=True):
+            raise Refused(NotifyType.PAYLOAD_MALFORMED, "other selectors (IDci, IDcr) than we asked for")
+
+    def _inbound(self, key: SessionKey, agreement: Agreement, nr: bytes, *, soft: float | None) -> SaParameters:
+        return self._sa(key, self.spi, agreement.terms, nr, soft)
+
+    def _outbound(self, key: SessionKey, agreement: Agreement, nr: bytes, *, soft: float) -> SaParameters:
+        return self._sa(key, int.from_bytes(agreement.proposal.spi, "big"), agreement.terms, nr, soft)
+
+    def _sa(self, key: SessionKey, spi: int, terms: Terms, nr: bytes, soft: float | None) -> SaParameters:
+        keymat = _keymat(key, self.peer, spi, terms, self._nonce, nr)
+        life = _lifetime(terms.seconds or self.policy.lifetime_seconds, soft)
+        return _parameters(self.policy, spi, terms, keymat, self.peer.esp, life)
+
+
+def _keymat(key: SessionKey, peer: PeerSettings, spi: int, terms: Terms, ni: bytes, nr: bytes) -> bytes:
+    return derive_keymat(
+        prf_of(key, peer.prf),
+        protocol=Protocol.ESP,
+        spi=spi.to_bytes(4, "big"),
+        initiator_nonce=ni,
+        responder_nonce=nr,
+        octets=terms.suite.keymat_octets,
+    )
+
+
+def refuse_on_error_notify(payloads: tuple[IsakmpPayload, ...]) -> None:
+    """Any error notify in a response, known or not, fails the whole request (RFC 4430 §5.5).
+
+    Raises:
+        RequestFailed: naming it.
+    """
+    for payload in payloads:
+        if isinstance(payload, Notify) and payload.type <= LAST_ERROR_NOTIFY:
+            raise RequestFailed(f"the peer answers {notify_name(payload.type)}")
+
+
+def notify_name(number: int) -> str:
+    """The registry's name of a notify type, or its number."""
+    try:
+        return NotifyType(number).name.replace("_", "-")
+    except ValueError:
+        return f"notify {number}"
+
+
+@dataclass(frozen=True, slots=True)
+class CreateAnswer:
+    """The responder's half, worked out.
+
+    Args:
+        payloads: for the REPLY.
+        ackreq: whether the initiator must ACK (RFC 4430 §3.2).
+        now: effects before the REPLY leaves.
+        on_ack: effects when the ACK is in; empty without ``ackreq``.
+        on_silence: effects when nobody ACKs.
+        pair: what stands when all of it is done.
+    """
+
+    payloads: tuple[KinkPayload, ...]
+    ackreq: bool
+    now: list[Effect]
+    on_ack: list[Effect]
+    on_silence: list[Effect]
+    pair: SaPair
+
+
+def answer_create(
+    payloads: tuple[IsakmpPayload, ...],
+    *,
+    peer: PeerSettings,
+    remote: str,
+    key: SessionKey,
+    taken: Collection[int],
+    allocate_spi: Callable[[], int],
+    random: Callable[[int], bytes],
+    now: float,
+) -> CreateAnswer:
+    """Choose, key and install (RFC 4430 §3.2, §6.3).
+
+    Args:
+        payloads: of the CREATE's one Quick Mode transaction.
+        peer: the authenticated initiator.
+        remote: its address, as the CREATE came.
+        key: session key of its ticket.
+        taken: SPIs that the peer may not name (installed already, or just deleted).
+        allocate_spi: reserves an inbound SPI here.
+
+    Raises:
+        Refused: with the notify to answer.
+    """
+    _only_known(payloads)
+    offered = _only(payloads, SecurityAssociation, "SA")
+    ni = _only(payloads, Nonce, "Ni").value
+    policy = _policy_for(peer, _identifications(payloads))
+    agreement = choose(offered, policy)
+    outbound_spi = int.from_bytes(agreement.proposal.spi, "big")
+    if outbound_spi in taken or outbound_spi < 256:
+        raise Refused(
+            NotifyType.INVALID_SPI,
+            f"SPI {outbound_spi:#010x} is not free: in use, just deleted, or reserved",
+            spi=agreement.proposal.spi,
+        )
+    three_way = policy.responder_nonce or not agreement.optimistic
+    nr = random(NONCE_OCTETS) if three_way else b""
+    hard = min(agreement.terms.seconds or policy.lifetime_seconds, policy.lifetime_seconds)
+    spi = allocate_spi()
+    esp = peer.esp if remote == peer.esp.address else Endpoint(remote, peer.esp.port)
+    inbound, outbound = (
+        _parameters(
+            policy,
+            number,
+            agreement.terms,
+            _keymat(key, peer, number, agreement.terms, ni, nr),
+            esp,
+            _lifetime(hard, None),
+        )
+        for number in (spi, outbound_spi)
+    )
+    sa = answer(agreement, spi.to_bytes(4, "big"), policy.lifetime_seconds)
+    ids = tuple(payload for payload in payloads if isinstance(payload, Identification))
+    pair = SaPair(policy.name, spi, outbound_spi, agreement.terms.suite.name, False, hard, now)
+    installs: list[Effect] = [InstallInbound(inbound), InstallOutbound(outbound)]
+    return CreateAnswer(
+        payloads=(Isakmp((sa, *((Nonce(nr),) if nr else ()), *ids)),),
+        ackreq=three_way,
+        now=installs[:1] if three_way else installs,
+        on_ack=installs[1:] if three_way else [],
+        on_silence=[RemoveInbound(spi)],
+        pair=pair,
+    )
+
+
+def _only_known(payloads: tuple[IsakmpPayload, ...]) -> None:
+    for payload in payloads:
+        if isinstance(payload, KeyExchange):
+            # No PFS here yet: the initiator may come again without KE (RFC 4430 §3.2, §5.7).
+            raise Refused(NotifyType.INVALID_PAYLOAD_TYPE, "the peer asks for PFS (KE)", value=bytes([_KE_TYPE]))
+        if isinstance(payload, Unknown):
+            raise Refused(
+                NotifyType.INVALID_PAYLOAD_TYPE, f"ISAKMP payload type {payload.type}", value=bytes([payload.type])
+            )
+        if isinstance(payload, Delete):
+            raise Refused(NotifyType.PAYLOAD_MALFORMED, "a Delete payload in CREATE")
+
+
+def _policy_for(peer: PeerSettings, ids: tuple[Identification, Identification] | None) -> PolicySettings:
+    if ids is None:
+        # The other implementation sends none, even in tunnel mode: the principal says which policy it is.
+        return peer.policies[0]
+    for policy in peer.policies:
+        if names_selector(policy.selector, *ids):
+            return policy
+    raise Refused(
+        NotifyType.NO_PROPOSAL_CHOSEN,
+        f"peer {peer.name} asks for selectors that none of its policies has "
+        f"({', '.join(f'{p.selector.local} <-> {p.selector.remote}' for p in peer.policies)})",
+    )
+
+
+def teardown(pair: SaPair) -> list[Effect]:
+    """Remove both SAs at once."""
+    return [RemoveOutbound(pair.policy, pair.outbound_spi), RemoveInbound(pair.inbound_spi)]
+
+
+def moved(pair: SaPair, now: float) -> SaPair:
+    """The pair as established at ``now``: a responder's counts from the ACK."""
+    return replace(pair, established=now)

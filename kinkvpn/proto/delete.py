@@ -1,0 +1,96 @@
+"""DELETE, both halves (RFC 4430 §3.3, §6.4). The SPIs in it are always the sender's inbound ones."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kinkvpn.proto.create import RequestFailed, notify_name
+from kinkvpn.wire.ipsec_doi import NotifyType, Protocol
+from kinkvpn.wire.isakmp import Delete, IsakmpPayload, Notify
+from kinkvpn.wire.kink import Isakmp, KinkPayload, MessageType
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from kinkvpn.proto.create import SaPair
+    from kinkvpn.proto.events import Effect
+    from kinkvpn.proto.ports import SessionKey
+
+
+class DeleteCommand:
+    """The initiator's half: one pair, named by our inbound SPI.
+
+    Our outbound SA is gone before this is sent; the inbound one stays until the answer and the grace time are in, so
+    that packets in flight still arrive ("pessimistic", RFC 4430 §3.3).
+    """
+
+    type = MessageType.DELETE
+
+    def __init__(self, policy: str, spi: int) -> None:
+        self.policy = policy
+        self.spi = spi
+
+    @property
+    def subject(self) -> str:
+        """What the command is about, for the operator."""
+        return self.policy
+
+    def payloads(self) -> tuple[KinkPayload, ...]:
+        """One Delete payload (RFC 2408 §3.15)."""
+        return (Isakmp((Delete(Protocol.ESP, (self.spi.to_bytes(4, "big"),)),)),)
+
+    def begin(self, _key: SessionKey, _now: float) -> list[Effect]:
+        """Nothing to prepare."""
+        return []
+
+    def complete(
+        self, payloads: tuple[IsakmpPayload, ...], *, ackreq: bool, key: SessionKey, now: float
+    ) -> list[Effect]:
+        """A Delete with the twin, or INVALID-SPI: either way the peer has nothing left of the pair.
+
+        Raises:
+            RequestFailed: any other error notify.
+        """
+        del ackreq, key, now
+        for payload in payloads:
+            if isinstance(payload, Delete):
+                return []
+            if isinstance(payload, Notify) and payload.type == NotifyType.INVALID_SPI:
+                return []
+        raise RequestFailed(
+            "the peer answers "
+            + (", ".join(notify_name(p.type) for p in payloads if isinstance(p, Notify)) or "without a Delete payload")
+        )
+
+    def withdraw(self) -> list[Effect]:
+        """Nothing to undo: the inbound SA is the peer machine's to remove."""
+        return []
+
+
+def answer_delete(
+    payloads: tuple[IsakmpPayload, ...], pairs: Mapping[int, SaPair]
+) -> tuple[tuple[KinkPayload, ...], list[SaPair]]:
+    """What to answer, and which pairs are to go.
+
+    Args:
+        payloads: of the DELETE.
+        pairs: the peer's pairs by our outbound SPI, which is the peer's inbound one.
+    """
+    gone: list[SaPair] = []
+    answers: list[IsakmpPayload] = []
+    for payload in payloads:
+        if not isinstance(payload, Delete):
+            continue
+        twins: list[bytes] = []
+        for spi in payload.spis:
+            pair = pairs.get(int.from_bytes(spi, "big")) if payload.protocol == Protocol.ESP else None
+            if pair is None:
+                answers.append(Notify(payload.protocol, spi, NotifyType.INVALID_SPI))
+            elif pair not in gone:
+                gone.append(pair)
+                twins.append(pair.inbound_spi.to_bytes(4, "big"))
+        if twins:
+            answers.insert(0, Delete(Protocol.ESP, tuple(twins)))
+    if not answers:
+        answers.append(Notify(Protocol.ESP, b"", NotifyType.PAYLOAD_MALFORMED))
+    return (Isakmp(tuple(answers)),), gone

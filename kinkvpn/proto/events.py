@@ -1,0 +1,195 @@
+"""The two vocabularies of the machines: events in the past tense, effects in the imperative. All frozen.
+
+An event says what happened; a machine answers it with the effects that must follow, in the order they must happen.
+``service.keying`` performs them and decides nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from esp.sa import Endpoint, SaParameters
+    from kinkvpn.proto.ports import Ticket, TicketRefusal
+    from kinkvpn.wire.kink import Message
+
+
+class Path(NamedTuple):
+    """Where a datagram came from or goes to; ``marked`` means behind the non-ESP marker on the ESP port (RFC 3948)."""
+
+    remote: Endpoint
+    marked: bool = False
+
+
+class Tally(StrEnum):
+    """What is counted. A message that leads to nothing counts under exactly one of these."""
+
+    MALFORMED = "malformed"  # a parser refused it
+    WRONG_VERSION = "wrong_version"  # KINK_INVMAJ (RFC 4430 §4.2.8)
+    WRONG_DOI = "wrong_doi"  # KINK_INVDOI
+    UNKNOWN_PEER = "unknown_peer"  # a valid ticket of a principal that no peer is configured for
+    AP_REQUEST_REFUSED = "ap_request_refused"  # libkrb5 said no; a KRB-ERROR went back
+    BAD_CHECKSUM = "bad_checksum"  # Cksum missing or wrong: dropped (RFC 4430 §4)
+    BAD_CIPHERTEXT = "bad_ciphertext"  # KINK_ENCRYPT did not decrypt, or decrypted to no payloads
+    UNEXPECTED_PAYLOAD = "unexpected_payload"  # legal payloads in a message that may not carry them (RFC 4430 §6)
+    DUPLICATE = "duplicate"  # the same datagram again: answered from the reply cache
+    RETRANSMITTED = "retransmitted"  # the same transaction under a fresh authenticator: answered from the cache
+    UNKNOWN_XID = "unknown_xid"  # a REPLY or ACK to nothing outstanding
+    UNAUTHENTICATED_ERROR = "unauthenticated_error"  # seen, remembered as a hint, not acted upon (RFC 4430 §3.5, §10)
+    UNAUTHENTICATED_REPLY = "unauthenticated_reply"  # AP-REP, Cksum or ciphertext wrong
+    ERROR_SUPPRESSED = "error_suppressed"  # an unauthenticated error that the rate limit kept back
+    IGNORED_EVENT = "ignored_event"  # an event that means nothing in the machine's state
+    ACK_ABANDONED = "ack_abandoned"  # nobody acknowledged a REPLY: the SA is deleted
+    NO_PROPOSAL_CHOSEN = "no_proposal_chosen"
+    NO_POLICY_FOR_IDS = "no_policy_for_ids"
+    PEER_RESTARTED = "peer_restarted"  # epoch changed (RFC 4430 §3.7)
+    COMMANDS_SENT = "commands_sent"
+    COMMANDS_RETRANSMITTED = "commands_retransmitted"
+    COMMANDS_RECEIVED = "commands_received"
+    REPLIES_RECEIVED = "replies_received"
+    SUPPRESSED_RETRY = "suppressed_retry"  # a packet asked for an SA while the last failure was too fresh
+    NOTIFY_IGNORED = "notify_ignored"  # status notify, or error notify in a request, that we do not know (§5.5)
+    SEND_FAILED = "send_failed"  # the kernel would not take a KINK datagram
+    GETTGT_REFUSED = "gettgt_refused"  # KINK_U2UDENIED: user-to-user is not offered here
+
+
+# ---------------------------------------------------------------- events
+
+
+@dataclass(frozen=True, slots=True)
+class TicketReady:
+    """The ticket that a FetchTicket asked for."""
+
+    ticket: Ticket = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class TicketRefused:
+    """No ticket, and why."""
+
+    refusal: TicketRefusal
+
+
+@dataclass(frozen=True, slots=True)
+class ReplyReceived:
+    """A REPLY with this exchange's XID; nothing of it is believed yet."""
+
+    message: Message
+    datagram: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class CommandRepeated:
+    """A verified command of this transaction came again, under a fresh authenticator."""
+
+
+@dataclass(frozen=True, slots=True)
+class AckReceived:
+    """A verified ACK of this transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineReached:
+    """The time that a WakeAt named has come."""
+
+
+Event = TicketReady | TicketRefused | ReplyReceived | CommandRepeated | AckReceived | DeadlineReached
+
+# ---------------------------------------------------------------- effects
+
+
+@dataclass(frozen=True, slots=True)
+class FetchTicket:
+    """Get a ticket for ``server`` and tell exchange ``xid``."""
+
+    xid: int
+    server: str
+    fresh: bool = False  # not the cached one: the peer called it expired
+
+
+@dataclass(frozen=True, slots=True)
+class SendMessage:
+    """Send this datagram."""
+
+    datagram: bytes = field(repr=False)
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class WakeAt:
+    """Deliver a DeadlineReached at ``time`` (the clock of ``now``).
+
+    Args:
+        time: when.
+        peer: name of the peer to wake; None wakes the machine that returned this. A peer's effects also come out of
+            the responder, which was asked on its behalf.
+    """
+
+    time: float
+    peer: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InstallInbound:
+    """Install, or replace under the same SPI (RFC 4430 §3.2)."""
+
+    sa: SaParameters
+
+
+@dataclass(frozen=True, slots=True)
+class InstallOutbound:
+    """Install; packets held for its policy leave now."""
+
+    sa: SaParameters
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveInbound:
+    """Remove, or release when it was only reserved."""
+
+    spi: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveOutbound:
+    """Remove; the next newest SA of the policy carries on."""
+
+    policy: str
+    spi: int
+
+
+@dataclass(frozen=True, slots=True)
+class Count:
+    """Add one."""
+
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """A line for the operator: an event name and its fields, never a secret.
+
+    Args:
+        event: what happened, in snake case.
+        fields: pairs of name and value.
+        warning: the operator should look.
+    """
+
+    event: str
+    fields: tuple[tuple[str, str | int | float], ...] = ()
+    warning: bool = False
+
+
+Effect = (
+    FetchTicket
+    | SendMessage
+    | WakeAt
+    | InstallInbound
+    | InstallOutbound
+    | RemoveInbound
+    | RemoveOutbound
+    | Count
+    | Tell
+)

@@ -1,0 +1,367 @@
+"""The initiator's machine: one command from its ticket to its verified REPLY (RFC 4430 §3, §9).
+
+      AWAIT_TICKET --TicketReady--> AWAIT_REPLY --authentic REPLY--> LINGERING --DeadlineReached--> CLOSED
+            |                        |   ^  |
+            |                        |   +--+ DeadlineReached: once more, new authenticator, same XID, same ticket
+       TicketRefused                 +-- last deadline, or an authentic refusal --> CLOSED
+            v
+          CLOSED
+
+LINGERING keeps the ability to ACK again for a full retransmission cycle (RFC 4430 §9).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from kinkvpn.errors import AuthenticationFailed, MalformedMessage
+from kinkvpn.proto.create import AnswerUnusable, RequestFailed
+from kinkvpn.proto.envelope import Opened, open_reply, seal_command
+from kinkvpn.proto.events import (
+    Count,
+    DeadlineReached,
+    Effect,
+    Event,
+    FetchTicket,
+    Path,
+    ReplyReceived,
+    SendMessage,
+    Tally,
+    TicketReady,
+    TicketRefused,
+    WakeAt,
+)
+from kinkvpn.proto.retransmit import FULL_CYCLE, Retransmission
+from kinkvpn.wire.isakmp import IsakmpPayload, Nonce
+from kinkvpn.wire.kink import (
+    ApRep,
+    ErrorCode,
+    Isakmp,
+    KinkError,
+    KinkPayload,
+    KrbError,
+    MessageType,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from kinkvpn.proto.ports import Kerberos, OutstandingRequest, SessionKey, Ticket
+
+# RFC 4120 §7.5.9: the two errors that a new transaction can cure (RFC 4430 §3.5, §9).
+KRB_AP_ERR_TKT_EXPIRED = 32
+KRB_AP_ERR_SKEW = 37
+
+
+class Command(Protocol):
+    """What differs between CREATE, DELETE and STATUS."""
+
+    @property
+    def type(self) -> MessageType:
+        """Goes into the header."""
+        ...
+
+    @property
+    def subject(self) -> str:
+        """What it is about, for the operator."""
+        ...
+
+    def payloads(self) -> tuple[KinkPayload, ...]:
+        """What goes into KINK_ENCRYPT; the same at every retransmission."""
+        ...
+
+    def begin(self, key: SessionKey, now: float, /) -> list[Effect]:
+        """Effects before the first transmission."""
+        ...
+
+    def complete(
+        self, payloads: tuple[IsakmpPayload, ...], *, ackreq: bool, key: SessionKey, now: float
+    ) -> list[Effect]:
+        """Effects of an authentic answer. Raises RequestFailed or AnswerUnusable."""
+        ...
+
+    def withdraw(self) -> list[Effect]:
+        """Undo ``begin``."""
+        ...
+
+
+class State(Enum):
+    """Where the exchange is."""
+
+    AWAIT_TICKET = "await ticket"
+    AWAIT_REPLY = "await reply"
+    LINGERING = "lingering"
+    CLOSED = "closed"
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The command did what it was for."""
+
+    took: float
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """It did not.
+
+    Args:
+        reason: for the operator.
+        peer_may_hold_state: the peer may have installed something: silence, or an answer that cannot be used.
+    """
+
+    reason: str
+    peer_may_hold_state: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Restart:
+    """An authentic Kerberos error that a new transaction cures: under a shifted clock, or with a fresh ticket."""
+
+    reason: str
+    offset: float = 0.0
+    fresh_ticket: bool = False
+
+
+Outcome = Completed | Failed | Restart
+Step = tuple[State, list[Effect]]
+
+
+class Initiator:
+    """One command exchange.
+
+    Args:
+        command: what is asked.
+        xid: unique among this host's outstanding exchanges.
+        server: the peer's principal.
+        path: where the peer listens.
+        epoch: ours.
+        kerberos: reads KRB-ERRORs.
+        offset: added to our clock in authenticators, learned from an earlier KRB_AP_ERR_SKEW.
+        fresh_ticket: do not take the ticket from the cache.
+        second_try: a Restart has been tried already.
+    """
+
+    def __init__(
+        self,
+        command: Command,
+        *,
+        xid: int,
+        server: str,
+        path: Path,
+        epoch: int,
+        kerberos: Kerberos,
+        offset: float = 0.0,
+        fresh_ticket: bool = False,
+        second_try: bool = False,
+    ) -> None:
+        self.command = command
+        self.second_try = second_try
+        self.xid = xid
+        self.state = State.AWAIT_TICKET
+        self.outcome: Outcome | None = None
+        self.peer_epoch: int | None = None
+        self.deadline: float | None = None
+        self._server = server
+        self._path = path
+        self._epoch = epoch
+        self._kerberos = kerberos
+        self._offset = offset
+        self._fresh_ticket = fresh_ticket
+        self._ticket: Ticket | None = None
+        self._outstanding: list[OutstandingRequest] = []
+        self._retransmission = Retransmission()
+        self._first_sent = 0.0
+        self._hint = ""
+        self._acknowledges = False
+
+    @property
+    def offset(self) -> float:
+        """Clock offset towards this peer, in seconds."""
+        return self._offset
+
+    def start(self) -> list[Effect]:
+        """Ask for the ticket."""
+        return [FetchTicket(self.xid, self._server, self._fresh_ticket)]
+
+    def handle(self, event: Event, now: float) -> list[Effect]:
+        """Take one event. An event that the state has no use for is counted and changes nothing."""
+        transition = self.TRANSITIONS.get((self.state, type(event)))
+        if transition is None:
+            return [Count(Tally.IGNORED_EVENT)]
+        self.state, effects = transition(self, event, now)
+        return effects
+
+    # ------------------------------------------------------------ transitions
+
+    def _send_first(self, event: Event, now: float) -> Step:
+        assert isinstance(event, TicketReady)
+        self._ticket = event.ticket
+        self._first_sent = now
+        effects = self.command.begin(event.ticket.key, now)
+        return State.AWAIT_REPLY, [*effects, Count(Tally.COMMANDS_SENT), *self._transmit(event.ticket, now)]
+
+    def _no_ticket(self, event: Event, _now: float) -> Step:
+        assert isinstance(event, TicketRefused)
+        # ``begin`` has not run, but the SPI is reserved: withdraw releases it.
+        return self._close(Failed(event.refusal.reason), self.command.withdraw())
+
+    def _transmit(self, ticket: Ticket, now: float) -> list[Effect]:
+        request = ticket.make_request(self._offset)
+        self._outstanding.append(request)
+        datagram = seal_command(self.command.type, self.xid, self._epoch, request, ticket.key, self.command.payloads())
+        self.deadline = now + self._retransmission.interval
+        return [SendMessage(datagram, self._path), WakeAt(self.deadline)]
+
+    def _retransmit(self, _event: Event, now: float) -> Step:
+        assert self._ticket is not None
+        assert self.deadline is not None
+        if now < self.deadline:
+            return self.state, [WakeAt(self.deadline)]
+        if self._retransmission.exhausted:
+            hint = f"; it did say, unauthenticated: {self._hint}" if self._hint else ""
+            reason = f"no answer in {now - self._first_sent:.1f} s to {self._retransmission.sent} transmissions{hint}"
+            return self._close(Failed(reason, peer_may_hold_state=True), [])
+        self._retransmission = self._retransmission.next()
+        return State.AWAIT_REPLY, [Count(Tally.COMMANDS_RETRANSMITTED), *self._transmit(self._ticket, now)]
+
+    def _read_reply(self, event: Event, now: float) -> Step:
+        assert isinstance(event, ReplyReceived)
+        opened, tally = self._open(event)
+        if opened is None:
+            return self.state, [Count(tally)]
+        self.peer_epoch = opened.epoch
+        effects: list[Effect] = [Count(tally)]
+        try:
+            effects += self._believe(opened, now)
+        except RequestFailed as refusal:
+            return self._end(opened, Failed(str(refusal)), effects + self.command.withdraw(), now)
+        except AnswerUnusable as mismatch:
+            return self._end(opened, Failed(str(mismatch), peer_may_hold_state=True), effects, now)
+        except _Curable as curable:
+            # Not withdrawn: the same command goes on under another XID.
+            return self._end(opened, curable.restart, effects, now)
+        return self._end(opened, Completed(now - self._first_sent), effects, now)
+
+    def _acknowledge_again(self, event: Event, now: float) -> Step:
+        assert isinstance(event, ReplyReceived)
+        opened, tally = self._open(event)
+        if opened is None or not self._acknowledges:
+            return self.state, [Count(Tally.DUPLICATE if opened else tally)]
+        return self.state, [Count(Tally.RETRANSMITTED), self._ack()]
+
+    def _linger(self, _event: Event, now: float) -> Step:
+        assert self.deadline is not None
+        if now < self.deadline:
+            return self.state, [WakeAt(self.deadline)]
+        self._outstanding.clear()
+        self.deadline = None
+        return State.CLOSED, []
+
+    TRANSITIONS: ClassVar[dict[tuple[State, type], Callable[[Initiator, Event, float], Step]]] = {
+        (State.AWAIT_TICKET, TicketReady): _send_first,
+        (State.AWAIT_TICKET, TicketRefused): _no_ticket,
+        (State.AWAIT_REPLY, DeadlineReached): _retransmit,
+        (State.AWAIT_REPLY, ReplyReceived): _read_reply,
+        (State.LINGERING, ReplyReceived): _acknowledge_again,
+        (State.LINGERING, DeadlineReached): _linger,
+    }
+
+    # ------------------------------------------------------------ reading a REPLY
+
+    def _open(self, event: ReplyReceived) -> tuple[Opened | None, Tally]:
+        assert self._ticket is not None
+        ap = next((payload for payload in event.message.payloads if isinstance(payload, ApRep)), None)
+        if ap is None:
+            # Unauthenticated: never ends an exchange (RFC 4430 §3.5, §10), but worth remembering for the log.
+            self._hint = self._described(event.message.payloads) or self._hint
+            return None, Tally.UNAUTHENTICATED_ERROR
+        try:
+            opened = open_reply(event.message, event.datagram, ap, self._outstanding, self._ticket.key)
+        except (AuthenticationFailed, MalformedMessage):
+            return None, Tally.UNAUTHENTICATED_REPLY
+        return opened, Tally.REPLIES_RECEIVED
+
+    def _described(self, payloads: tuple[KinkPayload, ...]) -> str:
+        for payload in payloads:
+            if isinstance(payload, KinkError):
+                return error_name(payload.code)
+            if isinstance(payload, KrbError):
+                try:
+                    details = self._kerberos.read_error(payload.krb_error)
+                except MalformedMessage:
+                    return "an unreadable KRB-ERROR"
+                return f"Kerberos error {details.code} {details.text}".rstrip()
+        return ""
+
+    def _believe(self, opened: Opened, now: float) -> list[Effect]:
+        assert self._ticket is not None
+        quick_mode: list[Isakmp] = []
+        for payload in opened.payloads:
+            if isinstance(payload, KrbError):
+                raise self._kerberos_refusal(payload)
+            if isinstance(payload, KinkError) and payload.code != ErrorCode.OK:
+                raise RequestFailed(f"the peer answers {error_name(payload.code)}")
+            if isinstance(payload, Isakmp):
+                quick_mode.append(payload)
+        if len(quick_mode) > 1 or any(payload.unread for payload in quick_mode):
+            raise AnswerUnusable("the peer answers several Quick Modes, or another version of it, to our one")
+        payloads = quick_mode[0].payloads if quick_mode else ()
+        effects = self.command.complete(payloads, ackreq=opened.ackreq, key=self._ticket.key, now=now)
+        # §6.3 wants ACKREQ wherever Nr is; a peer that forgets the bit still waits (spec: the other implementation).
+        self._acknowledges = any(isinstance(payload, Nonce) for payload in payloads)
+        return effects
+
+    def _kerberos_refusal(self, payload: KrbError) -> Exception:
+        try:
+            details = self._kerberos.read_error(payload.krb_error)
+        except MalformedMessage as malformed:
+            return RequestFailed(f"the peer answers an unreadable KRB-ERROR: {malformed}")
+        reason = f"the peer answers Kerberos error {details.code} {details.text}".rstrip()
+        if details.code == KRB_AP_ERR_SKEW and details.client_time is not None:
+            offset = self._offset + details.server_time - details.client_time
+            return _Curable(Restart(f"{reason}: its clock is {offset:+.0f} s from ours", offset=offset))
+        if details.code == KRB_AP_ERR_TKT_EXPIRED:
+            return _Curable(Restart(reason, offset=self._offset, fresh_ticket=True))
+        return RequestFailed(reason)
+
+    # ------------------------------------------------------------ ending
+
+    def _end(self, opened: Opened, outcome: Outcome, effects: list[Effect], now: float) -> Step:
+        self._acknowledges = self._acknowledges or opened.ackreq
+        self.outcome = outcome
+        # "MUST always generate an ACK if the ACKREQ bit is set, even if it believes that the responder was in
+        # error" (RFC 4430 §3.2).
+        if self._acknowledges:
+            effects.append(self._ack())
+        self.deadline = now + FULL_CYCLE
+        return State.LINGERING, [*effects, WakeAt(self.deadline)]
+
+    def _close(self, outcome: Outcome, effects: list[Effect]) -> Step:
+        self.outcome = outcome
+        self.deadline = None
+        self._outstanding.clear()
+        return State.CLOSED, effects
+
+    def _ack(self) -> SendMessage:
+        assert self._ticket is not None
+        request = self._ticket.make_request(self._offset)
+        return SendMessage(seal_command(MessageType.ACK, self.xid, self._epoch, request, self._ticket.key), self._path)
+
+
+class _Curable(Exception):
+    """Carries a Restart out of the reading."""
+
+    def __init__(self, restart: Restart) -> None:
+        super().__init__(restart.reason)
+        self.restart = restart
+
+
+def error_name(code: int) -> str:
+    """KINK_ and the registry's name of an error code, or its number (RFC 4430 §4.2.8)."""
+    try:
+        return f"KINK_{ErrorCode(code).name}"
+    except ValueError:
+        return f"KINK error {code}"

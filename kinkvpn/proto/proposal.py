@@ -1,0 +1,266 @@
+"""What is offered, chosen and agreed: SA payloads in terms of suites (RFC 4430 §3.2, §5.1, RFC 2407 §4.5)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esp.sa import Encapsulation, Mode
+from esp.suite import SUITES, Suite
+from kinkvpn.errors import KinkvpnError
+from kinkvpn.wire.ipsec_doi import EncapsulationMode, LifeType, NotifyType, Protocol, SaAttribute
+from kinkvpn.wire.isakmp import Attribute, Proposal, SecurityAssociation, Transform
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kinkvpn.proto.settings import PolicySettings
+
+# A TV attribute holds two octets; a longer life goes out as a TLV of four (RFC 2408 §3.3).
+_LONGEST_TV = 0xFFFF
+
+_OFFERED_MODE = {
+    (Mode.TUNNEL, Encapsulation.RAW): EncapsulationMode.TUNNEL,
+    (Mode.TRANSPORT, Encapsulation.RAW): EncapsulationMode.TRANSPORT,
+    (Mode.TUNNEL, Encapsulation.UDP): EncapsulationMode.UDP_TUNNEL,
+    (Mode.TRANSPORT, Encapsulation.UDP): EncapsulationMode.UDP_TRANSPORT,
+}
+# The draft's numbers for UDP encapsulation are understood, and answered as they were asked (docs/decisions.md).
+_UNDERSTOOD_MODE = {int(number): ways for ways, number in _OFFERED_MODE.items()} | {
+    int(EncapsulationMode.UDP_TUNNEL_DRAFT): (Mode.TUNNEL, Encapsulation.UDP),
+    int(EncapsulationMode.UDP_TRANSPORT_DRAFT): (Mode.TRANSPORT, Encapsulation.UDP),
+}
+
+
+class Refused(KinkvpnError):
+    """A command cannot be granted; carries the notify to answer with (RFC 4430 §5.5).
+
+    Args:
+        notify: error notify type.
+        reason: for the operator: which side, which field.
+        value: notification data.
+        spi: the SPI that the notify is about, or empty.
+    """
+
+    def __init__(self, notify: NotifyType, reason: str, *, value: bytes = b"", spi: bytes = b"") -> None:
+        super().__init__(reason)
+        self.notify = notify
+        self.value = value
+        self.spi = spi
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """What one transform says, as far as it can be kept here.
+
+    Args:
+        suite: the algorithms.
+        mode, encapsulation: attribute 4.
+        seconds: the shortest life duration in seconds, None for the DOI's default.
+        kilobytes: likewise in kilobytes.
+    """
+
+    suite: Suite
+    mode: Mode
+    encapsulation: Encapsulation
+    seconds: int | None
+    kilobytes: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """One proposal and one of its transforms, agreed upon.
+
+    Args:
+        proposal, transform: as they stand in the SA payload of the side that proposed them.
+        terms: what the transform means, lifetimes as agreed.
+        optimistic: it is the first transform of the first proposal (RFC 4430 §3.2).
+    """
+
+    proposal: Proposal
+    transform: Transform
+    terms: Terms
+    optimistic: bool
+
+
+def offer(policy: PolicySettings, spi: bytes) -> SecurityAssociation:
+    """Our proposal: one, with a transform per suite, the preferred one first.
+
+    One proposal means one SPI for whatever is chosen, so an inbound SA made on optimism only ever changes its keys.
+
+    Args:
+        spi: four octets, ours, inbound.
+    """
+    transforms = tuple(
+        Transform(number, suite.transform, _attributes(suite, policy)) for number, suite in enumerate(policy.suites, 1)
+    )
+    return SecurityAssociation((Proposal(1, Protocol.ESP, spi, transforms),))
+
+
+def _attributes(suite: Suite, policy: PolicySettings) -> tuple[Attribute, ...]:
+    authentication = (
+        () if suite.authentication is None else (Attribute(SaAttribute.AUTHENTICATION_ALGORITHM, suite.authentication),)
+    )
+    return (
+        Attribute(SaAttribute.LIFE_TYPE, LifeType.SECONDS),
+        _duration(policy.lifetime_seconds),
+        Attribute(SaAttribute.ENCAPSULATION_MODE, _OFFERED_MODE[policy.mode, policy.encapsulation]),
+        Attribute(SaAttribute.KEY_LENGTH, suite.key_bits),
+        *authentication,
+    )
+
+
+def _duration(seconds: int) -> Attribute:
+    value = seconds if seconds <= _LONGEST_TV else seconds.to_bytes(4, "big")
+    return Attribute(SaAttribute.LIFE_DURATION, value)
+
+
+def choose(offered: SecurityAssociation, policy: PolicySettings) -> Agreement:
+    """The first offered transform that ``policy`` allows, in the initiator's order (RFC 4430 §3.2).
+
+    Raises:
+        Refused: NO-PROPOSAL-CHOSEN; the reason lists both sides, offered and allowed.
+    """
+    for proposal, transform, terms in _readable(offered):
+        if _allowed(terms, policy):
+            first = offered.proposals[0]
+            optimistic = proposal is first and transform is first.transforms[0]
+            return Agreement(proposal, transform, terms, optimistic)
+    raise Refused(
+        NotifyType.NO_PROPOSAL_CHOSEN,
+        f"peer offers {_described(offered)}; policy {policy.name} allows "
+        f"{', '.join(suite.name for suite in policy.suites)} in {policy.encapsulation.value} {policy.mode.value} mode",
+    )
+
+
+def _allowed(terms: Terms, policy: PolicySettings) -> bool:
+    return terms.suite in policy.suites and terms.mode is policy.mode and terms.encapsulation is policy.encapsulation
+
+
+def _readable(offered: SecurityAssociation) -> Iterator[tuple[Proposal, Transform, Terms]]:
+    numbers = [proposal.number for proposal in offered.proposals]
+    for proposal in offered.proposals:
+        # Equal proposal numbers are a bundle, to be taken whole (RFC 2408 §4.2); no bundle is offered here.
+        if proposal.protocol != Protocol.ESP or len(proposal.spi) != 4 or numbers.count(proposal.number) > 1:
+            continue
+        for transform in proposal.transforms:
+            terms = read_terms(transform)
+            if terms is not None:
+                yield proposal, transform, terms
+
+
+def read_terms(transform: Transform) -> Terms | None:
+    """What ``transform`` means, or None when some algorithm, attribute or value is not known here."""
+    single: dict[int, int] = {}
+    lives: dict[int, int] = {}
+    life_type: int | None = None
+    for attribute in transform.attributes:
+        value = attribute.value if isinstance(attribute.value, int) else int.from_bytes(attribute.value, "big")
+        if attribute.type == SaAttribute.LIFE_TYPE:
+            life_type = value
+        elif attribute.type == SaAttribute.LIFE_DURATION:
+            # A duration belongs to the type before it (RFC 2407 §4.5).
+            if life_type not in (LifeType.SECONDS, LifeType.KILOBYTES) or value == 0:
+                return None
+            lives[life_type] = min(value, lives.get(life_type, value))
+        elif attribute.type in single:
+            return None
+        else:
+            single[attribute.type] = value
+    ways = _UNDERSTOOD_MODE.get(single.pop(SaAttribute.ENCAPSULATION_MODE, 0))
+    suite = _suite(transform.identifier, single)
+    if ways is None or suite is None:
+        return None
+    return Terms(suite, *ways, lives.get(LifeType.SECONDS), lives.get(LifeType.KILOBYTES))
+
+
+def _suite(identifier: int, attributes: dict[int, int]) -> Suite | None:
+    for suite in SUITES.values():
+        wanted: dict[int, int] = {SaAttribute.KEY_LENGTH: suite.key_bits}
+        if suite.authentication is not None:
+            wanted[SaAttribute.AUTHENTICATION_ALGORITHM] = suite.authentication
+        if suite.transform == identifier and attributes == wanted:
+            return suite
+    return None
+
+
+def answer(agreement: Agreement, spi: bytes, lifetime_seconds: int) -> SecurityAssociation:
+    """The SA payload of the REPLY: the chosen proposal and transform as they came, with our SPI.
+
+    Every number and attribute is repeated verbatim; only a life longer than ours is lowered (RFC 4430 §3.2).
+    """
+    chosen = agreement.transform
+    attributes = tuple(_lowered(chosen.attributes, lifetime_seconds))
+    transform = Transform(chosen.number, chosen.identifier, attributes)
+    proposal = Proposal(agreement.proposal.number, agreement.proposal.protocol, spi, (transform,))
+    return SecurityAssociation((proposal,))
+
+
+def _lowered(attributes: tuple[Attribute, ...], seconds: int) -> Iterator[Attribute]:
+    life_type: int | bytes | None = None
+    for attribute in attributes:
+        if attribute.type == SaAttribute.LIFE_TYPE:
+            life_type = attribute.value
+        too_long = (
+            attribute.type == SaAttribute.LIFE_DURATION
+            and life_type == LifeType.SECONDS
+            and _number(attribute) > seconds
+        )
+        yield _duration(seconds) if too_long else attribute
+
+
+def _number(attribute: Attribute) -> int:
+    return attribute.value if isinstance(attribute.value, int) else int.from_bytes(attribute.value, "big")
+
+
+def agree(offered: SecurityAssociation, answered: SecurityAssociation) -> Agreement:
+    """Hold the responder's answer against our offer (RFC 4430 §3.2): only lifetimes may differ, and only downwards.
+
+    Raises:
+        Refused: something else was changed, or a lifetime was raised; to be treated as NO-PROPOSAL-CHOSEN.
+    """
+    if len(answered.proposals) != 1 or len(answered.proposals[0].transforms) != 1:
+        raise _mismatch("the answer holds other than one proposal with one transform")
+    proposal, transform = answered.proposals[0], answered.proposals[0].transforms[0]
+    for ours in offered.proposals:
+        for candidate in ours.transforms:
+            if (ours.number, candidate.number) == (proposal.number, transform.number):
+                if proposal.protocol != ours.protocol or len(proposal.spi) != 4:
+                    raise _mismatch("another protocol or SPI size")
+                terms = _kept(candidate, transform)
+                first = offered.proposals[0]
+                optimistic = ours is first and candidate is first.transforms[0]
+                return Agreement(proposal, transform, terms, optimistic)
+    raise _mismatch(f"proposal {proposal.number} transform {transform.number} was never offered")
+
+
+def _kept(offered: Transform, answered: Transform) -> Terms:
+    ours, theirs = read_terms(offered), read_terms(answered)
+    if ours is None or theirs is None:
+        raise _mismatch("a transform that means nothing here")
+    if (ours.suite, ours.mode, ours.encapsulation) != (theirs.suite, theirs.mode, theirs.encapsulation):
+        raise _mismatch(f"offered {ours.suite.name}, answered {theirs.suite.name}")
+    for what, mine, its in (
+        ("seconds", ours.seconds, theirs.seconds),
+        ("kilobytes", ours.kilobytes, theirs.kilobytes),
+    ):
+        if mine is not None and (its is None or its > mine):
+            raise _mismatch(f"the lifetime in {what} was raised or left out")
+    return theirs
+
+
+def _mismatch(reason: str) -> Refused:
+    return Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"the peer's answer does not keep to our offer: {reason}")
+
+
+def _described(offered: SecurityAssociation) -> str:
+    parts = []
+    for proposal in offered.proposals:
+        for transform in proposal.transforms:
+            terms = read_terms(transform)
+            parts.append(
+                f"transform {transform.identifier} (not known here)"
+                if terms is None
+                else f"{terms.suite.name} in {terms.encapsulation.value} {terms.mode.value} mode"
+            )
+    return ", ".join(parts[:8]) or "nothing"

@@ -1,0 +1,378 @@
+"""Routes datagrams and engine events to the machines, and performs the effects they return. Decides nothing.
+
+Every machine runs inside one task's turn: an event goes in, its effects are performed to the last one, and only then
+is the next event looked at. The single thing that takes time, a trip to the KDC, is a task of its own that comes back
+as an event.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import logging
+import struct
+from collections import Counter, OrderedDict
+from typing import TYPE_CHECKING, Protocol, assert_never
+
+import trio
+
+from esp.errors import UnknownSa
+from esp.events import Acquired, EndpointMoved, EspEvent, HardExpired, SoftExpired
+from kinkvpn.errors import KinkvpnError, MalformedMessage
+from kinkvpn.proto.events import (
+    Count,
+    Effect,
+    FetchTicket,
+    InstallInbound,
+    InstallOutbound,
+    Path,
+    RemoveInbound,
+    RemoveOutbound,
+    SendMessage,
+    Tally,
+    Tell,
+    WakeAt,
+)
+from kinkvpn.proto.initiator import Failed
+from kinkvpn.proto.peer import Peer
+from kinkvpn.proto.responder import Responder
+from kinkvpn.wire.kink import MessageType, parse_message
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from esp.sa import Endpoint, SaParameters
+    from kinkvpn.proto.ports import Kerberos, Ticket
+    from kinkvpn.proto.settings import PeerSettings
+    from kinkvpn.service.transport import Transport
+
+from kinkvpn.kerberos.tickets import TicketUnavailable
+
+log = logging.getLogger(__name__)
+
+# Ours. How long a KDC may take before an exchange gives up on its ticket; the configuration can change it.
+TICKET_DEADLINE = 5.0
+
+
+class DataPlane(Protocol):
+    """What keying asks of the data plane: ``esp.dataplane.Dataplane`` in the daemon."""
+
+    events: trio.MemoryReceiveChannel[EspEvent]
+
+    def allocate_spi(self) -> int: ...
+    def release_spi(self, spi: int) -> None: ...
+    def install_inbound(self, sa: SaParameters) -> None: ...
+    def install_outbound(self, sa: SaParameters) -> None: ...
+    def remove_inbound(self, spi: int) -> None: ...
+    def remove_outbound(self, policy: str, spi: int) -> None: ...
+    def send_control(self, datagram: bytes, remote: Endpoint) -> None: ...
+
+
+class Tickets(Protocol):
+    """Where tickets come from: ``kerberos.tickets.TicketSource`` in the daemon."""
+
+    async def get(self, server: str, *, deadline: float, fresh: bool = False) -> Ticket:
+        """Raises TicketUnavailable at the latest ``deadline`` seconds from now."""
+        ...
+
+
+class ProbeFailed(KinkvpnError):
+    """A STATUS got no good answer."""
+
+
+class Keying:
+    """The KINK side of a running host.
+
+    Args:
+        principal: ours.
+        peers: whom to talk to.
+        kerberos: accepts AP-REQs.
+        tickets: service tickets for our commands.
+        transport: UDP port 910, or what stands for it.
+        dataplane: where SAs go, and events come from.
+        epoch: low 32 bits of the POSIX time at which our SA state began (RFC 4430 §4.2.1).
+        random: octets.
+        ticket_deadline: seconds that the KDC may take.
+    """
+
+    def __init__(
+        self,
+        *,
+        principal: str,
+        peers: Sequence[PeerSettings],
+        kerberos: Kerberos,
+        tickets: Tickets,
+        transport: Transport,
+        dataplane: DataPlane,
+        epoch: int,
+        random: Callable[[int], bytes],
+        ticket_deadline: float = TICKET_DEADLINE,
+    ) -> None:
+        self._tickets = tickets
+        self._transport = transport
+        self._dataplane = dataplane
+        self._ticket_deadline = ticket_deadline
+        self._counters: Counter[Tally] = Counter()
+        self._xids = itertools.count(struct.unpack("!I", random(4))[0])
+        self._owners: OrderedDict[int, Peer] = OrderedDict()
+        self._wakes: list[tuple[float, int, Peer | Responder]] = []
+        self._order = itertools.count()
+        self._rescheduled = trio.Event()
+        self._changed = trio.Event()
+        self._nursery: trio.Nursery | None = None
+        self.peers = {settings.name: self._peer(settings, principal, epoch, kerberos, random) for settings in peers}
+        self._by_policy = {policy: peer for peer in self.peers.values() for policy in peer.policies}
+        by_principal = {peer.settings.principal: peer for peer in self.peers.values()}
+        self._responder = Responder(kerberos=kerberos, peers=by_principal, epoch=epoch)
+
+    def _peer(
+        self,
+        settings: PeerSettings,
+        principal: str,
+        epoch: int,
+        kerberos: Kerberos,
+        random: Callable[[int], bytes],
+    ) -> Peer:
+        def next_xid() -> int:
+            return self._assign_xid(peer)
+
+        peer = Peer(
+            settings,
+            principal=principal,
+            epoch=epoch,
+            kerberos=kerberos,
+            random=random,
+            allocate_spi=self._dataplane.allocate_spi,
+            next_xid=next_xid,
+        )
+        return peer
+
+    def _assign_xid(self, peer: Peer) -> int:
+        xid: int = next(self._xids) & 0xFFFFFFFF
+        self._owners[xid] = peer
+        while self._owners:
+            oldest, owner = next(iter(self._owners.items()))
+            if oldest == xid or owner.owns(oldest):
+                break
+            del self._owners[oldest]
+        return xid
+
+    # ------------------------------------------------------------ running
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Negotiate, answer, rekey, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._read_datagrams)
+            nursery.start_soon(self._read_events)
+            nursery.start_soon(self._keep_time)
+            for peer in self.peers.values():
+                self._perform(peer, peer.start(trio.current_time()))
+            task_status.started()
+
+    async def _read_datagrams(self) -> None:
+        while True:
+            datagram, source = await self._transport.receive()
+            self.receive(datagram, Path(source))
+
+    async def _read_events(self) -> None:
+        async for event in self._dataplane.events:
+            self._take(event)
+
+    async def _keep_time(self) -> None:
+        while True:
+            now = trio.current_time()
+            while self._wakes and self._wakes[0][0] <= now:
+                _, _, owner = heapq.heappop(self._wakes)
+                self._perform(owner, owner.wake(now))
+            self._rescheduled = trio.Event()
+            with trio.move_on_at(self._wakes[0][0] if self._wakes else float("inf")):
+                await self._rescheduled.wait()
+
+    def receive(self, datagram: bytes, path: Path) -> None:
+        """One KINK datagram, from whichever socket."""
+        now = trio.current_time()
+        try:
+            message = parse_message(datagram)
+        except MalformedMessage as malformed:
+            self._perform(self._responder, self._responder.refuse(malformed, path, now))
+            return
+        if message.type is not MessageType.REPLY:
+            self._perform(self._responder, self._responder.receive(message, datagram, path, now))
+            return
+        owner = self._owners.get(message.xid)
+        if owner is None:
+            self._counters[Tally.UNKNOWN_XID] += 1
+        else:
+            self._perform(owner, owner.replied(message, datagram, now))
+
+    def _take(self, event: EspEvent) -> None:
+        now = trio.current_time()
+        peer = self._by_policy.get(event.policy)
+        if peer is None:
+            return
+        match event:
+            case Acquired():
+                self._perform(peer, peer.acquired(event.policy, now))
+            case SoftExpired():
+                self._perform(peer, peer.soft_expired(event.policy, event.spi, now))
+            case HardExpired():
+                self._perform(peer, peer.hard_expired(event.policy, event.spi, now))
+            case EndpointMoved():
+                log.info(
+                    "endpoint_moved",
+                    extra={
+                        "fields": {
+                            "peer": peer.settings.name,
+                            "policy": event.policy,
+                            "address": event.remote.address,
+                            "port": event.remote.port,
+                        }
+                    },
+                )
+            case _:
+                assert_never(event)
+
+    # ------------------------------------------------------------ effects
+
+    def _perform(self, owner: Peer | Responder, effects: list[Effect]) -> None:
+        for effect in effects:
+            match effect:
+                case SendMessage(datagram, path):
+                    self._send(datagram, path)
+                case WakeAt(time, peer):
+                    sleeper = owner if peer is None else self.peers[peer]
+                    heapq.heappush(self._wakes, (time, next(self._order), sleeper))
+                    self._rescheduled.set()
+                case InstallInbound(sa):
+                    self._dataplane.install_inbound(sa)
+                case InstallOutbound(sa):
+                    self._dataplane.install_outbound(sa)
+                case RemoveInbound(spi):
+                    self._remove_inbound(spi)
+                case RemoveOutbound(policy, spi):
+                    self._remove_outbound(policy, spi)
+                case FetchTicket():
+                    assert self._nursery is not None
+                    # By its XID, for the responder hands on effects of peers: a CREATE may let one DELETE.
+                    self._nursery.start_soon(self._fetch, self._owners[effect.xid], effect)
+                case Count(tally):
+                    self._counters[tally] += 1
+                case Tell():
+                    level = logging.WARNING if effect.warning else logging.INFO
+                    log.log(level, effect.event, extra={"fields": dict(effect.fields)})
+                case _:
+                    assert_never(effect)
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _send(self, datagram: bytes, path: Path) -> None:
+        try:
+            if path.marked:
+                self._dataplane.send_control(datagram, path.remote)
+            else:
+                self._transport.send(datagram, path.remote)
+        except OSError as error:
+            # Nothing is lost that a retransmission does not bring back; what persists is told by the exchange's end.
+            self._counters[Tally.SEND_FAILED] += 1
+            fields = {"address": path.remote.address, "port": path.remote.port, "reason": str(error)}
+            log.debug("send_failed", extra={"fields": fields})
+
+    def _remove_inbound(self, spi: int) -> None:
+        try:
+            self._dataplane.remove_inbound(spi)
+        except UnknownSa:
+            self._dataplane.release_spi(spi)
+
+    def _remove_outbound(self, policy: str, spi: int) -> None:
+        try:
+            self._dataplane.remove_outbound(policy, spi)
+        except UnknownSa:
+            self._counters[Tally.IGNORED_EVENT] += 1
+
+    async def _fetch(self, peer: Peer, wanted: FetchTicket) -> None:
+        try:
+            ticket = await self._tickets.get(wanted.server, deadline=self._ticket_deadline, fresh=wanted.fresh)
+        except TicketUnavailable as unavailable:
+            effects = peer.ticket_refused(wanted.xid, unavailable.refusal, trio.current_time())
+        else:
+            effects = peer.ticket_ready(wanted.xid, ticket, trio.current_time())
+        self._perform(peer, effects)
+
+    # ------------------------------------------------------------ asked by the operator
+
+    async def close(self, patience: float) -> None:
+        """DELETE every pair and wait for the answers, at most ``patience`` seconds."""
+        now = trio.current_time()
+        for peer in self.peers.values():
+            self._perform(peer, peer.close(now))
+        with trio.move_on_after(patience):
+            while any(peer.busy for peer in self.peers.values()):
+                await self._changed.wait()
+
+    async def probe(self, name: str) -> float:
+        """Ask ``name`` for its STATUS; the round trip in seconds.
+
+        Raises:
+            ProbeFailed: no such peer, no ticket, no answer.
+        """
+        peer = self.peers.get(name)
+        if peer is None:
+            raise ProbeFailed(f"no peer {name!r}; there are {', '.join(self.peers) or 'none'}")
+        command, effects = peer.probe()
+        self._perform(peer, effects)
+        while command.outcome is None:
+            await self._changed.wait()
+        if isinstance(command.outcome, Failed):
+            raise ProbeFailed(f"{name}: {command.outcome.reason}")
+        return command.outcome.took
+
+    def status(self) -> dict[str, object]:
+        """Peers, their policies and pairs, and what was counted; JSON-able and free of secrets."""
+        now = trio.current_time()
+        return {
+            "peers": [peer_status(peer, now) for peer in self.peers.values()],
+            "counters": {tally.value: count for tally, count in sorted(self._counters.items())},
+        }
+
+
+def peer_status(peer: Peer, now: float) -> dict[str, object]:
+    """One peer's part of ``status``; times are seconds ago or seconds from now."""
+    policies = [policy_status(peer, name, now) for name in peer.policies]
+    states = {str(policy["state"]) for policy in policies}
+    return {
+        "name": peer.settings.name,
+        "principal": peer.settings.principal,
+        "address": peer.settings.kink.address,
+        "epoch": peer.peer_epoch,
+        "last_heard": None if peer.last_heard is None else round(now - peer.last_heard, 3),
+        "state": "established" if "established" in states else "negotiating" if "negotiating" in states else "down",
+        "policies": policies,
+    }
+
+
+def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
+    """One policy's part of ``status``."""
+    state = peer.policies[name]
+    selector = state.settings.selector
+    pairs = peer.pairs(name)
+    newest = pairs[-1] if pairs else None
+    word = "established" if newest else "negotiating" if state.negotiating is not None else "down"
+    return {
+        "name": name,
+        "local": str(selector.local),
+        "remote": str(selector.remote),
+        "start": state.settings.start.value,
+        "state": word,
+        "pairs": len(pairs),
+        "spi_in": newest and f"{newest.inbound_spi:#010x}",
+        "spi_out": newest and f"{newest.outbound_spi:#010x}",
+        "suite": newest and newest.suite,
+        "role": newest and ("initiator" if newest.initiated else "responder"),
+        "since": newest and round(now - newest.established, 3),
+        "lifetime": newest and newest.lifetime,
+        "create_ms": None if state.create_seconds is None else round(state.create_seconds * 1000, 3),
+        "failures": state.failures,
+        "last_error": state.last_error,
+        "next_try": None if state.retry_at is None else round(max(0.0, state.retry_at - now), 3),
+    }

@@ -1,0 +1,122 @@
+"""UDP port 910: KINK datagrams in and out (RFC 4430 §9)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from esp.sa import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+# The registered port (RFC 4430 §9, IANA).
+KINK_PORT = 910
+# Ours. Length is a 16-bit field and UDP carries no more (RFC 4430 §4).
+LARGEST_DATAGRAM = 65535
+# Ours. A burst of a thousand CREATEs with PAC tickets is 1.5 MB; the kernel grants what net.core.rmem_max allows.
+RECEIVE_BUFFER = 2 << 20
+# Ours. Datagrams taken off the sockets and not yet read by keying. More waits in the kernel, where it is dropped
+# oldest kept, newest lost: what a retransmitting protocol wants.
+MAX_WAITING = 64
+
+
+class Transport(Protocol):
+    """Datagrams with their far end; UDP sockets in the daemon, a simulated network in tests."""
+
+    async def receive(self) -> tuple[bytes, Endpoint]:
+        """The next datagram and its source."""
+        ...
+
+    def send(self, datagram: bytes, remote: Endpoint) -> None:
+        """Send now, or raise OSError; never waits."""
+        ...
+
+
+class KinkTransport:
+    """One UDP socket for each listening address.
+
+    Args:
+        listen: addresses, IPv4 or IPv6; the wildcards ``0.0.0.0`` and ``::`` too.
+        port: 910 unless the other end is configured alike.
+
+    Raises:
+        OSError: the address cannot be bound; ``filename`` is ``address port`` and ``errno`` says why.
+    """
+
+    def __init__(self, listen: Sequence[str], port: int = KINK_PORT) -> None:
+        self._sockets: list[socket.socket] = []
+        self._sender, self._receiver = trio.open_memory_channel[tuple[bytes, Endpoint]](MAX_WAITING)
+        self.receive_errors = 0
+        try:
+            for address in listen:
+                self._sockets.append(_bound(address, port))
+        except OSError:
+            self.close()
+            raise
+
+    @property
+    def local(self) -> list[Endpoint]:
+        """Where it listens; with the port that the kernel chose when 0 was asked for."""
+        return [Endpoint(*sock.getsockname()[:2]) for sock in self._sockets]
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Read the sockets until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for sock in self._sockets:
+                nursery.start_soon(self._read, sock)
+            task_status.started()
+
+    async def _read(self, sock: socket.socket) -> None:
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                datagram, source = sock.recvfrom(LARGEST_DATAGRAM)
+            except BlockingIOError:
+                continue
+            except OSError:
+                # An ICMP error for something sent earlier (RFC 1122 §4.1.3.3): a hint at most, never a verdict (§3.7).
+                self.receive_errors += 1
+                continue
+            await self._sender.send((datagram, Endpoint(source[0], source[1])))
+
+    async def receive(self) -> tuple[bytes, Endpoint]:
+        """The next datagram and its source."""
+        return await self._receiver.receive()
+
+    def send(self, datagram: bytes, remote: Endpoint) -> None:
+        """Send from the first socket of the address family.
+
+        Raises:
+            OSError: no socket of that family, or the kernel would not take it.
+        """
+        family = socket.AF_INET if ip_address(remote.address).version == 4 else socket.AF_INET6
+        for sock in self._sockets:
+            if sock.family == family:
+                sock.sendto(datagram, remote)
+                return
+        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT), remote.address)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        for sock in self._sockets:
+            sock.close()
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET if ip_address(address).version == 4 else socket.AF_INET6
+    sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+    try:
+        if family == socket.AF_INET6:
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        sock.bind((address, port))
+    except OSError as error:
+        sock.close()
+        raise OSError(error.errno, os.strerror(error.errno or 0), f"{address} port {port}") from error
+    return sock
