@@ -344,7 +344,7 @@ def _peers(root: Table) -> tuple[PeerConfiguration, ...]:
 def _peer(table: Table, taken: _Taken) -> PeerConfiguration:
     name = table.require("name", values.label, "", "a short name for this peer")
     taken.claim(table, "name", name, table.name)
-    namespace = name if table.sound else ""  # what follows from a bad name is not worth a line of its own
+    namespace = name if table.sound else table.name  # what follows from a bad name is not worth a line of its own
     peer = PeerConfiguration(
         name=name,
         principal=table.require("principal", values.principal, "", "one such as kink/gw.example.com@EXAMPLE.COM"),
@@ -388,8 +388,7 @@ def _policies(table: Table, peer: str, taken: _Taken) -> tuple[PolicySettings, .
         for number, selector in enumerate(selectors, 1):
             own = f"{given}/{number}" if len(selectors) > 1 else given
             policy = _policy(own if given else f"{peer}/{len(policies) + 1}", selector, options, send_ids=send_ids)
-            if given or peer:
-                taken.claim(entry, "name", policy.name, entry.name, kind="policy")
+            taken.claim(entry, "name", policy.name, entry.name, kind="policy")
             taken.policies.append((policy, entry))
             policies.append(policy)
     return tuple(policies)

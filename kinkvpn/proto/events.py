@@ -119,9 +119,16 @@ class SendMessage:
 
 @dataclass(frozen=True, slots=True)
 class WakeAt:
-    """Deliver a DeadlineReached at ``time`` (the clock of ``now``)."""
+    """Deliver a DeadlineReached at ``time`` (the clock of ``now``).
+
+    Args:
+        time: when.
+        peer: name of the peer to wake; None wakes the machine that returned this. A peer's effects also come out of
+            the responder, which was asked on its behalf.
+    """
 
     time: float
+    peer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

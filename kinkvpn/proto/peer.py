@@ -436,7 +436,7 @@ class Peer:
         if state.settings.start is not Start.BOOT or self._closing:
             return []
         state.retry_at = time
-        return [WakeAt(time)]
+        return [WakeAt(time, self.settings.name)]
 
     def _lost(self, policy: str, now: float) -> list[Effect]:
         """A pair is gone that should stand."""
@@ -499,7 +499,7 @@ class Peer:
     def _remove_after_grace(self, spi: int, now: float) -> list[Effect]:
         time = now + self.settings.delete_grace
         self._graces.append((time, spi))
-        return [WakeAt(time)]
+        return [WakeAt(time, self.settings.name)]
 
     def _bury(self, spi: int, now: float) -> None:
         self._tombstones[spi] = now + TOMBSTONE_KEPT

@@ -240,8 +240,9 @@ class Keying:
             match effect:
                 case SendMessage(datagram, path):
                     self._send(datagram, path)
-                case WakeAt(time):
-                    heapq.heappush(self._wakes, (time, next(self._order), owner))
+                case WakeAt(time, peer):
+                    sleeper = owner if peer is None else self.peers[peer]
+                    heapq.heappush(self._wakes, (time, next(self._order), sleeper))
                     self._rescheduled.set()
                 case InstallInbound(sa):
                     self._dataplane.install_inbound(sa)
@@ -252,9 +253,9 @@ class Keying:
                 case RemoveOutbound(policy, spi):
                     self._remove_outbound(policy, spi)
                 case FetchTicket():
-                    assert isinstance(owner, Peer)
                     assert self._nursery is not None
-                    self._nursery.start_soon(self._fetch, owner, effect)
+                    # By its XID, for the responder hands on effects of peers: a CREATE may let one DELETE.
+                    self._nursery.start_soon(self._fetch, self._owners[effect.xid], effect)
                 case Count(tally):
                     self._counters[tally] += 1
                 case Tell():
