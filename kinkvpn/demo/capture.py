@@ -289,6 +289,7 @@ class Capture:
             if "listening on" in line:
                 return
             said = line
+        self.kill()
         raise LabFailed(f"tcpdump did not start: {said.strip()}", host=self._namespace.name)
 
     def stop(self) -> int:
@@ -327,6 +328,13 @@ class Capture:
                 return
             time.sleep(POLL_SECONDS)
 
+    def kill(self) -> None:
+        """Ends tcpdump, if it runs, whatever it has not written yet."""
+        tcpdump, self._tcpdump = self._tcpdump, None
+        if tcpdump is not None:
+            tcpdump.kill()
+            tcpdump.communicate()
+
     def classify(self, spis: Mapping[str, frozenset[int]]) -> Traffic:
         """Every packet of the stopped capture. Raises LabFailed if the file cannot be read."""
         classifier = Classifier(spis)
@@ -345,6 +353,4 @@ class Capture:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._tcpdump is not None:
-            self._tcpdump.kill()
-            self._tcpdump.communicate()
+        self.kill()

@@ -338,4 +338,4 @@ def policies(status: dict[str, Any]) -> list[dict[str, Any]]:
 
 def inbound_spis(status: dict[str, Any]) -> frozenset[int]:
     """Every inbound SPI that a daemon's status names."""
-    return frozenset(policy["spi_in"] for policy in policies(status) if policy["spi_in"] is not None)
+    return frozenset(int(policy["spi_in"], 16) for policy in policies(status) if policy["spi_in"] is not None)

@@ -43,7 +43,7 @@ def table(findings: Findings) -> str:
     rows = [("", "")]
     rows += [(f"host {name}", hosted(status)) for name, status in findings.status.items()]
     for name, status in findings.status.items():
-        rows += [(f"SPI to {name}", f"0x{p['spi_in']:08x}  {p['remote']} > {p['local']}") for p in policies(status)]
+        rows += [(f"SPI to {name}", f"{p['spi_in']}  {p['remote']} > {p['local']}") for p in policies(status)]
     rows += [
         ("suite", f"{result['suite']}, {result['engine']} engine"),
         ("first CREATE", f"{findings.create_ms} ms"),

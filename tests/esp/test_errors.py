@@ -21,6 +21,6 @@ def test_a_reason_reads_in_statistics_as_in_code(reason: DropReason) -> None:
 
 def test_misuse_is_one_tree() -> None:
     misuse = {errors.UnknownSuite, errors.UnknownSa, errors.InvalidSa, errors.InvalidPolicy, errors.SequenceExhausted}
-    assert set(EspError.__subclasses__()) == misuse
+    assert {kind for kind in EspError.__subclasses__() if kind.__module__ == errors.__name__} == misuse
     # The network's fault is not the caller's: an `except EspError` around keying must not swallow it.
     assert not issubclass(AuthenticationFailed, EspError)
