@@ -28,7 +28,7 @@ LAYERS = {
         {"kinkvpn.values", "kinkvpn.document", "kinkvpn.config"},
         {"kinkvpn.service"},
         {"kinkvpn.demo"},
-        {"kinkvpn.cli", "kinkvpn.__main__"},
+        {"kinkvpn.cli", "kinkvpn.view", "kinkvpn.__main__"},
     ),
 }
 # What each layer of kinkvpn may know of esp. The pure descriptions (what a suite, a selector, an SA is) are one

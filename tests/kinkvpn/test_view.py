@@ -98,7 +98,7 @@ east  ESTABLISHED  192.0.2.2  kink/east.example.com@EXAMPLE.COM
   policy  state        age     in             out        traffic
   east/1  established  3m 20s  1200 (1.2 MB)  4 (400 B)  10.1.0.0/24 > 10.2.0.0/24
       spi in 0x0000abcd out 0x00001000, aes256-gcm16, CREATE took 3.2 ms
-  east/2  down         -       0 (0 B)        0 (0 B)    fd00:1::/64 > fd00:2::/64
+  east/2  idle         -       0 (0 B)        0 (0 B)    fd00:1::/64 > fd00:2::/64
       waiting for the first packet
 
 north  DOWN  192.0.2.3  kink/north.example.com@EXAMPLE.COM
@@ -125,6 +125,23 @@ def test_status_of_a_host_where_nothing_has_happened() -> None:
     assert shown.endswith("dropped  nothing\nKINK     nothing yet")
     starting = {**peer, "policies": [policy("east/1", start="boot")]}
     assert "\n      starting\n" in view.status({**ANSWER, "peers": [starting], "counters": counters})
+
+
+@pytest.mark.parametrize(
+    ("policies", "state"),
+    [
+        ([], "idle"),
+        ([policy("a")], "idle"),
+        ([policy("a"), policy("b", state="negotiating")], "negotiating"),
+        ([policy("a"), UP], "established"),
+        ([policy("a", state="negotiating", failures=2), UP], "established"),
+        ([DOWN, UP], "partly down"),
+        ([DOWN, policy("a")], "partly down"),
+        ([DOWN, DOWN], "down"),
+    ],
+)
+def test_the_state_of_a_peer_is_the_worst_to_know_of(policies: list[dict[str, Any]], state: str) -> None:
+    assert view.peer_state({"policies": policies}) == state
 
 
 CONFIGURATION = """\

@@ -264,6 +264,16 @@ def test_a_crash_stops_nobody_from_starting_again(host: Host) -> None:
 
 
 @marked
+def test_a_device_that_is_deleted_under_it_ends_it_with_one_line(host: Host) -> None:
+    with host.daemon() as process:
+        host.namespace.ip("link delete kink0")
+        assert process.wait(STOP_SECONDS) == 1
+    assert not host.control.exists()
+    last = (host.directory / "log").read_text().splitlines()[-1]
+    assert last == "kinkvpn: kink0 is gone: the interface was deleted while in use"
+
+
+@marked
 def test_check_needs_neither_root_nor_a_kdc(host: Host) -> None:
     done = host.run("check", "-c", str(host.configure()), before=("setpriv", "--bounding-set=-all"))
     assert (done.returncode, done.stderr) == (0, "")
