@@ -28,7 +28,7 @@ LAYERS = {
         {"kinkvpn.values", "kinkvpn.document", "kinkvpn.config"},
         {"kinkvpn.service"},
         {"kinkvpn.demo"},
-        {"kinkvpn.cli", "kinkvpn.__main__"},
+        {"kinkvpn.cli", "kinkvpn.view", "kinkvpn.__main__"},
     ),
 }
 # What each layer of kinkvpn may know of esp. The pure descriptions (what a suite, a selector, an SA is) are one
@@ -84,7 +84,9 @@ def room_of(module: str) -> str:
 
 def height(module: str) -> int:
     layers = LAYERS[module.split(".")[0]]
-    return next(number for number, layer in enumerate(layers) if room_of(module) in layer)
+    heights = [number for number, layer in enumerate(layers) if room_of(module) in layer]
+    assert len(heights) == 1, f"{room_of(module)} needs a place in LAYERS"
+    return heights[0]
 
 
 def offences(module: str, imports: set[str]) -> list[str]:
