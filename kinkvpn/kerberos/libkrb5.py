@@ -167,6 +167,27 @@ class Krb5Error(KinkvpnError):
         return code if 0 <= code < PROTOCOL_CODES else None
 
 
+# What an exchange allocates; parsing a type's name takes cffi a millisecond, and it remembers.
+FREQUENT_TYPES: Final = (
+    "char[]",
+    "krb5_ap_rep_enc_part **",
+    "krb5_auth_context *",
+    "krb5_authenticator **",
+    "krb5_checksum *",
+    "krb5_data *",
+    "krb5_enc_data *",
+    "krb5_flags *",
+    "krb5_int32 *",
+    "krb5_key *",
+    "krb5_keyblock *",
+    "krb5_keyblock **",
+    "krb5_octet[]",
+    "krb5_ticket **",
+    "krb5_timestamp *",
+    "size_t *",
+)
+
+
 @functools.cache
 def load(name: str = SONAME) -> Library:
     """MIT libkrb5, loaded once. libk5crypto's calls are found through it. Raises LibraryUnusable."""
@@ -179,7 +200,16 @@ def load(name: str = SONAME) -> Library:
         raise LibraryUnusable(
             f"{name} is not MIT Kerberos 1.18 or later (Heimdal's has another ABI): install libkrb5-3"
         )
+    resolve(library)
     return library
+
+
+def resolve(library: Library) -> None:
+    """Look up every function and parse every type now: left to first use, the first CREATE pays 20 ms for it."""
+    for function in dir(library):
+        getattr(library, function)
+    for kind in FREQUENT_TYPES:
+        ffi.typeof(kind)
 
 
 def use_config(path: Path) -> None:
