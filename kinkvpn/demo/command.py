@@ -56,7 +56,7 @@ def run(*, as_json: bool = False, megabytes: int = DEFAULT_MEGABYTES) -> int:
     except Interrupted as signalled:
         sys.stderr.write("\n")
         return give_up(f"ended by {signalled}, nothing is left behind", 128 + signalled.number, as_json=as_json)
-    if code >= TOLD:
+    if HELD <= code - TOLD <= CANNOT_RUN:
         return code - TOLD
     how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
     return give_up(f"the demo itself broke ({how}); nothing is left behind", FAILED, as_json=as_json)
