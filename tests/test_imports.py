@@ -84,7 +84,9 @@ def room_of(module: str) -> str:
 
 def height(module: str) -> int:
     layers = LAYERS[module.split(".")[0]]
-    return next(number for number, layer in enumerate(layers) if room_of(module) in layer)
+    heights = [number for number, layer in enumerate(layers) if room_of(module) in layer]
+    assert len(heights) == 1, f"{room_of(module)} needs a place in LAYERS"
+    return heights[0]
 
 
 def offences(module: str, imports: set[str]) -> list[str]:

@@ -27,6 +27,9 @@ from kinkvpn.demo.sandbox import (
 HELD: Final = 0
 FAILED: Final = 1
 CANNOT_RUN: Final = 2
+# PID 1 adds this to its exit code when it has told the user what happened. Without it (Python's own 1, a signal, the
+# 1 of an unshare(1) whose child was killed) nobody has told yet.
+TOLD: Final = 100
 DEFAULT_MEGABYTES: Final = 200
 # The capture lies in memory with a quarter of the traffic's size.
 MAXIMUM_MEGABYTES: Final = 4000
@@ -53,11 +56,10 @@ def run(*, as_json: bool = False, megabytes: int = DEFAULT_MEGABYTES) -> int:
     except Interrupted as signalled:
         sys.stderr.write("\n")
         return give_up(f"ended by {signalled}, nothing is left behind", 128 + signalled.number, as_json=as_json)
-    # PID 1 has reported whatever it returned by itself. Killed, it could not.
-    if code not in (HELD, FAILED, CANNOT_RUN):
-        how = signal.Signals(code - 128).name if code > 128 else signal.Signals(-code).name if code < 0 else code
-        return give_up(f"ended from outside ({how}), nothing is left behind", FAILED, as_json=as_json)
-    return code
+    if HELD <= code - TOLD <= CANNOT_RUN:
+        return code - TOLD
+    how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    return give_up(f"the demo itself broke ({how}); nothing is left behind", FAILED, as_json=as_json)
 
 
 def give_up(reason: str, code: int, *, as_json: bool) -> int:
@@ -68,13 +70,13 @@ def give_up(reason: str, code: int, *, as_json: bool) -> int:
 
 
 def inside(*, as_json: bool, megabytes: int) -> int:
-    """The journey and its report, as PID 1 of the sandbox. Returns the exit code."""
+    """The journey and its report, as PID 1 of the sandbox. Returns TOLD and the exit code."""
     leave_on_sigterm()
     progress = Progress(sys.stderr)
     try:
         journey = Journey(mount_scratch(), megabytes * MEGABYTE, progress)
     except CannotRun as error:
-        return give_up(str(error), CANNOT_RUN, as_json=as_json)
+        return TOLD + give_up(str(error), CANNOT_RUN, as_json=as_json)
     try:
         journey.run()
     except LabFailed as error:
@@ -82,6 +84,6 @@ def inside(*, as_json: bool, megabytes: int) -> int:
         problem = f"{progress.current}{f' on host {error.host}' if error.host else ''}: {error}"
         if as_json:
             print(json.dumps(summary(journey.findings, progress.seconds, problem)), flush=True)
-        return FAILED
+        return TOLD + FAILED
     print(json.dumps(summary(journey.findings, progress.seconds)) if as_json else table(journey.findings), flush=True)
-    return HELD
+    return TOLD + HELD

@@ -204,15 +204,13 @@ class Host:
         return self.status() is not None
 
     def check_alive(self) -> None:
-        """Raises LabFailed, with the end of its log, unless the daemon runs."""
-        if self._daemon is None:
-            raise self.failed("the daemon was not started")
-        code = self._daemon.poll()
+        """Raises LabFailed, with the end of its log, if the daemon was started and has ended by itself."""
+        code = self._daemon.poll() if self._daemon else None
         if code is not None:
             raise self.failed(f"the daemon ended with exit code {code}")
 
     def stop(self) -> float:
-        """SIGTERM. Returns the seconds until the daemon ended.
+        """SIGTERM to the daemon that was started. Returns the seconds until it ended.
 
         Raises:
             LabFailed: it took longer than STOP_SECONDS or ended with another exit code than 0.

@@ -56,7 +56,11 @@ def transfer(source: Host, target: Host, octets: int, progress: Callable[[int], 
         assert receiver.stdout is not None
         receiver.stdout.readline()  # it listens, or has ended
         with running(source, ["send", address, port, str(octets)]) as sender:
-            received = follow(receiver.stdout, progress)
+            for report in follow(receiver.stdout):
+                source.check_alive()
+                target.check_alive()
+                received = report if isinstance(report, Received) else None
+                progress(report if isinstance(report, int) else report.octets)
             if received is None:
                 source.check_alive()
                 target.check_alive()
@@ -67,14 +71,11 @@ def transfer(source: Host, target: Host, octets: int, progress: Callable[[int], 
     return received
 
 
-def follow(lines: IO[str], progress: Callable[[int], None]) -> Received | None:
-    """Reads what the receiving end prints; None if it ends without a verdict."""
+def follow(lines: IO[str]) -> Iterator[int | Received]:
+    """What the receiving end prints, as :func:`kinkvpn.demo.transfer.receive` yielded it."""
     for line in lines:
         report = json.loads(line)
-        progress(report["octets"])
-        if "sha256" in report:
-            return Received(**report)
-    return None
+        yield Received(**report) if "sha256" in report else report["octets"]
 
 
 @contextmanager

@@ -15,6 +15,7 @@ import socket
 import struct
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +23,7 @@ from kinkvpn.demo.capture import CANARY
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from hashlib import _Hash as Hash
 
 COUNT: Final = struct.Struct("!Q")
 DIGEST_OCTETS: Final = 32
@@ -95,30 +97,42 @@ def receive(address: str, port: int) -> Iterator[int | Received]:
         yield 0
         connection, _ = listener.accept()
     with connection:
-        connection.settimeout(SILENCE_SECONDS)
         yield from _receive(connection)
 
 
 def _receive(connection: socket.socket) -> Iterator[int | Received]:
+    connection.settimeout(SILENCE_SECONDS)
     (octets,) = COUNT.unpack(_exactly(connection, COUNT.size))
-    sha256, buffer = hashlib.sha256(), memoryview(bytearray(BLOCK_OCTETS))
-    start = report = time.monotonic()
+    sha256 = hashlib.sha256()
+    start = time.monotonic()
+    yield from _hashed(connection, octets, sha256)
+    seconds = time.monotonic() - start
+    connection.settimeout(SILENCE_SECONDS)
+    equal = _exactly(connection, DIGEST_OCTETS) == sha256.digest()
+    yield Received(octets, seconds, sha256.hexdigest(), equal)
+
+
+def _hashed(connection: socket.socket, octets: int, sha256: Hash) -> Iterator[int]:
+    """Feeds ``sha256``; yields the octets so far every REPORT_SECONDS, whether there are new ones or not."""
+    connection.settimeout(REPORT_SECONDS)
+    buffer = memoryview(bytearray(BLOCK_OCTETS))
+    start = heard = report = time.monotonic()
     done = 0
     while done < octets:
-        got = connection.recv_into(buffer[: min(BLOCK_OCTETS, octets - done)])
-        if not got:
-            raise ConnectionError(f"connection closed after {done} of {octets} octets")
-        sha256.update(buffer[:got])
-        done += got
+        got = None
+        with suppress(TimeoutError):
+            got = connection.recv_into(buffer[: min(BLOCK_OCTETS, octets - done)])
         now = time.monotonic()
-        if now - start > SILENCE_SECONDS + octets / SLOWEST_OCTETS_PER_S:
+        if got == 0:
+            raise ConnectionError(f"connection closed after {done} of {octets} octets")
+        if got:
+            sha256.update(buffer[:got])
+            done, heard = done + got, now
+        if now - heard > SILENCE_SECONDS or now - start > SILENCE_SECONDS + octets / SLOWEST_OCTETS_PER_S:
             raise TimeoutError(f"only {done} of {octets} octets in {now - start:.0f} s")
         if now - report >= REPORT_SECONDS:
             report = now
             yield done
-    seconds = time.monotonic() - start
-    equal = _exactly(connection, DIGEST_OCTETS) == sha256.digest()
-    yield Received(octets, seconds, sha256.hexdigest(), equal)
 
 
 def _exactly(connection: socket.socket, octets: int) -> bytes:

@@ -68,8 +68,8 @@ def test_the_configurations_are_valid_and_mirror_each_other(lab: Lab) -> None:
 
 def test_a_daemon_that_ended_is_reported_with_its_host_and_log(lab: Lab) -> None:
     host = lab.hosts[1]
-    with pytest.raises(LabFailed, match="not started"):
-        host.check_alive()
+    host.check_alive()  # not started is not ended
+    assert not host.answers()
     whole = host.configuration.read_text()
     host.configuration.write_text("nonsense")
     try:
@@ -93,6 +93,6 @@ def test_waiting_ends_with_the_reason(lab: Lab) -> None:
 
 
 def test_reads_spis_from_a_status() -> None:
-    status = {"peers": [{"policies": [{"spi_in": 4711}, {"spi_in": None}]}, {"policies": []}]}
+    status = {"peers": [{"policies": [{"spi_in": "0x00001267"}, {"spi_in": None}]}, {"policies": []}]}
     assert len(policies(status)) == 2
     assert inbound_spis(status) == {4711}

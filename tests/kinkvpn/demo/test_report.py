@@ -15,7 +15,7 @@ from kinkvpn.demo.transfer import Received
 KEYS = {"ok", "ping4_ms", "ping6_ms", "transfer_ok", "gbit_per_s", "suite", "engine", "create_ms", "leaks", "steps"}
 
 
-def status(me: str, peer: str, spi: int) -> dict[str, Any]:
+def status(me: str, peer: str, spi: str) -> dict[str, Any]:
     policy = {"local": "10.1.0.0/24", "remote": "10.2.0.0/24", "spi_in": spi, "suite": "aes256-gcm16"}
     where = {"principal": f"kink/{peer}@R", "address": "192.0.2.2", "policies": [policy]}
     return {"principal": f"kink/{me}@R", "engine": "portable", "peers": [where]}
@@ -23,7 +23,7 @@ def status(me: str, peer: str, spi: int) -> dict[str, Any]:
 
 def whole() -> Findings:
     return Findings(
-        status={"a": status("a", "b", 0x1234), "b": status("b", "a", 0x5678)},
+        status={"a": status("a", "b", "0x00001234"), "b": status("b", "a", "0x00005678")},
         create_ms=3.25,
         ping_ms={4: 0.5, 6: 0.625},
         received=Received(octets=200_000_000, seconds=2.0, sha256="00", equal=True),

@@ -58,11 +58,15 @@ def test_none_of_it_goes_unnoticed(lab: Lab, tmp_path: Path) -> None:
     assert any("plaintext" in leak for leak in traffic.leaks)
 
 
-def test_the_first_thing_to_know_is_that_there_is_no_daemon(lab: Lab) -> None:
+def test_what_does_not_arrive_is_reported_with_its_host(lab: Lab) -> None:
     a, b = lab.hosts
-    b.namespace.ip(f"link set dev {WIRE} down")
+    b.namespace.ip(f"address del {b.site.inner[0]} dev {WIRE}")
     try:
-        with pytest.raises(LabFailed, match="not started"):
+        with pytest.raises(LabFailed, match="0 of 1 IPv4 pings to host b answered") as raised:
             ping(a, b, 4, count=1)
+        assert (raised.value.host, bool(raised.value.advice)) == ("a", True)
+        with pytest.raises(LabFailed, match="Cannot assign requested address") as raised:
+            transfer(a, b, 1000, lambda octets: None)
+        assert raised.value.host == "b"
     finally:
-        b.namespace.ip(f"link set dev {WIRE} up")
+        b.namespace.ip(f"address add {b.site.inner[0]} dev {WIRE}")
