@@ -52,6 +52,9 @@ LONGEST_RETRY = 60.0
 # are more than a peer deletes in that time.
 TOMBSTONE_KEPT = 120.0
 MAX_TOMBSTONES = 256
+# Ours. Pairs of which a silent peer has not been told that they are over. A policy that starts at boot adds one in a
+# minute and a half while the peer is silent; 64 inbound SAs cost little, and what is older most likely never was.
+MAX_UNTOLD = 64
 # A uniform number in [0, 1) out of random octets.
 _FRACTION = struct.Struct("!I")
 
@@ -136,6 +139,7 @@ class Peer:
         self._pending: dict[int, SaPair] = {}  # likewise, waiting for an ACK
         self._tombstones: OrderedDict[int, float] = OrderedDict()
         self._graces: list[tuple[float, int]] = []
+        self._untold: OrderedDict[int, str] = OrderedDict()  # policies by inbound SPI, whose DELETE nobody answered
         self._offset = 0.0
         self._closing = False
 
@@ -201,6 +205,7 @@ class Peer:
         """The engine has removed an SA; its twin has no use any more."""
         pair = self._pair_with(policy, spi)
         if pair is None:
+            self._untold.pop(spi, None)
             return [Count(Tally.IGNORED_EVENT)]
         del self._pairs[pair.outbound_spi]
         gone: Effect = RemoveInbound(spi) if spi == pair.inbound_spi else RemoveOutbound(policy, spi)
@@ -320,7 +325,7 @@ class Peer:
         self.last_heard = now
         before, self.peer_epoch = self.peer_epoch, epoch
         if before is None or before == epoch:
-            return []
+            return self._tell_untold()
         effects: list[Effect] = [
             Count(Tally.PEER_RESTARTED),
             Tell("peer_restarted", (("peer", self.settings.name), ("epoch", epoch)), warning=True),
@@ -328,7 +333,9 @@ class Peer:
         for pair in self._pairs.values():
             effects += teardown(pair)
         effects += [RemoveInbound(pair.inbound_spi) for pair in self._pending.values()]
+        effects += [RemoveInbound(spi) for spi in self._untold]
         lost = {pair.policy for pair in self._pairs.values()}
+        self._untold.clear()
         self._pairs.clear()
         self._pending.clear()
         for policy in sorted(lost):
@@ -382,7 +389,8 @@ class Peer:
         if isinstance(command, CreateCommand):
             return effects + self._create_concluded(command, outcome, now)
         if isinstance(command, DeleteCommand):
-            return effects + self._delete_concluded(command, outcome, now)
+            heard = exchange.peer_epoch is not None
+            return effects + self._delete_concluded(command, outcome, now, heard=heard)
         if isinstance(command, StatusCommand):
             command.outcome = outcome
         return effects
@@ -409,10 +417,26 @@ class Peer:
             effects += self._begin(DeleteCommand(command.policy.name, command.spi)).start()
         return effects
 
-    def _delete_concluded(self, command: DeleteCommand, outcome: Completed | Failed, now: float) -> list[Effect]:
-        if isinstance(outcome, Failed):
+    def _delete_concluded(
+        self, command: DeleteCommand, outcome: Completed | Failed, now: float, *, heard: bool
+    ) -> list[Effect]:
+        if isinstance(outcome, Completed):
+            return self._remove_after_grace(command.spi, now)
+        if heard or self._closing:
             return [RemoveInbound(command.spi)]
-        return self._remove_after_grace(command.spi, now)
+        # The peer may go on sending: its SA is half open without our inbound one, which stays until the peer is heard
+        # again and told, or the hard lifetime ends it.
+        self._untold[command.spi] = command.policy
+        if len(self._untold) <= MAX_UNTOLD:
+            return []
+        return [RemoveInbound(self._untold.popitem(last=False)[0])]
+
+    def _tell_untold(self) -> list[Effect]:
+        """The peer lives: DELETE what it was not told of."""
+        if self._closing:
+            return []
+        untold, self._untold = self._untold, OrderedDict()
+        return [effect for spi, policy in untold.items() for effect in self._begin(DeleteCommand(policy, spi)).start()]
 
     def _told_failure(self, exchange: Initiator, outcome: Failed) -> Tell:
         return Tell(
