@@ -45,6 +45,7 @@ class Tally(StrEnum):
     NO_PROPOSAL_CHOSEN = "no_proposal_chosen"
     NO_POLICY_FOR_IDS = "no_policy_for_ids"
     PEER_RESTARTED = "peer_restarted"  # epoch changed (RFC 4430 §3.7)
+    STALE_EPOCH = "stale_epoch"  # authentic, from before the peer's restart: late, or kept back
     COMMANDS_SENT = "commands_sent"
     COMMANDS_RETRANSMITTED = "commands_retransmitted"
     COMMANDS_RECEIVED = "commands_received"

@@ -8,7 +8,7 @@ initiated: both sides come to the same end without another message.
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,7 +35,7 @@ from kinkvpn.proto.settings import Start
 from kinkvpn.proto.status import StatusCommand
 from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.isakmp import Delete, IsakmpPayload, Notify
-from kinkvpn.wire.kink import KinkPayload, Message, MessageType
+from kinkvpn.wire.kink import ApRep, KinkPayload, Message, MessageType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -55,6 +55,9 @@ MAX_TOMBSTONES = 256
 # Ours. Pairs of which a silent peer has not been told that they are over. A policy that starts at boot adds one in a
 # minute and a half while the peer is silent; 64 inbound SAs cost little, and what is older most likely never was.
 MAX_UNTOLD = 64
+# Ours. Earlier lives of a peer that are remembered: a datagram lives minutes at most (the clock skew that Kerberos
+# grants), a host does not restart nine times in them.
+MAX_PAST_EPOCHS = 8
 # A uniform number in [0, 1) out of random octets.
 _FRACTION = struct.Struct("!I")
 
@@ -135,6 +138,7 @@ class Peer:
         self._allocate_spi = allocate_spi
         self._next_xid = next_xid
         self._exchanges: dict[int, Initiator] = {}
+        self._past_epochs: deque[int] = deque(maxlen=MAX_PAST_EPOCHS)
         self._pairs: dict[int, SaPair] = {}  # by outbound SPI, oldest first
         self._pending: dict[int, SaPair] = {}  # likewise, waiting for an ACK
         self._tombstones: OrderedDict[int, float] = OrderedDict()
@@ -238,6 +242,8 @@ class Peer:
 
     def replied(self, message: Message, datagram: bytes, now: float) -> list[Effect]:
         """A REPLY with the XID of one of our exchanges."""
+        if any(isinstance(payload, ApRep) and self.outlived(payload.epoch) for payload in message.payloads):
+            return [Count(Tally.STALE_EPOCH)]
         return self._advance(message.xid, ReplyReceived(message, datagram), now)
 
     def owns(self, xid: int) -> bool:
@@ -320,12 +326,20 @@ class Peer:
             return [told, *grant.on_silence]
         return [told, *self._begin(DeleteCommand(grant.pair.policy, grant.pair.inbound_spi)).start()]
 
+    def outlived(self, epoch: int) -> bool:
+        """Whether ``epoch`` is of an earlier life of the peer: a message that was late, or kept back by somebody.
+
+        It is authentic, and to believe it would tear down what the peer's present life has made.
+        """
+        return epoch in self._past_epochs
+
     def observe_epoch(self, epoch: int, now: float) -> list[Effect]:
         """Record the peer's epoch; another one than before means that it has lost every SA (RFC 4430 §3.7)."""
         self.last_heard = now
         before, self.peer_epoch = self.peer_epoch, epoch
         if before is None or before == epoch:
             return self._tell_untold()
+        self._past_epochs.append(before)
         effects: list[Effect] = [
             Count(Tally.PEER_RESTARTED),
             Tell("peer_restarted", (("peer", self.settings.name), ("epoch", epoch)), warning=True),

@@ -218,6 +218,8 @@ class Responder:
     ) -> list[Effect]:
         key = Key(accepted.client, opened.epoch, message.xid)
         peer = self._peers.get(accepted.client)
+        if peer is not None and peer.outlived(opened.epoch):
+            return [Count(Tally.STALE_EPOCH)]
         effects: list[Effect] = [] if peer is None else peer.observe_epoch(opened.epoch, now)
         known = self._transactions.get(key)
         if message.type is MessageType.ACK:
