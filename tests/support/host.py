@@ -200,7 +200,7 @@ class Host:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.dataplane.run)
-                nursery.start_soon(self.keying.run)
+                await nursery.start(self.keying.run)
                 task_status.started()
         self.link.close()
         self.transport.close()
