@@ -220,8 +220,10 @@ class Responder:
         peer = self._peers.get(accepted.client)
         if peer is None:
             return self._unknown_peer(message, accepted, path, now)
+        if peer.outlived(opened.epoch):
+            return [Count(Tally.STALE_EPOCH)]
         key = Key(accepted.client, opened.epoch, message.xid)
-        effects = peer.observe_epoch(opened.epoch, now)
+        effects = peer.heard(opened.epoch, now)
         known = self._transactions.get(key)
         if message.type is MessageType.ACK:
             unknown: list[Effect] = [Count(Tally.UNKNOWN_XID)]
@@ -280,9 +282,14 @@ class Responder:
         if accepted is None:
             return [*counted, *self._limited(path.remote.address, bare_reply(message.xid, error), path, now, tell)]
         try:
-            open_command(message, datagram, ap, accepted.key)
+            opened = open_command(message, datagram, ap, accepted.key)
         except (AuthenticationFailed, MalformedMessage):
             return [Count(Tally.BAD_CHECKSUM)]
+        known = self._transactions.get(Key(accepted.client, opened.epoch, message.xid))
+        if known is not None:
+            # Granted while the ticket lived, and the REPLY was lost: an error now would have the initiator believe
+            # that nothing was made. The REPLY fits an authenticator of then.
+            return [*counted, *known.handle(CommandRepeated(), now)]
         # The key is at hand, so the error goes out under it and may be acted upon (RFC 4430 §3.5). Limited all the
         # same: every command that was ever overheard comes here once it is old enough.
         return [*counted, *self._limited(accepted.client, self._sealed(message, accepted, error), path, now, tell)]

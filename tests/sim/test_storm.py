@@ -93,7 +93,8 @@ async def storm(world: World) -> Storm:
         await host.keying.probe("east" if host is west else "west")
         probes[True] += 1
     await world.wait_at_rest(within=300)
-    await _try_every_pair(west, east)
+    while not await _try_every_pair(west, east):
+        await world.wait_at_rest(within=300)
     return Storm(
         world.network.digest,
         Counter(exchanges(world).values()),
@@ -104,8 +105,12 @@ async def storm(world: World) -> Storm:
     )
 
 
-async def _try_every_pair(west: Host, east: Host) -> None:
-    """Each policy has one pair, the same at both ends, and it carries a packet both ways."""
+async def _try_every_pair(west: Host, east: Host) -> bool:
+    """Each policy has one pair, the same at both ends, and it carries a packet both ways.
+
+    Returns:
+        Whether the SAs stayed what they were meanwhile, so that each was tried: a rekey may come at any time.
+    """
     ours, theirs = (
         {name: peer.pairs(name) for name in peer.policies}
         for peer in (west.keying.peers["east"], east.keying.peers["west"])
@@ -117,7 +122,7 @@ async def _try_every_pair(west: Host, east: Host) -> None:
             theirs[name][0].inbound_spi,
         )
         assert pairs[0].initiated is not theirs[name][0].initiated
-    before = _packets(west) + _packets(east)
+    before = _packets(west) | _packets(east)
     for host in (west, east):
         host.tun.delivered_nowait()
         for tunnel in TUNNELS:
@@ -126,21 +131,20 @@ async def _try_every_pair(west: Host, east: Host) -> None:
     for host, other in ((west, east), (east, west)):
         delivered = {packet[20:].decode() for packet in host.tun.delivered_nowait()}
         assert delivered == {f"{other.name} {tunnel.name}" for tunnel in TUNNELS}
-    after = _packets(west) + _packets(east)
-    assert after.keys() == {*_sas(west), *_sas(east)}
-    assert {key: after[key] - before[key] for key in after} == dict.fromkeys(after, 1)
+    after = _packets(west) | _packets(east)
+    if before.keys() != after.keys():
+        return False
+    assert {sa: after[sa] - packets for sa, packets in before.items()} == dict.fromkeys(after, 1)
+    return True
 
 
-def _sas(host: Host) -> list[tuple[str, int, bool]]:
-    return [(host.name, sa.spi, sa.inbound) for sa in host.dataplane.statistics().sas]
+def _packets(host: Host) -> dict[tuple[str, int, bool], int]:
+    return {(host.name, sa.spi, sa.inbound): sa.packets for sa in host.dataplane.statistics().sas}
 
 
-def _packets(host: Host) -> Counter[tuple[str, int, bool]]:
-    return Counter({(host.name, sa.spi, sa.inbound): sa.packets for sa in host.dataplane.statistics().sas})
-
-
-# 59: a DELETE that is lost for its whole cycle. 0: a STATUS. 3: a DELETE again. 177, 306: a CREATE.
-@pytest.mark.parametrize("seed", [0, 3, 4, 59])
+# Of a hundred seeds those that had the most to say: 30 and 12 lose a DELETE in all its transmissions, 52 an ACK, 6 two
+# CREATEs so that a pair reaches its end, 79 nothing.
+@pytest.mark.parametrize("seed", [6, 12, 30, 52, 79])
 def test_every_exchange_ends_and_no_sa_is_half_open(seed: int) -> None:
     end = simulate(storm, seed, TERRIBLE)
     assert end.exchanges.total() >= EXCHANGES

@@ -200,7 +200,7 @@ class Host:
         with self._scope:
             async with trio.open_nursery() as nursery:
                 await nursery.start(self.dataplane.run)
-                nursery.start_soon(self.keying.run)
+                await nursery.start(self.keying.run)
                 task_status.started()
         self.link.close()
         self.transport.close()
@@ -262,6 +262,7 @@ class World:
         network: between the hosts.
         nursery: of the hosts.
         told: (time, speaker, event, fields) of every Tell.
+        spoke: set, and made anew, at every Tell.
     """
 
     seed: object
@@ -269,6 +270,7 @@ class World:
     nursery: trio.Nursery
     told: list[tuple[float, str, str, dict[str, object]]] = field(default_factory=list)
     hosts: dict[str, Host] = field(default_factory=dict)
+    spoke: trio.Event = field(default_factory=trio.Event)
     chance: Random = field(init=False)
     realm: FakeRealm = field(init=False)
 
@@ -299,6 +301,12 @@ class World:
             assert trio.current_time() < deadline, f"not within {within} s"
             await trio.sleep(step)
 
+    async def wait_told(self, event: str, speaker: str, *, times: int = 1, within: float) -> None:
+        """Until ``speaker`` has told of ``event`` that many times; returns at that very time."""
+        with trio.fail_after(within):
+            while len(self.tells(event, speaker)) < times:
+                await self.spoke.wait()
+
     async def wait_at_rest(self, *, within: float) -> None:
         """Let time pass until every host is at rest."""
         await self.wait_until(lambda: all(host.at_rest for host in self.hosts.values()), within=within)
@@ -318,6 +326,8 @@ class _Witness(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         fields = record.__dict__["fields"]
         self._world.told.append((trio.current_time(), _speaker.get(), record.getMessage(), fields))
+        self._world.spoke.set()
+        self._world.spoke = trio.Event()
         self._world.network.note(f"{_speaker.get()} tells {record.getMessage()} {fields}")
 
 
