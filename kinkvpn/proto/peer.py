@@ -262,7 +262,7 @@ class Peer:
         for name, state in self.policies.items():
             if state.retry_at is not None and state.retry_at <= now:
                 state.retry_at = None
-                if not self.pairs(name):
+                if not self.pairs(name) or self._rekeys(name):
                     effects += self.initiate(name, now)
         return effects
 
@@ -471,10 +471,18 @@ class Peer:
         return self._retry(state, now + wait)
 
     def _retry(self, state: PolicyState, time: float) -> list[Effect]:
-        if state.settings.start is not Start.BOOT or self._closing:
+        """Try again by ourselves what has to stand, and what stands and is ours to rekey before it ends."""
+        wanted = state.settings.start is Start.BOOT or self._rekeys(state.settings.name)
+        if not wanted or self._closing:
+            state.retry_at = None
             return []
         state.retry_at = time
         return [WakeAt(time, self.settings.name)]
+
+    def _rekeys(self, policy: str) -> bool:
+        """Whether this host made the pair in use: its CREATE that failed was a rekey (RFC 4430 §3.6)."""
+        newest = self._newest(policy)
+        return newest is not None and newest.initiated
 
     def _lost(self, policy: str, now: float) -> list[Effect]:
         """A pair is gone that should stand."""
