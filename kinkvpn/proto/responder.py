@@ -296,9 +296,14 @@ class Responder:
             said = self._limited(bare_reply(message.xid, error), path, now)
             return [*counted, *((tell, *said) if said and isinstance(said[0], SendMessage) else said)]
         try:
-            open_command(message, datagram, ap, accepted.key)
+            opened = open_command(message, datagram, ap, accepted.key)
         except (AuthenticationFailed, MalformedMessage):
             return [Count(Tally.BAD_CHECKSUM)]
+        known = self._transactions.get(Key(accepted.client, opened.epoch, message.xid))
+        if known is not None:
+            # Granted while the ticket lived, and the REPLY was lost: an error now would have the initiator believe
+            # that nothing was made. The REPLY fits an authenticator of then.
+            return [*counted, *known.handle(CommandRepeated(), now)]
         # The key is at hand, so the error goes out under it and may be acted upon (RFC 4430 §3.5).
         reply = seal_reply(message.xid, self._epoch, accepted.make_reply(), accepted.key, (error,))
         return [*counted, tell, SendMessage(reply, path)]
