@@ -48,10 +48,11 @@ if TYPE_CHECKING:
 # enough not to burden a dead peer or KDC, short enough that nobody has to be woken when it comes back.
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 60.0
-# Ours. SPIs that were deleted are refused in a CREATE for as long as a delayed CREATE could still arrive; 256 of them
-# are more than a peer deletes in that time.
-TOMBSTONE_KEPT = 120.0
-MAX_TOMBSTONES = 256
+# Ours. SPIs that were deleted are refused in a CREATE for as long as one that somebody kept back could still be
+# believed: Kerberos grants five minutes of clock skew (RFC 4120 §1.6), to either side of our clock. 1,024 of them are
+# more than a peer deletes in that time, and cost 100 kB.
+TOMBSTONE_KEPT = 600.0
+MAX_TOMBSTONES = 1024
 # Ours. Pairs of which a silent peer has not been told that they are over. A policy that starts at boot adds one in a
 # minute and a half while the peer is silent; 64 inbound SAs cost little, and what is older most likely never was.
 MAX_UNTOLD = 64
