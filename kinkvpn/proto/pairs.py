@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 MAX_OF_PEER = 4
 # Ours. Pairs that wait for an ACK last one retransmission cycle at most; a peer has a few, not a stream of them.
 MAX_UNACKNOWLEDGED = 16
-# Ours. SPIs that were deleted are refused in a CREATE for as long as a delayed CREATE could still arrive; 256 of them
-# are more than a peer deletes in that time.
-TOMBSTONE_KEPT = 120.0
-MAX_TOMBSTONES = 256
+# Ours. SPIs that were deleted are refused in a CREATE for as long as one that somebody kept back could still be
+# believed: Kerberos grants five minutes of clock skew (RFC 4120 §1.6), to either side of our clock. 1,024 of them are
+# more than a peer deletes in that time, and cost 100 kB.
+TOMBSTONE_KEPT = 600.0
+MAX_TOMBSTONES = 1024
 # Ours. A DELETE that found no answer is sent again, one at a time, while the peer's SA may live; pairs lost to a
 # link that fails for hours are a handful, and what is forgotten beyond that ends with its lifetime.
 MAX_UNDELETED = 16
