@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 import trio
-
-from esp.suite import SUITES
 from support.host import Tunnel, World, simulate, unmatched
 from support.network import CALM, REORDERING
+
+from esp.suite import SUITES
 
 WEST, EAST, BOTH = frozenset({"west"}), frozenset({"east"}), frozenset({"west", "east"})
 GCM, CBC = SUITES["aes256-gcm16"], SUITES["aes256-cbc-sha256"]

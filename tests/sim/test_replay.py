@@ -6,11 +6,11 @@ from collections import Counter
 
 import pytest
 import trio
+from support.host import KINK_PORT, Host, Tunnel, World, address_of, simulate, unmatched
+from support.network import CALM, TERRIBLE
 
 from esp.errors import DropReason
 from esp.suite import SUITES
-from support.host import KINK_PORT, Host, Tunnel, World, address_of, simulate, unmatched
-from support.network import CALM, TERRIBLE
 
 WEST, EAST, BOTH = frozenset({"west"}), frozenset({"east"}), frozenset({"west", "east"})
 GCM, CBC = SUITES["aes256-gcm16"], SUITES["aes256-cbc-sha256"]
@@ -47,9 +47,11 @@ async def _live(world: World, *, restart: bool) -> tuple[Host, Host]:
     await west.keying.probe("east")
     await east.keying.probe("west")
     await world.wait_until(
-        lambda: len(west.sas(inbound=False)) == len(east.sas(inbound=False)) == len(TUNNELS)
-        and west.at_rest
-        and east.at_rest,
+        lambda: (
+            len(west.sas(inbound=False)) == len(east.sas(inbound=False)) == len(TUNNELS)
+            and west.at_rest
+            and east.at_rest
+        ),
         within=200,
     )
     assert unmatched(west, east) + unmatched(east, west) == []

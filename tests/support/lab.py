@@ -65,9 +65,7 @@ def answers(host: Host) -> bool:
     return True
 
 
-def wait(
-    lab: Lab, host: Host, holds: Callable[[], bool], otherwise: str, seconds: float = SETTLE_SECONDS
-) -> None:
+def wait(lab: Lab, host: Host, holds: Callable[[], bool], otherwise: str, seconds: float = SETTLE_SECONDS) -> None:
     """Returns once ``holds()``; raises LabFailed with ``otherwise`` and the host's log after ``seconds``."""
     lab.wait_until(holds, seconds, host, otherwise)
 
@@ -100,9 +98,11 @@ def spis(host: Host) -> dict[str, tuple[str, str]]:
 def crosswise(a: Host, b: Host, versions: str = "46") -> bool:
     """Exactly one pair for each policy of those IP versions on both sides, and they are each other's."""
     here, there = spis(a), spis(b)
-    return sorted(here) == sorted(there) == sorted(versions) and all(
-        here[version] == there[version][::-1] for version in here
-    ) and all(one["pairs"] <= 1 for host in (a, b) for one in policies(status(host)))
+    return (
+        sorted(here) == sorted(there) == sorted(versions)
+        and all(here[version] == there[version][::-1] for version in here)
+        and all(one["pairs"] <= 1 for host in (a, b) for one in policies(status(host)))
+    )
 
 
 def events(host: Host, name: str) -> list[str]:
