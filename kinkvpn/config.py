@@ -70,7 +70,8 @@ class HostSettings:
 
     Args:
         principal: ``primary/instance@REALM`` or ``name@REALM``.
-        keytab: what AP-REQs are accepted with, and credentials got with where nothing else is given.
+        keytab: what AP-REQs are accepted with, and credentials got with where nothing else is given. Without it this
+            host can start exchanges and answer none.
         client_keytab: what credentials are got with when it is not ``keytab``.
         ccache: a credential cache as libkrb5 names it.
         krb5_config: instead of the system's krb5.conf.
@@ -85,6 +86,13 @@ class HostSettings:
     krb5_config: Path | None = None
     kdc_timeout: float = 5.0
     replay_cache: str = "dfl:"
+
+    @property
+    def initiator_keytab(self) -> Path | None:
+        """What credentials are got with. A ``ccache`` alone is somebody else's to keep fresh; with a
+        ``client_keytab`` it is where ours go.
+        """
+        return self.client_keytab or (None if self.ccache else self.keytab)
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,7 +52,7 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
 
 def _peer_lines(peer: Mapping[str, Any], probe: str | None) -> Iterator[str]:
     heard = "never heard from" if peer["last_heard"] is None else f"heard from {duration(peer['last_heard'])} ago"
-    yield f"{peer['name']}  {peer['state'].upper()}  {peer['address']}  {peer['principal']}"
+    yield f"{peer['name']}  {peer_state(peer).upper()}  {peer['address']}  {peer['principal']}"
     yield f"  {heard}" + (f", probe: {probe}" if probe else "")
     rows: list[Row] = [("  policy", "state", "age", "in", "out", "traffic")]
     rows += [_policy_row(policy) for policy in peer["policies"]]
@@ -66,7 +66,20 @@ def _peer_lines(peer: Mapping[str, Any], probe: str | None) -> Iterator[str]:
 def _policy_row(policy: Mapping[str, Any]) -> Row:
     age = "-" if policy["since"] is None else duration(policy["since"])
     flow = f"{policy['local']} > {policy['remote']}"
-    return f"  {policy['name']}", policy["state"], age, traffic(policy, "in"), traffic(policy, "out"), flow
+    return f"  {policy['name']}", policy_state(policy), age, traffic(policy, "in"), traffic(policy, "out"), flow
+
+
+def peer_state(peer: Mapping[str, Any]) -> str:
+    """The worst that somebody has to know of: a peer with one tunnel up and another failing is not just established."""
+    states = {policy_state(policy) for policy in peer["policies"]}
+    if "down" in states:
+        return "partly down" if states - {"down"} else "down"
+    return next((state for state in ("established", "negotiating") if state in states), "idle")
+
+
+def policy_state(policy: Mapping[str, Any]) -> str:
+    """``idle`` is what the daemon calls down while nothing has asked for it and nothing has gone wrong."""
+    return "idle" if policy["state"] == "down" and not policy["failures"] else str(policy["state"])
 
 
 def _details(policy: Mapping[str, Any]) -> Iterator[str]:

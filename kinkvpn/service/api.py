@@ -46,6 +46,10 @@ class ControlUnavailable(KinkvpnError):
     """The control socket cannot be opened: somebody has it, or the path is no good."""
 
 
+class AlreadyRunning(ControlUnavailable):
+    """A daemon answers at this socket; the message has its pid."""
+
+
 class NotRunning(KinkvpnError):
     """Nobody answers at the control socket."""
 
@@ -61,7 +65,8 @@ class ControlSocket:
     open it is root, or whoever runs the daemon.
 
     Raises:
-        ControlUnavailable: a daemon is running (with its pid), or the path cannot be used.
+        AlreadyRunning: with the pid.
+        ControlUnavailable: the path cannot be used.
     """
 
     def __init__(self, path: Path) -> None:
@@ -172,7 +177,7 @@ def _remove_stale(path: Path) -> None:
         raise ControlUnavailable(f"control socket {path}: there is something else at this path")
     try:
         with connect(path) as running:
-            raise ControlUnavailable(f"already running, pid {peer_pid(running)} (control socket {path})")
+            raise AlreadyRunning(f"already running, pid {peer_pid(running)} (control socket {path})")
     except NotRunning:
         path.unlink(missing_ok=True)
 

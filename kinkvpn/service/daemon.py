@@ -31,7 +31,7 @@ from kinkvpn.kerberos.session import Acceptor
 from kinkvpn.kerberos.tickets import TicketSource
 from kinkvpn.proto.events import Path as DatagramPath
 from kinkvpn.service import preflight
-from kinkvpn.service.api import ControlSocket
+from kinkvpn.service.api import AlreadyRunning, ControlSocket, ControlUnavailable
 from kinkvpn.service.keying import Keying, ProbeFailed
 from kinkvpn.service.netconf import NetworkConfiguration, NetworkPlan
 from kinkvpn.service.preflight import StartRefused
@@ -40,9 +40,10 @@ from kinkvpn.service.transport import KinkTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from types import TracebackType
 
     from esp.sa import Endpoint
-    from kinkvpn.config import Configuration, HostSettings
+    from kinkvpn.config import Configuration
     from kinkvpn.proto.settings import PeerSettings
 
 log = logging.getLogger(__name__)
@@ -135,8 +136,10 @@ class Daemon:
     async def _live(self, held: AsyncExitStack, nursery: trio.Nursery) -> None:
         try:
             keying = await self._start(held, nursery)
+        except StartRefused:
+            raise
         except (KinkvpnError, EspError) as error:
-            raise error if isinstance(error, StartRefused) else StartRefused(str(error)) from error
+            raise StartRefused(str(error)) from error
         self._up = True
         await self._stopping.wait()
         log.info("stopping")
@@ -197,28 +200,62 @@ class Resources:
 
 
 async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resources:
-    """Everything in the order in which it can be refused, so that what changes the host comes last.
+    """What can be refused without asking others first, all of it; then the KDC; what changes the host comes last.
 
     Raises:
-        StartRefused, KinkvpnError: with what to do about it; ``held`` has what to give back.
+        StartRefused: a line for everything that stands in the way; ``held`` has what to give back.
+        ControlUnavailable: it is running already.
+        NetworkRefused: the kernel would not have an address or a route.
     """
     host = configuration.host
-    control = ControlSocket(configuration.control.socket)
-    held.callback(control.close)
-    if reasons := preflight.check_kerberos(host):
-        raise StartRefused(*reasons)
-    peers = await preflight.resolve_peers(configuration)
+    refused = Refusals(preflight.check_kerberos(host))
+    with refused:
+        control = ControlSocket(configuration.control.socket)
+        held.callback(control.close)
+    with refused:
+        peers = await preflight.resolve_peers(configuration)
     listen = listening_addresses(configuration.kink.listen)
-    transport = open_transport(listen, configuration.kink.port)
-    held.callback(transport.close)
-    link = open_link(esp_addresses(listen), configuration.esp.port)
-    held.callback(link.close)
-    tun = open_tun(configuration.tun.name, configuration.tun.mtu)
-    held.callback(tun.close)
-    tickets = TicketSource(credentials(host))
+    with refused:
+        transport = open_transport(listen, configuration.kink.port)
+        held.callback(transport.close)
+    with refused:
+        link = open_link(esp_addresses(listen), configuration.esp.port)
+        held.callback(link.close)
+    with refused:
+        tun = open_tun(configuration.tun.name, configuration.tun.mtu)
+        held.callback(tun.close)
+    refused.raise_all()
+    tickets = TicketSource(Credentials(host.principal, keytab=host.initiator_keytab, ccache=host.ccache))
     await preflight.reach_kdc(tickets, host)
     await held.enter_async_context(NetworkConfiguration(network_plan(configuration, peers)))
     return Resources(control, peers, transport, link, tun, tickets)
+
+
+class Refusals:
+    """Reasons not to start. ``with refusals:`` notes a refusal inside and goes on after the block."""
+
+    def __init__(self, reasons: Sequence[str] = ()) -> None:
+        self._reasons = list(reasons)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        match error:
+            case StartRefused():
+                self._reasons += error.reasons
+            case ControlUnavailable() if not isinstance(error, AlreadyRunning):
+                self._reasons.append(str(error))
+            case _:
+                return False  # beside a running daemon everything else is refused too, and says nothing more
+        return True
+
+    def raise_all(self) -> None:
+        """Raises StartRefused if there is any."""
+        if self._reasons:
+            raise StartRefused(*self._reasons)
 
 
 def compose(configuration: Configuration, resources: Resources) -> tuple[Keying, Dataplane]:
@@ -245,12 +282,6 @@ def compose(configuration: Configuration, resources: Resources) -> tuple[Keying,
         ticket_deadline=host.kdc_timeout,
     )
     return keying, dataplane
-
-
-def credentials(host: HostSettings) -> Credentials:
-    """A named cache alone is somebody else's to keep fresh; with a client keytab it is ours."""
-    keytab = host.client_keytab or (None if host.ccache else host.keytab)
-    return Credentials(host.principal, keytab=keytab, ccache=host.ccache)
 
 
 def network_plan(configuration: Configuration, peers: Sequence[PeerSettings]) -> NetworkPlan:

@@ -167,7 +167,7 @@ def explain_bind(address: str, port: int, number: int | None) -> str:
     where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
     match number:
         case errno.EADDRINUSE:
-            return f"port {where}/udp is taken by {_holders(udp_holders(port))}"
+            return f"port {where}/udp is taken by {_holders(udp_holders(port), '; root sees it with `ss -lunp`')}"
         case errno.EACCES | errno.EPERM if port < unprivileged_port_start():
             return f"port {where}/udp: {explain_capability('CAP_NET_BIND_SERVICE')}"
         case errno.EADDRNOTAVAIL:
@@ -232,10 +232,16 @@ def _udp_inodes(table: Path, port: int) -> Iterator[str]:
 
 
 def tun_holders(name: str) -> list[Holder]:
-    """Who has the TUN device ``name``; fdinfo of its descriptor says ``iff: name``."""
+    """Who has the TUN device ``name``; fdinfo of its descriptor says ``iff: name``.
+
+    It does not say in which network namespace; that of the process is the best guess, and keeps namesakes out.
+    """
+    ours = (_PROC / "self/ns/net").readlink()
 
     def holds(target: str, fdinfo: Path) -> bool:
-        return target == "/dev/net/tun" and f"iff:\t{name}\n" in fdinfo.read_text()
+        if target != "/dev/net/tun" or f"iff:\t{name}\n" not in fdinfo.read_text():
+            return False
+        return (fdinfo.parent.parent / "ns/net").readlink() == ours
 
     return _holding(holds)
 
@@ -266,5 +272,5 @@ def _short(command: str) -> str:
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _holders(found: Sequence[Holder]) -> str:
-    return ", ".join(map(str, found)) or "a process that we may not look at: ask root for `ss -lunp`"
+def _holders(found: Sequence[Holder], advice: str = "") -> str:
+    return ", ".join(map(str, found)) or f"a process that we may not look at{advice}"

@@ -93,7 +93,7 @@ def test_a_socket_that_a_crash_left_is_replaced(tmp_path: Path) -> None:
 
 def test_a_second_daemon_is_refused_and_told_the_pid(tmp_path: Path) -> None:
     first = api.ControlSocket(tmp_path / "k.sock")
-    with pytest.raises(api.ControlUnavailable, match=f"already running, pid {os.getpid()} "):
+    with pytest.raises(api.AlreadyRunning, match=f"already running, pid {os.getpid()} "):
         api.ControlSocket(tmp_path / "k.sock")
     assert (tmp_path / "k.sock").exists()
     first.close()
