@@ -215,7 +215,7 @@ class Peer:
         for pair in self._pairs.all():
             effects += self._delete(pair, now)
         for pair in self._pairs.unacknowledged():
-            self._pairs.settle(pair)
+            self._pairs.remove(pair, now)
             effects += self._tell_delete(pair)
         return effects
 
@@ -248,9 +248,7 @@ class Peer:
             effects += self._delete_owed(now)
         for name, state in self.policies.items():
             if state.retry_at is not None and state.retry_at <= now:
-                state.retry_at = None
-                if not self.pairs(name):
-                    effects += self.initiate(name, now)
+                effects += self.initiate(name, now)
         return effects
 
     # ------------------------------------------------------------ asked from the other side
@@ -307,6 +305,7 @@ class Peer:
         assert grant.pair is not None
         if not self._pairs.settle(grant.pair):
             return [Count(Tally.IGNORED_EVENT)]
+        self._pairs.bury(grant.pair.outbound_spi, now)
         told = Tell(
             "create_unacknowledged", (("peer", self.settings.name), ("policy", grant.pair.policy)), warning=True
         )
@@ -326,7 +325,7 @@ class Peer:
             effects += teardown(pair)
         effects += [RemoveInbound(pair.inbound_spi) for pair in self._pairs.unacknowledged()]
         lost = {pair.policy for pair in self._pairs.all()}
-        self._pairs.clear()
+        self._pairs.clear(now)
         for policy in sorted(lost):
             effects += self._lost(policy, now)
         return effects
@@ -379,8 +378,8 @@ class Peer:
             return effects + self._create_concluded(command, outcome, now)
         if isinstance(command, DeleteCommand):
             return effects + self._delete_concluded(command, outcome, now)
-        if isinstance(command, StatusCommand):
-            command.outcome = outcome
+        assert isinstance(command, StatusCommand)
+        command.outcome = outcome
         return effects
 
     def _restart(self, exchange: Initiator, outcome: Restart) -> list[Effect]:
@@ -412,8 +411,9 @@ class Peer:
                 return self._delete_owed(now)
             return self._remove_after_grace(command.spi, now)
         effects: list[Effect] = [RemoveInbound(command.spi)]
-        if outcome.peer_may_hold_state and not self._closing:
-            # "KINK does not allow half-open SAs" (RFC 4430 §3.3): silence now is no reason to leave the peer with one.
+        if not self._closing:
+            # "KINK does not allow half-open SAs" (RFC 4430 §3.3): neither silence nor a KDC that is out of reach just
+            # now is a reason to leave the peer with one.
             self._pairs.owe(command.policy, command.spi, command.ends)
             self._delete_again = now + LONGEST_RETRY
             effects.append(self._wake_at(self._delete_again))
@@ -446,7 +446,9 @@ class Peer:
         return self._retry(state, now + wait)
 
     def _retry(self, state: PolicyState, time: float) -> list[Effect]:
-        if state.settings.start is not Start.BOOT or self._closing:
+        # A pair that stands and could not be replaced is in use: it shall not have to end first.
+        wanted = state.settings.start is Start.BOOT or self.pairs(state.settings.name)
+        if self._closing or not wanted:
             return []
         state.retry_at = time
         return [self._wake_at(time)]

@@ -461,6 +461,7 @@ def test_an_ack_installs_outbound_once() -> None:
     assert not any(isinstance(effect, InstallOutbound) for effect in effects)
     assert parse_message(sent(effects)[0]).ackreq
     assert asker.send(asker.command(ACK, xid=6)[0]) == [Count(Tally.UNKNOWN_XID)]
+    assert asker.b.responder.wake(0.4) == []
     effects = asker.send(asker.command(ACK, xid=5)[0])
     assert isinstance(effects[0], InstallOutbound)
     assert asker.send(asker.command(ACK, xid=5)[0]) == [Count(Tally.IGNORED_EVENT)]
@@ -565,6 +566,30 @@ def test_random_ap_requests(kind: MessageType, xid: int, ap_req: bytes, checksum
     datagram = build_message(Message(kind, xid, (ApReq(1, ap_req),), checksum=checksum))
     effects = asker.b.receive(datagram, SOURCE)
     assert not any(isinstance(effect, SA_EFFECTS) for effect in effects)
+
+
+@pytest.mark.parametrize(
+    ("end", "nonce"),
+    [*itertools.product(["deleted", "restarted", "expired"], [False, True]), ("unacknowledged", True)],
+)
+def test_a_create_held_back_makes_no_pair_once_more(end: str, nonce: bool) -> None:
+    """Its KEYMAT would be that of the pair that is gone, with the packet counter at the start again."""
+    asker = Asker(responder_nonce=nonce)
+    held, _ = asker.create(xid=5)
+    asker.send(asker.create(xid=5)[0])
+    if nonce and end != "unacknowledged":
+        asker.send(asker.command(ACK, xid=5)[0])
+    if end == "deleted":
+        asker.send(asker.command(DELETE, Isakmp((Delete(3, (SPI,)),)))[0])
+    elif end == "restarted":
+        asker.send(asker.command(STATUS, epoch=2)[0])
+    elif end == "expired":
+        asker.b.perform(asker.b.peer.hard_expired("net", next(iter(asker.b.inbound)), 0.0))
+    asker.wire.run(290.0)
+    assert asker.b.outbound == {}
+    effects = asker.send(held)
+    assert Tally.COMMANDS_REFUSED in counted(effects)
+    assert asker.b.outbound == asker.b.inbound == {}
 
 
 def test_a_replayed_conversation_changes_nothing() -> None:
