@@ -123,7 +123,7 @@ def test_clear() -> None:
     pairs.await_ack(pair(2))
     pairs.owe("net", 3, 100.0)
     pairs.bury(4, 0.0)
-    pairs.clear()
+    pairs.clear(0.0)
     assert pairs.by_outbound() == {}
     assert pairs.owed(0.0) is None
-    assert pairs.taken(0.0) == {4}
+    assert pairs.taken(0.0) == {4, 2001, 2002}
