@@ -9,9 +9,10 @@ class DropReason(Enum):
     """One member per reason a packet can be dropped. Each drop counts under exactly one (RFC 4301 §4.4.2.2)."""
 
     # Outbound: from the inside to the link.
-    NOT_IP = "not_ip"  # neither IPv4 nor IPv6, or a header that contradicts itself (RFC 791, RFC 8200)
+    NOT_IP = "not_ip"  # neither IPv4 nor IPv6, or a header that contradicts itself (RFC 791, RFC 8200); both ways
     NO_POLICY = "no_policy"  # no SPD entry matches: default deny (RFC 4301 §4.4.1, §5.1)
     POLICY_DISCARD = "policy_discard"  # a DISCARD entry matched (RFC 4301 §4.4.1)
+    BYPASS_NOT_ROUTED = "bypass_not_routed"  # a BYPASS entry matched, and a TUN has no way around itself
     HOLD_QUEUE_FULL = "hold_queue_full"  # waiting for an SA, and the policy's queue is full: the oldest leaves
     HOLD_EXPIRED = "hold_expired"  # waited for an SA longer than the hold time
     SA_EXPIRED = "sa_expired"  # hard lifetime reached (RFC 4301 §4.4.2.1)
@@ -33,6 +34,14 @@ class DropReason(Enum):
 
 class EspError(Exception):
     """The engine was misused; the message says how. Never raised by bytes from the network."""
+
+
+class SequenceExhausted(EspError):
+    """The SA's send counter has reached its end; it needs a successor (RFC 4303 §3.3.3)."""
+
+
+class AuthenticationFailed(Exception):
+    """The ICV is wrong. Carries nothing: neither ICV, nor key, nor text."""
 
 
 class UnknownSuite(EspError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -44,3 +45,30 @@ class EndpointMoved:
 
 
 EspEvent = Acquired | SoftExpired | HardExpired | EndpointMoved
+
+# Ours. One of each kind for a thousand SAs: keying that has fallen this far behind will not be saved by more.
+MAX_EVENTS = 4096
+
+
+class EventQueue:
+    """Events that wait to be taken: in order, each once, of an SA's moves the last; the oldest leaves if full."""
+
+    __slots__ = ("_waiting", "lost")
+
+    def __init__(self) -> None:
+        self._waiting: OrderedDict[object, EspEvent] = OrderedDict()
+        self.lost = 0  # events that left a full queue unread
+
+    def put(self, event: EspEvent) -> None:
+        """Add ``event``; one that waits already is not added again."""
+        key = (event.policy, event.spi) if isinstance(event, EndpointMoved) else event
+        self._waiting[key] = event
+        if len(self._waiting) > MAX_EVENTS:
+            self._waiting.popitem(last=False)
+            self.lost += 1
+
+    def take(self) -> list[EspEvent]:
+        """All that wait, oldest first; none of them waits any more."""
+        taken = list(self._waiting.values())
+        self._waiting.clear()
+        return taken

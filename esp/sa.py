@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
+from esp.errors import InvalidSa
+
 if TYPE_CHECKING:
     from esp.policy import Selector
     from esp.suite import Suite
@@ -57,6 +59,8 @@ class SaParameters:
         remote: outbound: where datagrams go. Inbound: where they are expected from at first.
         lifetime: soft and hard limits.
         replay_window: packets, 0 turns the check off; ignored outbound.
+        sequence: outbound: the last number that was used under these keys, 0 for fresh ones. Whoever takes an SA over
+            from another engine must give it: a number used twice is an IV used twice (RFC 4106 §9).
     """
 
     spi: int
@@ -69,3 +73,40 @@ class SaParameters:
     mode: Mode = Mode.TUNNEL
     encapsulation: Encapsulation = Encapsulation.UDP
     replay_window: int = 8192
+    sequence: int = 0
+
+
+# RFC 4303 §2.1: 1 to 255 are reserved by IANA, 0 is for local use.
+SPI_MIN, SPI_MAX = 256, 0xFFFF_FFFF
+# Four octets of sequence number on the wire (RFC 4303 §2.2).
+SEQUENCE_MAX = 0xFFFF_FFFF
+# Ours. Eight times the default: more than any path reorders, and one octet of memory per number.
+REPLAY_WINDOW_MAX = 65_536
+
+
+def check_parameters(sa: SaParameters) -> None:
+    """See that one engine can run ``sa`` (RFC 4301 §4.4.2.1).
+
+    Raises:
+        InvalidSa: with the field and the value; never with a key.
+    """
+    _check(SPI_MIN <= sa.spi <= SPI_MAX, f"SPI {sa.spi} is not within {SPI_MIN} to {SPI_MAX}")
+    octets = sa.suite.keymat_octets
+    _check(len(sa.keymat) == octets, f"{sa.suite.name} takes {octets} octets of KEYMAT, got {len(sa.keymat)}")
+    _check(sa.mode is Mode.TUNNEL, f"mode {sa.mode.value} is not one this engine carries")
+    _check(0 <= sa.replay_window <= REPLAY_WINDOW_MAX, f"replay window {sa.replay_window} is not within 0 to 65536")
+    _check(0 <= sa.sequence <= SEQUENCE_MAX, f"sequence {sa.sequence} is not within 0 to {SEQUENCE_MAX}")
+    _check_lifetime(sa.lifetime)
+
+
+def _check_lifetime(lifetime: Lifetime) -> None:
+    for unit in ("seconds", "packets", "octets"):
+        soft, hard = getattr(lifetime, f"soft_{unit}"), getattr(lifetime, f"hard_{unit}")
+        for limit in (soft, hard):
+            _check(limit is None or limit > 0, f"a lifetime of {limit} {unit} is none at all")
+        _check(soft is None or hard is None or soft <= hard, f"soft lifetime {soft} {unit} is beyond the hard {hard}")
+
+
+def _check(holds: bool, otherwise: str) -> None:
+    if not holds:
+        raise InvalidSa(otherwise)

@@ -42,6 +42,7 @@ class Tally(StrEnum):
     IGNORED_EVENT = "ignored_event"  # an event that means nothing in the machine's state
     ACK_ABANDONED = "ack_abandoned"  # nobody acknowledged a REPLY: the SA is deleted
     PEER_RESTARTED = "peer_restarted"  # epoch changed (RFC 4430 §3.7)
+    STALE_EPOCH = "stale_epoch"  # authentic, from before the peer's restart: late, or kept back
     COMMANDS_SENT = "commands_sent"
     COMMANDS_RETRANSMITTED = "commands_retransmitted"
     COMMANDS_RECEIVED = "commands_received"

@@ -132,11 +132,18 @@ class Pairs:
 
     # ------------------------------------------------------------ what the peer was not told
 
-    def owe(self, policy: str, spi: int, ends: float) -> None:
-        """The DELETE of inbound ``spi`` found no answer; the peer's SA lives until ``ends`` at most."""
+    def owe(self, policy: str, spi: int, ends: float) -> int | None:
+        """The DELETE of inbound ``spi`` found no answer; the peer's SA lives until ``ends`` at most.
+
+        Returns:
+            An inbound SPI that is owed no longer, to make room; or None.
+        """
         self._undeleted.setdefault(spi, (policy, ends))
-        if len(self._undeleted) > MAX_UNDELETED:
-            self._undeleted.popitem(last=False)
+        return self._undeleted.popitem(last=False)[0] if len(self._undeleted) > MAX_UNDELETED else None
+
+    def undeleted(self) -> list[int]:
+        """Inbound SPIs that are owed a DELETE."""
+        return list(self._undeleted)
 
     def repaid(self, spi: int) -> bool:
         """Whether inbound ``spi`` was owed a DELETE; it is no more."""

@@ -8,6 +8,7 @@ initiated: both sides come to the same end without another message.
 from __future__ import annotations
 
 import struct
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ from kinkvpn.proto.settings import Start
 from kinkvpn.proto.status import StatusCommand
 from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.isakmp import Delete, IsakmpPayload, Notify
-from kinkvpn.wire.kink import KinkPayload, Message, MessageType
+from kinkvpn.wire.kink import ApRep, KinkPayload, Message, MessageType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,6 +49,9 @@ if TYPE_CHECKING:
 # enough not to burden a dead peer or KDC, short enough that nobody has to be woken when it comes back.
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 60.0
+# Ours. Earlier lives of a peer that are remembered: a datagram lives minutes at most (the clock skew that Kerberos
+# grants), a host does not restart nine times in them.
+MAX_PAST_EPOCHS = 8
 # A uniform number in [0, 1) out of random octets.
 _FRACTION = struct.Struct("!I")
 
@@ -127,6 +131,7 @@ class Peer:
         self._allocate_spi = allocate_spi
         self._next_xid = next_xid
         self._exchanges: dict[int, Initiator] = {}
+        self._past_epochs: deque[int] = deque(maxlen=MAX_PAST_EPOCHS)
         self._pairs = Pairs()
         self._delete_again: float | None = None
         self._offset = 0.0
@@ -198,6 +203,7 @@ class Peer:
         """
         pair = self._pairs.find(policy, spi)
         if pair is None:
+            self._pairs.repaid(spi)
             return [Count(Tally.IGNORED_EVENT)]
         told = Tell("sa_expired", (("peer", self.settings.name), ("policy", policy)), warning=True)
         gone = RemoveOutbound(policy, spi)
@@ -231,6 +237,8 @@ class Peer:
 
     def replied(self, message: Message, datagram: bytes, now: float) -> list[Effect]:
         """A REPLY with the XID of one of our exchanges."""
+        if any(isinstance(payload, ApRep) and self.outlived(payload.epoch) for payload in message.payloads):
+            return [Count(Tally.STALE_EPOCH)]
         return self._advance(message.xid, ReplyReceived(message, datagram), now)
 
     def owns(self, xid: int) -> bool:
@@ -248,7 +256,9 @@ class Peer:
             effects += self._delete_owed(now)
         for name, state in self.policies.items():
             if state.retry_at is not None and state.retry_at <= now:
-                effects += self.initiate(name, now)
+                state.retry_at = None
+                if not self.pairs(name) or self._rekeys(name):
+                    effects += self.initiate(name, now)
         return effects
 
     # ------------------------------------------------------------ asked from the other side
@@ -311,12 +321,24 @@ class Peer:
         )
         return [told, *self._tell_delete(grant.pair)]
 
+    def outlived(self, epoch: int) -> bool:
+        """Whether ``epoch`` is of an earlier life of the peer: a message that was late, or kept back by somebody.
+
+        It is authentic, and to believe it would tear down what the peer's present life has made.
+        """
+        return epoch in self._past_epochs
+
+    def heard(self, epoch: int, now: float) -> list[Effect]:
+        """An authentic command of the peer: it lives, so it can be told what it did not answer."""
+        return [*self.observe_epoch(epoch, now), *self._delete_owed(now)]
+
     def observe_epoch(self, epoch: int, now: float) -> list[Effect]:
         """Record the peer's epoch; another one than before means that it has lost every SA (RFC 4430 §3.7)."""
         self.last_heard = now
         before, self.peer_epoch = self.peer_epoch, epoch
         if before is None or before == epoch:
             return []
+        self._past_epochs.append(before)
         effects: list[Effect] = [
             Count(Tally.PEER_RESTARTED),
             Tell("peer_restarted", (("peer", self.settings.name), ("epoch", epoch)), warning=True),
@@ -324,6 +346,7 @@ class Peer:
         for pair in self._pairs.all():
             effects += teardown(pair)
         effects += [RemoveInbound(pair.inbound_spi) for pair in self._pairs.unacknowledged()]
+        effects += [RemoveInbound(spi) for spi in self._pairs.undeleted()]
         lost = {pair.policy for pair in self._pairs.all()}
         self._pairs.clear(now)
         for policy in sorted(lost):
@@ -362,6 +385,8 @@ class Peer:
             effects += self._concluded(exchange, exchange.outcome, now)
         if exchange.state is State.CLOSED:
             del self._exchanges[xid]
+        if exchange.peer_epoch is not None and not ended:
+            effects += self._delete_owed(now)
         return effects
 
     def _concluded(self, exchange: Initiator, outcome: Outcome, now: float) -> list[Effect]:
@@ -377,7 +402,8 @@ class Peer:
         if isinstance(command, CreateCommand):
             return effects + self._create_concluded(command, outcome, now)
         if isinstance(command, DeleteCommand):
-            return effects + self._delete_concluded(command, outcome, now)
+            heard = exchange.peer_epoch is not None
+            return effects + self._delete_concluded(command, outcome, now, heard=heard)
         assert isinstance(command, StatusCommand)
         command.outcome = outcome
         return effects
@@ -405,27 +431,31 @@ class Peer:
             effects += self._begin(DeleteCommand(command.policy.name, command.spi, ends)).start()
         return effects
 
-    def _delete_concluded(self, command: DeleteCommand, outcome: Completed | Failed, now: float) -> list[Effect]:
-        if isinstance(outcome, Completed):
-            if self._pairs.repaid(command.spi):
-                return self._delete_owed(now)
+    def _delete_concluded(
+        self, command: DeleteCommand, outcome: Completed | Failed, now: float, *, heard: bool
+    ) -> list[Effect]:
+        if heard or self._closing:
+            self._pairs.repaid(command.spi)
+            if isinstance(outcome, Failed):
+                return [RemoveInbound(command.spi)]
             return self._remove_after_grace(command.spi, now)
-        effects: list[Effect] = [RemoveInbound(command.spi)]
-        if not self._closing:
-            # "KINK does not allow half-open SAs" (RFC 4430 §3.3): neither silence nor a KDC that is out of reach just
-            # now is a reason to leave the peer with one.
-            self._pairs.owe(command.policy, command.spi, command.ends)
-            self._delete_again = now + LONGEST_RETRY
-            effects.append(self._wake_at(self._delete_again))
-        return effects
+        # "KINK does not allow half-open SAs" (RFC 4430 §3.3), and the peer may go on sending on its half: our inbound
+        # SA stays until the peer is heard again and told, or its lifetime ends it.
+        dropped = self._pairs.owe(command.policy, command.spi, command.ends)
+        self._delete_again = now + LONGEST_RETRY
+        forgotten: list[Effect] = [] if dropped is None else [RemoveInbound(dropped)]
+        return [*forgotten, self._wake_at(self._delete_again)]
 
     def _delete_owed(self, now: float) -> list[Effect]:
-        """Send the next DELETE that found no answer before; the others follow when this one finds one."""
+        """Send the next DELETE that found no answer before, one at a time; an answer to it brings the one after."""
+        if self._closing or any(
+            isinstance(exchange.command, DeleteCommand) and exchange.outcome is None
+            for exchange in self._exchanges.values()
+        ):
+            return []
         self._delete_again = None
         owed = self._pairs.owed(now)
-        if owed is None or self._closing:
-            return []
-        return self._begin(DeleteCommand(*owed)).start()
+        return [] if owed is None else self._begin(DeleteCommand(*owed)).start()
 
     def _told_failure(self, exchange: Initiator, outcome: Failed) -> Tell:
         return Tell(
@@ -446,12 +476,18 @@ class Peer:
         return self._retry(state, now + wait)
 
     def _retry(self, state: PolicyState, time: float) -> list[Effect]:
-        # A pair that stands and could not be replaced is in use: it shall not have to end first.
-        wanted = state.settings.start is Start.BOOT or self.pairs(state.settings.name)
-        if self._closing or not wanted:
+        """Try again by ourselves what has to stand, and what stands and is ours to rekey before it ends."""
+        wanted = state.settings.start is Start.BOOT or self._rekeys(state.settings.name)
+        if not wanted or self._closing:
+            state.retry_at = None
             return []
         state.retry_at = time
         return [self._wake_at(time)]
+
+    def _rekeys(self, policy: str) -> bool:
+        """Whether this host made the pair in use: its CREATE that failed was a rekey (RFC 4430 §3.6)."""
+        newest = self._pairs.newest(policy)
+        return newest is not None and newest.initiated
 
     def _wake_at(self, time: float) -> WakeAt:
         return WakeAt(time, self.settings.name)

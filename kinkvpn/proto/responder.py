@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
 from kinkvpn.proto.allowance import Allowance
+from kinkvpn.proto.create import notify_name
 from kinkvpn.proto.envelope import Opened, bare_reply, open_command, seal_reply
 from kinkvpn.proto.events import (
     AckReceived,
@@ -220,8 +221,10 @@ class Responder:
         peer = self._peers.get(accepted.client)
         if peer is None:
             return self._unknown_peer(message, accepted, path, now)
+        if peer.outlived(opened.epoch):
+            return [Count(Tally.STALE_EPOCH)]
         key = Key(accepted.client, opened.epoch, message.xid)
-        effects = peer.observe_epoch(opened.epoch, now)
+        effects = peer.heard(opened.epoch, now)
         known = self._transactions.get(key)
         if message.type is MessageType.ACK:
             unknown: list[Effect] = [Count(Tally.UNKNOWN_XID)]
@@ -233,7 +236,7 @@ class Responder:
         try:
             grant = _grant(message, opened, accepted, peer, path, now)
         except Refused as refused:
-            effects += [Count(Tally.COMMANDS_REFUSED), _refusal(accepted.client, message, str(refused))]
+            effects += [Count(Tally.COMMANDS_REFUSED), _refusal(accepted.client, message, refused)]
             grant = Grant((_notify(refused),))
         reply = self._sealed(message, accepted, *grant.payloads, ackreq=grant.ackreq)
         transaction = Transaction(reply, path, grant if grant.ackreq else None, peer, now)
@@ -280,9 +283,14 @@ class Responder:
         if accepted is None:
             return [*counted, *self._limited(path.remote.address, bare_reply(message.xid, error), path, now, tell)]
         try:
-            open_command(message, datagram, ap, accepted.key)
+            opened = open_command(message, datagram, ap, accepted.key)
         except (AuthenticationFailed, MalformedMessage):
             return [Count(Tally.BAD_CHECKSUM)]
+        known = self._transactions.get(Key(accepted.client, opened.epoch, message.xid))
+        if known is not None:
+            # Granted while the ticket lived, and the REPLY was lost: an error now would have the initiator believe
+            # that nothing was made. The REPLY fits an authenticator of then.
+            return [*counted, *known.handle(CommandRepeated(), now)]
         # The key is at hand, so the error goes out under it and may be acted upon (RFC 4430 §3.5). Limited all the
         # same: every command that was ever overheard comes here once it is old enough.
         return [*counted, *self._limited(accepted.client, self._sealed(message, accepted, error), path, now, tell)]
@@ -294,7 +302,7 @@ class Responder:
             return counted
         refused = Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no peer is configured with principal {accepted.client}")
         reply = self._sealed(message, accepted, _notify(refused))
-        tell = _refusal(accepted.client, message, str(refused))
+        tell = _refusal(accepted.client, message, refused)
         return [*counted, *self._limited(accepted.client, reply, path, now, tell)]
 
     def _malformed_inside(
@@ -304,13 +312,10 @@ class Responder:
         if message.type is MessageType.ACK:
             return counted
         # PAYLOAD-MALFORMED for Quick Mode payloads, KINK_ERROR for KINK's own (RFC 4430 §4.2.8, §5.5).
-        answer: KinkPayload = (
-            KinkError(malformed.code)
-            if malformed.notify is None
-            else _notify(Refused(NotifyType(malformed.notify), str(malformed)))
-        )
+        refused = Refused(NotifyType(malformed.notify or NotifyType.PAYLOAD_MALFORMED), str(malformed))
+        answer = KinkError(malformed.code) if malformed.notify is None else _notify(refused)
         reply = self._sealed(message, accepted, answer)
-        tell = _refusal(accepted.client, message, str(malformed))
+        tell = _refusal(accepted.client, message, refused)
         return [*counted, *self._limited(accepted.client, reply, path, now, tell)]
 
     def _bare(self, message: Message, payload: KinkPayload, path: Path, now: float) -> list[Effect]:
@@ -339,5 +344,14 @@ def _notify(refused: Refused) -> Isakmp:
     return Isakmp((Notify(Protocol.ESP, refused.spi, refused.notify, refused.value),))
 
 
-def _refusal(client: str, message: Message, reason: str) -> Tell:
-    return Tell("command_refused", (("peer", client), ("command", message.type.name), ("reason", reason)), warning=True)
+def _refusal(client: str, message: Message, refused: Refused) -> Tell:
+    return Tell(
+        "command_refused",
+        (
+            ("peer", client),
+            ("command", message.type.name),
+            ("answer", notify_name(refused.notify)),
+            ("reason", str(refused)),
+        ),
+        warning=True,
+    )

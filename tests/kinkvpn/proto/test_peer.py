@@ -148,7 +148,8 @@ def test_rekey_deletes_the_old_pair_after_the_new_one_stands() -> None:
     assert b.events("sa_deleted_by_peer")
 
 
-def test_silence_gives_up_and_leaves_nothing() -> None:
+def test_silence_gives_up_and_asks_for_the_delete_again() -> None:
+    """Our inbound SA stays meanwhile: the peer may have installed the pair, and send (RFC 4430 §3.3)."""
     wire = Wire()
     a = Host(wire, "a", settings("b", policy("a")))
     a.perform(a.peer.acquired("net", 0))
@@ -161,8 +162,11 @@ def test_silence_gives_up_and_leaves_nothing() -> None:
     assert a.peer.policies["net"].failures == 1
     assert a.peer.acquired("net", wire.now) == [Count(Tally.SUPPRESSED_RETRY)]
     wire.run(2 * FULL_CYCLE + 1)
-    assert a.inbound == {}
     assert a.events("delete_failed")
+    assert len(a.inbound) == 1
+    deletes = wire.kinds().count(("a", "DELETE"))
+    wire.run(2 * FULL_CYCLE + LONGEST_RETRY + 1)
+    assert wire.kinds().count(("a", "DELETE")) > deletes
 
 
 def test_a_reply_that_never_comes_is_followed_by_delete() -> None:

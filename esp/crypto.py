@@ -1,0 +1,163 @@
+"""Seal and open over pyca/cryptography: bytes and a sequence number in, bytes out (RFC 4106, RFC 3602, RFC 4868).
+
+One cipher context for each SA, set up once: a key schedule for each packet would cost more than sealing it.
+"""
+
+from __future__ import annotations
+
+import struct
+from typing import TYPE_CHECKING, Protocol
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers import Cipher as BlockCipher
+from cryptography.hazmat.primitives.ciphers import algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.constant_time import bytes_eq
+from cryptography.hazmat.primitives.hashes import SHA1, SHA256, HashAlgorithm
+from cryptography.hazmat.primitives.hmac import HMAC
+
+from esp.errors import AuthenticationFailed
+from esp.suite import Cipher, Integrity
+from esp.wire import ESP_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esp.suite import Suite
+
+
+class Sealer(Protocol):
+    """The sending half of a suite, keyed for one SA."""
+
+    def seal(self, sequence: int, text: bytes) -> bytes:
+        """The whole ESP packet: header, IV, encrypted ``text`` (payload and trailer), ICV.
+
+        Args:
+            sequence: never the same twice for one sealer.
+            text: a multiple of the suite's ``block_octets``.
+        """
+
+
+class Opener(Protocol):
+    """The receiving half of a suite, keyed for one SA."""
+
+    def open(self, packet: bytes) -> bytes:
+        """Payload and trailer of the whole ESP ``packet``.
+
+        Args:
+            packet: at least header, IV and ICV long; what is between is a multiple of the suite's ``block_octets``.
+
+        Raises:
+            AuthenticationFailed: the ICV is not that of the packet. Nothing has been decrypted, or nothing is given.
+        """
+
+
+def make_sealer(suite: Suite, spi: int, keymat: bytes, random: Callable[[int], bytes]) -> Sealer:
+    """The sealer of ``suite`` under ``keymat``; ``random`` gives unpredictable octets where the IV needs them."""
+    key, salt, integrity_key = suite.split(keymat)
+    if suite.cipher is Cipher.AES_GCM:
+        return _GcmSealer(spi, key, salt)
+    return _CbcSealer(spi, key, _keyed_hmac(suite, integrity_key), suite.icv_octets, random)
+
+
+def make_opener(suite: Suite, keymat: bytes) -> Opener:
+    """The opener of ``suite`` under ``keymat``."""
+    key, salt, integrity_key = suite.split(keymat)
+    if suite.cipher is Cipher.AES_GCM:
+        return _GcmOpener(key, salt)
+    return _CbcOpener(key, _keyed_hmac(suite, integrity_key), suite.icv_octets)
+
+
+# SPI, sequence number, and the IV of GCM, for which we take the sequence number itself: the one counter that cannot
+# repeat under a key (RFC 4106 §3.1 asks for no more than that). 64 bits, so that it holds with extended numbers too.
+_GCM_HEADER = struct.Struct("!IIQ")
+
+
+class _GcmSealer:
+    """AES-GCM: nonce is salt and IV (RFC 4106 §4), additional data is SPI and sequence number (§5)."""
+
+    __slots__ = ("_encrypt", "_salt", "_spi")
+
+    def __init__(self, spi: int, key: bytes, salt: bytes) -> None:
+        self._spi = spi
+        self._salt = salt
+        self._encrypt = AESGCM(key).encrypt
+
+    def seal(self, sequence: int, text: bytes) -> bytes:
+        header = _GCM_HEADER.pack(self._spi, sequence & 0xFFFFFFFF, sequence)
+        return header + self._encrypt(self._salt + header[8:], text, header[:8])
+
+
+class _GcmOpener:
+    __slots__ = ("_decrypt", "_salt")
+
+    def __init__(self, key: bytes, salt: bytes) -> None:
+        self._salt = salt
+        self._decrypt = AESGCM(key).decrypt
+
+    def open(self, packet: bytes) -> bytes:
+        try:
+            return self._decrypt(self._salt + packet[8:16], packet[16:], packet[:8])
+        except InvalidTag:
+            raise AuthenticationFailed from None
+
+
+_HASHES: dict[Integrity, type[HashAlgorithm]] = {
+    Integrity.HMAC_SHA1_96: SHA1,
+    Integrity.HMAC_SHA2_256_128: SHA256,
+}
+_BLOCK = 16  # AES; also its CBC IV (RFC 3602 §3)
+_IV_END = ESP_HEADER.size + _BLOCK
+
+
+def _keyed_hmac(suite: Suite, key: bytes) -> HMAC:
+    assert suite.integrity is not None  # a table entry without one is an AEAD
+    return HMAC(key, _HASHES[suite.integrity]())
+
+
+class _CbcSealer:
+    """AES-CBC, then HMAC over everything before the ICV (RFC 3602 §3, RFC 4303 §3.3.2.1).
+
+    One encryptor runs through all packets of the SA. It would chain each packet to the one before, whose last block
+    everybody has seen; so each packet begins with a block of fresh randomness, and the *ciphertext* of that block is
+    the packet's IV. It is a permutation of 128 random bits: uniform, and unpredictable as RFC 3602 §3 demands.
+    """
+
+    __slots__ = ("_encrypt", "_hmac", "_icv_octets", "_random", "_spi")
+
+    def __init__(self, spi: int, key: bytes, hmac: HMAC, icv_octets: int, random: Callable[[int], bytes]) -> None:
+        self._spi = spi
+        self._encrypt = BlockCipher(algorithms.AES(key), modes.CBC(bytes(_BLOCK))).encryptor().update
+        self._hmac = hmac
+        self._icv_octets = icv_octets
+        self._random = random
+
+    def seal(self, sequence: int, text: bytes) -> bytes:
+        header = ESP_HEADER.pack(self._spi, sequence & 0xFFFFFFFF)
+        packet = header + self._encrypt(self._random(_BLOCK) + text)
+        hmac = self._hmac.copy()
+        hmac.update(packet)
+        return packet + hmac.finalize()[: self._icv_octets]
+
+
+class _CbcOpener:
+    """HMAC first, and only then AES-CBC (RFC 4303 §3.4.4.1).
+
+    One decryptor runs through all packets: a block of CBC needs only the block before it, and the IV goes in as that
+    one. What comes out for the IV itself means nothing and is cut off.
+    """
+
+    __slots__ = ("_decrypt", "_hmac", "_icv_octets")
+
+    def __init__(self, key: bytes, hmac: HMAC, icv_octets: int) -> None:
+        self._decrypt = BlockCipher(algorithms.AES(key), modes.CBC(bytes(_BLOCK))).decryptor().update
+        self._hmac = hmac
+        self._icv_octets = icv_octets
+
+    def open(self, packet: bytes) -> bytes:
+        end = len(packet) - self._icv_octets
+        hmac = self._hmac.copy()
+        hmac.update(packet[:end])
+        if not bytes_eq(hmac.finalize()[: self._icv_octets], packet[end:]):
+            raise AuthenticationFailed
+        return self._decrypt(packet[_IV_END - _BLOCK : end])[_BLOCK:]

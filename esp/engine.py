@@ -1,0 +1,379 @@
+"""The reference engine: IP packets in, ESP datagrams out, and back (RFC 4303, RFC 4301 §5).
+
+Synchronous and without a clock, a socket or a thread of its own. Every packet is delivered, held, or counted under one
+:class:`esp.errors.DropReason`.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, NamedTuple
+
+from esp.errors import DropReason, InvalidSa, SequenceExhausted
+from esp.events import Acquired, EndpointMoved, EventQueue, HardExpired, SoftExpired
+from esp.hold import HoldQueue
+from esp.inner import parse_inner
+from esp.policy import Action, PolicyList, check_selector, covers
+from esp.sa import Encapsulation, Endpoint, check_parameters
+from esp.sad import InboundSa, Limit, OutboundSa, Sad, SaState
+from esp.wire import ESP_HEADER, KEEPALIVE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from esp.events import EspEvent
+    from esp.policy import Policy
+    from esp.sa import SaParameters
+
+# RFC 3948 §4: 20 seconds by default; NAT mappings for UDP live for 30 and more.
+KEEPALIVE_SECONDS = 20.0
+
+# Past IPsec is another road, which the host's routes take; what comes here anyway is not let out in the clear.
+_REFUSALS = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.BYPASS: DropReason.BYPASS_NOT_ROUTED}
+
+
+class Outgoing(NamedTuple):
+    """A datagram for the link, and where it goes."""
+
+    datagram: bytes
+    remote: Endpoint
+
+
+class Incoming(NamedTuple):
+    """A datagram from the link, and where it came from."""
+
+    datagram: bytes
+    source: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class SaStatistics:
+    """What one SA has done. ``octets`` are those the cipher was applied to; ``sequence`` is the newest number."""
+
+    policy: str
+    spi: int
+    inbound: bool
+    suite: str
+    remote: Endpoint
+    packets: int
+    octets: int
+    sequence: int
+    drops: dict[DropReason, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the engine has done since it was made; ``octets`` are those of inner packets.
+
+    ``drops`` has every packet that was not delivered once, those of the SAs included.
+    """
+
+    packets_out: int
+    octets_out: int
+    packets_in: int
+    octets_in: int
+    drops: dict[DropReason, int]
+    sas: tuple[SaStatistics, ...]
+    held: dict[str, int]  # packets that wait for an SA, by policy
+    events_lost: int
+
+
+class Engine:
+    """The portable engine.
+
+    Args:
+        random: ``random(n)`` gives ``n`` unpredictable octets; SPIs and the IVs of CBC are made of them.
+    """
+
+    def __init__(self, *, random: Callable[[int], bytes]) -> None:
+        self._policies = PolicyList()
+        self._sad = Sad(random)
+        self._held: dict[str, HoldQueue] = {}
+        self._events = EventQueue()
+        self._drops: defaultdict[DropReason, int] = defaultdict(int)
+        self._packets_out = self._octets_out = self._packets_in = self._octets_in = 0
+
+    # --- what keying installs ---
+
+    def add_policy(self, policy: Policy) -> None:
+        """Put ``policy`` behind those there are: the first that matches decides (RFC 4301 §4.4.1).
+
+        Raises:
+            InvalidPolicy: its name is taken, or its selector matches nothing.
+        """
+        self._policies.add(policy)
+        if policy.action is Action.PROTECT:
+            self._held[policy.name] = HoldQueue()
+
+    def remove_policy(self, name: str) -> None:
+        """Take out a policy, its SAs and the packets that wait for one.
+
+        Raises:
+            InvalidPolicy: there is none of that name.
+        """
+        self._policies.remove(name)
+        self._sad.remove_policy(name)
+        held = self._held.pop(name, None)
+        if held:
+            self.count_drop(DropReason.NO_POLICY, len(held))
+
+    def allocate_spi(self) -> int:
+        """An SPI for an inbound SA, nobody else's until it is installed or released (RFC 4303 §2.1)."""
+        return self._sad.allocate_spi()
+
+    def release_spi(self, spi: int) -> None:
+        """Give back an SPI that will not be installed."""
+        self._sad.release_spi(spi)
+
+    def install_inbound(self, sa: SaParameters, now: float) -> None:
+        """Start to open packets of ``sa``, in place of the SA with the same SPI if there is one (RFC 4430 §3.2).
+
+        Raises:
+            InvalidSa: parameters that contradict each other, or a policy that does not protect.
+        """
+        self._check(sa)
+        self._sad.add_inbound(sa, now)
+
+    def install_outbound(self, sa: SaParameters, now: float) -> list[Outgoing]:
+        """Let ``sa``, the newest of its policy now, carry that policy's traffic; returns the packets that waited.
+
+        Raises:
+            InvalidSa: as for inbound; or the policy has more traffic than the SA may carry, or an SA with this SPI.
+        """
+        self._check(sa)
+        if not covers(sa.selector, self._policies[sa.policy].selector):
+            raise InvalidSa(f"the SA's selector does not cover that of policy {sa.policy!r}")
+        self._sad.add_outbound(sa, now)
+        held = self._held[sa.policy]
+        self.count_drop(DropReason.HOLD_EXPIRED, held.expire(now))
+        return self.protect(held.take(), now)
+
+    def remove_inbound(self, spi: int) -> None:
+        """Stop to open packets of this SA.
+
+        Raises:
+            UnknownSa: there is none.
+        """
+        self._sad.remove_inbound(spi)
+
+    def remove_outbound(self, policy: str, spi: int) -> None:
+        """Stop to use this SA: the next newest of the policy takes over. (Two peers may have chosen the same SPI.)
+
+        Raises:
+            UnknownSa: there is none.
+        """
+        self._sad.remove_outbound(policy, spi)
+
+    def _check(self, sa: SaParameters) -> None:
+        check_parameters(sa)
+        check_selector(sa.selector)
+        if sa.policy not in self._held:
+            raise InvalidSa(f"there is no policy {sa.policy!r} that protects")
+
+    # --- packets ---
+
+    def protect(self, packets: Sequence[bytes], now: float) -> list[Outgoing]:
+        """Seal ``packets`` from the inside, in order (RFC 4301 §5.1), but for those that wait or are dropped.
+
+        Args:
+            packets: whole IPv4 or IPv6 packets.
+            now: seconds, on the clock of all other calls.
+        """
+        sealed: list[Outgoing] = []
+        for packet in packets:
+            sa = self._carrier(packet, now)
+            if sa is None:
+                continue
+            try:
+                datagram = sa.seal(packet, now)
+            except SequenceExhausted:
+                self._drop(DropReason.SEQUENCE_EXHAUSTED, sa)
+                continue
+            sealed.append(Outgoing(datagram, sa.remote))
+            self._packets_out += 1
+            self._octets_out += len(packet)
+            if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
+                self._expire(sa, now)
+        return sealed
+
+    def _carrier(self, packet: bytes, now: float) -> OutboundSa | None:
+        """The SA that carries ``packet``; None when it has been dropped or held."""
+        inner = parse_inner(packet)
+        if inner is None or inner[0] != len(packet):
+            self._drop(DropReason.NOT_IP)
+            return None
+        policy = self._policies.lookup(inner[1])
+        if policy is None:
+            self._drop(DropReason.NO_POLICY)
+            return None
+        sa = self._sad.carriers.get(policy.name)
+        while sa is not None and now >= sa.hard_at:
+            self._expire(sa, now)
+            sa = self._sad.carriers.get(policy.name)
+        if sa is None:
+            self._refuse_or_hold(packet, policy, now)
+        elif not sa.fits(packet):
+            self._drop(DropReason.TOO_BIG, sa)
+            return None
+        return sa
+
+    def _refuse_or_hold(self, packet: bytes, policy: Policy, now: float) -> None:
+        if policy.action is not Action.PROTECT:
+            self._drop(_REFUSALS[policy.action])
+            return
+        held = self._held[policy.name]
+        if held.put(packet, now):
+            self._drop(DropReason.HOLD_QUEUE_FULL)
+        self._ask(policy.name, held, now)
+
+    def _ask(self, policy: str, held: HoldQueue, now: float) -> None:
+        if held.ask(now):
+            self._events.put(Acquired(policy))
+
+    def unprotect(self, datagrams: Sequence[Incoming], now: float) -> list[bytes]:
+        """Open ``datagrams`` from the link, in order (RFC 4301 §5.2); returns the inner packets that may pass.
+
+        Args:
+            datagrams: ESP, as :func:`esp.wire.classify` tells; any octets do no harm.
+            now: seconds, on the clock of all other calls.
+        """
+        packets: list[bytes] = []
+        for datagram, source in datagrams:
+            if len(datagram) < ESP_HEADER.size:
+                self._drop(DropReason.MALFORMED)
+                continue
+            spi, sequence = ESP_HEADER.unpack_from(datagram)
+            sa = self._sad.inbound.get(spi)
+            if sa is None:
+                self._drop(DropReason.UNKNOWN_SPI)
+                continue
+            packet = self._open(sa, datagram, sequence, source, now)
+            if isinstance(packet, DropReason):
+                self._drop(packet, sa)
+                continue
+            packets.append(packet)
+            self._packets_in += 1
+            self._octets_in += len(packet)
+        return packets
+
+    def _open(self, sa: InboundSa, datagram: bytes, sequence: int, source: Endpoint, now: float) -> bytes | DropReason:
+        if now >= sa.hard_at:
+            self._expire(sa, now)
+            return DropReason.SA_EXPIRED
+        newest = sequence > sa.window.top
+        text = sa.authenticate(datagram, sequence)
+        if isinstance(text, DropReason):
+            return text
+        if newest and source != sa.remote:
+            self._follow(sa, source)
+        if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
+            self._expire(sa, now)
+        return sa.unwrap(text)
+
+    def _follow(self, sa: InboundSa, source: Endpoint) -> None:
+        """The peer's newest authentic packet came from ``source``: send there (decisions: authenticated roaming).
+
+        Only the newest: an old packet that somebody kept and sends again from elsewhere moves nothing.
+        """
+        sa.remote = source
+        for outbound in self._sad.outbound_of(sa.parameters.policy):
+            outbound.remote = source
+        self._events.put(EndpointMoved(sa.parameters.policy, sa.parameters.spi, source))
+
+    # --- time ---
+
+    def expire(self, now: float) -> float | None:
+        """Do what is due by the clock: lifetimes, waiting packets, asking again.
+
+        Returns:
+            When to call this and ``keepalives`` again; None while there is nothing to wait for. An install or a held
+            packet can make it earlier.
+        """
+        for sa in self._sad.all():
+            self._expire(sa, now)
+        for name, held in self._held.items():
+            self.count_drop(DropReason.HOLD_EXPIRED, held.expire(now))
+            self._ask(name, held, now)
+        return self._deadline()
+
+    def _expire(self, sa: InboundSa | OutboundSa, now: float) -> None:
+        limit = sa.reached(now)
+        if limit is None:
+            return
+        inbound = isinstance(sa, InboundSa)
+        policy, spi = sa.parameters.policy, sa.parameters.spi
+        if limit is Limit.SOFT:
+            self._events.put(SoftExpired(policy, spi, inbound))
+            return
+        self._events.put(HardExpired(policy, spi, inbound))
+        if inbound:
+            self._sad.remove_inbound(spi)
+        else:
+            self._sad.remove_outbound(policy, spi)
+
+    def _deadline(self) -> float | None:
+        deadlines = [sa.deadline() for sa in self._sad.all()]
+        deadlines += [sent + KEEPALIVE_SECONDS for sent in self._heard().values()]
+        deadlines += [at for held in self._held.values() if (at := held.deadline()) is not None]
+        earliest = min(deadlines, default=float("inf"))
+        return None if earliest == float("inf") else earliest
+
+    def keepalives(self, now: float) -> list[Outgoing]:
+        """A single octet for each remote that has heard nothing from us for 20 seconds (RFC 3948 §2.3, §4)."""
+        due = {remote for remote, sent in self._heard().items() if now >= sent + KEEPALIVE_SECONDS}
+        for sa in self._sad.outbound():
+            if sa.remote in due:
+                sa.sent_at = now
+        return [Outgoing(KEEPALIVE, remote) for remote in sorted(due)]
+
+    def _heard(self) -> dict[Endpoint, float]:
+        """When each remote behind UDP has last heard from us."""
+        heard: dict[Endpoint, float] = {}
+        for sa in self._sad.outbound():
+            if sa.parameters.encapsulation is Encapsulation.UDP:
+                heard[sa.remote] = max(sa.sent_at, heard.get(sa.remote, sa.sent_at))
+        return heard
+
+    # --- what became of it all ---
+
+    def take_events(self) -> list[EspEvent]:
+        """What has happened since the last call, in order; the same event is in it once."""
+        return self._events.take()
+
+    def count_drop(self, reason: DropReason, packets: int = 1) -> None:
+        """Count packets that were dropped outside the engine: by the link, by the TUN."""
+        if packets:
+            self._drops[reason] += packets
+
+    def _drop(self, reason: DropReason, sa: SaState | None = None) -> None:
+        self._drops[reason] += 1
+        if sa is not None:
+            sa.drops[reason] += 1
+
+    def statistics(self) -> Statistics:
+        """Counters as they are now; a copy."""
+        return Statistics(
+            packets_out=self._packets_out,
+            octets_out=self._octets_out,
+            packets_in=self._packets_in,
+            octets_in=self._octets_in,
+            drops=dict(self._drops),
+            sas=tuple(_sa_statistics(sa) for sa in self._sad.all()),
+            held={name: len(held) for name, held in self._held.items()},
+            events_lost=self._events.lost,
+        )
+
+
+def _sa_statistics(sa: InboundSa | OutboundSa) -> SaStatistics:
+    return SaStatistics(
+        policy=sa.parameters.policy,
+        spi=sa.parameters.spi,
+        inbound=isinstance(sa, InboundSa),
+        suite=sa.parameters.suite.name,
+        remote=sa.remote,
+        packets=sa.packets,
+        octets=sa.octets,
+        sequence=sa.sequence,
+        drops=dict(sa.drops),
+    )

@@ -1,0 +1,290 @@
+"""The SAs an engine runs: what each has done, and where to find it (RFC 4301 §4.4.2)."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from enum import Enum
+from itertools import chain
+from math import inf
+from typing import TYPE_CHECKING
+
+from cryptography.hazmat.primitives.constant_time import bytes_eq
+
+from esp.crypto import make_opener, make_sealer
+from esp.errors import AuthenticationFailed, DropReason, EspError, InvalidSa, UnknownSa
+from esp.inner import parse_inner
+from esp.policy import Match, SelectorMatcher
+from esp.sa import SEQUENCE_MAX, SPI_MIN
+from esp.seqnum import ReplayWindow, SendCounter
+from esp.wire import ESP_HEADER, IPV4_IN_ESP, IPV6_IN_ESP, NO_NEXT_HEADER, build_trailers, parse_trailer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from esp.inner import Flow
+    from esp.sa import SaParameters
+
+# RFC 768, RFC 791: 65,535 octets of IPv4 less its header and that of UDP. IPv6 and raw ESP could carry 20 and 8 more.
+MAX_DATAGRAM = 65_507
+# Ours. Sixteen parts of the counter leave a rekey a quarter of a billion packets of time (RFC 4303 §3.3.3).
+_SEQUENCE_SOFT = SEQUENCE_MAX - SEQUENCE_MAX // 16
+# Ours. Flows of one SA that have passed its selector, about 200 octets each; a peer with more pays for matching again.
+_MAX_ACCEPTED = 4096
+# Ours. With half of all SPIs taken, 64 draws fail once in 2^64 times: what fails then is the source of randomness.
+_SPI_DRAWS = 64
+
+
+class Limit(Enum):
+    """Which lifetime has been reached (RFC 4301 §4.4.2.1)."""
+
+    SOFT = "soft"
+    HARD = "hard"
+
+
+class SaState:
+    """One SA at work: counters and lifetimes, whichever way it goes.
+
+    ``octets`` counts what the cipher was applied to, as RFC 4301 §4.4.2.1 counts for lifetimes: payload and trailer.
+    """
+
+    __slots__ = (
+        "_hard_octets",
+        "_hard_packets",
+        "_soft_at",
+        "alarm_octets",
+        "alarm_packets",
+        "drops",
+        "hard_at",
+        "octets",
+        "packets",
+        "parameters",
+        "remote",
+    )
+
+    def __init__(self, parameters: SaParameters, now: float) -> None:
+        self.parameters = parameters
+        self.remote = parameters.remote
+        self.packets = self.octets = 0
+        self.drops: defaultdict[DropReason, int] = defaultdict(int)
+        lifetime = parameters.lifetime
+        self._soft_at = now + _limit(lifetime.soft_seconds)
+        self.hard_at = now + _limit(lifetime.hard_seconds)
+        self._hard_packets, self._hard_octets = _limit(lifetime.hard_packets), _limit(lifetime.hard_octets)
+        # The next of soft and hard, for one comparison a packet.
+        self.alarm_packets = min(_limit(lifetime.soft_packets), self._hard_packets)
+        self.alarm_octets = min(_limit(lifetime.soft_octets), self._hard_octets)
+
+    def reached(self, now: float) -> Limit | None:
+        """The hardest limit reached; the soft one is told of once."""
+        if now >= self.hard_at or self.packets >= self._hard_packets or self.octets >= self._hard_octets:
+            return Limit.HARD
+        if now >= self._soft_at or self.packets >= self.alarm_packets or self.octets >= self.alarm_octets:
+            self._soft_at = inf
+            self.alarm_packets, self.alarm_octets = self._hard_packets, self._hard_octets
+            return Limit.SOFT
+        return None
+
+    def deadline(self) -> float:
+        """When ``reached`` is due by the clock."""
+        return min(self._soft_at, self.hard_at)
+
+
+def _limit(limit: float | None) -> float:
+    return inf if limit is None else limit
+
+
+class OutboundSa(SaState):
+    """Seals packets for one peer."""
+
+    __slots__ = ("_block", "_counter", "_largest", "_seal", "_trailers", "sent_at")
+
+    def __init__(self, parameters: SaParameters, now: float, random: Callable[[int], bytes]) -> None:
+        super().__init__(parameters, now)
+        suite = parameters.suite
+        self.sent_at = now  # installed by an exchange that has just passed: a NAT has heard from us
+        self._counter = SendCounter(parameters.sequence, SEQUENCE_MAX)
+        self._seal = make_sealer(suite, parameters.spi, parameters.keymat, random).seal
+        self._block = suite.block_octets
+        self._trailers = {
+            version: build_trailers(suite.block_octets, next_header)
+            for version, next_header in ((4, IPV4_IN_ESP), (6, IPV6_IN_ESP))
+        }
+        room = MAX_DATAGRAM - ESP_HEADER.size - suite.iv_octets - suite.icv_octets
+        self._largest = room - room % self._block - 2
+        self.alarm_packets = min(self.alarm_packets, max(_SEQUENCE_SOFT - parameters.sequence, 1))
+
+    @property
+    def sequence(self) -> int:
+        """The last number used."""
+        return self._counter.last
+
+    def fits(self, packet: bytes) -> bool:
+        """Whether ``packet``, sealed, can be carried at all."""
+        return len(packet) <= self._largest
+
+    def seal(self, packet: bytes, now: float) -> bytes:
+        """The ESP packet (RFC 4303 §3.3) for ``packet``, an IP packet that fits.
+
+        Raises:
+            SequenceExhausted: see :class:`esp.seqnum.SendCounter`.
+        """
+        text = packet + self._trailers[packet[0] >> 4][len(packet) % self._block]
+        sealed = self._seal(self._counter.next(), text)
+        self.packets += 1
+        self.octets += len(text)
+        self.sent_at = now
+        return sealed
+
+
+class InboundSa(SaState):
+    """Opens packets of one peer."""
+
+    __slots__ = ("_accepted", "_block", "_matcher", "_open", "_overhead", "window")
+
+    def __init__(self, parameters: SaParameters, now: float) -> None:
+        super().__init__(parameters, now)
+        suite = parameters.suite
+        self.window = ReplayWindow(parameters.replay_window)
+        self._open = make_opener(suite, parameters.keymat).open
+        self._block = suite.block_octets
+        self._overhead = ESP_HEADER.size + suite.iv_octets + suite.icv_octets
+        self._matcher = SelectorMatcher(parameters.selector)
+        self._accepted: set[Flow] = set()
+
+    @property
+    def sequence(self) -> int:
+        """The newest number accepted."""
+        return self.window.top
+
+    def authenticate(self, packet: bytes, sequence: int) -> bytes | DropReason:
+        """Payload and trailer of ``packet``; nothing changes before its ICV is verified (RFC 4303 §3.4.3-3.4.4)."""
+        octets = len(packet) - self._overhead
+        if octets < self._block or octets % self._block:
+            return DropReason.MALFORMED
+        refused = self.window.check(sequence)
+        if refused is not None:
+            return refused
+        try:
+            text = self._open(packet)
+        except AuthenticationFailed:
+            return DropReason.AUTHENTICATION_FAILED
+        self.window.mark(sequence)
+        self.packets += 1
+        self.octets += octets
+        return text
+
+    def unwrap(self, text: bytes) -> bytes | DropReason:
+        """The IP packet in the authentic ``text``, if this SA may carry it (RFC 4303 §2.4-2.7, RFC 4301 §5.2)."""
+        trailer = parse_trailer(text)
+        if isinstance(trailer, DropReason):
+            return trailer
+        end, next_header = trailer
+        if next_header not in (IPV4_IN_ESP, IPV6_IN_ESP):
+            return DropReason.DUMMY if next_header == NO_NEXT_HEADER else DropReason.BAD_NEXT_HEADER
+        payload = text[:end]
+        inner = parse_inner(payload)
+        if inner is None or (payload[0] >> 4 == 4) != (next_header == IPV4_IN_ESP):
+            return DropReason.NOT_IP
+        total, flow = inner
+        if flow not in self._accepted and not self._accept(flow):
+            return DropReason.SELECTOR_MISMATCH
+        return payload if total == end else payload[:total]  # the rest is TFC padding (RFC 4303 §2.7)
+
+    def _accept(self, flow: Flow) -> bool:
+        if self._matcher.match_inbound(flow) is not Match.YES:
+            return False
+        if len(self._accepted) >= _MAX_ACCEPTED:
+            self._accepted.clear()
+        self._accepted.add(flow)
+        return True
+
+
+class Sad:
+    """Inbound SAs by SPI; outbound SAs by policy, the newest of which carries its traffic."""
+
+    def __init__(self, random: Callable[[int], bytes]) -> None:
+        self._random = random
+        self.inbound: dict[int, InboundSa] = {}
+        self.carriers: dict[str, OutboundSa] = {}
+        self._outbound: dict[str, list[OutboundSa]] = {}  # oldest first, never empty
+        self._reserved: set[int] = set()
+
+    def all(self) -> Iterable[InboundSa | OutboundSa]:
+        """Every SA, as a list that stays as it is."""
+        return [*self.inbound.values(), *chain.from_iterable(self._outbound.values())]
+
+    def outbound_of(self, policy: str) -> list[OutboundSa]:
+        """The outbound SAs of ``policy``, oldest first."""
+        return list(self._outbound.get(policy, ()))
+
+    def outbound(self) -> list[OutboundSa]:
+        """Every outbound SA."""
+        return list(chain.from_iterable(self._outbound.values()))
+
+    def allocate_spi(self) -> int:
+        """An SPI that no inbound SA has (RFC 4303 §2.1), kept until it is installed or released."""
+        for _ in range(_SPI_DRAWS):
+            spi = int.from_bytes(self._random(4))
+            if spi >= SPI_MIN and spi not in self.inbound and spi not in self._reserved:
+                self._reserved.add(spi)
+                return spi
+        raise EspError(f"{_SPI_DRAWS} draws gave no free SPI")
+
+    def release_spi(self, spi: int) -> None:
+        """Give back an SPI that will not be installed; one that is not kept is none of ours."""
+        self._reserved.discard(spi)
+
+    def add_inbound(self, parameters: SaParameters, now: float) -> None:
+        """Install, in place of what has this SPI (RFC 4430 §3.2: the second of a three-way handshake's two keys).
+
+        The window of an SA with the very same keys stays: without it every packet of the past could be replayed.
+        """
+        sa = InboundSa(parameters, now)
+        old = self.inbound.get(parameters.spi)
+        if old is not None and bytes_eq(old.parameters.keymat, parameters.keymat):
+            sa.window = old.window
+        self.inbound[parameters.spi] = sa
+        self._reserved.discard(parameters.spi)
+
+    def add_outbound(self, parameters: SaParameters, now: float) -> None:
+        """Install as the newest of its policy.
+
+        Raises:
+            InvalidSa: the policy has an outbound SA with this SPI. To start its counter again would repeat its IVs.
+        """
+        sas = self._outbound.get(parameters.policy, [])
+        if any(sa.parameters.spi == parameters.spi for sa in sas):
+            raise InvalidSa(f"policy {parameters.policy!r} has an outbound SA with SPI {parameters.spi:#010x} already")
+        sa = OutboundSa(parameters, now, self._random)
+        self._outbound[parameters.policy] = [*sas, sa]
+        self.carriers[parameters.policy] = sa
+
+    def remove_inbound(self, spi: int) -> None:
+        """Forget an SA.
+
+        Raises:
+            UnknownSa: there is none.
+        """
+        if self.inbound.pop(spi, None) is None:
+            raise UnknownSa(f"no inbound SA with SPI {spi:#010x}")
+
+    def remove_outbound(self, policy: str, spi: int) -> None:
+        """Forget an SA; the newest that is left carries on.
+
+        Raises:
+            UnknownSa: there is none.
+        """
+        sas = self._outbound.get(policy, [])
+        left = [sa for sa in sas if sa.parameters.spi != spi]
+        if len(left) == len(sas):
+            raise UnknownSa(f"no outbound SA of policy {policy!r} with SPI {spi:#010x}")
+        if left:
+            self._outbound[policy], self.carriers[policy] = left, left[-1]
+        else:
+            del self._outbound[policy], self.carriers[policy]
+
+    def remove_policy(self, policy: str) -> None:
+        """Forget all SAs that serve ``policy``."""
+        self.inbound = {spi: sa for spi, sa in self.inbound.items() if sa.parameters.policy != policy}
+        self._outbound.pop(policy, None)
+        self.carriers.pop(policy, None)

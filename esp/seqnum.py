@@ -1,0 +1,78 @@
+"""Sequence numbers: a send counter that never wraps, and the replay window (RFC 4303 §2.2, §3.3.3, §3.4.3)."""
+
+from __future__ import annotations
+
+from esp.errors import DropReason, SequenceExhausted
+
+
+class SendCounter:
+    """Numbers for one outbound SA: each once, ascending, never again (RFC 4303 §3.3.3).
+
+    Args:
+        last: the last number used; 0 before the first.
+        limit: the last number that may be used: 2^32-1, or 2^64-1 with extended numbers.
+    """
+
+    __slots__ = ("_limit", "last")
+
+    def __init__(self, last: int, limit: int) -> None:
+        self.last = last
+        self._limit = limit
+
+    def next(self) -> int:
+        """The next number.
+
+        Raises:
+            SequenceExhausted: there is none; the counter must not cycle.
+        """
+        number = self.last + 1
+        if number > self._limit:
+            raise SequenceExhausted("the last sequence number of this SA has been used")
+        self.last = number
+        return number
+
+
+class ReplayWindow:
+    """Which of the newest ``size`` numbers have been accepted (RFC 4303 §3.4.3).
+
+    A ring with one octet per number: O(1) to check and to mark whatever the size, where an integer bitmap copies a
+    kilobyte for each packet. ``check`` changes nothing; ``mark`` is for numbers whose ICV has been verified, and only
+    for those.
+
+    Args:
+        size: packets; 0 turns the check off, and ``top`` is followed all the same.
+    """
+
+    __slots__ = ("_seen", "_size", "top")
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._seen = bytearray(size)
+        self.top = 0  # the newest number marked
+
+    def check(self, number: int) -> DropReason | None:
+        """Why ``number`` must not be accepted; None if it may."""
+        if number > self.top or not self._size:
+            return None
+        # The first packet has number 1 (RFC 4303 §2.2): zero is older than any.
+        if number <= self.top - self._size or number == 0:
+            return DropReason.TOO_OLD
+        return DropReason.REPLAYED if self._seen[number % self._size] else None
+
+    def mark(self, number: int) -> None:
+        """Record ``number``, which has passed ``check`` and whose packet is authentic."""
+        size = self._size
+        advance = number - self.top
+        if advance > 0:
+            self.top = number
+            if advance > 1 and size:
+                self._forget(number - advance + 1, min(advance, size))
+        if size:
+            self._seen[number % size] = 1
+
+    def _forget(self, first: int, count: int) -> None:
+        """Clear ``count`` places from that of ``first`` on: they belonged to numbers that have left the window."""
+        start = first % self._size
+        straight = min(count, self._size - start)
+        self._seen[start : start + straight] = bytes(straight)
+        self._seen[: count - straight] = bytes(count - straight)

@@ -1,0 +1,507 @@
+"""The daemon's configuration: TOML in, frozen validated objects out, every error at once with its key and line."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import Enum
+from itertools import islice, product
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from esp.policy import ANY_PORT, ANY_PROTOCOL, Network, Selector
+from esp.sa import Endpoint
+from esp.suite import DEFAULT_SUITES, Suite
+from kinkvpn import values
+from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
+from kinkvpn.proto.settings import PeerSettings, PolicySettings, PrfForm, Start
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from kinkvpn.values import Interface
+
+DEFAULT_PATH = Path("/etc/kinkvpn/kinkvpn.toml")
+
+# specification
+KINK_PORT = 910  # RFC 4430 §4
+ESP_PORT = 4500  # RFC 3948 §4
+IPV4_MINIMUM_MTU = 576  # every host takes a datagram of this size (RFC 791 §3.1)
+IPV6_MINIMUM_MTU = 1280  # RFC 8200 §5
+PORT_PROTOCOLS = frozenset(values.PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "udplite"))
+
+# ours
+DEFAULT_MTU = 1400  # 1500 less outer IPv6, UDP and ESP with any suite, and room for PPPoE
+MAXIMUM_MTU = 65400  # sealed with the widest suite it still fits the 65,507 octets of a UDP datagram over IPv4
+MAXIMUM_FILE_OCTETS = 1 << 20  # ten times what MAXIMUM_POLICIES need: beyond it somebody named the wrong file
+# Each is a pair of SAs. Lists of subnets multiply, so a short file could ask for millions.
+MAXIMUM_POLICIES = 4096
+MINIMUM_LIFETIME = 10  # seconds; a rekey has to fit before it, with its retransmissions
+MAXIMUM_LIFETIME = 30 * 86400
+MAXIMUM_REPLAY_WINDOW = 1 << 16  # packets: 8 KB of bitmap for one SA
+
+
+class EngineChoice(Enum):
+    """Which ESP engine runs."""
+
+    AUTO = "auto"
+    PORTABLE = "portable"
+    NATIVE = "native"
+
+
+class LogLevel(Enum):
+    """Least severe record that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(Enum):
+    """How a record is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class HostSettings:
+    """This host in Kerberos. At least one of ``keytab``, ``client_keytab`` and ``ccache`` is there.
+
+    Args:
+        principal: ``primary/instance@REALM`` or ``name@REALM``.
+        keytab: what AP-REQs are accepted with, and credentials got with where nothing else is given. Without it this
+            host can start exchanges and answer none.
+        client_keytab: what credentials are got with when it is not ``keytab``.
+        ccache: a credential cache as libkrb5 names it.
+        krb5_config: instead of the system's krb5.conf.
+        kdc_timeout: seconds that one KDC exchange may take.
+        replay_cache: a libkrb5 replay cache name.
+    """
+
+    principal: str
+    keytab: Path | None = None
+    client_keytab: Path | None = None
+    ccache: str | None = None
+    krb5_config: Path | None = None
+    kdc_timeout: float = 5.0
+    replay_cache: str = "dfl:"
+
+    @property
+    def initiator_keytab(self) -> Path | None:
+        """What credentials are got with. A ``ccache`` alone is somebody else's to keep fresh; with a
+        ``client_keytab`` it is where ours go.
+        """
+        return self.client_keytab or (None if self.ccache else self.keytab)
+
+
+@dataclass(frozen=True, slots=True)
+class KinkSettings:
+    """Where KINK listens."""
+
+    listen: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104 # a VPN gateway is reached from anywhere
+    port: int = KINK_PORT
+
+
+@dataclass(frozen=True, slots=True)
+class EspSettings:
+    """Where ESP listens and what moves it."""
+
+    port: int = ESP_PORT
+    engine: EngineChoice = EngineChoice.AUTO
+
+
+@dataclass(frozen=True, slots=True)
+class TunSettings:
+    """The TUN device. ``routes``: every policy's remote subnet is routed into it."""
+
+    name: str = "kink0"
+    addresses: tuple[Interface, ...] = ()
+    mtu: int = DEFAULT_MTU
+    routes: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class ControlSettings:
+    """Where ``kinkvpn status`` and ``kinkvpn down`` find the daemon."""
+
+    socket: Path = Path("/run/kinkvpn/kinkvpn.sock")
+
+
+@dataclass(frozen=True, slots=True)
+class LogSettings:
+    """What is logged, and how."""
+
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfiguration:
+    """A peer as it was written down: ``address`` may still be a DNS name."""
+
+    name: str
+    principal: str
+    address: str
+    port: int
+    esp_port: int
+    prf: PrfForm
+    delete_grace: float
+    policies: tuple[PolicySettings, ...]
+
+    def settings(self, address: str) -> PeerSettings:
+        """What the machines use, with ``address`` in text form, IPv4 or IPv6."""
+        return PeerSettings(
+            name=self.name,
+            principal=self.principal,
+            kink=Endpoint(address, self.port),
+            esp=Endpoint(address, self.esp_port),
+            policies=self.policies,
+            prf=self.prf,
+            delete_grace=self.delete_grace,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything that a daemon is told."""
+
+    host: HostSettings
+    kink: KinkSettings
+    esp: EspSettings
+    tun: TunSettings
+    control: ControlSettings
+    log: LogSettings
+    peers: tuple[PeerConfiguration, ...]
+
+    @property
+    def policies(self) -> tuple[PolicySettings, ...]:
+        """Every peer's, in order."""
+        return tuple(policy for peer in self.peers for policy in peer.policies)
+
+
+def load(path: Path) -> Configuration:
+    """Read the file at ``path``.
+
+    Raises:
+        DocumentError: it cannot be read or is not a valid configuration; every problem at once.
+    """
+    try:
+        with path.open("rb") as file:
+            octets = file.read(MAXIMUM_FILE_OCTETS + 1)
+        text = octets.decode()
+    except OSError as error:
+        raise DocumentError(str(path), [Problem(0, f"cannot read the configuration: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        line = octets.count(b"\n", 0, error.start) + 1
+        raise DocumentError(str(path), [Problem(line, "not TOML: not UTF-8")]) from None
+    if len(octets) > MAXIMUM_FILE_OCTETS:
+        problem = Problem(0, f"more than {MAXIMUM_FILE_OCTETS} octets: not a configuration")
+        raise DocumentError(str(path), [problem])
+    return parse(text, path)
+
+
+def parse(text: str, source: Path) -> Configuration:
+    """Validate ``text``; relative paths in it start at the directory of ``source``.
+
+    Raises:
+        DocumentError: every problem at once.
+    """
+    document = Document.parse(text, str(source))
+    root = Table(document, (), document.root)
+    configuration = Configuration(
+        host=_host(root.table("host"), source.parent),
+        kink=_kink(root.table("kink")),
+        esp=_esp(root.table("esp")),
+        tun=_tun(root.table("tun")),
+        control=_control(root.table("control"), source.parent),
+        log=_log(root.table("log")),
+        peers=_peers(root),
+    )
+    if configuration.kink.port == configuration.esp.port:
+        written = "esp" if "port" in document.root.get("esp", {}) else "kink"
+        root.report(f"kink.port and esp.port are both {configuration.esp.port}: expected two ports", (written, "port"))
+    root.close()
+    document.raise_problems()
+    return configuration
+
+
+def engine_choice(configured: EngineChoice, environment: Mapping[str, str]) -> EngineChoice:
+    """``configured``, unless ESP_ENGINE in the environment says otherwise.
+
+    Raises:
+        DocumentError: ESP_ENGINE names no engine.
+    """
+    value = environment.get("ESP_ENGINE")
+    if not value:
+        return configured
+    try:
+        return values.one_of(EngineChoice)(value)
+    except Unexpected as expected:
+        raise DocumentError("environment", [Problem(0, f'ESP_ENGINE = "{value}": expected {expected}')]) from None
+
+
+# Sections.
+
+
+def _host(table: Table, directory: Path) -> HostSettings:
+    path = values.file_path(directory)
+    host = HostSettings(
+        principal=table.require("principal", values.principal, "", "one such as kink/gw.example.com@EXAMPLE.COM"),
+        keytab=table.get("keytab", path, None),
+        client_keytab=table.get("client_keytab", path, None),
+        ccache=table.get("ccache", values.cache_name, None),
+        krb5_config=table.get("krb5_config", path, None),
+        kdc_timeout=table.get("kdc_timeout", values.seconds(0.1, 60), 5.0),
+        replay_cache=table.get("replay_cache", values.replay_cache, "dfl:"),
+    )
+    if not any(key in table for key in ("keytab", "client_keytab", "ccache")):
+        table.report('host.keytab is missing: expected keytab = "/etc/krb5.keytab", or client_keytab, or ccache')
+    table.close()
+    return host
+
+
+def _kink(table: Table) -> KinkSettings:
+    default = KinkSettings()
+    settings = KinkSettings(
+        listen=table.items("listen", values.ip_address, default.listen),
+        port=table.get("port", values.port, default.port),
+    )
+    table.close()
+    return settings
+
+
+def _esp(table: Table) -> EspSettings:
+    settings = EspSettings(
+        port=table.get("port", values.port, ESP_PORT),
+        engine=table.get("engine", values.one_of(EngineChoice), EngineChoice.AUTO),
+    )
+    table.close()
+    return settings
+
+
+def _tun(table: Table) -> TunSettings:
+    default = TunSettings()
+    addresses = table.items("addresses", values.interface)
+    least = IPV6_MINIMUM_MTU if any(address.version == 6 for address in addresses) else IPV4_MINIMUM_MTU
+    settings = TunSettings(
+        name=table.get("name", values.device_name, default.name),
+        addresses=addresses,
+        mtu=table.get("mtu", values.integer(least, MAXIMUM_MTU), default.mtu),
+        routes=table.get("routes", values.boolean, default.routes),
+    )
+    table.close()
+    return settings
+
+
+def _control(table: Table, directory: Path) -> ControlSettings:
+    settings = ControlSettings(socket=table.get("socket", values.socket_path(directory), ControlSettings().socket))
+    table.close()
+    return settings
+
+
+def _log(table: Table) -> LogSettings:
+    settings = LogSettings(
+        level=table.get("level", values.one_of(LogLevel), LogLevel.INFO),
+        format=table.get("format", values.one_of(LogFormat), LogFormat.TEXT),
+    )
+    table.close()
+    return settings
+
+
+# Peers and policies.
+
+
+@dataclass(slots=True)
+class _Taken:
+    """What one peer or policy of a file may have only, and who has it."""
+
+    values: dict[tuple[str, str, str | Endpoint], str] = field(default_factory=dict)
+    policies: list[tuple[PolicySettings, Table]] = field(default_factory=list)
+
+    def claim(self, table: Table, key: str, value: str | Endpoint, owner: str, kind: str = "peer") -> None:
+        """``owner``, one of its ``kind``, wants ``value`` for ``key``. An empty one was reported already."""
+        shown = value.address if isinstance(value, Endpoint) else value
+        holder = self.values.get((kind, key, value))
+        if shown and holder:
+            table.report_value((key,), shown, f"one of its own; {holder} has this one")
+        self.values[kind, key, value] = holder or owner
+
+
+@dataclass(frozen=True, slots=True)
+class _Options:
+    """What a policy inherits from its peer unless it says otherwise."""
+
+    suites: tuple[Suite, ...] = DEFAULT_SUITES
+    lifetime: int = 28800
+    start: Start = Start.DEMAND
+    replay_window: int = 8192
+    responder_nonce: bool = False
+
+
+def _peers(root: Table) -> tuple[PeerConfiguration, ...]:
+    tables = root.tables("peer")
+    if "peer" not in root:
+        root.report("peer is missing: expected at least one [[peer]]")
+    taken = _Taken()
+    peers = tuple(_peer(table, taken) for table in tables)
+    _check_overlaps(taken.policies)
+    return peers
+
+
+def _peer(table: Table, taken: _Taken) -> PeerConfiguration:
+    name = table.require("name", values.label, "", "a short name for this peer")
+    taken.claim(table, "name", name, table.name)
+    namespace = name if table.sound else table.name  # what follows from a bad name is not worth a line of its own
+    peer = PeerConfiguration(
+        name=name,
+        principal=table.require("principal", values.principal, "", "one such as kink/gw.example.com@EXAMPLE.COM"),
+        address=table.require("address", values.host_address, "", "an IP address or a DNS name"),
+        port=table.get("port", values.port, KINK_PORT),
+        esp_port=table.get("esp_port", values.port, ESP_PORT),
+        prf=table.get("prf", values.one_of(PrfForm), PrfForm.RFC3961),
+        delete_grace=table.get("delete_grace", values.seconds(0, 300), 5.0),
+        policies=_policies(table, namespace, taken),
+    )
+    taken.claim(table, "principal", peer.principal, f"peer {peer.name}")
+    taken.claim(table, "address", Endpoint(peer.address, peer.port), f"peer {peer.name}")
+    table.close()
+    return peer
+
+
+def _options(table: Table, inherited: _Options) -> _Options:
+    lifetime = values.integer(MINIMUM_LIFETIME, MAXIMUM_LIFETIME)
+    return _Options(
+        suites=table.items("suites", values.suite, inherited.suites),
+        lifetime=table.get("lifetime", lifetime, inherited.lifetime),
+        start=table.get("start", values.one_of(Start), inherited.start),
+        replay_window=table.get("replay_window", values.integer(0, MAXIMUM_REPLAY_WINDOW), inherited.replay_window),
+        responder_nonce=table.get("responder_nonce", values.boolean, inherited.responder_nonce),
+    )
+
+
+def _policies(table: Table, peer: str, taken: _Taken) -> tuple[PolicySettings, ...]:
+    """One policy per pair of subnets of one family."""
+    inherited = _options(table, _Options())
+    send_ids = table.get("send_ids", values.boolean, True)
+    entries = table.tables("policy")
+    if not entries and table.sound:
+        table.report(f"{table.name}.policy is missing: expected at least one [[peer.policy]]")
+    policies: list[PolicySettings] = []
+    for entry in entries:
+        options = _options(entry, inherited)
+        given = entry.get("name", values.label, "")
+        selectors = _selectors(entry, MAXIMUM_POLICIES - len(taken.policies))
+        entry.close()
+        for number, selector in enumerate(selectors, 1):
+            own = f"{given}/{number}" if len(selectors) > 1 else given
+            policy = _policy(own if given else f"{peer}/{len(policies) + 1}", selector, options, send_ids=send_ids)
+            taken.claim(entry, "name", policy.name, entry.name, kind="policy")
+            taken.policies.append((policy, entry))
+            policies.append(policy)
+    return tuple(policies)
+
+
+def _policy(name: str, selector: Selector, options: _Options, *, send_ids: bool) -> PolicySettings:
+    return PolicySettings(
+        name=name,
+        selector=selector,
+        suites=options.suites,
+        lifetime_seconds=options.lifetime,
+        replay_window=options.replay_window,
+        start=options.start,
+        responder_nonce=options.responder_nonce,
+        send_ids=send_ids,
+    )
+
+
+def _selectors(entry: Table, room: int) -> list[Selector]:
+    """The selectors of one [[peer.policy]]; none when something in it is wrong, so that nothing follows from that."""
+    local = entry.require_items("local", values.network, "a subnet of this side, or several")
+    remote = entry.require_items("remote", values.network, "a subnet of the peer's side, or several")
+    protocol = entry.get("protocol", values.protocol, ANY_PROTOCOL)
+    ports = entry.get("local_port", values.port, ANY_PORT), entry.get("remote_port", values.port, ANY_PORT)
+    if any(ports) and protocol not in PORT_PROTOCOLS and entry.sound:
+        key = "local_port" if ports[0] else "remote_port"
+        entry.report_value((key,), ports[0] or ports[1], "a protocol that has ports beside it: tcp, udp, sctp, udplite")
+    if entry.sound:
+        _check_families(entry, "local", local, remote)
+        _check_families(entry, "remote", remote, local)
+    if not entry.sound:
+        return []
+    pairs = ((here, there) for here, there in product(local, remote) if here.version == there.version)
+    selectors = [Selector(here, there, protocol, *ports) for here, there in islice(pairs, room + 1)]
+    if len(selectors) > room:
+        entry.report(f"{entry.name}: too many policies: expected at most {MAXIMUM_POLICIES} pairs of subnets in all")
+        return []
+    return selectors
+
+
+def _check_families(entry: Table, key: str, subnets: tuple[Network, ...], others: tuple[Network, ...]) -> None:
+    """A subnet with no partner of its family would silently protect nothing."""
+    families = {other.version for other in others}
+    for subnet in subnets:
+        if families and subnet.version not in families:
+            other = "remote" if key == "local" else "local"
+            entry.report_value((key,), str(subnet), f"an IPv{subnet.version} subnet in {other} too")
+
+
+def _check_overlaps(policies: list[tuple[PolicySettings, Table]]) -> None:
+    """Traffic that two policies want belongs to neither for certain."""
+    order = {id(policy): index for index, (policy, _) in enumerate(policies)}
+    for pair in _overlaps(policies):
+        (first, _), (second, entry) = sorted(pair, key=lambda item: order[id(item[0])])
+        entry.report(
+            f"{entry.name}: policy {second.name} ({show_selector(second.selector)}) overlaps "
+            f"policy {first.name} ({show_selector(first.selector)}): expected traffic that one policy has"
+        )
+
+
+_Claimed = tuple[PolicySettings, Table]
+
+
+def _overlaps(policies: list[_Claimed]) -> Iterator[tuple[_Claimed, _Claimed]]:
+    """Every pair that overlaps. Subnets nest or are apart, so in address order only those around one can meet it."""
+    around: list[_Claimed] = []
+    for claimed in sorted(policies, key=lambda item: _sweep_key(item[0].selector.remote)):
+        selector = claimed[0].selector
+        while around and not _overlap(around[-1][0].selector.remote, selector.remote):
+            around.pop()
+        for other in around:
+            if _selectors_overlap(other[0].selector, selector):
+                yield other, claimed
+        around.append(claimed)
+
+
+def _sweep_key(subnet: Network) -> tuple[int, int, int]:
+    return subnet.version, int(subnet.network_address), subnet.prefixlen
+
+
+def _overlap(one: Network, other: Network) -> bool:
+    return one.version == other.version and one.overlaps(other)
+
+
+def _selectors_overlap(one: Selector, other: Selector) -> bool:
+    """Whether a packet could match both (RFC 4301 §4.4.1.1); a zero stands for any."""
+    fields = (
+        (one.protocol, other.protocol),
+        (one.local_port, other.local_port),
+        (one.remote_port, other.remote_port),
+    )
+    return (
+        _overlap(one.local, other.local)
+        and _overlap(one.remote, other.remote)
+        and all(a == b or 0 in (a, b) for a, b in fields)
+    )
+
+
+def show_selector(selector: Selector) -> str:
+    """``10.1.0.0/24 -> 10.2.0.0/24 tcp any:443``, as status, logs and errors have it."""
+    text = f"{selector.local} -> {selector.remote}"
+    if selector.protocol == ANY_PROTOCOL:
+        return text
+    names = {number: name for name, number in values.PROTOCOLS.items()}
+    text += f" {names.get(selector.protocol, selector.protocol)}"
+    if selector.local_port == selector.remote_port == ANY_PORT:
+        return text
+    return f"{text} {selector.local_port or 'any'}:{selector.remote_port or 'any'}"

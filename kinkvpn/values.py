@@ -1,0 +1,220 @@
+"""What one value of the configuration may be: readers that return what it stands for, or say what they wanted."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from difflib import get_close_matches
+from enum import Enum
+from typing import TYPE_CHECKING, TypeVar
+
+from esp.suite import SUITES, Suite
+from kinkvpn.document import Unexpected
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from pathlib import Path
+
+    from esp.policy import Network
+
+Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
+E = TypeVar("E", bound=Enum)
+
+# specification
+SOCKET_PATH_OCTETS = 107  # sun_path less its NUL (unix(7))
+PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "sctp": 132, "udplite": 136}
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+_PRINCIPAL = re.compile(r"[^@/\s]+(/[^@/\s]+)*@[^@/\s]+")
+_DNS_LABEL = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9])?")  # RFC 1123 §2.1, and the _ people use
+_DEVICE = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,14}")  # IFNAMSIZ is 16 with the NUL (netdevice(7))
+
+
+def _text(value: object, expected: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise Unexpected(expected)
+    return value
+
+
+def _matched(pattern: re.Pattern[str], expected: str) -> Callable[[object], str]:
+    def read(value: object) -> str:
+        if pattern.fullmatch(_text(value, expected)) is None:
+            raise Unexpected(expected)
+        return str(value)
+
+    return read
+
+
+label = _matched(_NAME, "1 to 63 letters, digits, dots, dashes and underscores, a letter or digit first")
+principal = _matched(_PRINCIPAL, "a principal with its realm, such as kink/gw.example.com@EXAMPLE.COM")
+device_name = _matched(_DEVICE, "a device name: 1 to 15 letters, digits, dots, dashes and underscores")
+
+
+def boolean(value: object) -> bool:
+    """true or false."""
+    if not isinstance(value, bool):
+        raise Unexpected("true or false")
+    return value
+
+
+def integer(low: int, high: int) -> Callable[[object], int]:
+    """A reader of integers from ``low`` to ``high``."""
+
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+            raise Unexpected(f"an integer from {low} to {high}")
+        return value
+
+    return read
+
+
+port = integer(1, 65535)
+
+
+def seconds(low: float, high: float) -> Callable[[object], float]:
+    """A reader of durations, in seconds, from ``low`` to ``high``."""
+
+    def read(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+            raise Unexpected(f"seconds, from {low:g} to {high:g}")
+        return float(value)
+
+    return read
+
+
+def one_of(choices: type[E]) -> Callable[[object], E]:
+    """A reader of the values of an enum."""
+
+    def read(value: object) -> E:
+        for choice in choices:
+            if choice.value == value:
+                return choice
+        raise Unexpected(_choices(str(value), [choice.value for choice in choices]))
+
+    return read
+
+
+def suite(value: object) -> Suite:
+    """The name of a suite."""
+    if isinstance(value, str) and value in SUITES:
+        return SUITES[value]
+    raise Unexpected(_choices(str(value), SUITES))
+
+
+def protocol(value: object) -> int:
+    """An IP protocol, by number or by name."""
+    if isinstance(value, str) and value.lower() in PROTOCOLS:
+        return PROTOCOLS[value.lower()]
+    if isinstance(value, str):
+        raise Unexpected(f"an IP protocol number, or {_choices(value, PROTOCOLS)}")
+    return integer(1, 255)(value)
+
+
+def ip_address(value: object) -> str:
+    """An IPv4 or IPv6 address, as text in its usual form."""
+    try:
+        return str(ipaddress.ip_address(_text(value, "")))
+    except (Unexpected, ValueError):
+        raise Unexpected("an IPv4 or IPv6 address") from None
+
+
+def host_address(value: object) -> str:
+    """An address in its usual form, or a DNS name in lower case."""
+    expected = "an IP address or a DNS name"
+    text = _text(value, expected)
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return _dns_name(text, expected)
+    if address.is_unspecified or address.is_multicast:
+        raise Unexpected("the address of one host")
+    return str(address)
+
+
+def _dns_name(text: str, expected: str) -> str:
+    labels = text.removesuffix(".").split(".")
+    # A last label of digits only is an IPv4 address that went wrong, never a name (RFC 1123 §2.1).
+    if len(text) > 253 or not all(map(_DNS_LABEL.fullmatch, labels)) or labels[-1].isdigit():
+        raise Unexpected(expected)
+    return text.lower()
+
+
+def interface(value: object) -> Interface:
+    """A host's address with the prefix length of its subnet."""
+    expected = "an address with its prefix length, such as 10.1.0.1/24"
+    text = _text(value, expected)
+    try:
+        found = ipaddress.ip_interface(text)
+    except ValueError:
+        raise Unexpected(expected) from None
+    if "/" not in text or found.ip.is_multicast or found.ip.is_unspecified:
+        raise Unexpected(expected)
+    network = found.network
+    if found.version == 4 and network.prefixlen < 31 and found.ip in (network[0], network[-1]):
+        raise Unexpected(f"the address of a host in {network}, such as {network[1]}/{network.prefixlen}")
+    return found
+
+
+def network(value: object) -> Network:
+    """A subnet with no host bits set."""
+    expected = "a subnet, such as 10.1.0.0/24 or fd00:1::/64"
+    text = _text(value, expected)
+    try:
+        return ipaddress.ip_network(text)
+    except ValueError:
+        pass
+    try:
+        meant = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        raise Unexpected(expected) from None
+    raise Unexpected(f"a subnet without host bits: {meant}")
+
+
+def file_path(directory: Path) -> Callable[[object], Path]:
+    """A reader of paths; a relative one starts at ``directory``."""
+
+    def read(value: object) -> Path:
+        text = _text(value, "the path of a file")
+        if "\0" in text:
+            raise Unexpected("the path of a file")
+        return directory / text
+
+    return read
+
+
+def socket_path(directory: Path) -> Callable[[object], Path]:
+    """A reader of paths short enough for a Unix socket."""
+
+    def read(value: object) -> Path:
+        path = file_path(directory)(value)
+        if len(bytes(path)) > SOCKET_PATH_OCTETS:
+            raise Unexpected(f"a path of at most {SOCKET_PATH_OCTETS} octets, which is all that a Unix socket takes")
+        return path
+
+    return read
+
+
+def cache_name(value: object) -> str:
+    """A credential cache, as libkrb5 names it."""
+    return _text(value, "the name of a credential cache, such as FILE:/run/kinkvpn/ccache")
+
+
+def replay_cache(value: object) -> str:
+    """A replay cache as libkrb5 names it; a path alone is one too.
+
+    ``none:`` is not accepted: RFC 4430 §9 leans on replay detection.
+    """
+    expected = 'a replay cache: "dfl:" or an absolute path'
+    text = _text(value, expected)
+    if text == "dfl:" or text.startswith("file2:/"):
+        return text
+    if text.startswith("/"):
+        return f"file2:{text}"
+    raise Unexpected(expected)
+
+
+def _choices(value: str, names: Iterable[str]) -> str:
+    known = list(names)
+    near = get_close_matches(value, known, n=1)
+    listed = f"one of {', '.join(known)}"
+    return f"{listed} (did you mean {near[0]}?)" if near else listed

@@ -1,0 +1,321 @@
+"""Configuration: what a file means, and what every mistake in one says."""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from esp.policy import Selector
+from esp.sa import Endpoint
+from esp.suite import DEFAULT_SUITES, SUITES
+from kinkvpn import config
+from kinkvpn.document import DocumentError
+from kinkvpn.proto.settings import PrfForm, Start
+
+SOURCE = Path("/etc/kinkvpn/kinkvpn.toml")
+
+SMALL = """\
+[host]
+principal = "kink/west.example.com@EXAMPLE.COM"
+keytab = "/etc/krb5.keytab"
+
+[tun]
+addresses = ["10.1.0.1/24", "fd00:1::1/64"]
+
+[[peer]]
+name = "east"
+principal = "kink/east.example.com@EXAMPLE.COM"
+address = "east.example.com"
+
+[[peer.policy]]
+local = ["10.1.0.0/24", "fd00:1::/64"]
+remote = ["10.2.0.0/24", "fd00:2::/64"]
+"""
+
+FULL = """\
+[host]
+principal = "kink/west.example.com@EXAMPLE.COM"
+keytab = "west.keytab"
+client_keytab = "/etc/client.keytab"
+ccache = "MEMORY:x"
+krb5_config = "krb5.conf"
+kdc_timeout = 2
+replay_cache = "/var/lib/rcache"
+[kink]
+listen = "192.0.2.1"
+port = 1910
+[esp]
+port = 4501
+engine = "portable"
+[tun]
+name = "tun7"
+addresses = "10.1.0.1/24"
+mtu = 9000
+routes = false
+[control]
+socket = "west.sock"
+[log]
+level = "debug"
+format = "json"
+[[peer]]
+name = "east"
+principal = "kink/east.example.com@EXAMPLE.COM"
+address = "2001:DB8::2"
+port = 911
+esp_port = 4502
+prf = "rfc3962-literal"
+suites = ["aes128-gcm16"]
+lifetime = 600
+start = "boot"
+replay_window = 0
+delete_grace = 1.5
+responder_nonce = true
+send_ids = false
+[[peer.policy]]
+local = "10.1.0.0/24"
+remote = "10.2.0.0/24"
+[[peer.policy]]
+name = "web"
+local = "10.1.0.0/24"
+remote = "10.3.0.0/24"
+protocol = "tcp"
+remote_port = 443
+suites = ["aes256-cbc-sha1", "aes256-gcm16"]
+lifetime = 60
+start = "demand"
+replay_window = 64
+responder_nonce = false
+[[peer.policy]]
+name = "both"
+local = "10.1.0.0/24"
+remote = ["10.4.0.0/24", "10.5.0.0/24"]
+"""
+
+
+def errors(text: str) -> list[str]:
+    with pytest.raises(DocumentError) as caught:
+        config.parse(text, SOURCE)
+    return [line.removeprefix(f"{SOURCE}:") for line in str(caught.value).split("\n")]
+
+
+def edited(old: str, new: str, text: str = SMALL) -> str:
+    assert text.count(old) == 1, old
+    return text.replace(old, new)
+
+
+def test_a_gateway_in_fourteen_lines_has_the_right_defaults() -> None:
+    found = config.parse(SMALL, SOURCE)
+    assert found.host == config.HostSettings("kink/west.example.com@EXAMPLE.COM", keytab=Path("/etc/krb5.keytab"))
+    assert (found.kink.listen, found.kink.port) == (("0.0.0.0", "::"), 910)
+    assert (found.esp.port, found.esp.engine) == (4500, config.EngineChoice.AUTO)
+    assert (found.tun.name, found.tun.mtu, found.tun.routes) == ("kink0", 1400, True)
+    assert found.tun.addresses == (ip_interface("10.1.0.1/24"), ip_interface("fd00:1::1/64"))
+    assert found.control.socket == Path("/run/kinkvpn/kinkvpn.sock")
+    (peer,) = found.peers
+    assert (peer.address, peer.port, peer.esp_port) == ("east.example.com", 910, 4500)
+    assert [(policy.name, policy.selector) for policy in found.policies] == [
+        ("east/1", Selector(IPv4Network("10.1.0.0/24"), IPv4Network("10.2.0.0/24"))),
+        ("east/2", Selector(IPv6Network("fd00:1::/64"), IPv6Network("fd00:2::/64"))),
+    ]
+    assert peer.policies[0].suites == DEFAULT_SUITES
+    assert peer.policies[0].start is Start.DEMAND
+    settings = peer.settings("192.0.2.2")
+    assert (settings.kink, settings.esp) == (Endpoint("192.0.2.2", 910), Endpoint("192.0.2.2", 4500))
+
+
+def test_every_key_arrives() -> None:
+    found = config.parse(FULL, SOURCE)
+    assert found.host == config.HostSettings(
+        principal="kink/west.example.com@EXAMPLE.COM",
+        keytab=Path("/etc/kinkvpn/west.keytab"),
+        client_keytab=Path("/etc/client.keytab"),
+        ccache="MEMORY:x",
+        krb5_config=Path("/etc/kinkvpn/krb5.conf"),
+        kdc_timeout=2.0,
+        replay_cache="file2:/var/lib/rcache",
+    )
+    assert found.kink == config.KinkSettings(("192.0.2.1",), 1910)
+    assert found.esp == config.EspSettings(4501, config.EngineChoice.PORTABLE)
+    assert found.tun == config.TunSettings("tun7", (ip_interface("10.1.0.1/24"),), 9000, routes=False)
+    assert found.control == config.ControlSettings(Path("/etc/kinkvpn/west.sock"))
+    assert found.log == config.LogSettings(config.LogLevel.DEBUG, config.LogFormat.JSON)
+    (peer,) = found.peers
+    assert peer.settings(peer.address).kink == Endpoint("2001:db8::2", 911)
+    assert (peer.esp_port, peer.prf, peer.delete_grace) == (4502, PrfForm.RFC3962_LITERAL, 1.5)
+    first, web, *both = peer.policies
+    assert [policy.name for policy in (first, web, *both)] == ["east/1", "web", "both/1", "both/2"]
+    assert (first.suites, first.lifetime_seconds, first.start) == ((SUITES["aes128-gcm16"],), 600, Start.BOOT)
+    assert (first.replay_window, first.responder_nonce, first.send_ids) == (0, True, False)
+    assert [suite.name for suite in web.suites] == ["aes256-cbc-sha1", "aes256-gcm16"]
+    assert (web.lifetime_seconds, web.start, web.replay_window) == (60, Start.DEMAND, 64)
+    assert (web.responder_nonce, web.send_ids) == (False, False)
+    assert (web.selector.protocol, web.selector.local_port, web.selector.remote_port) == (6, 0, 443)
+
+
+EAST = "[[peer]]" + SMALL.split("[[peer]]")[1]
+OTHER = edited('"east"', '"north"', edited("kink/east", "kink/north", edited('"east.ex', '"north.ex', EAST)))
+TWO = SMALL + OTHER.replace("10.2.", "10.3.").replace("fd00:2:", "fd00:3:")
+
+MISTAKES = [
+    ("", ["1: host.keytab is missing", "1: host.principal is missing", "1: peer is missing"]),
+    (
+        edited("keytab =", "keytap ="),
+        ["1: host.keytab is missing", "3: host.keytap: unknown key; did you mean keytab?"],
+    ),
+    (edited("[tun]", "[tunn]"), ["5: tunn: unknown key; did you mean tun?"]),
+    (edited('"10.1.0.0/24"', '"10.1.0.1/24"'), ['14: peer[1].policy[1].local[1] = "10.1.0.1/24": expected a subnet']),
+    (edited('"10.1.0.1/24",', '\n"10.1.0.1/24",\n"x",'), ['8: tun.addresses[2] = "x": expected an address with']),
+    (edited("[tun]", "[tun]\nmtu = 1279"), ["6: tun.mtu = 1279: expected an integer from 1280 to 65400"]),
+    (
+        edited("[tun]", "[kink]\nlisten = []\nport = 4500\n[tun]"),
+        ["6: kink.listen = []: expected at", "7: kink.port and esp.port are both 4500"],
+    ),
+    (
+        edited("[[peer.policy]]", "[[peer.polcy]]"),
+        ["8: peer[1].policy is missing", "13: peer[1].polcy: unknown key; did you"],
+    ),
+    (edited(', "fd00:2::/64"', ""), ['14: peer[1].policy[1].local = "fd00:1::/64": expected an IPv6 subnet in remote']),
+    (edited(', "fd00:1::/64"', ""), ['15: peer[1].policy[1].remote = "fd00:2::/64": expected an IPv6 subnet in local']),
+    (SMALL + "local_port = 80\n", ["16: peer[1].policy[1].local_port = 80: expected a protocol that has ports"]),
+    (SMALL + 'protocol = "icmp"\nremote_port = 1\n', ["17: peer[1].policy[1].remote_port = 1: expected a protocol"]),
+    (SMALL + "send_ids = true\n", ["16: peer[1].policy[1].send_ids: unknown key"]),
+    (edited('"10.2.0.0/24"', '"10.2.0.0/24", "10.2.0.128/25"'), ["13: peer[1].policy[1]: policy east/2"]),
+    (TWO.replace('"north"', '"east"'), ['17: peer[2].name = "east": expected one of its own; peer[1] has']),
+    (TWO.replace("kink/north", "kink/east"), ['18: peer[2].principal = "kink/east.example.com@EXAMPLE.COM": expected']),
+    (TWO.replace('"north.ex', '"EAST.ex'), ['19: peer[2].address = "east.example.com": expected one of its own']),
+    (
+        TWO.replace("10.3.", "10.2."),
+        ["21: peer[2].policy[1]: policy north/1 (10.1.0.0/24 -> 10.2.0.0/24) overlaps policy east/1"],
+    ),
+    ("host = 1\n" + SMALL.split("\n\n", 1)[1], ["1: host = 1: expected a table: [host]", "1: host.k", "1: host.p"]),
+    ("peer = 1\n" + SMALL.split("[[peer")[0], ["1: peer = 1: expected an array of tables: [[peer]]"]),
+    (edited("name =", 'start = "now"\nname ='), ['9: peer[1].start = "now": expected one of boot, demand']),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), MISTAKES)
+def test_a_mistake_is_named_with_its_line(text: str, expected: list[str]) -> None:
+    found = errors(text)
+    assert len(found) == len(expected), found
+    for line, start in zip(found, expected, strict=True):
+        assert line.startswith(start)
+
+
+def test_all_mistakes_come_at_once() -> None:
+    text = (
+        TWO.replace("10.1.0.0/24", "10.1.0.9/24").replace("kink/west.example.com", "").replace("[tun]", "[tun]\nmtu=1")
+    )
+    assert [line.split(":")[0] for line in errors(text)] == ["2", "6", "15", "23"]
+
+
+def test_policies_are_bounded_before_they_are_made() -> None:
+    nets = ", ".join(f'"10.{number >> 8}.{number & 255}.0/24"' for number in range(2000))
+    text = SMALL.split("[[peer.policy]]")[0] + f"[[peer.policy]]\nlocal = [{nets}]\nremote = [{nets}]\n"
+    (problem,) = errors(text)
+    assert "too many policies: expected at most 4096" in problem
+
+
+def test_two_policies_may_share_a_subnet_when_ports_or_protocols_tell_them_apart() -> None:
+    again = '[[peer.policy]]\nlocal = "10.1.0.0/24"\nremote = "10.2.0.0/24"\n'
+    head = SMALL.split("[[peer.policy]]")[0]
+    apart = head + again + 'protocol = "tcp"\nremote_port = 80\n' + again + 'protocol = "tcp"\nremote_port = 81\n'
+    assert len(config.parse(apart + again + "protocol = 17\n", SOURCE).policies) == 3
+    assert len(errors(apart + again + "protocol = 6\n")) == 2
+
+
+SUBNETS = st.builds(
+    lambda bits, length: ip_network((bits >> (8 - length) << (8 - length) << 24, length)),
+    st.integers(0, 255),
+    st.integers(0, 8),
+)
+
+
+@given(
+    st.lists(
+        st.tuples(SUBNETS, SUBNETS, st.sampled_from(["", "protocol = 6", "protocol = 17"])), min_size=1, max_size=8
+    )
+)
+def test_overlaps_are_found_exactly(policies: list[tuple[IPv4Network, IPv4Network, str]]) -> None:
+    """Against the slow way: every pair, by definition."""
+    head = SMALL.split("[[peer.policy]]")[0]
+    text = head + "".join(f'[[peer.policy]]\nlocal = "{a}"\nremote = "{b}"\n{c}\n' for a, b, c in policies)
+    pairs = {
+        (f"east/{j + 1} ", f"east/{i + 1} ")
+        for j, (a, b, c) in enumerate(policies)
+        for i, (d, e, f) in enumerate(policies[:j])
+        if a.overlaps(d) and b.overlaps(e) and (c == f or "" in (c, f))
+    }
+    found = errors(text) if pairs else []
+    assert {
+        (later, earlier)
+        for later, earlier in pairs
+        if any(f"policy {later}" in x and f"policy {earlier}" in x for x in found)
+    } == pairs
+    assert len(found) == len(pairs)
+    if not pairs:
+        config.parse(text, SOURCE)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, config.EngineChoice.AUTO),
+        ({"ESP_ENGINE": ""}, config.EngineChoice.AUTO),
+        ({"ESP_ENGINE": "native"}, config.EngineChoice.NATIVE),
+    ],
+)
+def test_the_environment_may_choose_the_engine(environment: dict[str, str], expected: config.EngineChoice) -> None:
+    assert config.engine_choice(config.EngineChoice.AUTO, environment) is expected
+
+
+def test_an_unknown_engine_in_the_environment_is_named() -> None:
+    with pytest.raises(DocumentError, match='ESP_ENGINE = "fast": expected one of auto, portable, native'):
+        config.engine_choice(config.EngineChoice.AUTO, {"ESP_ENGINE": "fast"})
+
+
+@pytest.mark.parametrize(
+    ("octets", "expected"),
+    [
+        (b"a = 1\n# \xff\n", ":2: not TOML: not UTF-8"),
+        (b"#" * (config.MAXIMUM_FILE_OCTETS + 1), ": more than 1048576 octets: not a configuration"),
+        (b"a = \n", ":1: not TOML: Invalid value, at column 5"),
+    ],
+)
+def test_a_file_that_is_no_configuration(tmp_path: Path, octets: bytes, expected: str) -> None:
+    path = tmp_path / "k.toml"
+    path.write_bytes(octets)
+    with pytest.raises(DocumentError) as caught:
+        config.load(path)
+    assert str(caught.value) == f"{path}{expected}"
+
+
+def test_a_file_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(DocumentError) as caught:
+        config.load(tmp_path / "k.toml")
+    assert str(caught.value) == f"{tmp_path}/k.toml: cannot read the configuration: No such file or directory"
+    with pytest.raises(DocumentError, match="cannot read the configuration: Is a directory"):
+        config.load(tmp_path)
+
+
+def test_a_file_on_disk_is_loaded(tmp_path: Path) -> None:
+    path = tmp_path / "k.toml"
+    path.write_text(FULL)
+    assert config.load(path).host.keytab == tmp_path / "west.keytab"
+
+
+@pytest.mark.parametrize(
+    ("stores", "keytab"),
+    [
+        ('keytab = "a"', "a"),
+        ('keytab = "a"\nclient_keytab = "c"', "c"),
+        ('keytab = "a"\nccache = "KCM:"', None),
+        ('client_keytab = "c"\nccache = "KCM:"', "c"),
+    ],
+)
+def test_which_keytab_credentials_are_got_with(stores: str, keytab: str | None) -> None:
+    host = config.parse(edited('keytab = "/etc/krb5.keytab"', stores), SOURCE).host
+    assert host.initiator_keytab == (SOURCE.parent / keytab if keytab else None)
