@@ -1,13 +1,51 @@
-"""Service tickets. (The source follows.)"""
+"""Service tickets for our commands: from a cache while they live, from the KDC without ever blocking the loop.
+
+A KDC that accepts and never answers holds libkrb5 for 27 s, and nothing in krb5.conf shortens that. So a trip to the
+KDC is a thread that nobody waits for longer than they want to: callers leave at their deadline, the thread ends when
+libkrb5 lets it, and what it brings then still goes into the cache (docs/kerberos.md has the figures behind this).
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import functools
+import time
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import trio
 
 from kinkvpn.errors import KinkvpnError
+from kinkvpn.kerberos.libkrb5 import ERROR_TABLE_BASE, Context, Krb5Error
+from kinkvpn.kerberos.session import KDC_ERR_ETYPE_NOSUPP, KRB_AP_ERR_SKEW, ServiceTicket, patient_context
+from kinkvpn.proto.ports import TicketRefusal
 
 if TYPE_CHECKING:
-    from kinkvpn.proto.ports import TicketRefusal
+    from collections.abc import Callable
+
+    import outcome
+
+    from kinkvpn.kerberos.credentials import Credentials
+    from kinkvpn.kerberos.libkrb5 import CData
+
+    # What a trip brings home: krb5_creds, and by how much the KDC's clock is ahead of ours in seconds.
+    Fetched: TypeAlias = tuple[CData, float]
+
+# RFC 4120 §7.5.9
+KDC_ERR_C_PRINCIPAL_UNKNOWN: Final = 6
+KDC_ERR_S_PRINCIPAL_UNKNOWN: Final = 7
+KDC_ERR_PREAUTH_FAILED: Final = 24
+KRB_AP_ERR_BAD_INTEGRITY: Final = 31
+# libkrb5's own
+KRB5_KDC_UNREACH: Final = ERROR_TABLE_BASE + 156
+
+# Ours. A thread that libkrb5 holds costs 27 s; sixteen at once bound the stacks (16 x 8 MB of address space, some
+# 100 kB touched each), and at a millisecond a trip they still bring 16,000 tickets a second.
+MAX_TRIPS: Final = 16
+# Tickets that are kept: as many as peers that one host could talk to, at some 2 kB each.
+MAX_TICKETS: Final = 4096
+# A ticket has to outlive the exchange that begins with it: five transmissions in 31 s, and as much again (RFC 4430
+# §9). Of a short-lived one, a tenth of what is left will have to do.
+MARGIN_SECONDS: Final = 60.0
 
 
 class TicketUnavailable(KinkvpnError):
@@ -16,3 +54,158 @@ class TicketUnavailable(KinkvpnError):
     def __init__(self, refusal: TicketRefusal) -> None:
         super().__init__(refusal.reason)
         self.refusal = refusal
+
+
+class Trip:
+    """One trip to the KDC, and everybody who waits for it."""
+
+    __slots__ = ("done", "refusal", "ticket")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.ticket: ServiceTicket | None = None
+        self.refusal: TicketRefusal | None = None
+
+    def result(self) -> ServiceTicket:
+        """Raises TicketUnavailable. Only once it is ``done``."""
+        if self.ticket is None:
+            assert self.refusal is not None
+            raise TicketUnavailable(self.refusal)
+        return self.ticket
+
+
+class TicketSource:
+    """Tickets of one client, one trip at a time for each server, however many ask.
+
+    Args:
+        credentials: who we are.
+        clock: POSIX seconds, by which tickets end.
+        fetch: ``(credentials, server)`` to credentials and clock offset; blocking, in a thread of its own.
+
+    Raises:
+        LibraryUnusable, Krb5Error: no MIT libkrb5, or krb5.conf does not parse.
+    """
+
+    def __init__(
+        self,
+        credentials: Credentials,
+        *,
+        clock: Callable[[], float] = time.time,
+        fetch: Callable[[Credentials, str], Fetched] | None = None,
+    ) -> None:
+        self._credentials, self._clock, self._fetch = credentials, clock, fetch or fetch_ticket
+        self._context = patient_context()  # the loop's: the threads have their own
+        self._tickets: dict[str, tuple[ServiceTicket, float]] = {}
+        self._trips: dict[str, Trip] = {}
+        self._free = trio.Semaphore(MAX_TRIPS, max_value=MAX_TRIPS)
+
+    async def get(self, server: str, *, deadline: float, fresh: bool = False) -> ServiceTicket:
+        """A ticket for ``server``, good for a whole exchange where the KDC gives such.
+
+        Args:
+            server: the peer's principal, with its realm.
+            deadline: seconds from now.
+            fresh: not the one that was kept.
+
+        Raises:
+            TicketUnavailable: at the deadline at the latest; says which KDC and how long.
+        """
+        kept = None if fresh else self._usable(server)
+        if kept is not None:
+            await trio.lowlevel.checkpoint()
+            return kept
+        started = trio.current_time()
+        with trio.move_on_after(deadline):
+            trip = await self._board(server)
+            await trip.done.wait()
+            return trip.result()
+        waited = trio.current_time() - started
+        raise TicketUnavailable(
+            TicketRefusal(f"no ticket for {server}: no answer from {self._kdcs()} in {waited:.1f} s")
+        )
+
+    def _usable(self, server: str) -> ServiceTicket | None:
+        ticket, renew_at = self._tickets.get(server, (None, 0.0))
+        return ticket if self._clock() < renew_at else None
+
+    async def _board(self, server: str) -> Trip:
+        """The trip that is under way, or a new one as soon as a thread may start."""
+        if server not in self._trips:
+            await self._free.acquire()
+            if server not in self._trips:
+                return self._depart(server)
+            self._free.release()  # somebody left while we waited
+        return self._trips[server]
+
+    def _depart(self, server: str) -> Trip:
+        """Starts the thread. It belongs to no task, so that no caller's deadline takes it from the others."""
+        trip = self._trips[server] = Trip()
+        arrive = functools.partial(self._arrive, server, trip, trio.current_time())
+        token = trio.lowlevel.current_trio_token()
+
+        def deliver(result: outcome.Outcome[Fetched]) -> None:
+            with contextlib.suppress(trio.RunFinishedError):  # the daemon has ended meanwhile
+                token.run_sync_soon(arrive, result)
+
+        fetch = functools.partial(self._fetch, self._credentials, server)
+        trio.lowlevel.start_thread_soon(fetch, deliver, name=f"kdc trip for {server}")
+        return trip
+
+    def _arrive(self, server: str, trip: Trip, departed: float, result: outcome.Outcome[Fetched]) -> None:
+        """Back on the loop."""
+        self._free.release()
+        del self._trips[server]
+        try:
+            credentials, offset = result.unwrap()
+            trip.ticket = ServiceTicket(self._context, credentials, offset)
+            self._keep(server, trip.ticket)
+        except Krb5Error as error:
+            waited = trio.current_time() - departed
+            trip.refusal = TicketRefusal(f"no ticket for {server}: {self._explain(error, waited)}", error.protocol_code)
+        except Exception as error:
+            # Nobody would hear of it otherwise: the callers wait for the event, and the loop must not die of a thread.
+            trip.refusal = TicketRefusal(f"no ticket for {server}: {type(error).__name__}: {error}")
+        trip.done.set()
+
+    def _keep(self, server: str, ticket: ServiceTicket) -> None:
+        remaining = ticket.endtime - self._clock()
+        self._tickets.pop(server, None)
+        self._tickets[server] = ticket, ticket.endtime - min(MARGIN_SECONDS, remaining / 10)
+        if len(self._tickets) > MAX_TICKETS:
+            del self._tickets[next(iter(self._tickets))]
+
+    def _explain(self, error: Krb5Error, waited: float) -> str:
+        """What to do about it, as far as the code tells."""
+        if error.code == KRB5_KDC_UNREACH:
+            return self._silence(waited)
+        kdcs, us = self._kdcs(), self._credentials.principal
+        reasons = {
+            ERROR_TABLE_BASE + KRB_AP_ERR_SKEW: f"clock skew: this host and {kdcs} differ by more than 5 minutes",
+            ERROR_TABLE_BASE + KDC_ERR_C_PRINCIPAL_UNKNOWN: f"{kdcs} does not know us as {us}",
+            ERROR_TABLE_BASE + KDC_ERR_S_PRINCIPAL_UNKNOWN: f"{kdcs} does not know that principal",
+            ERROR_TABLE_BASE + KDC_ERR_PREAUTH_FAILED: f"{kdcs} has another key for {us} than we have",
+            ERROR_TABLE_BASE + KRB_AP_ERR_BAD_INTEGRITY: f"{kdcs} has another key for {us} than we have",
+            ERROR_TABLE_BASE + KDC_ERR_ETYPE_NOSUPP: f"unsupported enctype: {error}",
+        }
+        return reasons.get(error.code, str(error))
+
+    def _silence(self, waited: float) -> str:
+        return f"no answer from {self._kdcs()} in {waited:.1f} s"
+
+    def _kdcs(self) -> str:
+        realm = self._context.canonical(self._credentials.principal).rpartition("@")[2]
+        listed = self._context.profile_values("realms", realm, "kdc")
+        return f"the KDC of {realm} ({', '.join(listed) or 'found by DNS'})"
+
+
+def fetch_ticket(credentials: Credentials, server: str) -> Fetched:
+    """The trip itself, in a context of its own. Blocks.
+
+    Raises:
+        Krb5Error: what the KDC, or the way to it, answered.
+    """
+    ccache_name = credentials.acquire().ccache
+    context = Context()
+    ccache = context.ccache(ccache_name)
+    found = context.credentials(ccache, context.ccache_principal(ccache), context.principal(server))
+    return found, context.clock_offset()

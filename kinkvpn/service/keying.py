@@ -240,9 +240,8 @@ class Keying:
             match effect:
                 case SendMessage(datagram, path):
                     self._send(datagram, path)
-                case WakeAt(time, peer):
-                    sleeper = owner if peer is None else self.peers[peer]
-                    heapq.heappush(self._wakes, (time, next(self._order), sleeper))
+                case WakeAt(time, name):
+                    heapq.heappush(self._wakes, (time, next(self._order), self.peers[name] if name else owner))
                     self._rescheduled.set()
                 case InstallInbound(sa):
                     self._dataplane.install_inbound(sa)
@@ -253,8 +252,8 @@ class Keying:
                 case RemoveOutbound(policy, spi):
                     self._remove_outbound(policy, spi)
                 case FetchTicket():
+                    # Not ``owner``: answering a peer can make this host start an exchange of its own.
                     assert self._nursery is not None
-                    # By its XID, for the responder hands on effects of peers: a CREATE may let one DELETE.
                     self._nursery.start_soon(self._fetch, self._owners[effect.xid], effect)
                 case Count(tally):
                     self._counters[tally] += 1

@@ -60,18 +60,18 @@ class EspTransform(IntEnum):
     DES_IV32 = 9  # RFC 2407 §4.4.4.9
     RC4 = 10  # RFC 2407 §4.4.4.10
     NULL = 11  # RFC 2407 §4.4.4.11, RFC 2410
-    AES_CBC = 12  # RFC 3602 §5.3
-    AES_CTR = 13  # RFC 3686 §8
+    AES_CBC = 12  # RFC 3602 §5.2
+    AES_CTR = 13  # RFC 3686 §5.3
     AES_CCM_8 = 14  # RFC 4309 §7.3
     AES_CCM_12 = 15  # RFC 4309 §7.3
     AES_CCM_16 = 16  # RFC 4309 §7.3
-    AES_GCM_8 = 18  # RFC 4106 §8.4
-    AES_GCM_12 = 19  # RFC 4106 §8.4
-    AES_GCM_16 = 20  # RFC 4106 §8.4
-    SEED_CBC = 21  # RFC 4196 §6
-    CAMELLIA = 22  # RFC 4312 §5
-    NULL_AUTH_AES_GMAC = 23  # RFC 4543 §9
-    CHACHA20_POLY1305_PRIVATE = 249  # RFC 2407 §6.4 private use; ours: RFC 7634 has an IKEv2 number only
+    AES_GCM_8 = 18  # RFC 4106 §8.3
+    AES_GCM_12 = 19  # RFC 4106 §8.3
+    AES_GCM_16 = 20  # RFC 4106 §8.3
+    SEED_CBC = 21  # RFC 4196
+    CAMELLIA = 22  # RFC 4312
+    NULL_AUTH_AES_GMAC = 23  # RFC 4543
+    CHACHA20_POLY1305_PRIVATE = 249  # RFC 2407 §6.5 private use; ours: RFC 7634 has an IKEv2 number only
 
 
 class AhTransform(IntEnum):
@@ -80,15 +80,15 @@ class AhTransform(IntEnum):
     MD5 = 2  # RFC 2407 §4.4.3.1
     SHA = 3  # RFC 2407 §4.4.3.2
     DES = 4  # RFC 2407 §4.4.3.3
-    SHA2_256 = 5  # RFC 4868 §4
-    SHA2_384 = 6  # RFC 4868 §4
-    SHA2_512 = 7  # RFC 4868 §4
-    RIPEMD = 8  # RFC 2857 §5
-    AES_XCBC_MAC = 9  # RFC 3566 §6
-    RSA = 10  # RFC 4359 §6
-    AES_128_GMAC = 11  # RFC 4543 §9
-    AES_192_GMAC = 12  # RFC 4543 §9
-    AES_256_GMAC = 13  # RFC 4543 §9
+    SHA2_256 = 5  # RFC 4868
+    SHA2_384 = 6  # RFC 4868
+    SHA2_512 = 7  # RFC 4868
+    RIPEMD = 8  # RFC 2857
+    AES_XCBC_MAC = 9  # RFC 3566
+    RSA = 10  # RFC 4359
+    AES_128_GMAC = 11  # RFC 4543
+    AES_192_GMAC = 12  # RFC 4543
+    AES_256_GMAC = 13  # RFC 4543
 
 
 class SaAttribute(IntEnum):
@@ -103,8 +103,8 @@ class SaAttribute(IntEnum):
     KEY_ROUNDS = 7  # RFC 2407 §4.5, basic
     COMPRESS_DICTIONARY_SIZE = 8  # RFC 2407 §4.5, basic
     COMPRESS_PRIVATE_ALGORITHM = 9  # RFC 2407 §4.5, variable
-    ECN_TUNNEL = 10  # RFC 3168 §9.2.1, basic
-    EXTENDED_SEQUENCE_NUMBER = 11  # RFC 4304 §2, basic
+    ECN_TUNNEL = 10  # RFC 3168, basic
+    EXTENDED_SEQUENCE_NUMBER = 11  # RFC 4304, basic
 
 
 class LifeType(IntEnum):
@@ -124,8 +124,8 @@ class EncapsulationMode(IntEnum):
     TRANSPORT = 2  # RFC 2407 §4.5
     UDP_TUNNEL = 3  # RFC 3947 §5.1
     UDP_TRANSPORT = 4  # RFC 3947 §5.1
-    UDP_TUNNEL_DRAFT = 61443  # draft-ietf-ipsec-nat-t-ike-02 §5.1, understood on receipt
-    UDP_TRANSPORT_DRAFT = 61444  # draft-ietf-ipsec-nat-t-ike-02 §5.1, understood on receipt
+    UDP_TUNNEL_DRAFT = 61443  # draft-ietf-ipsec-nat-t-ike-02, understood on receipt
+    UDP_TRANSPORT_DRAFT = 61444  # draft-ietf-ipsec-nat-t-ike-02, understood on receipt
 
 
 class AuthenticationAlgorithm(IntEnum):
@@ -135,21 +135,21 @@ class AuthenticationAlgorithm(IntEnum):
     HMAC_SHA = 2  # RFC 2407 §4.5
     DES_MAC = 3  # RFC 2407 §4.5
     KPDK = 4  # RFC 2407 §4.5
-    HMAC_SHA2_256 = 5  # RFC 4868 §4
-    HMAC_SHA2_384 = 6  # RFC 4868 §4
-    HMAC_SHA2_512 = 7  # RFC 4868 §4
-    HMAC_RIPEMD = 8  # RFC 2857 §5
-    AES_XCBC_MAC = 9  # RFC 3566 §6
-    SIG_RSA = 10  # RFC 4359 §6
-    AES_128_GMAC = 11  # RFC 4543 §9
-    AES_192_GMAC = 12  # RFC 4543 §9
-    AES_256_GMAC = 13  # RFC 4543 §9
+    HMAC_SHA2_256 = 5  # RFC 4868
+    HMAC_SHA2_384 = 6  # RFC 4868
+    HMAC_SHA2_512 = 7  # RFC 4868
+    HMAC_RIPEMD = 8  # RFC 2857
+    AES_XCBC_MAC = 9  # RFC 3566
+    SIG_RSA = 10  # RFC 4359
+    AES_128_GMAC = 11  # RFC 4543
+    AES_192_GMAC = 12  # RFC 4543
+    AES_256_GMAC = 13  # RFC 4543
 
 
 class ExtendedSequenceNumber(IntEnum):
     """Extended (64-bit) Sequence Number values."""
 
-    ESN_64 = 1  # RFC 4304 §2
+    ESN_64 = 1  # RFC 4304
 
 
 class IdType(IntEnum):

@@ -389,9 +389,8 @@ def _build_payload(payload: IsakmpPayload) -> bytes:
             return _build_notify(payload)
         case Delete():
             return _build_delete(payload)
-        case Unknown(kind, body):
-            _require(kind not in _NEVER_UNKNOWN, f"payload type {kind} has a form of its own")
-            return body
+    _require(payload.type not in _NEVER_UNKNOWN, f"payload type {payload.type} has a form of its own")
+    return payload.body
 
 
 def _require(holds: bool, otherwise: str) -> None:

@@ -407,8 +407,9 @@ def _build_payload(payload: KinkPayload) -> bytes:
             return _word("ErrorCode", code)
         case Isakmp():
             return _build_isakmp(payload)
-        case KrbError(octets) | TgtReq(octets) | TgtRep(octets) | Encrypt(octets):
+        case KrbError(octets) | TgtReq(octets) | TgtRep(octets):
             return octets
+    return payload.ciphertext
 
 
 def _word(name: str, value: int) -> bytes:
@@ -418,7 +419,8 @@ def _word(name: str, value: int) -> bytes:
 
 
 def _build_isakmp(payload: Isakmp) -> bytes:
-    if ((payload.major, payload.minor) == QUICK_MODE_VERSION) != (payload.unread is None):
+    readable = (payload.major, payload.minor) == QUICK_MODE_VERSION
+    if readable != (payload.unread is None) or (payload.payloads and not readable):
         raise LocalMisuse("KINK_ISAKMP has payloads in version 1.0 and unread octets in any other")
     if not (0 <= payload.major < 16 and 0 <= payload.minor < 16):
         raise LocalMisuse(f"Quick Mode version {payload.major}.{payload.minor}")

@@ -6,10 +6,10 @@ from collections import Counter
 
 import trio
 import trio._core._run as scheduler
-
-from esp.sa import Endpoint
 from support.host import World, simulate
 from support.network import CALM, TERRIBLE, NetworkTransport, Weather
+
+from esp.sa import Endpoint
 
 HERE, THERE = Endpoint("192.0.2.101", 1), Endpoint("192.0.2.102", 1)
 SENT = 2000

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from support.host import Host, Tunnel, World, address_of, simulate, unmatched
 
 from kinkvpn.proto.retransmit import FULL_CYCLE
-from support.host import Host, Tunnel, World, address_of, simulate, unmatched
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 import trio
-
 from support.host import Host, Tunnel, World, simulate, unmatched
 from support.network import CALM, TERRIBLE, Weather
 

@@ -11,12 +11,12 @@ from typing import NamedTuple
 
 import pytest
 import trio
+from support.host import KINK_PORT, Host, Tunnel, World, simulate, unmatched
+from support.network import CALM, TERRIBLE
 
 from esp.suite import SUITES
 from kinkvpn.service.keying import ProbeFailed
 from kinkvpn.wire.kink import MessageType, parse_message
-from support.host import KINK_PORT, Host, Tunnel, World, simulate, unmatched
-from support.network import CALM, TERRIBLE
 
 EXCHANGES = 200
 GCM, CBC, SHORT = SUITES["aes256-gcm16"], SUITES["aes256-cbc-sha256"], SUITES["aes128-gcm16"]

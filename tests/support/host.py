@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 import trio.testing
+from support.network import CALM, Network, NetworkLink, NetworkTransport, Weather, repeatable
 
 from esp.dataplane import Dataplane
 from esp.engine import Engine
@@ -26,7 +27,6 @@ from kinkvpn.kerberos.fake import FakeKerberos, FakeRealm, FakeTickets
 from kinkvpn.proto.events import Path
 from kinkvpn.proto.settings import PeerSettings, PolicySettings, Start
 from kinkvpn.service.keying import Keying
-from support.network import CALM, Network, NetworkLink, NetworkTransport, Weather, repeatable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence

@@ -1,0 +1,544 @@
+"""MIT libkrb5 through cffi's ABI mode: the calls that KINK needs and gssapi does not have.
+
+gssapi gives the acceptor's subkey and never the ticket's session key, sends no AP-REP to an AP-REQ without its own
+checksum, and knows neither key usage numbers nor the PRF (docs/kerberos.md). Nothing is compiled: the declarations
+below are those of krb5.h of MIT krb5 1.18 to 1.22, and a test compiles them against the header that is installed.
+
+Who frees what: every pointer that is returned here carries its own destructor (``ffi.gc``), which also keeps the
+context alive that it was made in. A context must not be used by two threads at once; pointers made in one context may
+be used with another.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+import cffi
+
+from kinkvpn.errors import KinkvpnError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+# cffi's pointers and libraries have no attributes that a type checker could know.
+CData: TypeAlias = Any
+Library: TypeAlias = Any
+
+SONAME: Final = "libkrb5.so.3"
+
+# com_err table of RFC 4120's error codes: libkrb5's own numbers minus this are protocol codes where they are below 128.
+ERROR_TABLE_BASE: Final = -1765328384
+PROTOCOL_CODES: Final = 128
+
+AP_OPTS_MUTUAL_REQUIRED: Final = 0x20000000
+AP_OPTS_USE_SESSION_KEY: Final = 0x40000000
+GC_NO_STORE: Final = 8
+KT_END: Final = ERROR_TABLE_BASE + 182
+
+CDEF: Final = r"""
+typedef int32_t krb5_error_code; typedef int32_t krb5_int32; typedef int32_t krb5_flags; typedef int32_t krb5_timestamp;
+typedef int32_t krb5_enctype; typedef int32_t krb5_cksumtype; typedef int32_t krb5_keyusage; typedef int32_t krb5_magic;
+typedef unsigned int krb5_boolean; typedef unsigned int krb5_kvno; typedef uint32_t krb5_ui_4;
+typedef uint8_t krb5_octet;
+typedef struct _krb5_context *krb5_context; typedef struct _krb5_auth_context *krb5_auth_context;
+typedef struct _krb5_kt *krb5_keytab; typedef struct _krb5_ccache *krb5_ccache; typedef struct krb5_key_st *krb5_key;
+typedef struct _profile_t *profile_t; typedef void *krb5_kt_cursor;
+
+typedef struct { krb5_magic magic; unsigned int length; char *data; } krb5_data;
+typedef struct { krb5_magic magic; krb5_enctype enctype; unsigned int length; krb5_octet *contents; } krb5_keyblock;
+typedef struct { krb5_magic magic; krb5_cksumtype checksum_type; unsigned int length; krb5_octet *contents; }
+    krb5_checksum;
+typedef struct { krb5_magic magic; krb5_enctype enctype; krb5_kvno kvno; krb5_data ciphertext; } krb5_enc_data;
+typedef struct { krb5_magic magic; krb5_data realm; krb5_data *data; krb5_int32 length; krb5_int32 type; }
+    krb5_principal_data;
+typedef krb5_principal_data *krb5_principal;
+typedef struct { krb5_timestamp authtime, starttime, endtime, renew_till; } krb5_ticket_times;
+typedef struct { krb5_magic magic; krb5_principal client, server; krb5_keyblock keyblock; krb5_ticket_times times;
+    krb5_boolean is_skey; krb5_flags ticket_flags; void **addresses; krb5_data ticket, second_ticket; void **authdata; }
+    krb5_creds;
+typedef struct { krb5_magic magic; uint8_t tr_type; krb5_data tr_contents; } krb5_transited;
+typedef struct { krb5_magic magic; krb5_flags flags; krb5_keyblock *session; krb5_principal client;
+    krb5_transited transited; krb5_ticket_times times; void **caddrs; void **authorization_data; } krb5_enc_tkt_part;
+typedef struct { krb5_magic magic; krb5_principal server; krb5_enc_data enc_part; krb5_enc_tkt_part *enc_part2; }
+    krb5_ticket;
+typedef struct { krb5_magic magic; krb5_timestamp ctime; krb5_int32 cusec; krb5_keyblock *subkey;
+    krb5_ui_4 seq_number; } krb5_ap_rep_enc_part;
+typedef struct { krb5_magic magic; krb5_principal client; krb5_checksum *checksum; krb5_int32 cusec;
+    krb5_timestamp ctime; krb5_keyblock *subkey; krb5_ui_4 seq_number; void **authorization_data; } krb5_authenticator;
+typedef struct { krb5_magic magic; krb5_timestamp ctime; krb5_int32 cusec, susec; krb5_timestamp stime; krb5_ui_4 error;
+    krb5_principal client, server; krb5_data text, e_data; } krb5_error;
+typedef struct { krb5_magic magic; krb5_principal principal; krb5_timestamp timestamp; krb5_kvno vno;
+    krb5_keyblock key; } krb5_keytab_entry;
+
+krb5_error_code krb5_init_context_profile(profile_t, krb5_flags, krb5_context *);
+void krb5_free_context(krb5_context);
+krb5_error_code krb5_get_default_config_files(char ***); void krb5_free_config_files(char **);
+krb5_error_code krb5_get_profile(krb5_context, profile_t *);
+long profile_init(const char **, profile_t *); void profile_abandon(profile_t);
+long profile_get_values(profile_t, const char **, char ***); void profile_free_list(char **);
+const char *krb5_get_error_message(krb5_context, krb5_error_code);
+void krb5_free_error_message(krb5_context, const char *);
+krb5_error_code krb5_us_timeofday(krb5_context, krb5_timestamp *, krb5_int32 *);
+krb5_error_code krb5_set_real_time(krb5_context, krb5_timestamp, krb5_int32);
+krb5_error_code krb5_get_time_offsets(krb5_context, krb5_timestamp *, krb5_int32 *);
+
+krb5_error_code krb5_parse_name(krb5_context, const char *, krb5_principal *);
+krb5_error_code krb5_unparse_name(krb5_context, krb5_principal, char **);
+void krb5_free_unparsed_name(krb5_context, char *); void krb5_free_principal(krb5_context, krb5_principal);
+
+krb5_error_code krb5_kt_resolve(krb5_context, const char *, krb5_keytab *);
+krb5_error_code krb5_kt_close(krb5_context, krb5_keytab);
+krb5_error_code krb5_kt_start_seq_get(krb5_context, krb5_keytab, krb5_kt_cursor *);
+krb5_error_code krb5_kt_next_entry(krb5_context, krb5_keytab, krb5_keytab_entry *, krb5_kt_cursor *);
+krb5_error_code krb5_kt_end_seq_get(krb5_context, krb5_keytab, krb5_kt_cursor *);
+krb5_error_code krb5_free_keytab_entry_contents(krb5_context, krb5_keytab_entry *);
+
+krb5_error_code krb5_cc_resolve(krb5_context, const char *, krb5_ccache *);
+krb5_error_code krb5_cc_close(krb5_context, krb5_ccache); krb5_error_code krb5_cc_destroy(krb5_context, krb5_ccache);
+krb5_error_code krb5_cc_get_principal(krb5_context, krb5_ccache, krb5_principal *);
+krb5_error_code krb5_get_credentials(krb5_context, krb5_flags, krb5_ccache, krb5_creds *, krb5_creds **);
+void krb5_free_creds(krb5_context, krb5_creds *);
+
+krb5_error_code krb5_auth_con_init(krb5_context, krb5_auth_context *);
+krb5_error_code krb5_auth_con_free(krb5_context, krb5_auth_context);
+krb5_error_code krb5_auth_con_setflags(krb5_context, krb5_auth_context, krb5_int32);
+krb5_error_code krb5_auth_con_getkey_k(krb5_context, krb5_auth_context, krb5_key *);
+krb5_error_code krb5_auth_con_getauthenticator(krb5_context, krb5_auth_context, krb5_authenticator **);
+void krb5_free_authenticator(krb5_context, krb5_authenticator *);
+krb5_error_code krb5_mk_req_extended(krb5_context, krb5_auth_context *, krb5_flags, krb5_data *, krb5_creds *,
+    krb5_data *);
+krb5_error_code krb5_rd_req(krb5_context, krb5_auth_context *, const krb5_data *, krb5_principal, krb5_keytab,
+    krb5_flags *, krb5_ticket **);
+krb5_error_code krb5_mk_rep(krb5_context, krb5_auth_context, krb5_data *);
+krb5_error_code krb5_rd_rep(krb5_context, krb5_auth_context, const krb5_data *, krb5_ap_rep_enc_part **);
+krb5_error_code krb5_mk_error(krb5_context, const krb5_error *, krb5_data *);
+krb5_error_code krb5_rd_error(krb5_context, const krb5_data *, krb5_error **);
+void krb5_free_error(krb5_context, krb5_error *); void krb5_free_ticket(krb5_context, krb5_ticket *);
+void krb5_free_ap_rep_enc_part(krb5_context, krb5_ap_rep_enc_part *);
+void krb5_free_data_contents(krb5_context, krb5_data *); void krb5_free_keyblock(krb5_context, krb5_keyblock *);
+void krb5_free_checksum_contents(krb5_context, krb5_checksum *);
+
+krb5_error_code krb5_k_create_key(krb5_context, const krb5_keyblock *, krb5_key *);
+void krb5_k_free_key(krb5_context, krb5_key); krb5_enctype krb5_k_key_enctype(krb5_context, krb5_key);
+krb5_error_code krb5_k_key_keyblock(krb5_context, krb5_key, krb5_keyblock **);
+krb5_error_code krb5_k_make_checksum(krb5_context, krb5_cksumtype, krb5_key, krb5_keyusage, const krb5_data *,
+    krb5_checksum *);
+krb5_error_code krb5_k_encrypt(krb5_context, krb5_key, krb5_keyusage, const krb5_data *, const krb5_data *,
+    krb5_enc_data *);
+krb5_error_code krb5_k_decrypt(krb5_context, krb5_key, krb5_keyusage, const krb5_data *, const krb5_enc_data *,
+    krb5_data *);
+krb5_error_code krb5_k_prf(krb5_context, krb5_key, krb5_data *, krb5_data *);
+krb5_error_code krb5_c_encrypt_length(krb5_context, krb5_enctype, size_t, size_t *);
+krb5_error_code krb5_c_prf_length(krb5_context, krb5_enctype, size_t *);
+"""
+
+ffi: Final = cffi.FFI()
+ffi.cdef(CDEF)
+NULL: Final = ffi.NULL
+
+
+class LibraryUnusable(KinkvpnError):
+    """There is no MIT libkrb5 on this host, or what goes by its name is something else."""
+
+
+class ConfigUnusable(KinkvpnError):
+    """The krb5.conf that was asked for is not there, or is no krb5.conf."""
+
+
+class Krb5Error(KinkvpnError):
+    """What libkrb5 answered.
+
+    Args:
+        code: its com_err code: mostly of Kerberos' own table, but garbage gives ASN.1 codes and files give errno.
+        text: libkrb5's words, one line.
+    """
+
+    def __init__(self, code: int, text: str) -> None:
+        super().__init__(text)
+        self.code = code
+
+    @property
+    def protocol_code(self) -> int | None:
+        """RFC 4120 §7.5.9 code, or None where libkrb5's code has none."""
+        code = self.code - ERROR_TABLE_BASE
+        return code if 0 <= code < PROTOCOL_CODES else None
+
+
+# What an exchange allocates; parsing a type's name takes cffi a millisecond, and it remembers.
+FREQUENT_TYPES: Final = (
+    "char[]",
+    "krb5_ap_rep_enc_part **",
+    "krb5_auth_context *",
+    "krb5_authenticator **",
+    "krb5_checksum *",
+    "krb5_data *",
+    "krb5_enc_data *",
+    "krb5_flags *",
+    "krb5_int32 *",
+    "krb5_key *",
+    "krb5_keyblock *",
+    "krb5_keyblock **",
+    "krb5_octet[]",
+    "krb5_ticket **",
+    "krb5_timestamp *",
+    "size_t *",
+)
+
+
+@functools.cache
+def load(name: str = SONAME) -> Library:
+    """MIT libkrb5, loaded once. libk5crypto's calls are found through it. Raises LibraryUnusable."""
+    try:
+        library: Library = ffi.dlopen(name)
+    except OSError as error:
+        raise LibraryUnusable(f"{name} (MIT Kerberos) cannot be loaded: apt-get install libkrb5-3 ({error})") from error
+    # Heimdal has the same names over other structures: a call would corrupt memory, so look before the first one.
+    if not hasattr_c(library, "krb5_k_prf") or not hasattr_c(library, "krb5_init_context_profile"):
+        raise LibraryUnusable(
+            f"{name} is not MIT Kerberos 1.18 or later (Heimdal's has another ABI): install libkrb5-3"
+        )
+    resolve(library)
+    return library
+
+
+def resolve(library: Library) -> None:
+    """Look up every function and parse every type now: left to first use, the first CREATE pays 20 ms for it."""
+    for function in dir(library):
+        getattr(library, function)
+    for kind in FREQUENT_TYPES:
+        ffi.typeof(kind)
+
+
+def use_config(path: Path) -> None:
+    """Makes ``path`` the krb5.conf of this process, for gssapi too, which has no other way to be told than KRB5_CONFIG.
+
+    To be called at the start, before anything of Kerberos and before any thread.
+
+    Raises:
+        ConfigUnusable: it cannot be read, or does not parse.
+        LibraryUnusable: no MIT libkrb5.
+    """
+    try:
+        with path.open("rb"):
+            os.environ["KRB5_CONFIG"] = str(path)
+    except OSError as error:
+        raise ConfigUnusable(f"krb5.conf {path} cannot be read: {error.strerror}") from error
+    try:
+        Context()
+    except Krb5Error as error:
+        raise ConfigUnusable(f"krb5.conf {path}: {error}") from error
+
+
+def hasattr_c(library: Library, name: str) -> bool:
+    """Whether the library has the function, which cffi looks up when it is first named."""
+    try:
+        getattr(library, name)
+    except AttributeError:
+        return False
+    return True
+
+
+def borrow(octets: bytes) -> CData:
+    """A ``krb5_data *`` over ``octets`` without a copy; it is good for as long as ``octets`` itself lives."""
+    return ffi.new("krb5_data *", (0, len(octets), ffi.from_buffer("char[]", octets)))
+
+
+def text(pointer: CData) -> str:
+    """A C string. Octets that are not UTF-8 become escapes: names come from the network."""
+    octets = ffi.string(pointer)
+    assert isinstance(octets, bytes)
+    return octets.decode("utf-8", "backslashreplace")
+
+
+def posix_seconds(timestamp: int) -> int:
+    """A krb5_timestamp, which is unsigned since 1.17 so that it lasts until 2106."""
+    return timestamp & 0xFFFFFFFF
+
+
+class Context:
+    """A krb5_context, for one thread at a time, of the krb5.conf that KRB5_CONFIG or the host names.
+
+    Args:
+        libdefaults: values that go before those of the file, without a file being written.
+        clock_offset: seconds that this context's clock goes ahead of the host's.
+
+    Raises:
+        LibraryUnusable, Krb5Error: the configuration does not parse, or cannot be read.
+    """
+
+    __slots__ = ("_libdefaults", "handle", "lib")
+
+    def __init__(self, libdefaults: Mapping[str, str] | None = None, clock_offset: float = 0.0) -> None:
+        self.lib = load()
+        self.handle: CData = NULL
+        self._libdefaults = libdefaults
+        overlay = memory_file(libdefaults) if libdefaults else None
+        try:
+            handle = self._open(overlay)
+        except BaseException:
+            if overlay is not None:
+                os.close(overlay)
+            raise
+        self.handle = ffi.gc(handle, functools.partial(free_context, self.lib, overlay))
+        if clock_offset:
+            self._shift_clock(clock_offset)
+
+    def _open(self, overlay: int | None) -> CData:
+        """The profile library reads the files in their order; the first value wins."""
+        ours = [f"/proc/self/fd/{overlay}".encode()] if overlay is not None else []
+        names = [ffi.new("char[]", file) for file in ours + self._host_files()]
+        profile, handle = ffi.new("profile_t *"), ffi.new("krb5_context *")
+        self.check(self.lib.profile_init(ffi.new("const char *[]", [*names, NULL]), profile))
+        try:
+            self.check(self.lib.krb5_init_context_profile(profile[0], 0, handle))
+        finally:
+            self.lib.profile_abandon(profile[0])
+        return handle[0]
+
+    def _shift_clock(self, offset: float) -> None:
+        seconds, microseconds = self.now()
+        total = seconds * 1_000_000 + microseconds + round(offset * 1_000_000)
+        stamp = ffi.cast("krb5_timestamp", total // 1_000_000)
+        self.check(self.lib.krb5_set_real_time(self.handle, stamp, total % 1_000_000))
+
+    def _host_files(self) -> list[bytes]:
+        names = ffi.new("char ***")
+        self.check(self.lib.krb5_get_default_config_files(names))
+        try:
+            # A host may do without a krb5.conf; the profile library wants at least one file that is there.
+            found = [name for name in c_strings(names[0]) if os.path.exists(name)]
+        finally:
+            self.lib.krb5_free_config_files(names[0])
+        return found or [os.devnull.encode()]
+
+    def check(self, code: int) -> None:
+        """Raises Krb5Error unless ``code`` is 0."""
+        if code:
+            raise Krb5Error(code, self.message(code))
+
+    def message(self, code: int) -> str:
+        """libkrb5's words for ``code``, with what it remembers of the last failure in this context."""
+        words = self.lib.krb5_get_error_message(self.handle, code)
+        try:
+            return " ".join(text(words).split())
+        finally:
+            self.lib.krb5_free_error_message(self.handle, words)
+
+    def own(self, pointer: CData, free: str) -> CData:
+        """``pointer`` with libkrb5's ``free`` function as its destructor."""
+        function, handle = getattr(self.lib, free), self.handle
+        return ffi.gc(pointer, lambda owned: function(handle, owned))
+
+    def take(self, data: CData) -> bytes:
+        """The octets of a ``krb5_data *`` that libkrb5 filled, which is emptied."""
+        try:
+            return bytes(ffi.buffer(data.data, data.length))
+        finally:
+            self.lib.krb5_free_data_contents(self.handle, data)
+
+    def profile_values(self, *names: str) -> list[str]:
+        """All values of a relation in krb5.conf, such as ``("realms", realm, "kdc")``; empty where there is none."""
+        profile, values = ffi.new("profile_t *"), ffi.new("char ***")
+        path = [ffi.new("char[]", name.encode()) for name in names]
+        self.check(self.lib.krb5_get_profile(self.handle, profile))
+        try:
+            if self.lib.profile_get_values(profile[0], ffi.new("const char *[]", [*path, NULL]), values):
+                return []
+            found = [os.fsdecode(value) for value in c_strings(values[0])]
+            self.lib.profile_free_list(values[0])
+            return found
+        finally:
+            self.lib.profile_abandon(profile[0])
+
+    def now(self) -> tuple[int, int]:
+        """Seconds and microseconds by this context's clock, never the same twice in a process."""
+        seconds, microseconds = ffi.new("krb5_timestamp *"), ffi.new("krb5_int32 *")
+        self.check(self.lib.krb5_us_timeofday(self.handle, seconds, microseconds))
+        return posix_seconds(seconds[0]), microseconds[0]
+
+    def shifted(self, offset: float) -> Context:
+        """Another context of the same configuration whose clock is ``offset`` seconds ahead of the host's."""
+        return Context(self._libdefaults, offset)
+
+    def clock_offset(self) -> float:
+        """How far this context's clock is ahead of the host's, in seconds: what a KDC taught it (kdc_timesync)."""
+        seconds, microseconds = ffi.new("krb5_timestamp *"), ffi.new("krb5_int32 *")
+        self.check(self.lib.krb5_get_time_offsets(self.handle, seconds, microseconds))
+        return float(seconds[0]) + float(microseconds[0]) / 1_000_000
+
+    def principal(self, name: str) -> CData:
+        """``primary/instance@REALM`` (the default realm where none is named) as a krb5_principal."""
+        out = ffi.new("krb5_principal *")
+        self.check(self.lib.krb5_parse_name(self.handle, name.encode(), out))
+        return self.own(out[0], "krb5_free_principal")
+
+    def unparse(self, principal: CData) -> str:
+        """The principal's full name, with the realm and with escapes."""
+        out = ffi.new("char **")
+        self.check(self.lib.krb5_unparse_name(self.handle, principal, out))
+        try:
+            return text(out[0])
+        finally:
+            self.lib.krb5_free_unparsed_name(self.handle, out[0])
+
+    def canonical(self, name: str) -> str:
+        """``name`` as :meth:`unparse` would write it. Raises Krb5Error."""
+        return self.unparse(self.principal(name))
+
+    def keytab(self, name: str) -> CData:
+        """A keytab by its name, such as ``FILE:/etc/krb5.keytab``, which need not exist yet."""
+        out = ffi.new("krb5_keytab *")
+        self.check(self.lib.krb5_kt_resolve(self.handle, name.encode(), out))
+        return self.own(out[0], "krb5_kt_close")
+
+    def keytab_entries(self, keytab: CData) -> Iterator[tuple[str, int, int]]:
+        """Each entry's principal, kvno and enctype. Raises Krb5Error."""
+        cursor = ffi.new("krb5_kt_cursor *")
+        self.check(self.lib.krb5_kt_start_seq_get(self.handle, keytab, cursor))
+        try:
+            entry: CData = ffi.new("krb5_keytab_entry *")
+            while not (code := self.lib.krb5_kt_next_entry(self.handle, keytab, entry, cursor)):
+                try:
+                    yield self.unparse(entry.principal), entry.vno, entry.key.enctype
+                finally:
+                    self.lib.krb5_free_keytab_entry_contents(self.handle, entry)
+        finally:
+            self.lib.krb5_kt_end_seq_get(self.handle, keytab, cursor)
+        if code != KT_END:
+            self.check(code)
+
+    def ccache(self, name: str) -> CData:
+        """A credential cache by its name, such as ``FILE:/tmp/krb5cc_0``."""
+        out = ffi.new("krb5_ccache *")
+        self.check(self.lib.krb5_cc_resolve(self.handle, name.encode(), out))
+        return self.own(out[0], "krb5_cc_close")
+
+    def destroy_ccache(self, name: str) -> None:
+        """Removes the cache and what it holds."""
+        out = ffi.new("krb5_ccache *")
+        self.check(self.lib.krb5_cc_resolve(self.handle, name.encode(), out))
+        self.check(self.lib.krb5_cc_destroy(self.handle, out[0]))
+
+    def ccache_principal(self, ccache: CData) -> CData:
+        """Whose credentials the cache holds. Raises Krb5Error where it is missing or empty."""
+        out = ffi.new("krb5_principal *")
+        self.check(self.lib.krb5_cc_get_principal(self.handle, ccache, out))
+        return self.own(out[0], "krb5_free_principal")
+
+    def credentials(self, ccache: CData, client: CData, server: CData) -> CData:
+        """A service ticket (``krb5_creds *``) out of the cache or from the KDC. Blocks, for 27 s if the KDC is silent.
+
+        It is not stored in the cache: MIT would hand the same one out until it expires, and a renewal has to pass that.
+        """
+        wanted = ffi.new("krb5_creds *", {"client": client, "server": server})
+        out = ffi.new("krb5_creds **")
+        self.check(self.lib.krb5_get_credentials(self.handle, GC_NO_STORE, ccache, wanted, out))
+        return self.own(out[0], "krb5_free_creds")
+
+    def auth_context(self, *, replay_checked: bool = True) -> CData:
+        """A krb5_auth_context for one AP exchange. Without ``replay_checked`` the time alone is looked at."""
+        out = ffi.new("krb5_auth_context *")
+        self.check(self.lib.krb5_auth_con_init(self.handle, out))
+        owned = self.own(out[0], "krb5_auth_con_free")
+        if not replay_checked:
+            self.check(self.lib.krb5_auth_con_setflags(self.handle, owned, 0))
+        return owned
+
+    def make_request(self, auth_context: CData, credentials: CData) -> bytes:
+        """An AP-REQ, mutual authentication required, with neither checksum, subkey nor sequence number."""
+        out, exchange = ffi.new("krb5_data *"), ffi.new("krb5_auth_context *", auth_context)
+        self.check(
+            self.lib.krb5_mk_req_extended(self.handle, exchange, AP_OPTS_MUTUAL_REQUIRED, NULL, credentials, out)
+        )
+        return self.take(out)
+
+    def read_request(self, auth_context: CData, ap_req: bytes, keytab: CData) -> CData:
+        """Verifies an AP-REQ with any key of the keytab and returns its ``krb5_ticket *``."""
+        exchange, out = ffi.new("krb5_auth_context *", auth_context), ffi.new("krb5_ticket **")
+        options = ffi.new("krb5_flags *")
+        self.check(self.lib.krb5_rd_req(self.handle, exchange, borrow(ap_req), NULL, keytab, options, out))
+        return self.own(out[0], "krb5_free_ticket")
+
+    def authenticator_time(self, auth_context: CData) -> tuple[int, int]:
+        """ctime and cusec of the AP-REQ that was verified."""
+        out = ffi.new("krb5_authenticator **")
+        self.check(self.lib.krb5_auth_con_getauthenticator(self.handle, auth_context, out))
+        authenticator = self.own(out[0], "krb5_free_authenticator")
+        return authenticator.ctime, authenticator.cusec
+
+    def make_reply(self, auth_context: CData) -> bytes:
+        """The AP-REP to the AP-REQ that was verified with ``auth_context``."""
+        out = ffi.new("krb5_data *")
+        self.check(self.lib.krb5_mk_rep(self.handle, auth_context, out))
+        return self.take(out)
+
+    def read_reply(self, auth_context: CData, ap_rep: bytes) -> None:
+        """Raises Krb5Error unless ``ap_rep`` answers the authenticator made with ``auth_context``."""
+        out = ffi.new("krb5_ap_rep_enc_part **")
+        self.check(self.lib.krb5_rd_rep(self.handle, auth_context, borrow(ap_rep), out))
+        self.lib.krb5_free_ap_rep_enc_part(self.handle, out[0])
+
+    def session_key(self, auth_context: CData) -> CData:
+        """The ticket's session key as a krb5_key, whatever subkeys there are (RFC 4430 §7)."""
+        out = ffi.new("krb5_key *")
+        self.check(self.lib.krb5_auth_con_getkey_k(self.handle, auth_context, out))
+        return self.own(out[0], "krb5_k_free_key")
+
+    def key(self, keyblock: CData) -> CData:
+        """A krb5_key, which keeps the keys derived from it, out of a ``krb5_keyblock *``."""
+        out = ffi.new("krb5_key *")
+        self.check(self.lib.krb5_k_create_key(self.handle, keyblock, out))
+        return self.own(out[0], "krb5_k_free_key")
+
+    def key_of(self, enctype: int, octets: bytes) -> CData:
+        """A krb5_key out of the enctype's key octets."""
+        contents = ffi.from_buffer("krb5_octet[]", octets)
+        return self.key(ffi.new("krb5_keyblock *", (0, enctype, len(octets), contents)))
+
+    def make_error(self, code: int, server: CData, client_time: tuple[int, int] | None) -> bytes:
+        """A KRB-ERROR, DER, with our time, and the client's (seconds, microseconds) where it is known.
+
+        It has no e-text: what libkrb5 says of files and keys is for our own log.
+        """
+        seconds, microseconds = self.now()
+        error: CData = ffi.new("krb5_error *", {"error": code, "server": server})
+        error.stime, error.susec = ffi.cast("krb5_timestamp", seconds), microseconds
+        if client_time is not None:
+            error.ctime, error.cusec = client_time
+        out = ffi.new("krb5_data *")
+        self.check(self.lib.krb5_mk_error(self.handle, error, out))
+        return self.take(out)
+
+    def read_error(self, krb_error: bytes) -> CData:
+        """A KRB-ERROR as ``krb5_error *``. Raises Krb5Error."""
+        out = ffi.new("krb5_error **")
+        self.check(self.lib.krb5_rd_error(self.handle, borrow(krb_error), out))
+        return self.own(out[0], "krb5_free_error")
+
+
+def c_strings(array: CData) -> list[bytes]:
+    """A NULL-terminated ``char **``."""
+    found: list[bytes] = []
+    while array[len(found)] != NULL:
+        name = ffi.string(array[len(found)])
+        assert isinstance(name, bytes)
+        found.append(name)
+    return found
+
+
+def memory_file(libdefaults: Mapping[str, str]) -> int:
+    """A krb5.conf in memory with one section, as a descriptor that names it under /proc/self/fd."""
+    descriptor = os.memfd_create("krb5.conf")
+    lines = [f"    {name} = {value}\n" for name, value in libdefaults.items()]
+    os.write(descriptor, "".join(["[libdefaults]\n", *lines]).encode())
+    return descriptor
+
+
+def free_context(library: Library, overlay: int | None, handle: CData) -> None:
+    """The profile library looks at its files again now and then, so they close last."""
+    library.krb5_free_context(handle)
+    if overlay is not None:
+        os.close(overlay)

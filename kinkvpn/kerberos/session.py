@@ -1,0 +1,438 @@
+"""AP-REQ and AP-REP, and what a ticket's session key does: the ports of :mod:`kinkvpn.proto.ports` over MIT libkrb5."""
+
+from __future__ import annotations
+
+import hmac
+import math
+from typing import TYPE_CHECKING, Final
+
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.hashes import SHA1, Hash
+
+from kinkvpn.errors import AuthenticationFailed, MalformedMessage
+from kinkvpn.kerberos.libkrb5 import (
+    AP_OPTS_MUTUAL_REQUIRED,
+    AP_OPTS_USE_SESSION_KEY,
+    ERROR_TABLE_BASE,
+    NULL,
+    Context,
+    Krb5Error,
+    borrow,
+    ffi,
+    posix_seconds,
+)
+from kinkvpn.proto.ports import ApRequestRefused, KrbErrorDetails
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from kinkvpn.kerberos.libkrb5 import CData
+    from kinkvpn.proto import ports
+
+# Specification.
+KEY_USAGE_ENCRYPT: Final = 39  # RFC 4430 §4.2.7
+KEY_USAGE_CHECKSUM: Final = 40  # RFC 4430 §4
+REQUIRED_CHECKSUM: Final = 0  # libkrb5's number for "the enctype's required type" (RFC 3961 §4)
+AP_REQ_TAG: Final = 0x6E  # RFC 4120 §5.5.1
+PVNO: Final = 5
+MSG_TYPE_AP_REQ: Final = 14
+# RFC 4120 §7.5.9
+KDC_ERR_ETYPE_NOSUPP: Final = 14
+KRB_AP_ERR_TKT_EXPIRED: Final = 32
+KRB_AP_ERR_TKT_NYV: Final = 33
+KRB_AP_ERR_REPEAT: Final = 34
+KRB_AP_ERR_NOT_US: Final = 35
+KRB_AP_ERR_SKEW: Final = 37
+KRB_AP_ERR_BADVERSION: Final = 39
+KRB_AP_ERR_MSG_TYPE: Final = 40
+KRB_AP_ERR_MODIFIED: Final = 41
+KRB_AP_ERR_NOKEY: Final = 45
+KRB_ERR_GENERIC: Final = 60
+CLOCK_ERRORS: Final = frozenset({KRB_AP_ERR_TKT_EXPIRED, KRB_AP_ERR_TKT_NYV, KRB_AP_ERR_SKEW})
+
+# com_err codes that libkrb5 uses for what has a code on the wire, or for what came from the wire.
+KRB5_NOPERM_ETYPE: Final = -1765328148
+KRB5_PROG_ETYPE_NOSUPP: Final = -1765328234
+ASN1_TABLE: Final = range(1859794432, 1859794432 + 256)
+
+# Ours. Names by which libkrb5 and its configuration know the enctypes.
+ENCTYPE_NAMES: Final = {
+    1: "des-cbc-crc",
+    2: "des-cbc-md4",
+    3: "des-cbc-md5",
+    16: "des3-cbc-sha1",
+    17: "aes128-cts-hmac-sha1-96",
+    18: "aes256-cts-hmac-sha1-96",
+    19: "aes128-cts-hmac-sha256-128",
+    20: "aes256-cts-hmac-sha384-192",
+    23: "arcfour-hmac",
+    24: "arcfour-hmac-exp",
+    25: "camellia128-cts-cmac",
+    26: "camellia256-cts-cmac",
+}
+# A list of what may be, so that nothing old or new slips in: DES, 3DES and RC4 are out (RFC 6649, RFC 8429).
+PERMITTED_ENCTYPES: Final = frozenset({17, 18, 19, 20, 25, 26})
+
+# Seconds of skew that the second look at a late or early AP-REQ allows: 31 years, any clock that is merely wrong, yet
+# far from wrapping libkrb5's 32-bit times.
+ANY_SKEW: Final = "1000000000"
+# KRB-ERROR e-text goes into logs and comes from anybody who can send a datagram: a line of it is enough.
+MAX_ERROR_TEXT: Final = 128
+
+
+def enctype_name(enctype: int) -> str:
+    """Its name and number, for an operator."""
+    return f"{ENCTYPE_NAMES.get(enctype, 'unknown')} ({enctype})"
+
+
+def require_permitted(enctype: int, what: str) -> None:
+    """Raises Krb5Error, code KDC_ERR_ETYPE_NOSUPP, that names the enctype of ``what``."""
+    if enctype not in PERMITTED_ENCTYPES:
+        raise protocol_error(KDC_ERR_ETYPE_NOSUPP, f"{what} has the refused enctype {enctype_name(enctype)}")
+
+
+def protocol_error(code: int, words: str) -> Krb5Error:
+    """An error of our own finding, as libkrb5 would have raised it."""
+    return Krb5Error(ERROR_TABLE_BASE + code, words)
+
+
+def patient_context() -> Context:
+    """A context that takes no offence at any clock.
+
+    For a second look at a request that came late or early, and for making requests: whether the ticket is valid by
+    the peer's clock is for the peer to say, and it says it under authentication (RFC 4430 §3.5, §9).
+    """
+    return Context({"clockskew": ANY_SKEW})
+
+
+class SessionKey:
+    """The session key of a ticket, in libkrb5's hands; :class:`kinkvpn.proto.ports.SessionKey`."""
+
+    __slots__ = ("_context", "_key", "_prf_length", "enctype")
+
+    def __init__(self, context: Context, key: CData) -> None:
+        """``key`` is a krb5_key, which keeps what RFC 3961 derives from it from call to call."""
+        self._context, self._key = context, key
+        self.enctype: int = context.lib.krb5_k_key_enctype(context.handle, key)
+        length = ffi.new("size_t *")
+        context.check(context.lib.krb5_c_prf_length(context.handle, self.enctype, length))
+        self._prf_length: int = length[0]
+
+    def __repr__(self) -> str:
+        return f"SessionKey(enctype={self.enctype})"
+
+    def checksum(self, octets: bytes) -> bytes:
+        context = self._context
+        out: CData = ffi.new("krb5_checksum *")
+        context.check(
+            context.lib.krb5_k_make_checksum(
+                context.handle, REQUIRED_CHECKSUM, self._key, KEY_USAGE_CHECKSUM, borrow(octets), out
+            )
+        )
+        try:
+            return bytes(ffi.buffer(out.contents, out.length))
+        finally:
+            context.lib.krb5_free_checksum_contents(context.handle, out)
+
+    def verify(self, octets: bytes, checksum: bytes) -> None:
+        # The required checksums of every permitted enctype are deterministic MACs: making one and comparing settles
+        # value, type and length at once.
+        if not hmac.compare_digest(self.checksum(octets), checksum):
+            raise AuthenticationFailed("the checksum does not verify")
+
+    def encrypt(self, plaintext: bytes) -> bytes:
+        context, length = self._context, ffi.new("size_t *")
+        context.check(context.lib.krb5_c_encrypt_length(context.handle, self.enctype, len(plaintext), length))
+        buffer = ffi.new("char[]", length[0])
+        out: CData = ffi.new("krb5_enc_data *", (0, self.enctype, 0, (0, length[0], buffer)))
+        context.check(
+            context.lib.krb5_k_encrypt(context.handle, self._key, KEY_USAGE_ENCRYPT, NULL, borrow(plaintext), out)
+        )
+        return bytes(ffi.buffer(buffer, out.ciphertext.length))
+
+    def decrypt(self, ciphertext: bytes) -> bytes:
+        context, buffer = self._context, ffi.new("char[]", len(ciphertext))
+        sealed = ffi.new("krb5_enc_data *", (0, self.enctype, 0, borrow(ciphertext)[0]))
+        out: CData = ffi.new("krb5_data *", (0, len(ciphertext), buffer))
+        if context.lib.krb5_k_decrypt(context.handle, self._key, KEY_USAGE_ENCRYPT, NULL, sealed, out):
+            raise AuthenticationFailed("the ciphertext does not open")
+        return bytes(ffi.buffer(buffer, out.length))
+
+    def prf(self, octets: bytes) -> bytes:
+        context, buffer = self._context, ffi.new("char[]", self._prf_length)
+        out = ffi.new("krb5_data *", (0, self._prf_length, buffer))
+        context.check(context.lib.krb5_k_prf(context.handle, self._key, borrow(octets), out))
+        return bytes(ffi.buffer(buffer, self._prf_length))
+
+    def prf_rfc3962_literal(self, octets: bytes) -> bytes:
+        """RFC 3962 §6 gives a message block of one octet, so that RFC 3961 §5.3 cuts nothing off the SHA-1 hash."""
+        if self.enctype not in (17, 18):
+            return self.prf(octets)
+        return aes_literal_prf(self._octets(), octets)
+
+    def _octets(self) -> bytes:
+        context, out = self._context, ffi.new("krb5_keyblock **")
+        context.check(context.lib.krb5_k_key_keyblock(context.handle, self._key, out))
+        try:
+            return bytes(ffi.buffer(out[0].contents, out[0].length))
+        finally:
+            context.lib.krb5_free_keyblock(context.handle, out[0])
+
+
+def aes_literal_prf(key: bytes, octets: bytes) -> bytes:
+    """E(DK(key, "prf"), SHA-1(octets)), zero IV, ciphertext stealing (RFC 3961 §5.3, RFC 3962 §5): 20 octets."""
+    hashed = sha1(octets)
+    encrypt = Cipher(algorithms.AES(derive(key, b"prf")), modes.ECB()).encryptor().update  # noqa: S305 - CTS by hand
+    first = encrypt(hashed[:16])
+    padded = hashed[16:] + bytes(12)
+    last = encrypt(bytes(a ^ b for a, b in zip(first, padded, strict=True)))
+    return last + first[:4]
+
+
+def sha1(octets: bytes) -> bytes:
+    """RFC 3962 §6 has no other hash."""
+    state = Hash(SHA1())  # noqa: S303 - as a PRF's compression, not for collisions
+    state.update(octets)
+    return state.finalize()
+
+
+def derive(key: bytes, constant: bytes) -> bytes:
+    """DK of RFC 3961 §5.1 for AES, whose random-to-key is the identity."""
+    encrypt = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update  # noqa: S305 - one block at a time
+    block, stream = n_fold(constant, 16), b""
+    while len(stream) < len(key):
+        block = encrypt(block)
+        stream += block
+    return stream[: len(key)]
+
+
+def n_fold(octets: bytes, size: int) -> bytes:
+    """RFC 3961 §5.1: copies, each rotated 13 bits further to the right, added in ones' complement, ``size`` octets."""
+    stream = b"".join(rotated(octets, 13 * copy) for copy in range(math.lcm(len(octets), size) // len(octets)))
+    modulus = (1 << 8 * size) - 1
+    total = sum(int.from_bytes(stream[at : at + size], "big") for at in range(0, len(stream), size))
+    return (total % modulus or modulus).to_bytes(size, "big")
+
+
+def rotated(octets: bytes, turn: int) -> bytes:
+    """``octets`` as one number, turned ``turn`` bits to the right."""
+    bits, value = 8 * len(octets), int.from_bytes(octets, "big")
+    twice = value << bits | value
+    return (twice >> turn % bits & (1 << bits) - 1).to_bytes(len(octets), "big")
+
+
+class SentRequest:
+    """An AP-REQ that waits for its AP-REP; :class:`kinkvpn.proto.ports.OutstandingRequest`."""
+
+    __slots__ = ("_auth_context", "_context", "ap_req")
+
+    def __init__(self, context: Context, credentials: CData) -> None:
+        self._context, self._auth_context = context, context.auth_context()
+        self.ap_req = context.make_request(self._auth_context, credentials)
+
+    def verify_reply(self, ap_rep: bytes) -> None:
+        try:
+            self._context.read_reply(self._auth_context, ap_rep)
+        except Krb5Error as error:
+            raise AuthenticationFailed(f"the AP-REP does not answer this AP-REQ: {error}") from error
+
+
+class ServiceTicket:
+    """A ticket for a peer; :class:`kinkvpn.proto.ports.Ticket`.
+
+    Args:
+        context: of the thread that will make requests, one of :func:`patient_context`.
+        credentials: ``krb5_creds *``, kept.
+        clock_offset: seconds that the KDC's clock was found ahead of ours when it issued the ticket.
+
+    Raises:
+        Krb5Error: the session key's enctype is refused or unknown to libkrb5.
+    """
+
+    __slots__ = ("_clock_offset", "_context", "_credentials", "client", "endtime", "key", "server")
+
+    def __init__(self, context: Context, credentials: CData, clock_offset: float = 0.0) -> None:
+        require_permitted(credentials.keyblock.enctype, "the session key")
+        self._context, self._credentials, self._clock_offset = context, credentials, clock_offset
+        self.client = context.unparse(credentials.client)
+        self.server = context.unparse(credentials.server)
+        self.endtime = float(posix_seconds(credentials.times.endtime))
+        self.key = SessionKey(context, context.key(ffi.addressof(credentials, "keyblock")))
+
+    def __repr__(self) -> str:
+        return f"ServiceTicket(client={self.client!r}, server={self.server!r}, endtime={self.endtime:.0f})"
+
+    def make_request(self, offset: float = 0.0) -> SentRequest:
+        # What the peer said of its clock, under authentication, says more about the peer than what the KDC said.
+        shift = offset or self._clock_offset
+        return SentRequest(self._context.shifted(shift) if shift else self._context, self._credentials)
+
+
+class VerifiedRequest:
+    """An AP-REQ that was good; :class:`kinkvpn.proto.ports.AcceptedRequest`."""
+
+    __slots__ = ("_auth_context", "_context", "client", "endtime", "key", "server")
+
+    def __init__(self, context: Context, auth_context: CData, ticket: CData) -> None:
+        self._context, self._auth_context = context, auth_context
+        self.client = context.unparse(ticket.enc_part2.client)
+        self.server = context.unparse(ticket.server)
+        self.endtime = float(posix_seconds(ticket.enc_part2.times.endtime))
+        self.key = SessionKey(context, context.session_key(auth_context))
+
+    def __repr__(self) -> str:
+        return f"VerifiedRequest(client={self.client!r}, server={self.server!r}, endtime={self.endtime:.0f})"
+
+    @property
+    def client_time(self) -> tuple[int, int]:
+        """ctime and cusec of the authenticator."""
+        return self._context.authenticator_time(self._auth_context)
+
+    def make_reply(self) -> bytes:
+        return self._context.make_reply(self._auth_context)
+
+
+class Acceptor:
+    """Takes AP-REQs for our own principals; :class:`kinkvpn.proto.ports.Kerberos`.
+
+    Args:
+        principals: the servers that we are; the first one signs errors.
+        keytab: where their keys are. The file is read at every request, so new keys count at once.
+        replay_cache: ``dfl:``, ``none:`` or ``file2:PATH``; None for the host's. KRB5RCACHENAME goes before it.
+        clock_offset: seconds by which our clock goes ahead of the host's: hosts that disagree, in one process.
+
+    Raises:
+        LibraryUnusable, Krb5Error: the configuration or a principal does not parse.
+    """
+
+    def __init__(
+        self, principals: Sequence[str], keytab: Path, *, replay_cache: str | None = None, clock_offset: float = 0.0
+    ) -> None:
+        self._context = Context({"default_rcache_name": replay_cache} if replay_cache else None, clock_offset)
+        self._patient = patient_context()
+        self._keytab = self._context.keytab(f"FILE:{keytab}")
+        self.principals = tuple(self._context.canonical(name) for name in principals)
+        self._server = self._context.principal(self.principals[0])
+
+    def accept(self, ap_req: bytes) -> VerifiedRequest:
+        try:
+            check_options(ap_req)
+            return self._verify(self._context, ap_req, replay_checked=True)
+        except Krb5Error as error:
+            raise self._refusal(ap_req, error) from error
+
+    def read_error(self, krb_error: bytes) -> KrbErrorDetails:
+        try:
+            error = self._context.read_error(krb_error)
+        except Krb5Error as failure:
+            raise MalformedMessage("KRB-ERROR", 0, str(failure)) from failure
+        return KrbErrorDetails(
+            code=error.error,
+            server_time=seconds_of(error.stime, error.susec),
+            client_time=seconds_of(error.ctime, error.cusec) if error.ctime else None,
+            text=printable(bytes(ffi.buffer(error.text.data, error.text.length)) if error.text.length else b""),
+        )
+
+    def _verify(self, context: Context, ap_req: bytes, *, replay_checked: bool) -> VerifiedRequest:
+        auth_context = context.auth_context(replay_checked=replay_checked)
+        ticket = context.read_request(auth_context, ap_req, self._keytab)
+        require_permitted(ticket.enc_part.enctype, "the ticket")
+        require_permitted(ticket.enc_part2.session.enctype, "the session key")
+        request = VerifiedRequest(context, auth_context, ticket)
+        # The keytab may hold keys of other services, and libkrb5 would take any of them.
+        if request.server not in self.principals:
+            raise protocol_error(KRB_AP_ERR_NOT_US, f"the ticket is for {request.server}")
+        return request
+
+    def _refusal(self, ap_req: bytes, error: Krb5Error) -> ApRequestRefused:
+        code = wire_code(error)
+        accepted = self._verify_anytime(ap_req) if code in CLOCK_ERRORS else None
+        client_time = accepted.client_time if accepted else None
+        krb_error = self._context.make_error(code, self._server, client_time)
+        return ApRequestRefused(code, krb_error, accepted, f"AP-REQ refused: {error} (code {code})")
+
+    def _verify_anytime(self, ap_req: bytes) -> VerifiedRequest | None:
+        """A second look with the clock left out, so that the error can go out under the session key."""
+        try:
+            return self._verify(self._patient, ap_req, replay_checked=False)
+        except Krb5Error:
+            return None
+
+
+def check_options(ap_req: bytes) -> None:
+    """Looks at the DER of an AP-REQ (RFC 4120 §5.5.1) before libkrb5 does.
+
+    libkrb5 picks the key by what it was given, not by the use-session-key bit, so the bit is ours to look at; so is
+    mutual-required, without which RFC 4430 §4.2.1 has no AP-REP. Raises Krb5Error with a protocol code.
+    """
+    tag, sequence, _ = der_element(ap_req, 0)
+    if tag != AP_REQ_TAG:
+        raise protocol_error(KRB_AP_ERR_MSG_TYPE, "not an AP-REQ")
+    _, fields, _ = der_element(ap_req, sequence)
+    version, after_version = der_field(ap_req, fields, 0xA0)
+    if version != bytes([PVNO]):
+        raise protocol_error(KRB_AP_ERR_BADVERSION, "not Kerberos version 5")
+    message_type, after_type = der_field(ap_req, after_version, 0xA1)
+    if message_type != bytes([MSG_TYPE_AP_REQ]):
+        raise protocol_error(KRB_AP_ERR_MSG_TYPE, "not an AP-REQ")
+    bit_string, _ = der_field(ap_req, after_type, 0xA2)
+    options = int.from_bytes(bit_string[1:5], "big")  # after the count of unused bits
+    if options & AP_OPTS_USE_SESSION_KEY:
+        raise protocol_error(KRB_AP_ERR_NOKEY, "user-to-user is not accepted here")
+    if not options & AP_OPTS_MUTUAL_REQUIRED:
+        raise protocol_error(KRB_ERR_GENERIC, "mutual authentication is not asked for")
+
+
+def der_field(octets: bytes, offset: int, tag: int) -> tuple[bytes, int]:
+    """Contents of the one element inside the context tag at ``offset``, and the offset after it."""
+    found, inner, end = der_element(octets, offset)
+    if found != tag:
+        raise protocol_error(KRB_AP_ERR_MODIFIED, "not the DER of an AP-REQ")
+    _, start, stop = der_element(octets, inner)
+    return octets[start:stop], end
+
+
+def der_element(octets: bytes, offset: int) -> tuple[int, int, int]:
+    """Tag, offset of the contents and offset after them. Raises Krb5Error, KRB_AP_ERR_MODIFIED."""
+    header = octets[offset : offset + 2]
+    if len(header) < 2:
+        raise protocol_error(KRB_AP_ERR_MODIFIED, "an AP-REQ cut short")
+    start, length = offset + 2, header[1]
+    if length & 0x80:
+        # The long form: that many octets of length follow. Absurd ones end beyond the octets and are refused below.
+        start, length = start + (length & 0x7F), int.from_bytes(octets[start : start + (length & 0x7F)], "big")
+    if start + length > len(octets):
+        raise protocol_error(KRB_AP_ERR_MODIFIED, "an AP-REQ cut short")
+    return header[0], start, start + length
+
+
+def wire_code(error: Krb5Error) -> int:
+    """The RFC 4120 code that says the same as libkrb5's."""
+    if error.protocol_code is not None:
+        return error.protocol_code
+    if error.code in ASN1_TABLE:
+        return KRB_AP_ERR_MODIFIED
+    if error.code in (KRB5_NOPERM_ETYPE, KRB5_PROG_ETYPE_NOSUPP):
+        return KDC_ERR_ETYPE_NOSUPP
+    return KRB_ERR_GENERIC
+
+
+def seconds_of(seconds: int, microseconds: int) -> float:
+    return posix_seconds(seconds) + microseconds / 1_000_000
+
+
+def printable(octets: bytes) -> str:
+    """Hostile octets as one short line."""
+    words = octets[:MAX_ERROR_TEXT].decode("utf-8", "replace")
+    return "".join(letter if letter.isprintable() else "?" for letter in words)
+
+
+if TYPE_CHECKING:
+    PORTS: tuple[
+        type[ports.SessionKey],
+        type[ports.OutstandingRequest],
+        type[ports.Ticket],
+        type[ports.AcceptedRequest],
+        type[ports.Kerberos],
+    ] = (SessionKey, SentRequest, ServiceTicket, VerifiedRequest, Acceptor)
