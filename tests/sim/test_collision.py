@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import trio
-
-from esp.suite import SUITES
 from support.host import Tunnel, World, principal_of, simulate, unmatched
 from support.network import CALM, TERRIBLE, Weather
+
+from esp.suite import SUITES
 
 WEST, EAST, BOTH = frozenset({"west"}), frozenset({"east"}), frozenset({"west", "east"})
 GCM, CBC = SUITES["aes256-gcm16"], SUITES["aes256-cbc-sha256"]
@@ -27,9 +27,11 @@ def test_one_pair_is_left(weather: Weather, seed: int) -> None:
         west, east = await world.pair(TUNNELS)
         await world.wait_told("sa_established", "west", within=200)
         await world.wait_until(
-            lambda: len(west.sas(inbound=False)) == len(east.sas(inbound=False)) == len(TUNNELS)
-            and west.at_rest
-            and east.at_rest,
+            lambda: (
+                len(west.sas(inbound=False)) == len(east.sas(inbound=False)) == len(TUNNELS)
+                and west.at_rest
+                and east.at_rest
+            ),
             within=200,
         )
         assert unmatched(west, east) + unmatched(east, west) == []
@@ -46,8 +48,9 @@ def test_the_lesser_principal_keeps_its_pair_and_the_other_deletes_at_once() -> 
     assert principal_of("east") < principal_of("west")
 
     async def scenario(world: World) -> None:
-        west, east = await world.start("west", TUNNELS, kdc_latency=lambda: 0.1), await world.start(
-            "east", TUNNELS, kdc_latency=lambda: 0.1
+        west, east = (
+            await world.start("west", TUNNELS, kdc_latency=lambda: 0.1),
+            await world.start("east", TUNNELS, kdc_latency=lambda: 0.1),
         )
         await trio.sleep(1)
         for tunnel in TUNNELS:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import trio
+from support.host import ESP_PORT, Tunnel, World, simulate
+from support.network import CALM, TERRIBLE
 
 from esp.errors import DropReason
 from esp.hold import MAX_HELD_PACKETS
-from support.host import ESP_PORT, Tunnel, World, simulate
-from support.network import CALM, TERRIBLE
 
 EAST = frozenset({"east"})
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from math import inf
 
 import trio
+from support.host import Tunnel, World, address_of, simulate, unmatched
 
 from kinkvpn.proto.peer import FIRST_RETRY
 from kinkvpn.service.keying import TICKET_DEADLINE
-from support.host import Tunnel, World, address_of, simulate, unmatched
 
 WEST, EAST = frozenset({"west"}), frozenset({"east"})
 

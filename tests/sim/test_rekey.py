@@ -6,10 +6,10 @@ from collections import Counter
 
 import pytest
 import trio
-
-from esp.suite import SUITES
 from support.host import Tunnel, World, simulate, unmatched
 from support.network import CALM, REORDERING
+
+from esp.suite import SUITES
 
 WEST, EAST, BOTH = frozenset({"west"}), frozenset({"east"}), frozenset({"west", "east"})
 GCM, CBC = SUITES["aes256-gcm16"], SUITES["aes256-cbc-sha256"]
@@ -38,6 +38,7 @@ def test_no_packet_is_lost(seed: int) -> None:
             for host in (west, east):
                 delivered[host.name].update(host.tun.delivered_nowait())
         world.network.weather = CALM
+        await trio.sleep(2 * REORDERING.longest)
         await world.wait_at_rest(within=120)
         for host in (west, east):
             delivered[host.name].update(host.tun.delivered_nowait())
