@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 # RFC 3948 §4: 20 seconds by default; NAT mappings for UDP live for 30 and more.
 KEEPALIVE_SECONDS = 20.0
 
+# Past IPsec is another road, which the host's routes take; what comes here anyway is not let out in the clear.
+_REFUSALS = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.BYPASS: DropReason.BYPASS_NOT_ROUTED}
+
 
 class Outgoing(NamedTuple):
     """A datagram for the link, and where it goes."""
@@ -216,17 +219,13 @@ class Engine:
         return sa
 
     def _refuse_or_hold(self, packet: bytes, policy: Policy, now: float) -> None:
-        match policy.action:
-            case Action.PROTECT:
-                held = self._held[policy.name]
-                if held.put(packet, now):
-                    self._drop(DropReason.HOLD_QUEUE_FULL)
-                self._ask(policy.name, held, now)
-            case Action.DISCARD:
-                self._drop(DropReason.POLICY_DISCARD)
-            case Action.BYPASS:
-                # In the clear is another road, which the host's routes take; what comes here anyway is not let out.
-                self._drop(DropReason.BYPASS_NOT_ROUTED)
+        if policy.action is not Action.PROTECT:
+            self._drop(_REFUSALS[policy.action])
+            return
+        held = self._held[policy.name]
+        if held.put(packet, now):
+            self._drop(DropReason.HOLD_QUEUE_FULL)
+        self._ask(policy.name, held, now)
 
     def _ask(self, policy: str, held: HoldQueue, now: float) -> None:
         if held.ask(now):

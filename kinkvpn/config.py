@@ -70,7 +70,8 @@ class HostSettings:
 
     Args:
         principal: ``primary/instance@REALM`` or ``name@REALM``.
-        keytab: what AP-REQs are accepted with, and credentials got with where nothing else is given.
+        keytab: what AP-REQs are accepted with, and credentials got with where nothing else is given. Without it this
+            host can start exchanges and answer none.
         client_keytab: what credentials are got with when it is not ``keytab``.
         ccache: a credential cache as libkrb5 names it.
         krb5_config: instead of the system's krb5.conf.
@@ -85,6 +86,13 @@ class HostSettings:
     krb5_config: Path | None = None
     kdc_timeout: float = 5.0
     replay_cache: str = "dfl:"
+
+    @property
+    def initiator_keytab(self) -> Path | None:
+        """What credentials are got with. A ``ccache`` alone is somebody else's to keep fresh; with a
+        ``client_keytab`` it is where ours go.
+        """
+        return self.client_keytab or (None if self.ccache else self.keytab)
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,7 +352,7 @@ def _peers(root: Table) -> tuple[PeerConfiguration, ...]:
 def _peer(table: Table, taken: _Taken) -> PeerConfiguration:
     name = table.require("name", values.label, "", "a short name for this peer")
     taken.claim(table, "name", name, table.name)
-    namespace = name if table.sound else ""  # what follows from a bad name is not worth a line of its own
+    namespace = name if table.sound else table.name  # what follows from a bad name is not worth a line of its own
     peer = PeerConfiguration(
         name=name,
         principal=table.require("principal", values.principal, "", "one such as kink/gw.example.com@EXAMPLE.COM"),
@@ -388,8 +396,7 @@ def _policies(table: Table, peer: str, taken: _Taken) -> tuple[PolicySettings, .
         for number, selector in enumerate(selectors, 1):
             own = f"{given}/{number}" if len(selectors) > 1 else given
             policy = _policy(own if given else f"{peer}/{len(policies) + 1}", selector, options, send_ids=send_ids)
-            if given or peer:
-                taken.claim(entry, "name", policy.name, entry.name, kind="policy")
+            taken.claim(entry, "name", policy.name, entry.name, kind="policy")
             taken.policies.append((policy, entry))
             policies.append(policy)
     return tuple(policies)

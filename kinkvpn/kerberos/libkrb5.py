@@ -169,6 +169,27 @@ class Krb5Error(KinkvpnError):
         return code if 0 <= code < PROTOCOL_CODES else None
 
 
+# What an exchange allocates; parsing a type's name takes cffi a millisecond, and it remembers.
+FREQUENT_TYPES: Final = (
+    "char[]",
+    "krb5_ap_rep_enc_part **",
+    "krb5_auth_context *",
+    "krb5_authenticator **",
+    "krb5_checksum *",
+    "krb5_data *",
+    "krb5_enc_data *",
+    "krb5_flags *",
+    "krb5_int32 *",
+    "krb5_key *",
+    "krb5_keyblock *",
+    "krb5_keyblock **",
+    "krb5_octet[]",
+    "krb5_ticket **",
+    "krb5_timestamp *",
+    "size_t *",
+)
+
+
 @functools.cache
 def load(name: str = SONAME) -> Library:
     """MIT libkrb5, loaded once. libk5crypto's calls are found through it. Raises LibraryUnusable."""
@@ -176,12 +197,15 @@ def load(name: str = SONAME) -> Library:
         library: Library = ffi.dlopen(name)
     except OSError as error:
         raise LibraryUnusable(f"{name} (MIT Kerberos) cannot be loaded: apt-get install libkrb5-3 ({error})") from error
-    # All of them now, for two reasons. Heimdal has many of the names over other structures, where a call would corrupt
-    # memory: but not all of them. And cffi looks a function up when it is first named, under a lock that it also holds
+    # All of them now, for three reasons. Heimdal has many of the names over other structures, where a call would corrupt
+    # memory: but not all of them. cffi looks a function up when it is first named, under a lock that it also holds
     # while it parses a type; a destructor that the garbage collector runs just then would wait for its own thread.
+    # And left to first use, the first CREATE pays 20 ms for it.
     missing = [function for function in FUNCTIONS if not has_function(library, function)]
     if missing:
         raise LibraryUnusable(f"{name} is not MIT Kerberos, it lacks {missing[0]}: apt-get install libkrb5-3")
+    for kind in FREQUENT_TYPES:
+        ffi.typeof(kind)
     return library
 
 

@@ -12,7 +12,7 @@ MAX_SOURCES = 1024
 
 
 class Allowance:
-    """A token bucket per source address, bounded in number."""
+    """A token bucket per source address, or per principal where there is one; bounded in number."""
 
     def __init__(self) -> None:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
@@ -21,7 +21,7 @@ class Allowance:
         """Whether one more may go to ``source``.
 
         Args:
-            source: address, text form.
+            source: address in text form, or principal.
             now: seconds, monotonic.
         """
         tokens, since = self._buckets.pop(source, (BURST, now))

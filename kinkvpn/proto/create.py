@@ -16,7 +16,7 @@ from kinkvpn.proto.identification import identifications_of, names_selector
 from kinkvpn.proto.keymat import derive_keymat, prf_of
 from kinkvpn.proto.proposal import Agreement, Refused, Terms, agree, answer, choose, offer
 from kinkvpn.proto.retransmit import FULL_CYCLE
-from kinkvpn.wire.ipsec_doi import NotifyType, Protocol
+from kinkvpn.wire.ipsec_doi import DEFAULT_LIFE_SECONDS, LAST_ERROR_NOTIFY, NotifyType, Protocol
 from kinkvpn.wire.isakmp import (
     Delete,
     Identification,
@@ -43,8 +43,8 @@ NONCE_OCTETS = 16
 HARD_PACKETS = 2**31
 # ISAKMP payload type of KE: the data of INVALID-PAYLOAD-TYPE when PFS is asked for (RFC 4430 §5.5).
 _KE_TYPE = 4
-# Notify types up to this report errors (RFC 2408 §3.14.1).
-LAST_ERROR_NOTIFY = 16383
+# SPIs up to 255 are reserved (RFC 4303 §2.1).
+_FIRST_SPI = 256
 
 
 class RequestFailed(KinkvpnError):
@@ -91,12 +91,15 @@ def soft_seconds(hard: int, fraction: float) -> float:
     return hard - retrans * (1 + fraction)
 
 
-def _lifetime(hard: int, soft: float | None) -> Lifetime:
+def _lifetime(hard: int, soft: float | None, kilobytes: int | None) -> Lifetime:
+    octets = None if kilobytes is None else 1024 * kilobytes
     return Lifetime(
         soft_seconds=soft,
         hard_seconds=hard,
         soft_packets=None if soft is None else HARD_PACKETS - HARD_PACKETS // 16,
         hard_packets=HARD_PACKETS,
+        soft_octets=None if soft is None or octets is None else octets - octets // 16,
+        hard_octets=octets,
     )
 
 
@@ -140,16 +143,27 @@ class CreateCommand:
         spi: our inbound SPI, reserved for this command.
         nonce: Ni, random.
         fraction: uniform in [0, 1), spreads the soft lifetime.
+        taken: SPIs that the peer may not name at a given time: of its other pairs, or just deleted.
     """
 
     type = MessageType.CREATE
 
-    def __init__(self, peer: PeerSettings, policy: PolicySettings, *, spi: int, nonce: bytes, fraction: float) -> None:
+    def __init__(
+        self,
+        peer: PeerSettings,
+        policy: PolicySettings,
+        *,
+        spi: int,
+        nonce: bytes,
+        fraction: float,
+        taken: Callable[[float], Collection[int]],
+    ) -> None:
         self.peer = peer
         self.policy = policy
         self.spi = spi
         self.pair: SaPair | None = None
         self._fraction = fraction
+        self._taken = taken
         self._nonce = nonce
         self._offer = offer(policy, spi.to_bytes(4, "big"))
         self._started = 0.0
@@ -167,7 +181,6 @@ class CreateCommand:
     def begin(self, key: SessionKey, now: float) -> list[Effect]:
         """Install the inbound SA of the optimistic proposal before anything is sent (RFC 4430 §3.2 step 1)."""
         self._started = now
-        proposal = self._offer.proposals[0]
         terms = Terms(
             self.policy.suites[0],
             self.policy.mode,
@@ -175,8 +188,7 @@ class CreateCommand:
             self.policy.lifetime_seconds,
             None,
         )
-        optimistic = Agreement(proposal, proposal.transforms[0], terms, optimistic=True)
-        return [InstallInbound(self._inbound(key, optimistic, b"", soft=None))]
+        return [InstallInbound(self._sa(key, self.spi, terms, b"", None))]
 
     def complete(
         self, payloads: tuple[IsakmpPayload, ...], *, ackreq: bool, key: SessionKey, now: float
@@ -187,19 +199,21 @@ class CreateCommand:
             RequestFailed: the peer refuses.
             AnswerUnusable: the peer's answer does not keep to the offer.
         """
+        del ackreq  # the ACK is the exchange's; what keys the pair is Nr
         refuse_on_error_notify(payloads)
         try:
             agreement = agree(self._offer, _only(payloads, SecurityAssociation, "SA"))
-            responder_nonce = self._responder_nonce(payloads, ackreq=ackreq)
+            outbound_spi = _free_spi(agreement, self._taken(now))
+            responder_nonce = self._responder_nonce(payloads)
             self._same_identifications(payloads)
         except Refused as mismatch:
             raise AnswerUnusable(str(mismatch)) from mismatch
-        hard = agreement.terms.seconds or self.policy.lifetime_seconds
+        terms = agreement.terms
+        hard = terms.seconds or self.policy.lifetime_seconds
         soft = soft_seconds(hard, self._fraction)
-        inbound = self._inbound(key, agreement, responder_nonce, soft=soft)
-        outbound = self._outbound(key, agreement, responder_nonce, soft=soft)
+        inbound, outbound = (self._sa(key, spi, terms, responder_nonce, soft) for spi in (self.spi, outbound_spi))
         self.pair = SaPair(
-            self.policy.name, self.spi, outbound.spi, agreement.terms.suite.name, True, hard, now, now - self._started
+            self.policy.name, self.spi, outbound_spi, terms.suite.name, True, hard, now, now - self._started
         )
         return [InstallInbound(inbound), InstallOutbound(outbound)]
 
@@ -207,7 +221,7 @@ class CreateCommand:
         """Undo ``begin``: nobody will answer on this SPI."""
         return [RemoveInbound(self.spi)]
 
-    def _responder_nonce(self, payloads: tuple[IsakmpPayload, ...], *, ackreq: bool) -> bytes:
+    def _responder_nonce(self, payloads: tuple[IsakmpPayload, ...]) -> bytes:
         nonces = [payload.value for payload in payloads if isinstance(payload, Nonce)]
         if len(nonces) > 1:
             raise Refused(NotifyType.PAYLOAD_MALFORMED, "more than one Nr")
@@ -219,15 +233,9 @@ class CreateCommand:
         if ids is not None and ids != identifications_of(self.policy.selector, initiator=True):
             raise Refused(NotifyType.PAYLOAD_MALFORMED, "other selectors (IDci, IDcr) than we asked for")
 
-    def _inbound(self, key: SessionKey, agreement: Agreement, nr: bytes, *, soft: float | None) -> SaParameters:
-        return self._sa(key, self.spi, agreement.terms, nr, soft)
-
-    def _outbound(self, key: SessionKey, agreement: Agreement, nr: bytes, *, soft: float) -> SaParameters:
-        return self._sa(key, int.from_bytes(agreement.proposal.spi, "big"), agreement.terms, nr, soft)
-
     def _sa(self, key: SessionKey, spi: int, terms: Terms, nr: bytes, soft: float | None) -> SaParameters:
         keymat = _keymat(key, self.peer, spi, terms, self._nonce, nr)
-        life = _lifetime(terms.seconds or self.policy.lifetime_seconds, soft)
+        life = _lifetime(terms.seconds or self.policy.lifetime_seconds, soft, terms.kilobytes)
         return _parameters(self.policy, spi, terms, keymat, self.peer.esp, life)
 
 
@@ -247,8 +255,13 @@ def refuse_on_error_notify(payloads: tuple[IsakmpPayload, ...]) -> None:
 
     Raises:
         RequestFailed: naming it.
+        AnswerUnusable: INVALID-SPI, which says that the peer holds something under our SPI (RFC 4430 §3.2).
     """
     for payload in payloads:
+        if isinstance(payload, Notify) and payload.type == NotifyType.INVALID_SPI:
+            # It has a pair under our SPI: made from a transmission whose REPLY was lost, before Kerberos refused the
+            # next one. Only a DELETE gets rid of it.
+            raise AnswerUnusable(f"the peer answers {notify_name(payload.type)}")
         if isinstance(payload, Notify) and payload.type <= LAST_ERROR_NOTIFY:
             raise RequestFailed(f"the peer answers {notify_name(payload.type)}")
 
@@ -270,7 +283,6 @@ class CreateAnswer:
         ackreq: whether the initiator must ACK (RFC 4430 §3.2).
         now: effects before the REPLY leaves.
         on_ack: effects when the ACK is in; empty without ``ackreq``.
-        on_silence: effects when nobody ACKs.
         pair: what stands when all of it is done.
     """
 
@@ -278,7 +290,6 @@ class CreateAnswer:
     ackreq: bool
     now: list[Effect]
     on_ack: list[Effect]
-    on_silence: list[Effect]
     pair: SaPair
 
 
@@ -311,16 +322,10 @@ def answer_create(
     ni = _only(payloads, Nonce, "Ni").value
     policy = _policy_for(peer, _identifications(payloads))
     agreement = choose(offered, policy)
-    outbound_spi = int.from_bytes(agreement.proposal.spi, "big")
-    if outbound_spi in taken or outbound_spi < 256:
-        raise Refused(
-            NotifyType.INVALID_SPI,
-            f"SPI {outbound_spi:#010x} is not free: in use, just deleted, or reserved",
-            spi=agreement.proposal.spi,
-        )
+    outbound_spi = _free_spi(agreement, taken)
     three_way = policy.responder_nonce or not agreement.optimistic
     nr = random(NONCE_OCTETS) if three_way else b""
-    hard = min(agreement.terms.seconds or policy.lifetime_seconds, policy.lifetime_seconds)
+    hard = min(agreement.terms.seconds or DEFAULT_LIFE_SECONDS, policy.lifetime_seconds)
     spi = allocate_spi()
     esp = peer.esp if remote == peer.esp.address else Endpoint(remote, peer.esp.port)
     inbound, outbound = (
@@ -330,7 +335,7 @@ def answer_create(
             agreement.terms,
             _keymat(key, peer, number, agreement.terms, ni, nr),
             esp,
-            _lifetime(hard, None),
+            _lifetime(hard, None, agreement.terms.kilobytes),
         )
         for number in (spi, outbound_spi)
     )
@@ -343,9 +348,17 @@ def answer_create(
         ackreq=three_way,
         now=installs[:1] if three_way else installs,
         on_ack=installs[1:] if three_way else [],
-        on_silence=[RemoveInbound(spi)],
         pair=pair,
     )
+
+
+def _free_spi(agreement: Agreement, taken: Collection[int]) -> int:
+    """The peer's SPI as a number; it must not be one that it gave another pair (RFC 4430 §3.2)."""
+    spi = int.from_bytes(agreement.proposal.spi, "big")
+    if spi in taken or spi < _FIRST_SPI:
+        reason = f"SPI {spi:#010x} is not free: in use, just deleted, or reserved"
+        raise Refused(NotifyType.INVALID_SPI, reason, spi=agreement.proposal.spi)
+    return spi
 
 
 def _only_known(payloads: tuple[IsakmpPayload, ...]) -> None:

@@ -16,19 +16,29 @@ if TYPE_CHECKING:
     from kinkvpn.proto.events import Effect
     from kinkvpn.proto.ports import SessionKey
 
+# Ours. One DELETE can name 16,000 SPIs, of which none need exist; a REPLY holds some thirty payloads. A peer that
+# deletes that many at once and knows none of them learns enough from the first sixteen.
+MAX_NOTIFIES = 16
+
 
 class DeleteCommand:
     """The initiator's half: one pair, named by our inbound SPI.
 
     Our outbound SA is gone before this is sent; the inbound one stays until the answer and the grace time are in, so
     that packets in flight still arrive ("pessimistic", RFC 4430 §3.3).
+
+    Args:
+        policy: what the pair served.
+        spi: inbound, ours.
+        ends: when the peer's SAs end by themselves at the latest.
     """
 
     type = MessageType.DELETE
 
-    def __init__(self, policy: str, spi: int) -> None:
+    def __init__(self, policy: str, spi: int, ends: float) -> None:
         self.policy = policy
         self.spi = spi
+        self.ends = ends
 
     @property
     def subject(self) -> str:
@@ -77,20 +87,18 @@ def answer_delete(
         pairs: the peer's pairs by our outbound SPI, which is the peer's inbound one.
     """
     gone: list[SaPair] = []
-    answers: list[IsakmpPayload] = []
-    for payload in payloads:
-        if not isinstance(payload, Delete):
-            continue
-        twins: list[bytes] = []
+    unknown: list[IsakmpPayload] = []
+    deletes = [payload for payload in payloads if isinstance(payload, Delete)]
+    for payload in deletes:
         for spi in payload.spis:
             pair = pairs.get(int.from_bytes(spi, "big")) if payload.protocol == Protocol.ESP else None
             if pair is None:
-                answers.append(Notify(payload.protocol, spi, NotifyType.INVALID_SPI))
+                unknown.append(Notify(payload.protocol, spi, NotifyType.INVALID_SPI))
             elif pair not in gone:
                 gone.append(pair)
-                twins.append(pair.inbound_spi.to_bytes(4, "big"))
-        if twins:
-            answers.insert(0, Delete(Protocol.ESP, tuple(twins)))
-    if not answers:
+    twins = tuple(pair.inbound_spi.to_bytes(4, "big") for pair in gone)
+    answers: list[IsakmpPayload] = [Delete(Protocol.ESP, twins)] if twins else []
+    answers += unknown[:MAX_NOTIFIES]
+    if not deletes:
         answers.append(Notify(Protocol.ESP, b"", NotifyType.PAYLOAD_MALFORMED))
     return (Isakmp(tuple(answers)),), gone

@@ -31,8 +31,7 @@ class Tally(StrEnum):
     WRONG_DOI = "wrong_doi"  # KINK_INVDOI
     UNKNOWN_PEER = "unknown_peer"  # a valid ticket of a principal that no peer is configured for
     AP_REQUEST_REFUSED = "ap_request_refused"  # libkrb5 said no; a KRB-ERROR went back
-    BAD_CHECKSUM = "bad_checksum"  # Cksum missing or wrong: dropped (RFC 4430 §4)
-    BAD_CIPHERTEXT = "bad_ciphertext"  # KINK_ENCRYPT did not decrypt, or decrypted to no payloads
+    BAD_CHECKSUM = "bad_checksum"  # Cksum missing or wrong, or KINK_ENCRYPT does not decrypt: dropped (RFC 4430 §4)
     UNEXPECTED_PAYLOAD = "unexpected_payload"  # legal payloads in a message that may not carry them (RFC 4430 §6)
     DUPLICATE = "duplicate"  # the same datagram again: answered from the reply cache
     RETRANSMITTED = "retransmitted"  # the same transaction under a fresh authenticator: answered from the cache
@@ -42,12 +41,12 @@ class Tally(StrEnum):
     ERROR_SUPPRESSED = "error_suppressed"  # an unauthenticated error that the rate limit kept back
     IGNORED_EVENT = "ignored_event"  # an event that means nothing in the machine's state
     ACK_ABANDONED = "ack_abandoned"  # nobody acknowledged a REPLY: the SA is deleted
-    NO_PROPOSAL_CHOSEN = "no_proposal_chosen"
-    NO_POLICY_FOR_IDS = "no_policy_for_ids"
     PEER_RESTARTED = "peer_restarted"  # epoch changed (RFC 4430 §3.7)
+    STALE_EPOCH = "stale_epoch"  # authentic, from before the peer's restart: late, or kept back
     COMMANDS_SENT = "commands_sent"
     COMMANDS_RETRANSMITTED = "commands_retransmitted"
     COMMANDS_RECEIVED = "commands_received"
+    COMMANDS_REFUSED = "commands_refused"  # answered with an error notify
     REPLIES_RECEIVED = "replies_received"
     SUPPRESSED_RETRY = "suppressed_retry"  # a packet asked for an SA while the last failure was too fresh
     NOTIFY_IGNORED = "notify_ignored"  # status notify, or error notify in a request, that we do not know (§5.5)
@@ -119,9 +118,15 @@ class SendMessage:
 
 @dataclass(frozen=True, slots=True)
 class WakeAt:
-    """Deliver a DeadlineReached at ``time`` (the clock of ``now``)."""
+    """Call ``wake`` at ``time`` (the clock of ``now``).
+
+    Args:
+        peer: name of the peer to wake; empty for whoever returned this effect. A responder returns effects of its
+            peers among its own.
+    """
 
     time: float
+    peer: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,11 +8,11 @@ initiated: both sides come to the same end without another message.
 from __future__ import annotations
 
 import struct
-from collections import OrderedDict
+from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from kinkvpn.proto.create import CreateCommand, SaPair, answer_create, moved, teardown
+from kinkvpn.proto.create import NONCE_OCTETS, CreateCommand, SaPair, answer_create, moved, teardown
 from kinkvpn.proto.delete import DeleteCommand, answer_delete
 from kinkvpn.proto.events import (
     Count,
@@ -30,12 +30,13 @@ from kinkvpn.proto.events import (
     WakeAt,
 )
 from kinkvpn.proto.initiator import Completed, Failed, Initiator, Outcome, Restart, State
+from kinkvpn.proto.pairs import Pairs
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.settings import Start
 from kinkvpn.proto.status import StatusCommand
 from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.isakmp import Delete, IsakmpPayload, Notify
-from kinkvpn.wire.kink import KinkPayload, Message, MessageType
+from kinkvpn.wire.kink import ApRep, KinkPayload, Message, MessageType
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,10 +49,9 @@ if TYPE_CHECKING:
 # enough not to burden a dead peer or KDC, short enough that nobody has to be woken when it comes back.
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 60.0
-# Ours. SPIs that were deleted are refused in a CREATE for as long as a delayed CREATE could still arrive; 256 of them
-# are more than a peer deletes in that time.
-TOMBSTONE_KEPT = 120.0
-MAX_TOMBSTONES = 256
+# Ours. Earlier lives of a peer that are remembered: a datagram lives minutes at most (the clock skew that Kerberos
+# grants), a host does not restart nine times in them.
+MAX_PAST_EPOCHS = 8
 # A uniform number in [0, 1) out of random octets.
 _FRACTION = struct.Struct("!I")
 
@@ -63,14 +63,13 @@ class Grant:
     Args:
         payloads: of the REPLY.
         effects: before the REPLY leaves.
-        ackreq: an ACK is awaited; then ``on_ack``, ``on_silence`` and ``pair`` are for when it comes or does not.
+        ackreq: an ACK is awaited; then ``on_ack`` and ``pair`` are for when it comes.
     """
 
     payloads: tuple[KinkPayload, ...]
     effects: list[Effect] = field(default_factory=list)
     ackreq: bool = False
     on_ack: list[Effect] = field(default_factory=list)
-    on_silence: list[Effect] = field(default_factory=list)
     pair: SaPair | None = None
 
 
@@ -132,10 +131,9 @@ class Peer:
         self._allocate_spi = allocate_spi
         self._next_xid = next_xid
         self._exchanges: dict[int, Initiator] = {}
-        self._pairs: dict[int, SaPair] = {}  # by outbound SPI, oldest first
-        self._pending: dict[int, SaPair] = {}  # likewise, waiting for an ACK
-        self._tombstones: OrderedDict[int, float] = OrderedDict()
-        self._graces: list[tuple[float, int]] = []
+        self._past_epochs: deque[int] = deque(maxlen=MAX_PAST_EPOCHS)
+        self._pairs = Pairs()
+        self._delete_again: float | None = None
         self._offset = 0.0
         self._closing = False
 
@@ -143,7 +141,7 @@ class Peer:
 
     def pairs(self, policy: str) -> list[SaPair]:
         """Established pairs of ``policy``, the newest last."""
-        return [pair for pair in self._pairs.values() if pair.policy == policy]
+        return self._pairs.of(policy)
 
     @property
     def busy(self) -> bool:
@@ -153,7 +151,7 @@ class Peer:
     @property
     def half_open(self) -> list[SaPair]:
         """Pairs that still wait for an ACK."""
-        return list(self._pending.values())
+        return self._pairs.unacknowledged()
 
     # ------------------------------------------------------------ asked from this side
 
@@ -175,8 +173,9 @@ class Peer:
             self.settings,
             state.settings,
             spi=self._allocate_spi(),
-            nonce=self._random(16),
+            nonce=self._random(NONCE_OCTETS),
             fraction=self._fraction(),
+            taken=self._pairs.taken,
         )
         exchange = self._begin(command)
         state.negotiating = exchange.xid
@@ -192,21 +191,23 @@ class Peer:
 
     def soft_expired(self, policy: str, spi: int, now: float) -> list[Effect]:
         """An SA of ours has reached its soft lifetime: its initiator rekeys (RFC 4430 §3.6)."""
-        pair = self._pair_with(policy, spi)
-        if pair is None or not pair.initiated or self._newest(policy) is not pair:
+        pair = self._pairs.find(policy, spi)
+        if pair is None or not pair.initiated or self._pairs.newest(policy) is not pair:
             return [Count(Tally.IGNORED_EVENT)]
         return self.initiate(policy, now)
 
     def hard_expired(self, policy: str, spi: int, now: float) -> list[Effect]:
-        """The engine has removed an SA; its twin has no use any more."""
-        pair = self._pair_with(policy, spi)
+        """The engine has removed an SA, for its age or for what it has carried: its twin goes, and the peer is told.
+
+        The peer counts packets of its own, and starts its clock at another time, so it may not know.
+        """
+        pair = self._pairs.find(policy, spi)
         if pair is None:
+            self._pairs.repaid(spi)
             return [Count(Tally.IGNORED_EVENT)]
-        del self._pairs[pair.outbound_spi]
-        gone: Effect = RemoveInbound(spi) if spi == pair.inbound_spi else RemoveOutbound(policy, spi)
-        effects = [effect for effect in teardown(pair) if effect != gone]
         told = Tell("sa_expired", (("peer", self.settings.name), ("policy", policy)), warning=True)
-        return [*effects, told, *self._lost(policy, now)]
+        gone = RemoveOutbound(policy, spi)
+        return [told, *(e for e in self._delete(pair, now) if e != gone), *self._lost(policy, now)]
 
     def probe(self) -> tuple[StatusCommand, list[Effect]]:
         """Send a STATUS; the command, whose ``outcome`` tells the end, and the effects."""
@@ -217,8 +218,11 @@ class Peer:
         """Delete every pair; start nothing new."""
         self._closing = True
         effects: list[Effect] = []
-        for pair in list(self._pairs.values()):
+        for pair in self._pairs.all():
             effects += self._delete(pair, now)
+        for pair in self._pairs.unacknowledged():
+            self._pairs.settle(pair)
+            effects += self._tell_delete(pair)
         return effects
 
     # ------------------------------------------------------------ what exchanges are told
@@ -233,6 +237,8 @@ class Peer:
 
     def replied(self, message: Message, datagram: bytes, now: float) -> list[Effect]:
         """A REPLY with the XID of one of our exchanges."""
+        if any(isinstance(payload, ApRep) and self.outlived(payload.epoch) for payload in message.payloads):
+            return [Count(Tally.STALE_EPOCH)]
         return self._advance(message.xid, ReplyReceived(message, datagram), now)
 
     def owns(self, xid: int) -> bool:
@@ -245,13 +251,13 @@ class Peer:
         for xid, exchange in list(self._exchanges.items()):
             if exchange.deadline is not None and exchange.deadline <= now:
                 effects += self._advance(xid, DeadlineReached(), now)
-        due = [spi for time, spi in self._graces if time <= now]
-        self._graces = [(time, spi) for time, spi in self._graces if time > now]
-        effects += [RemoveInbound(spi) for spi in due]
+        effects += [RemoveInbound(spi) for spi in self._pairs.lapsed(now)]
+        if self._delete_again is not None and self._delete_again <= now:
+            effects += self._delete_owed(now)
         for name, state in self.policies.items():
             if state.retry_at is not None and state.retry_at <= now:
                 state.retry_at = None
-                if not self.pairs(name):
+                if not self.pairs(name) or self._rekeys(name):
                     effects += self.initiate(name, now)
         return effects
 
@@ -278,42 +284,52 @@ class Peer:
             return Grant((), effects=[Count(Tally.NOTIFY_IGNORED) for p in payloads if isinstance(p, Notify)])
         if self._closing:
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, "this host is shutting down")
-        taken = {*self._pairs, *self._pending, *self._tombstoned(now)}
+        if self._pairs.crowded:
+            raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"{self.settings.name} has not acknowledged earlier REPLYs")
         answer = answer_create(
             payloads,
             peer=self.settings,
             remote=path.remote.address,
             key=key,
-            taken=taken,
+            taken=self._pairs.taken(now),
             allocate_spi=self._allocate_spi,
             random=self._random,
             now=now,
         )
         if answer.ackreq:
-            self._pending[answer.pair.outbound_spi] = answer.pair
+            self._pairs.await_ack(answer.pair)
             effects = answer.now
         else:
             effects = [*answer.now, *self._established(answer.pair, now)]
-        return Grant(answer.payloads, effects, answer.ackreq, answer.on_ack, answer.on_silence, answer.pair)
+        return Grant(answer.payloads, effects, answer.ackreq, answer.on_ack, answer.pair)
 
     def acknowledged(self, grant: Grant, now: float) -> list[Effect]:
         """The ACK of a 3-way CREATE is in: its outbound SA may carry (RFC 4430 §3.2 step 6)."""
         assert grant.pair is not None
-        if self._pending.pop(grant.pair.outbound_spi, None) is None:
+        if not self._pairs.settle(grant.pair):
             return [Count(Tally.IGNORED_EVENT)]
         return [*grant.on_ack, *self._established(moved(grant.pair, now), now)]
 
     def unacknowledged(self, grant: Grant, now: float) -> list[Effect]:
         """Nobody acknowledged: the initiator may have both SAs, so it is told to delete them."""
         assert grant.pair is not None
-        if self._pending.pop(grant.pair.outbound_spi, None) is None:
+        if not self._pairs.settle(grant.pair):
             return [Count(Tally.IGNORED_EVENT)]
         told = Tell(
             "create_unacknowledged", (("peer", self.settings.name), ("policy", grant.pair.policy)), warning=True
         )
-        if self._closing:
-            return [told, *grant.on_silence]
-        return [told, *self._begin(DeleteCommand(grant.pair.policy, grant.pair.inbound_spi)).start()]
+        return [told, *self._tell_delete(grant.pair)]
+
+    def outlived(self, epoch: int) -> bool:
+        """Whether ``epoch`` is of an earlier life of the peer: a message that was late, or kept back by somebody.
+
+        It is authentic, and to believe it would tear down what the peer's present life has made.
+        """
+        return epoch in self._past_epochs
+
+    def heard(self, epoch: int, now: float) -> list[Effect]:
+        """An authentic command of the peer: it lives, so it can be told what it did not answer."""
+        return [*self.observe_epoch(epoch, now), *self._delete_owed(now)]
 
     def observe_epoch(self, epoch: int, now: float) -> list[Effect]:
         """Record the peer's epoch; another one than before means that it has lost every SA (RFC 4430 §3.7)."""
@@ -321,16 +337,17 @@ class Peer:
         before, self.peer_epoch = self.peer_epoch, epoch
         if before is None or before == epoch:
             return []
+        self._past_epochs.append(before)
         effects: list[Effect] = [
             Count(Tally.PEER_RESTARTED),
             Tell("peer_restarted", (("peer", self.settings.name), ("epoch", epoch)), warning=True),
         ]
-        for pair in self._pairs.values():
+        for pair in self._pairs.all():
             effects += teardown(pair)
-        effects += [RemoveInbound(pair.inbound_spi) for pair in self._pending.values()]
-        lost = {pair.policy for pair in self._pairs.values()}
+        effects += [RemoveInbound(pair.inbound_spi) for pair in self._pairs.unacknowledged()]
+        effects += [RemoveInbound(spi) for spi in self._pairs.undeleted()]
+        lost = {pair.policy for pair in self._pairs.all()}
         self._pairs.clear()
-        self._pending.clear()
         for policy in sorted(lost):
             effects += self._lost(policy, now)
         return effects
@@ -367,6 +384,8 @@ class Peer:
             effects += self._concluded(exchange, exchange.outcome, now)
         if exchange.state is State.CLOSED:
             del self._exchanges[xid]
+        if exchange.peer_epoch is not None and not ended:
+            effects += self._delete_owed(now)
         return effects
 
     def _concluded(self, exchange: Initiator, outcome: Outcome, now: float) -> list[Effect]:
@@ -382,7 +401,8 @@ class Peer:
         if isinstance(command, CreateCommand):
             return effects + self._create_concluded(command, outcome, now)
         if isinstance(command, DeleteCommand):
-            return effects + self._delete_concluded(command, outcome, now)
+            heard = exchange.peer_epoch is not None
+            return effects + self._delete_concluded(command, outcome, now, heard=heard)
         if isinstance(command, StatusCommand):
             command.outcome = outcome
         return effects
@@ -406,13 +426,35 @@ class Peer:
         effects = self._failed(state, outcome.reason, now)
         if outcome.peer_may_hold_state:
             # A pair that only the peer knows of would be half open: delete it, and keep the inbound SA until then.
-            effects += self._begin(DeleteCommand(command.policy.name, command.spi)).start()
+            ends = now + command.policy.lifetime_seconds
+            effects += self._begin(DeleteCommand(command.policy.name, command.spi, ends)).start()
         return effects
 
-    def _delete_concluded(self, command: DeleteCommand, outcome: Completed | Failed, now: float) -> list[Effect]:
-        if isinstance(outcome, Failed):
-            return [RemoveInbound(command.spi)]
-        return self._remove_after_grace(command.spi, now)
+    def _delete_concluded(
+        self, command: DeleteCommand, outcome: Completed | Failed, now: float, *, heard: bool
+    ) -> list[Effect]:
+        if heard or self._closing:
+            self._pairs.repaid(command.spi)
+            if isinstance(outcome, Failed):
+                return [RemoveInbound(command.spi)]
+            return self._remove_after_grace(command.spi, now)
+        # "KINK does not allow half-open SAs" (RFC 4430 §3.3), and the peer may go on sending on its half: our inbound
+        # SA stays until the peer is heard again and told, or its lifetime ends it.
+        dropped = self._pairs.owe(command.policy, command.spi, command.ends)
+        self._delete_again = now + LONGEST_RETRY
+        forgotten: list[Effect] = [] if dropped is None else [RemoveInbound(dropped)]
+        return [*forgotten, self._wake_at(self._delete_again)]
+
+    def _delete_owed(self, now: float) -> list[Effect]:
+        """Send the next DELETE that found no answer before, one at a time; an answer to it brings the one after."""
+        if self._closing or any(
+            isinstance(exchange.command, DeleteCommand) and exchange.outcome is None
+            for exchange in self._exchanges.values()
+        ):
+            return []
+        self._delete_again = None
+        owed = self._pairs.owed(now)
+        return [] if owed is None else self._begin(DeleteCommand(*owed)).start()
 
     def _told_failure(self, exchange: Initiator, outcome: Failed) -> Tell:
         return Tell(
@@ -433,10 +475,21 @@ class Peer:
         return self._retry(state, now + wait)
 
     def _retry(self, state: PolicyState, time: float) -> list[Effect]:
-        if state.settings.start is not Start.BOOT or self._closing:
+        """Try again by ourselves what has to stand, and what stands and is ours to rekey before it ends."""
+        wanted = state.settings.start is Start.BOOT or self._rekeys(state.settings.name)
+        if not wanted or self._closing:
+            state.retry_at = None
             return []
         state.retry_at = time
-        return [WakeAt(time)]
+        return [self._wake_at(time)]
+
+    def _rekeys(self, policy: str) -> bool:
+        """Whether this host made the pair in use: its CREATE that failed was a rekey (RFC 4430 §3.6)."""
+        newest = self._pairs.newest(policy)
+        return newest is not None and newest.initiated
+
+    def _wake_at(self, time: float) -> WakeAt:
+        return WakeAt(time, self.settings.name)
 
     def _lost(self, policy: str, now: float) -> list[Effect]:
         """A pair is gone that should stand."""
@@ -447,7 +500,7 @@ class Peer:
     def _established(self, pair: SaPair, now: float) -> list[Effect]:
         state = self.policies[pair.policy]
         state.failures, state.last_error, state.retry_at, state.not_before = 0, "", None, 0.0
-        self._pairs[pair.outbound_spi] = pair
+        self._pairs.establish(pair)
         told = Tell(
             "sa_established",
             (
@@ -461,36 +514,28 @@ class Peer:
             ),
         )
         effects: list[Effect] = [told]
-        for old in self._superseded(pair.policy):
+        for old in self._pairs.superseded(pair.policy, ours_yield=self._principal > self.settings.principal):
             effects += self._delete(old, now)
         return effects
 
-    def _superseded(self, policy: str) -> list[SaPair]:
-        """Pairs of ours that are to go: all but our newest, and that too where the peer's has precedence."""
-        ours = [pair for pair in self.pairs(policy) if pair.initiated]
-        theirs = [pair for pair in self.pairs(policy) if not pair.initiated]
-        if ours and theirs and self._principal > self.settings.principal:
-            return ours
-        return ours[:-1]
-
     def _delete(self, pair: SaPair, now: float) -> list[Effect]:
         """Drop the outbound SA and tell the peer; the inbound one follows (RFC 4430 §3.3)."""
-        del self._pairs[pair.outbound_spi]
-        self._bury(pair.outbound_spi, now)
-        effects: list[Effect] = [RemoveOutbound(pair.policy, pair.outbound_spi)]
-        return effects + self._begin(DeleteCommand(pair.policy, pair.inbound_spi)).start()
+        self._pairs.remove(pair, now)
+        return [RemoveOutbound(pair.policy, pair.outbound_spi), *self._tell_delete(pair)]
+
+    def _tell_delete(self, pair: SaPair) -> list[Effect]:
+        return self._begin(DeleteCommand(pair.policy, pair.inbound_spi, pair.established + pair.lifetime)).start()
 
     def _deleted_by_peer(self, payloads: tuple[IsakmpPayload, ...], now: float) -> Grant:
-        answers, gone = answer_delete(payloads, {**self._pairs, **self._pending})
+        answers, gone = answer_delete(payloads, self._pairs.by_outbound())
         for payload in payloads:
             if isinstance(payload, Delete):
                 for spi in payload.spis:
-                    self._bury(int.from_bytes(spi, "big"), now)
+                    self._pairs.bury(int.from_bytes(spi, "big"), now)
         effects: list[Effect] = []
         for pair in gone:
-            if self._pairs.pop(pair.outbound_spi, None) is not None:
+            if self._pairs.remove(pair, now):
                 effects.append(RemoveOutbound(pair.policy, pair.outbound_spi))
-            self._pending.pop(pair.outbound_spi, None)
             effects += self._remove_after_grace(pair.inbound_spi, now)
             effects.append(Tell("sa_deleted_by_peer", (("peer", self.settings.name), ("policy", pair.policy))))
             effects += self._lost(pair.policy, now)
@@ -498,20 +543,5 @@ class Peer:
 
     def _remove_after_grace(self, spi: int, now: float) -> list[Effect]:
         time = now + self.settings.delete_grace
-        self._graces.append((time, spi))
-        return [WakeAt(time)]
-
-    def _bury(self, spi: int, now: float) -> None:
-        self._tombstones[spi] = now + TOMBSTONE_KEPT
-        self._tombstones.move_to_end(spi)
-        if len(self._tombstones) > MAX_TOMBSTONES:
-            self._tombstones.popitem(last=False)
-
-    def _tombstoned(self, now: float) -> list[int]:
-        return [spi for spi, until in self._tombstones.items() if until > now]
-
-    def _pair_with(self, policy: str, spi: int) -> SaPair | None:
-        return next((pair for pair in self.pairs(policy) if spi in (pair.inbound_spi, pair.outbound_spi)), None)
-
-    def _newest(self, policy: str) -> SaPair | None:
-        return next(reversed(self.pairs(policy)), None)
+        self._pairs.linger(spi, time)
+        return [self._wake_at(time)]

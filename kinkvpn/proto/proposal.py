@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # A TV attribute holds two octets; a longer life goes out as a TLV of four (RFC 2408 §3.3).
 _LONGEST_TV = 0xFFFF
+# Ours. A TLV can hold a number of 65,535 octets; 2^47 s or kB is for ever, and fits every counter in octets.
+_LONGEST_LIFE = 2**47
 
 _OFFERED_MODE = {
     (Mode.TUNNEL, Encapsulation.RAW): EncapsulationMode.TUNNEL,
@@ -155,12 +157,12 @@ def read_terms(transform: Transform) -> Terms | None:
     lives: dict[int, int] = {}
     life_type: int | None = None
     for attribute in transform.attributes:
-        value = attribute.value if isinstance(attribute.value, int) else int.from_bytes(attribute.value, "big")
+        value = _number(attribute)
         if attribute.type == SaAttribute.LIFE_TYPE:
             life_type = value
         elif attribute.type == SaAttribute.LIFE_DURATION:
             # A duration belongs to the type before it (RFC 2407 §4.5).
-            if life_type not in (LifeType.SECONDS, LifeType.KILOBYTES) or value == 0:
+            if life_type not in (LifeType.SECONDS, LifeType.KILOBYTES) or not 0 < value <= _LONGEST_LIFE:
                 return None
             lives[life_type] = min(value, lives.get(life_type, value))
         elif attribute.type in single:
@@ -238,8 +240,8 @@ def _kept(offered: Transform, answered: Transform) -> Terms:
     ours, theirs = read_terms(offered), read_terms(answered)
     if ours is None or theirs is None:
         raise _mismatch("a transform that means nothing here")
-    if (ours.suite, ours.mode, ours.encapsulation) != (theirs.suite, theirs.mode, theirs.encapsulation):
-        raise _mismatch(f"offered {ours.suite.name}, answered {theirs.suite.name}")
+    if offered.identifier != answered.identifier or _fixed(offered) != _fixed(answered):
+        raise _mismatch(f"offered {ours.suite.name}, answered {theirs.suite.name} or another encapsulation")
     for what, mine, its in (
         ("seconds", ours.seconds, theirs.seconds),
         ("kilobytes", ours.kilobytes, theirs.kilobytes),
@@ -247,6 +249,12 @@ def _kept(offered: Transform, answered: Transform) -> Terms:
         if mine is not None and (its is None or its > mine):
             raise _mismatch(f"the lifetime in {what} was raised or left out")
     return theirs
+
+
+def _fixed(transform: Transform) -> list[tuple[int, int]]:
+    """The attributes that "MUST be identical" (RFC 4430 §3.2): all but lifetimes, in whatever order and format."""
+    lives = (SaAttribute.LIFE_TYPE, SaAttribute.LIFE_DURATION)
+    return sorted((a.type, _number(a)) for a in transform.attributes if a.type not in lives)
 
 
 def _mismatch(reason: str) -> Refused:

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 # Ours. An answer is kept for two of the initiator's full cycles: one in which it may repeat the command, and one for
 # datagrams that the network kept back. An older one is stopped by Kerberos' replay cache.
 ANSWER_KEPT = 2 * FULL_CYCLE
-# Ours. 8,192 answers of about 400 octets are 3 MB; only authenticated peers can fill them, and 60 s of a thousand
+# Ours. 8,192 answers of about 400 octets are 3 MB; only configured peers can fill them, and 60 s of a thousand
 # peers rekeying at once fit.
 MAX_ANSWERS = 8192
 
@@ -183,7 +183,7 @@ class Responder:
         except AuthenticationFailed:
             return [Count(Tally.BAD_CHECKSUM)]
         except MalformedMessage as malformed:
-            return self._malformed_inside(message, accepted, malformed, path)
+            return self._malformed_inside(message, accepted, malformed, path, now)
         return self._authenticated(message, opened, accepted, digest, path, now)
 
     def refuse(self, malformed: MalformedMessage, path: Path, now: float) -> list[Effect]:
@@ -194,7 +194,8 @@ class Responder:
         # Never an error about a REPLY or an ACK: two hosts would go on complaining to each other for ever.
         if malformed.xid is None or not malformed.answerable:
             return [Count(tally)]
-        return [Count(tally), *self._limited(bare_reply(malformed.xid, KinkError(malformed.code)), path, now)]
+        datagram = bare_reply(malformed.xid, KinkError(malformed.code))
+        return [Count(tally), *self._limited(path.remote.address, datagram, path, now)]
 
     def wake(self, now: float) -> list[Effect]:
         """Retransmit unacknowledged REPLYs that are due, and forget old answers."""
@@ -216,9 +217,13 @@ class Responder:
     def _authenticated(
         self, message: Message, opened: Opened, accepted: AcceptedRequest, digest: bytes, path: Path, now: float
     ) -> list[Effect]:
-        key = Key(accepted.client, opened.epoch, message.xid)
         peer = self._peers.get(accepted.client)
-        effects: list[Effect] = [] if peer is None else peer.observe_epoch(opened.epoch, now)
+        if peer is None:
+            return self._unknown_peer(message, accepted, path, now)
+        if peer.outlived(opened.epoch):
+            return [Count(Tally.STALE_EPOCH)]
+        key = Key(accepted.client, opened.epoch, message.xid)
+        effects = peer.heard(opened.epoch, now)
         known = self._transactions.get(key)
         if message.type is MessageType.ACK:
             unknown: list[Effect] = [Count(Tally.UNKNOWN_XID)]
@@ -228,36 +233,20 @@ class Responder:
             return [*effects, Count(Tally.RETRANSMITTED), *known.handle(CommandRepeated(), now)]
         effects.append(Count(Tally.COMMANDS_RECEIVED))
         try:
-            grant = self._grant(message, opened, accepted, peer, path, now)
+            grant = _grant(message, opened, accepted, peer, path, now)
         except Refused as refused:
-            effects.append(_refusal(accepted.client, message, refused))
+            effects += [Count(Tally.COMMANDS_REFUSED), _refusal(accepted.client, message, str(refused))]
             grant = Grant((_notify(refused),))
-        reply = seal_reply(
-            message.xid, self._epoch, accepted.make_reply(), accepted.key, grant.payloads, ackreq=grant.ackreq
-        )
+        reply = self._sealed(message, accepted, *grant.payloads, ackreq=grant.ackreq)
         transaction = Transaction(reply, path, grant if grant.ackreq else None, peer, now)
         effects += grant.effects
         effects += self._store(key, digest, transaction, now)
         return effects + transaction.start()
 
-    def _grant(
-        self,
-        message: Message,
-        opened: Opened,
-        accepted: AcceptedRequest,
-        peer: Peer | None,
-        path: Path,
-        now: float,
-    ) -> Grant:
-        if peer is None:
-            raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no peer is configured with principal {accepted.client}")
-        quick_mode = [payload for payload in opened.payloads if isinstance(payload, Isakmp)]
-        if any(payload.unread for payload in quick_mode):
-            return Grant((KinkError(ErrorCode.BADQMVERS),))
-        if len(quick_mode) > 1 or len(quick_mode) != len(opened.payloads):
-            raise Refused(NotifyType.PAYLOAD_MALFORMED, "other than one KINK_ISAKMP payload in the command")
-        payloads = quick_mode[0].payloads if quick_mode else ()
-        return peer.respond(message.type, payloads, key=accepted.key, path=path, now=now)
+    def _sealed(
+        self, message: Message, accepted: AcceptedRequest, *payloads: KinkPayload, ackreq: bool = False
+    ) -> bytes:
+        return seal_reply(message.xid, self._epoch, accepted.make_reply(), accepted.key, payloads, ackreq=ackreq)
 
     def _store(self, key: Key, digest: bytes, transaction: Transaction, now: float) -> list[Effect]:
         effects: list[Effect] = []
@@ -291,52 +280,71 @@ class Responder:
         error = KrbError(refused.krb_error)
         accepted = refused.accepted
         if accepted is None:
-            said = self._limited(bare_reply(message.xid, error), path, now)
-            return [*counted, *((tell, *said) if said and isinstance(said[0], SendMessage) else said)]
+            return [*counted, *self._limited(path.remote.address, bare_reply(message.xid, error), path, now, tell)]
         try:
-            open_command(message, datagram, ap, accepted.key)
+            opened = open_command(message, datagram, ap, accepted.key)
         except (AuthenticationFailed, MalformedMessage):
             return [Count(Tally.BAD_CHECKSUM)]
-        # The key is at hand, so the error goes out under it and may be acted upon (RFC 4430 §3.5).
-        reply = seal_reply(message.xid, self._epoch, accepted.make_reply(), accepted.key, (error,))
-        return [*counted, tell, SendMessage(reply, path)]
+        known = self._transactions.get(Key(accepted.client, opened.epoch, message.xid))
+        if known is not None:
+            # Granted while the ticket lived, and the REPLY was lost: an error now would have the initiator believe
+            # that nothing was made. The REPLY fits an authenticator of then.
+            return [*counted, *known.handle(CommandRepeated(), now)]
+        # The key is at hand, so the error goes out under it and may be acted upon (RFC 4430 §3.5). Limited all the
+        # same: every command that was ever overheard comes here once it is old enough.
+        return [*counted, *self._limited(accepted.client, self._sealed(message, accepted, error), path, now, tell)]
+
+    def _unknown_peer(self, message: Message, accepted: AcceptedRequest, path: Path, now: float) -> list[Effect]:
+        """Whoever is in the realm can come this far: nothing is remembered of it (RFC 4430 §10)."""
+        counted: list[Effect] = [Count(Tally.UNKNOWN_PEER)]
+        if message.type is MessageType.ACK:
+            return counted
+        refused = Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no peer is configured with principal {accepted.client}")
+        reply = self._sealed(message, accepted, _notify(refused))
+        tell = _refusal(accepted.client, message, str(refused))
+        return [*counted, *self._limited(accepted.client, reply, path, now, tell)]
 
     def _malformed_inside(
-        self, message: Message, accepted: AcceptedRequest, malformed: MalformedMessage, path: Path
+        self, message: Message, accepted: AcceptedRequest, malformed: MalformedMessage, path: Path, now: float
     ) -> list[Effect]:
+        counted: list[Effect] = [Count(Tally.MALFORMED)]
         if message.type is MessageType.ACK:
-            return [Count(Tally.BAD_CIPHERTEXT)]
-        refused = Refused(NotifyType.PAYLOAD_MALFORMED, str(malformed))
-        reply = seal_reply(message.xid, self._epoch, accepted.make_reply(), accepted.key, (_notify(refused),))
-        return [
-            Count(Tally.BAD_CIPHERTEXT),
-            _refusal(accepted.client, message, refused),
-            SendMessage(reply, path),
-        ]
+            return counted
+        # PAYLOAD-MALFORMED for Quick Mode payloads, KINK_ERROR for KINK's own (RFC 4430 §4.2.8, §5.5).
+        answer: KinkPayload = (
+            KinkError(malformed.code)
+            if malformed.notify is None
+            else _notify(Refused(NotifyType(malformed.notify), str(malformed)))
+        )
+        reply = self._sealed(message, accepted, answer)
+        tell = _refusal(accepted.client, message, str(malformed))
+        return [*counted, *self._limited(accepted.client, reply, path, now, tell)]
 
     def _bare(self, message: Message, payload: KinkPayload, path: Path, now: float) -> list[Effect]:
         if message.type is MessageType.ACK:
             return []
-        return self._limited(bare_reply(message.xid, payload), path, now)
+        return self._limited(path.remote.address, bare_reply(message.xid, payload), path, now)
 
-    def _limited(self, datagram: bytes, path: Path, now: float) -> list[Effect]:
-        if self._allowance.take(path.remote.address, now):
-            return [SendMessage(datagram, path)]
+    def _limited(self, whom: str, datagram: bytes, path: Path, now: float, *told: Tell) -> list[Effect]:
+        """Send, and tell, unless ``whom`` has had too much of it already."""
+        if self._allowance.take(whom, now):
+            return [*told, SendMessage(datagram, path)]
         return [Count(Tally.ERROR_SUPPRESSED)]
+
+
+def _grant(message: Message, opened: Opened, accepted: AcceptedRequest, peer: Peer, path: Path, now: float) -> Grant:
+    quick_mode = [payload for payload in opened.payloads if isinstance(payload, Isakmp)]
+    if any(payload.unread for payload in quick_mode):
+        return Grant((KinkError(ErrorCode.BADQMVERS),))
+    if len(quick_mode) > 1 or len(quick_mode) != len(opened.payloads):
+        raise Refused(NotifyType.PAYLOAD_MALFORMED, "other than one KINK_ISAKMP payload in the command")
+    payloads = quick_mode[0].payloads if quick_mode else ()
+    return peer.respond(message.type, payloads, key=accepted.key, path=path, now=now)
 
 
 def _notify(refused: Refused) -> Isakmp:
     return Isakmp((Notify(Protocol.ESP, refused.spi, refused.notify, refused.value),))
 
 
-def _refusal(client: str, message: Message, refused: Refused) -> Tell:
-    return Tell(
-        "command_refused",
-        (
-            ("peer", client),
-            ("command", message.type.name),
-            ("answer", refused.notify.name.replace("_", "-")),
-            ("reason", str(refused)),
-        ),
-        warning=True,
-    )
+def _refusal(client: str, message: Message, reason: str) -> Tell:
+    return Tell("command_refused", (("peer", client), ("command", message.type.name), ("reason", reason)), warning=True)

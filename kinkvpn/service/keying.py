@@ -240,8 +240,8 @@ class Keying:
             match effect:
                 case SendMessage(datagram, path):
                     self._send(datagram, path)
-                case WakeAt(time):
-                    heapq.heappush(self._wakes, (time, next(self._order), owner))
+                case WakeAt(time, name):
+                    heapq.heappush(self._wakes, (time, next(self._order), self.peers[name] if name else owner))
                     self._rescheduled.set()
                 case InstallInbound(sa):
                     self._dataplane.install_inbound(sa)
@@ -252,9 +252,9 @@ class Keying:
                 case RemoveOutbound(policy, spi):
                     self._remove_outbound(policy, spi)
                 case FetchTicket():
-                    assert isinstance(owner, Peer)
+                    # Not ``owner``: answering a peer can make this host start an exchange of its own.
                     assert self._nursery is not None
-                    self._nursery.start_soon(self._fetch, owner, effect)
+                    self._nursery.start_soon(self._fetch, self._owners[effect.xid], effect)
                 case Count(tally):
                     self._counters[tally] += 1
                 case Tell():

@@ -305,3 +305,17 @@ def test_a_file_on_disk_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "k.toml"
     path.write_text(FULL)
     assert config.load(path).host.keytab == tmp_path / "west.keytab"
+
+
+@pytest.mark.parametrize(
+    ("stores", "keytab"),
+    [
+        ('keytab = "a"', "a"),
+        ('keytab = "a"\nclient_keytab = "c"', "c"),
+        ('keytab = "a"\nccache = "KCM:"', None),
+        ('client_keytab = "c"\nccache = "KCM:"', "c"),
+    ],
+)
+def test_which_keytab_credentials_are_got_with(stores: str, keytab: str | None) -> None:
+    host = config.parse(edited('keytab = "/etc/krb5.keytab"', stores), SOURCE).host
+    assert host.initiator_keytab == (SOURCE.parent / keytab if keytab else None)

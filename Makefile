@@ -1,0 +1,51 @@
+# make demo    install what is missing, then show the whole journey: realm, two hosts, tunnel, traffic, proof
+# make test    install what is missing, then ruff, mypy and every test
+# make clean   remove .venv and everything else that these made in the clone
+#
+# System packages come from apt, and only those that are not there; Python packages from pip, into .venv. The second
+# run finds all of it in place and starts at once; a changed pyproject.toml installs again.
+
+PYTHON ?= $(shell for python in python3.11 python3; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV   := .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/pip --disable-pip-version-check --quiet
+
+# What python-pytun and gssapi are compiled against; the KDC; namespaces, ping and capture for the laboratory.
+PACKAGES := libc6-dev libkrb5-dev krb5-kdc krb5-admin-server iproute2 iputils-ping tcpdump
+# Debian splits its own Python; any other has these two inside.
+PACKAGES += $(shell $(PYTHON) -c 'import sys; sys.base_prefix == "/usr" and print("libpython3-dev python3-venv")')
+
+.PHONY: demo test install clean
+
+demo: $(VENV)/demo.installed
+	$(BIN)/kinkvpn demo
+
+test: $(VENV)/test.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+ifeq ($(shell id -u),0)
+	$(BIN)/pytest
+else
+	@echo "make test: not root, so the tests that need network namespaces (marked root) are left out"
+	$(BIN)/pytest -m "not root"
+endif
+
+install: $(VENV)/demo.installed
+
+$(VENV)/demo.installed: pyproject.toml .ci/debian-packages
+	@test -n "$(PYTHON)" || { echo "kinkvpn needs Python 3.11 or later: apt-get install python3" >&2; exit 2; }
+	@.ci/debian-packages $(PACKAGES)
+	@echo "kinkvpn: installing Python packages into $(VENV) by pip (a minute or two: gssapi is compiled)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(PIP) install --editable .
+	@touch $@
+
+$(VENV)/test.installed: $(VENV)/demo.installed
+	@echo "kinkvpn: installing the tools of the tests into $(VENV) by pip"
+	@$(PIP) install --editable '.[test]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -1,0 +1,1 @@
+"""Measurements: ``python -m bench`` lists them. Not installed; run from a clone."""

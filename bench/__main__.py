@@ -1,0 +1,22 @@
+"""``python -m bench NAME [--json] [--quick]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from bench import engine
+
+
+def main(arguments: list[str]) -> int:
+    """Run the measurement that is named; the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure parts of kinkvpn on this machine.")
+    measurements = parser.add_subparsers(required=True, metavar="NAME")
+    engine.add_command(measurements)
+    options = parser.parse_args(arguments)
+    options.run(options)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,230 @@
+"""Runs an engine between a TUN and a link: the portable loops, in Trio, one checkpoint a batch.
+
+A packet costs no queue and no task switch, a batch costs one wake-up. The compiled engine runs its own loop in
+a thread; it takes this class's place, with the same methods (:attr:`Dataplane.engine_name` says which it is).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from esp.engine import Incoming, Outgoing
+from esp.errors import DropReason
+from esp.events import EspEvent
+from esp.wire import NON_ESP_MARKER, Kind, classify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from esp.engine import Engine, Statistics
+    from esp.link import Link
+    from esp.policy import Policy
+    from esp.sa import Endpoint, SaParameters
+    from esp.tun import Tun
+
+# Each event makes keying do something that takes a KDC or a round trip. A thousand of them is a thousand peers at once;
+# beyond it they wait in the engine, which keeps one of a kind.
+EVENTS = 1024
+
+# Longest sleep of the clock loop, seconds. Installing wakes it, and so does an Acquired event; this bounds how late it
+# learns of anything else that became due earlier, and how long events wait once their reader made room.
+LONGEST_SLEEP = 1.0
+
+# And its shortest: looking at the clock goes over all SAs. When hundreds are installed or expire one after the other,
+# that happens a hundred times a second, not once for each.
+SHORTEST_SLEEP = 0.01
+
+
+@dataclass(frozen=True, slots=True)
+class LinkStatistics:
+    """What passed the link besides and including ESP, in datagrams since the start."""
+
+    esp_received: int = 0
+    control_received: int = 0
+    keepalives_received: int = 0
+    junk_received: int = 0
+    control_sent: int = 0
+    keepalives_sent: int = 0
+
+
+class Dataplane:
+    """An engine at work.
+
+    Args:
+        engine: whose methods are repeated here with the time filled in.
+        tun, link: stay the caller's, who closes them after :meth:`run`.
+        clock: seconds; what the engine's ``now`` is taken from. Trio's can only be asked, and so SAs can only be
+            installed, inside ``trio.run``.
+        receive_control: given each KINK datagram that came to the ESP port, without its non-ESP marker (RFC 3948 §2.2),
+            and its source. Called in the loop: it must not block, and it must bound what it keeps.
+    """
+
+    engine_name = "portable"
+
+    def __init__(
+        self,
+        engine: Engine,
+        tun: Tun,
+        link: Link,
+        *,
+        clock: Callable[[], float] = trio.current_time,
+        receive_control: Callable[[bytes, Endpoint], None],
+    ) -> None:
+        self._engine = engine
+        self._tun = tun
+        self._link = link
+        self._clock = clock
+        self._receive_control = receive_control
+        self._received = dict.fromkeys(Kind, 0)
+        self._control_sent = 0
+        self._keepalives_sent = 0
+        self._schedule_changed = trio.Event()
+        self._unpublished: deque[EspEvent] = deque()
+        self._publisher, self.events = trio.open_memory_channel[EspEvent](EVENTS)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Carry packets until cancelled; then :attr:`events` ends.
+
+        Raises:
+            TunUnavailable: the interface was deleted; as everything here, in an exception group.
+            trio.ClosedResourceError: the TUN or the link was closed under it.
+        """
+        with self._publisher:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._carry_outbound)
+                nursery.start_soon(self._carry_inbound)
+                nursery.start_soon(self._watch_clock)
+                task_status.started()
+
+    async def _carry_outbound(self) -> None:
+        while True:
+            await self._tun.wait_readable()
+            packets = self._tun.receive()
+            self._send(self._engine.protect(packets, self._clock()))
+            self._publish()
+
+    async def _carry_inbound(self) -> None:
+        while True:
+            await self._link.wait_readable()
+            protected = self._sort(self._link.receive())
+            packets = self._engine.unprotect(protected, self._clock())
+            if packets:
+                self._tun.send(packets)
+            self._publish()
+
+    async def _watch_clock(self) -> None:
+        while True:
+            self._schedule_changed = trio.Event()
+            now = self._clock()
+            due = self._engine.expire(now)
+            keepalives = self._engine.keepalives(now)
+            self._keepalives_sent += len(keepalives)
+            self._send(keepalives)
+            self._publish()
+            pause = LONGEST_SLEEP if due is None else min(max(due - now, 0.0), LONGEST_SLEEP)
+            with trio.move_on_after(pause):
+                await self._schedule_changed.wait()
+            await trio.sleep(SHORTEST_SLEEP)
+
+    def _sort(self, datagrams: Sequence[Incoming]) -> list[Incoming]:
+        """The ESP among ``datagrams``. Control goes up at once: no batch of ESP before it holds it up."""
+        protected: list[Incoming] = []
+        esp = Kind.ESP
+        for incoming in datagrams:
+            kind = classify(incoming.datagram)
+            if kind is esp:
+                protected.append(incoming)
+                continue
+            self._received[kind] += 1
+            if kind is Kind.CONTROL:
+                self._receive_control(incoming.datagram[len(NON_ESP_MARKER) :], incoming.source)
+        self._received[esp] += len(protected)
+        return protected
+
+    def _send(self, datagrams: Sequence[Outgoing]) -> None:
+        if datagrams:
+            self._link.send(datagrams)
+
+    def _publish(self) -> None:
+        """Pass events up as far as there is room. The others wait here and in the engine: none is lost, none blocks."""
+        if not self._unpublished:
+            fresh = self._engine.take_events()
+            if not fresh:
+                return
+            self._unpublished.extend(fresh)
+            self._schedule_changed.set()  # a packet that is held from now on has a hold time
+        try:
+            while self._unpublished:
+                self._publisher.send_nowait(self._unpublished[0])
+                self._unpublished.popleft()
+        except trio.WouldBlock:
+            pass
+        except trio.BrokenResourceError:
+            self._unpublished.clear()  # the reader has gone: nobody is left to key anything
+
+    def send_control(self, datagram: bytes, remote: Endpoint) -> None:
+        """Send KINK from the ESP port, behind the non-ESP marker (RFC 3948 §2.2). Lost like any datagram."""
+        self._control_sent += 1
+        self._link.send([Outgoing(NON_ESP_MARKER + datagram, remote)])
+
+    def add_policy(self, policy: Policy) -> None:
+        """As :meth:`esp.engine.Engine.add_policy`."""
+        self._engine.add_policy(policy)
+
+    def remove_policy(self, name: str) -> None:
+        """As :meth:`esp.engine.Engine.remove_policy`."""
+        self._engine.remove_policy(name)
+
+    def allocate_spi(self) -> int:
+        """As :meth:`esp.engine.Engine.allocate_spi`."""
+        return self._engine.allocate_spi()
+
+    def release_spi(self, spi: int) -> None:
+        """As :meth:`esp.engine.Engine.release_spi`."""
+        self._engine.release_spi(spi)
+
+    def install_inbound(self, sa: SaParameters) -> None:
+        """As :meth:`esp.engine.Engine.install_inbound`, now."""
+        self._engine.install_inbound(sa, self._clock())
+        self._schedule_changed.set()
+
+    def install_outbound(self, sa: SaParameters) -> None:
+        """As :meth:`esp.engine.Engine.install_outbound`, now; packets that were held for it are sent at once."""
+        self._send(self._engine.install_outbound(sa, self._clock()))
+        self._schedule_changed.set()
+
+    def remove_inbound(self, spi: int) -> None:
+        """As :meth:`esp.engine.Engine.remove_inbound`."""
+        self._engine.remove_inbound(spi)
+
+    def remove_outbound(self, policy: str, spi: int) -> None:
+        """As :meth:`esp.engine.Engine.remove_outbound`."""
+        self._engine.remove_outbound(policy, spi)
+
+    def statistics(self) -> Statistics:
+        """The engine's, with what the TUN and the link refused, and what on the link was no ESP, among its drops."""
+        engine = self._engine.statistics()
+        ours = {
+            DropReason.LINK_REFUSED: self._link.refused,
+            DropReason.TUN_REFUSED: self._tun.refused,
+            DropReason.MALFORMED: self._received[Kind.JUNK],
+        }
+        drops = dict(engine.drops)
+        for reason, number in ours.items():
+            drops[reason] = drops.get(reason, 0) + number
+        return replace(engine, drops=drops)
+
+    def link_statistics(self) -> LinkStatistics:
+        """What kinds of datagrams passed."""
+        return LinkStatistics(
+            esp_received=self._received[Kind.ESP],
+            control_received=self._received[Kind.CONTROL],
+            keepalives_received=self._received[Kind.KEEPALIVE],
+            junk_received=self._received[Kind.JUNK],
+            control_sent=self._control_sent,
+            keepalives_sent=self._keepalives_sent,
+        )

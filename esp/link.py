@@ -1,0 +1,249 @@
+"""The link: ESP in UDP datagrams to and from the outside, a batch at a time (RFC 3948)."""
+
+from __future__ import annotations
+
+import errno
+import os
+import select
+import socket
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from esp.engine import Incoming, Outgoing
+from esp.errors import EspError
+from esp.sa import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+# Specification.
+ESP_PORT = 4500  # RFC 3948 §2.1: the port of UDP-encapsulated ESP
+LONGEST_DATAGRAM = 65_535  # more than UDP can carry: a read never cuts a datagram
+
+# Ours.
+WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - a gateway serves all its addresses; packets authenticate themselves
+
+# Datagrams a socket gives in one call, for the reason given at esp.tun.BATCH.
+BATCH = 64
+
+# 4 MiB holds 30 ms at 1 Gbit/s: what arrives while another task has the loop for a KDC's answer is kept. Published
+# measurements give +29 % throughput for buffers of several megabytes. The kernel doubles what it is given.
+BUFFER_OCTETS = 4 << 20
+
+# linux/socket.h; Python's socket module does not name them.
+SO_SNDBUFFORCE = 32
+SO_RCVBUFFORCE = 33
+
+
+class LinkUnavailable(EspError):
+    """A socket could not be bound; the message says where and why.
+
+    Attributes:
+        local: the address and port that were asked for, so that the caller can say which process holds them.
+        errno: what the kernel said (EADDRINUSE, EACCES, EADDRNOTAVAIL...).
+    """
+
+    def __init__(self, message: str, local: Endpoint, number: int | None) -> None:
+        super().__init__(message)
+        self.local = local
+        self.errno = number
+
+
+class Link(Protocol):
+    """Where datagrams come from and go to. Implemented by :class:`UdpLink` and :class:`esp.testing.MemoryLink`."""
+
+    @property
+    def local(self) -> tuple[Endpoint, ...]:
+        """The addresses and ports it receives on, one for each address family."""
+
+    @property
+    def refused(self) -> int:
+        """Datagrams the kernel or the network refused since the start, as far as we were told."""
+
+    def receive(self) -> list[Incoming]:
+        """Datagrams that wait now, a bounded number, oldest first; empty when there are none. Never blocks."""
+
+    def send(self, datagrams: Sequence[Outgoing]) -> int:
+        """Send ``datagrams`` in order; the number that was refused. Never blocks."""
+
+    async def wait_readable(self) -> None:
+        """Return when :meth:`receive` may have something."""
+
+    def close(self) -> None:
+        """Give the sockets up. Closing twice is fine."""
+
+
+class UdpLink:
+    """One unconnected UDP socket for each address family. It owns the sockets it is given.
+
+    Args:
+        sockets: bound UDP sockets, at most one AF_INET and one AF_INET6. Handing them over lets a process open them
+            before it gives up privileges or enters another namespace; :meth:`bind` is the usual way.
+    """
+
+    def __init__(self, sockets: Sequence[socket.socket]) -> None:
+        self._sockets = {each.family: each for each in sockets}
+        if not sockets or len(self._sockets) != len(sockets) or not self._sockets.keys() <= _FAMILIES:
+            raise ValueError("a link takes one UDP socket for each of IPv4 and IPv6, and at least one")
+        for each in sockets:
+            each.setblocking(False)
+            _enlarge_buffers(each)
+        self.local = tuple(_endpoint(each.getsockname()) for each in sockets)
+        self._refused = 0
+        # Trio waits for one descriptor. An epoll set is one, readable when any of its members is.
+        self._readiness = select.epoll()
+        for each in sockets:
+            self._readiness.register(each.fileno(), select.EPOLLIN)
+
+    @classmethod
+    def bind(cls, port: int = ESP_PORT, addresses: Sequence[str] = WILDCARDS) -> UdpLink:
+        """Open a socket for each of ``addresses`` on ``port``; port 0 takes one that is free, the same for all.
+
+        Where the kernel has no IPv6, ``::`` is left out; :attr:`local` shows what there is.
+
+        Raises:
+            LinkUnavailable: port taken, address not of this host, or no permission.
+        """
+        sockets: list[socket.socket] = []
+        try:
+            for address in addresses:
+                try:
+                    sockets.append(_bound(address, port))
+                except LinkUnavailable as error:
+                    if not sockets or address != "::" or error.errno != errno.EAFNOSUPPORT:
+                        raise
+                port = sockets[0].getsockname()[1]
+            return cls(sockets)
+        except BaseException:
+            for each in sockets:
+                each.close()
+            raise
+
+    @property
+    def refused(self) -> int:
+        """Datagrams the kernel would not send, and ICMP errors it reported for earlier ones."""
+        return self._refused
+
+    def receive(self) -> list[Incoming]:
+        """Up to :data:`BATCH` datagrams of each socket: neither family waits for the other to run dry.
+
+        An error that a read reports (ECONNREFUSED and its like, from ICMP) is about an earlier datagram of ours; it
+        counts as refused and the next read goes on. Anybody can forge one, so it must not end anything.
+        """
+        datagrams: list[Incoming] = []
+        for each in self._sockets.values():
+            self._drain(each, datagrams)
+        return datagrams
+
+    def _drain(self, source: socket.socket, datagrams: list[Incoming]) -> None:
+        keep, receive = datagrams.append, source.recvfrom
+        previous: object = None
+        endpoint = _NOWHERE
+        for _ in range(BATCH):
+            try:
+                datagram, address = receive(LONGEST_DATAGRAM)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._refused += 1
+                continue
+            # A batch comes mostly from one peer: its endpoint is made once.
+            if address != previous:
+                previous, endpoint = address, _endpoint(address)
+            keep(Incoming(datagram, endpoint))
+
+    def send(self, datagrams: Sequence[Outgoing]) -> int:
+        """Send ``datagrams``, one attempt each; the number that was refused.
+
+        A full send buffer (EAGAIN) drops what does not fit, as a router's full queue does, and the senders inside
+        slow down: waiting would only hold up what arrives, and keep packets that get older meanwhile.
+        """
+        refused = 0
+        previous: object = None
+        for datagram, remote in datagrams:
+            try:
+                if remote is not previous:
+                    transmit, address = self._route(remote)
+                    previous = remote
+                transmit(datagram, address)
+            except OSError:
+                refused += 1
+        self._refused += refused
+        return refused
+
+    def _route(self, remote: Endpoint) -> tuple[Callable[[bytes, tuple[str | int, ...]], int], tuple[str | int, ...]]:
+        """What sends to ``remote``, and its address as that socket wants it.
+
+        Raises:
+            OSError: no address and port, or of a family this link has no socket for. A name would be looked up in the
+                DNS, blocking, if it came as far as sendto.
+        """
+        host, _, scope = remote.address.partition("%")
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        socket.inet_pton(family, host)
+        if family not in self._sockets or not 0 < remote.port < 65_536:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        address: tuple[str | int, ...] = (host, remote.port)
+        if scope:
+            index = int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
+            address = (host, remote.port, 0, index)
+        return self._sockets[family].sendto, address
+
+    async def wait_readable(self) -> None:
+        """Return when one of the sockets has a datagram or an error to report."""
+        if self._readiness.closed:
+            raise trio.ClosedResourceError
+        await trio.lowlevel.wait_readable(self._readiness.fileno())
+
+    def close(self) -> None:
+        """Close the sockets. Who waits on them gets :class:`trio.ClosedResourceError`."""
+        if self._readiness.closed:
+            return
+        if trio.lowlevel.in_trio_run():
+            trio.lowlevel.notify_closing(self._readiness.fileno())
+        self._readiness.close()
+        for each in self._sockets.values():
+            each.close()
+
+
+_FAMILIES = frozenset({socket.AF_INET, socket.AF_INET6})
+_NOWHERE = Endpoint("", 0)
+
+
+def _endpoint(address: tuple[str | int, ...]) -> Endpoint:
+    """A socket address as an endpoint; a link-local one keeps its interface (RFC 4007 §11) as ``fe80::1%2``."""
+    host, port, *rest = address
+    scope = rest[1] if len(rest) == 2 else 0
+    return Endpoint(f"{host}%{scope}" if scope else str(host), int(port))
+
+
+def _bound(address: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    local = Endpoint(address, port)
+    try:
+        bound = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    except OSError as error:
+        raise LinkUnavailable(f"no UDP socket for {address}: {error.strerror}", local, error.errno) from error
+    try:
+        if family == socket.AF_INET6:
+            # Else [::] would take the IPv4 port too, and IPv4 peers would come as ::ffff:a.b.c.d.
+            bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        bound.bind((address, port))
+    except OSError as error:
+        bound.close()
+        raise LinkUnavailable(f"{_spell(local)}/udp: {error.strerror}", local, error.errno) from error
+    return bound
+
+
+def _spell(local: Endpoint) -> str:
+    return f"[{local.address}]:{local.port}" if ":" in local.address else f"{local.address}:{local.port}"
+
+
+def _enlarge_buffers(each: socket.socket) -> None:
+    """Past net.core.rmem_max where we may (CAP_NET_ADMIN), as far as it lets us where not."""
+    for forced, asked in ((SO_RCVBUFFORCE, socket.SO_RCVBUF), (SO_SNDBUFFORCE, socket.SO_SNDBUF)):
+        try:
+            each.setsockopt(socket.SOL_SOCKET, forced, BUFFER_OCTETS)
+        except PermissionError:
+            each.setsockopt(socket.SOL_SOCKET, asked, BUFFER_OCTETS)

@@ -1,0 +1,202 @@
+"""The TUN device: inner packets out of this host's stack, and back into it, a batch at a time."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, Protocol
+
+import pytun
+import trio
+
+from esp.errors import EspError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+DEVICE = "/dev/net/tun"
+
+# Longest IPv4 packet (RFC 791 §3.1), and more than any MTU the device accepts: a read never cuts a packet.
+LONGEST_PACKET = 65_535
+
+# Packets a call takes at most. 64 of 1,400 octets are some 0.4 ms of work: long enough that the one checkpoint a batch
+# costs nothing, short enough that everything else in the loop still runs two thousand times a second.
+BATCH = 64
+
+
+class TunUnavailable(EspError):
+    """There is no TUN device to work with; the message says which step failed and what to do about it.
+
+    ``errno`` is what the kernel said, None when it never got that far.
+    """
+
+    def __init__(self, message: str, number: int | None = None) -> None:
+        super().__init__(message)
+        self.errno = number
+
+
+class Tun(Protocol):
+    """Where inner packets come from and go to. Implemented by :class:`TunDevice` and :class:`esp.testing.MemoryTun`."""
+
+    @property
+    def name(self) -> str:
+        """The interface's name."""
+
+    @property
+    def mtu(self) -> int:
+        """Largest packet the host puts in, in octets."""
+
+    @property
+    def refused(self) -> int:
+        """Packets that :meth:`send` could not deliver since the start."""
+
+    def receive(self) -> list[bytes]:
+        """Up to :data:`BATCH` packets that wait now, oldest first; empty when there are none. Never blocks."""
+
+    def send(self, packets: Sequence[bytes]) -> int:
+        """Hand ``packets`` to the host, in order; the number it would not take. Never blocks."""
+
+    async def wait_readable(self) -> None:
+        """Return when :meth:`receive` may have something."""
+
+    def close(self) -> None:
+        """Give the device up. Closing twice is fine."""
+
+
+class TunDevice:
+    """A Linux TUN interface without packet information headers, gone when it is closed.
+
+    It is created down, in the network namespace of the calling thread, and stays in it: addresses, routes and "up"
+    belong to whoever configures the host.
+
+    Args:
+        name: interface name, at most 15 octets; a ``%d`` in it lets the kernel choose a number.
+        mtu: octets, or None to leave what the kernel chose (1,500).
+
+    Raises:
+        TunUnavailable: no device node, no permission, name taken, or a value the kernel refuses.
+    """
+
+    def __init__(self, name: str, *, mtu: int | None = None) -> None:
+        try:
+            self._device = pytun.TunTapDevice(name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
+        except OSError as error:
+            raise _explain(name, error) from error
+        try:
+            if mtu is not None:
+                self._device.mtu = mtu
+        except OSError as error:
+            self._device.close()
+            raise TunUnavailable(f"{name}: the kernel refuses an MTU of {mtu}", error.errno) from error
+        # pytun leaves the descriptor blocking and open across exec.
+        self._fd: int = self._device.fileno()
+        os.set_blocking(self._fd, False)
+        os.set_inheritable(self._fd, False)
+        self._name: str = self._device.name
+        self._refused = 0
+
+    @property
+    def name(self) -> str:
+        """The interface's name."""
+        return self._name
+
+    @property
+    def mtu(self) -> int:
+        """As the kernel has it now. Ask in the namespace the device lives in."""
+        return int(self._device.mtu)
+
+    @property
+    def refused(self) -> int:
+        """Packets that the kernel would not take since the start."""
+        return self._refused
+
+    def fileno(self) -> int:
+        """The descriptor, -1 when closed."""
+        return self._fd
+
+    def receive(self) -> list[bytes]:
+        """Up to :data:`BATCH` packets, oldest first.
+
+        Raises:
+            TunUnavailable: somebody deleted the interface, or it is closed.
+        """
+        packets: list[bytes] = []
+        keep, read, fd = packets.append, os.read, self._fd
+        try:
+            for _ in range(BATCH):
+                keep(read(fd, LONGEST_PACKET))
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise self._lost(error) from error
+        return packets
+
+    def send(self, packets: Sequence[bytes]) -> int:
+        """Hand ``packets`` to the kernel; the number it would not take: not IP, or the interface is down.
+
+        Raises:
+            TunUnavailable: somebody deleted the interface, or it is closed.
+        """
+        refused = 0
+        write, fd = os.write, self._fd
+        for packet in packets:
+            try:
+                write(fd, packet)
+            except OSError as error:
+                if error.errno in _GONE:
+                    raise self._lost(error) from error
+                refused += 1
+        self._refused += refused
+        return refused
+
+    async def wait_readable(self) -> None:
+        """Return when the kernel has a packet for us, or the interface is gone."""
+        if self._fd < 0:
+            raise trio.ClosedResourceError
+        await trio.lowlevel.wait_readable(self._fd)
+
+    def close(self) -> None:
+        """Remove the interface, its addresses and routes. Who waits on it gets :class:`trio.ClosedResourceError`."""
+        if self._fd < 0:
+            return
+        if trio.lowlevel.in_trio_run():
+            trio.lowlevel.notify_closing(self._fd)
+        self._fd = -1
+        self._device.close()
+
+    def _lost(self, error: OSError) -> TunUnavailable:
+        return TunUnavailable(f"{self._name} is gone: the interface was deleted while in use", error.errno)
+
+
+# What a read or write says once the interface is deleted, and once our own descriptor is closed.
+_GONE = frozenset({errno.EBADFD, errno.EBADF})
+
+
+def _explain(name: str, error: OSError) -> TunUnavailable:
+    """What ``error`` of opening the device or of TUNSETIFF means, and what to do."""
+    user = os.geteuid()
+    match error.errno:
+        case errno.ENOENT | errno.ENODEV | errno.ENXIO:
+            text = f"no {DEVICE}: run `modprobe tun`, or give the container `--device {DEVICE}`"
+        case errno.EACCES:
+            text = f"uid {user} may not open {DEVICE}: run as root, or let the device's group in"
+        case errno.EPERM if not _opens():
+            # A device cgroup answers the open like this, whatever the mode bits say.
+            text = f"the container's device rules forbid {DEVICE}: give it `--device {DEVICE}`"
+        case errno.EPERM:
+            text = f"uid {user} opened {DEVICE} but may not create {name}: it needs CAP_NET_ADMIN in this namespace"
+        case errno.EBUSY:
+            text = f"{name} is in use by another process: stop that one or choose another interface name"
+        case errno.EINVAL:
+            text = f"{name!r} is no name for a TUN interface, or it is one of another kind"
+        case _:
+            text = f"{name}: {error}"
+    return TunUnavailable(text, error.errno)
+
+
+def _opens() -> bool:
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True

@@ -1,0 +1,265 @@
+"""The command line. Exit codes: 0 done, 1 it failed while running, 2 what was asked for or found cannot be."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import select
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+from kinkvpn import __version__
+from kinkvpn.config import DEFAULT_PATH, ControlSettings, engine_choice, load
+from kinkvpn.document import DocumentError
+from kinkvpn.errors import KinkvpnError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from kinkvpn.config import Configuration
+
+DONE, FAILED, CANNOT = 0, 1, 2
+INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
+
+# A probe waits for a retransmission or two at the daemon (PROBE_SECONDS there); this is for the way to the daemon too.
+ANSWER_SECONDS = 15.0
+# Stopping takes two seconds at most; a machine that swaps gets more before we say that it did not work.
+DOWN_SECONDS = 10.0
+
+DESCRIPTION = """\
+IPsec between Kerberos principals, without the kernel's IPsec: SAs are
+negotiated by KINK (RFC 4430), packets travel as ESP in UDP (RFC 4303, 3948)."""
+
+EXAMPLES = """\
+examples:
+  kinkvpn check -c west.toml     would this configuration work on this host?
+  kinkvpn up -c west.toml        run in the foreground until Ctrl-C or SIGTERM
+  kinkvpn status                 peers, tunnels, ages, and why one is down
+  kinkvpn status --probe --json  the same for programs; asks every peer first
+  kinkvpn down                   stop the daemon: deletes its SAs, undoes routes
+  kinkvpn demo                   a realm, two hosts and a tunnel, all throwaway
+
+the smallest configuration:
+  [host]
+  principal = "kink/west.example.com@EXAMPLE.COM"
+  keytab = "/etc/krb5.keytab"
+  [tun]
+  addresses = ["10.1.0.1/24"]
+  [[peer]]
+  name = "east"
+  principal = "kink/east.example.com@EXAMPLE.COM"
+  address = "east.example.com"
+  [[peer.policy]]
+  local = "10.1.0.0/24"
+  remote = "10.2.0.0/24"
+
+exit codes: 0 done; 1 failed while running, or no daemon answers;
+2 bad input, or the host lacks something (one line each on stderr)."""
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line like all of ours."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit code 2."""
+        self.exit(CANNOT, f"kinkvpn: {message} (see {self.prog} --help)\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command in ``arguments``, the process's own if None; the exit code."""
+    asked = parser().parse_args(arguments)
+    try:
+        code: int = asked.run(asked)
+        sys.stdout.flush()
+    except DocumentError as error:
+        return complain(error, CANNOT)
+    except KinkvpnError as error:
+        return complain(error, FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read us has seen enough. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    return code
+
+
+def parser() -> Parser:
+    """Every command, with its help."""
+    raw = argparse.RawDescriptionHelpFormatter
+    root = Parser(prog="kinkvpn", description=DESCRIPTION, epilog=EXAMPLES, formatter_class=raw)
+    root.add_argument("--version", action="version", version=f"kinkvpn {__version__}")
+    commands = root.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
+
+    up = commands.add_parser("up", help="run the daemon in the foreground")
+    up.add_argument("-c", "--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"default {DEFAULT_PATH}")
+    up.set_defaults(run=run_up)
+
+    check = commands.add_parser("check", help="validate a configuration and this host without starting; needs no root")
+    check.add_argument(
+        "-c", "--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"default {DEFAULT_PATH}"
+    )
+    check.set_defaults(run=run_check)
+
+    status = commands.add_parser("status", help="show what a running daemon does")
+    add_socket_options(status)
+    status.add_argument("--json", action="store_true", help="one JSON object")
+    status.add_argument(
+        "--probe", action="store_true", help="ask every peer for its STATUS first; exit 1 if one is dead"
+    )
+    status.set_defaults(run=run_status)
+
+    down = commands.add_parser("down", help="stop a running daemon, and wait until it has ended")
+    add_socket_options(down)
+    down.set_defaults(run=run_down)
+
+    demo = commands.add_parser("demo", help="show it all on this machine, in namespaces; needs root")
+    demo.add_argument("--json", action="store_true", help="one JSON object at the end")
+    demo.add_argument(
+        "--size", type=int, default=200, metavar="MB", help="what to transfer, in 10^6 octets; default 200"
+    )
+    demo.set_defaults(run=run_demo)
+    return root
+
+
+def add_socket_options(command: argparse.ArgumentParser) -> None:
+    """Where the daemon is."""
+    where = command.add_mutually_exclusive_group()
+    where.add_argument("-c", "--config", type=Path, metavar="FILE", help=f"the daemon's; default {DEFAULT_PATH}")
+    where.add_argument(
+        "--socket", type=Path, metavar="PATH", help="its control socket, whatever the configuration says"
+    )
+
+
+def socket_path(asked: argparse.Namespace) -> Path:
+    """The control socket that was meant. Raises DocumentError."""
+    if asked.socket is not None:
+        return Path(asked.socket)
+    if asked.config is not None or DEFAULT_PATH.exists():
+        return load(asked.config or DEFAULT_PATH).control.socket
+    return ControlSettings().socket
+
+
+def complain(error: Exception | str, code: int) -> int:
+    """Each line of ``error`` on stderr, behind our name; returns ``code``."""
+    for line in str(error).splitlines():
+        sys.stderr.write(f"kinkvpn: {line}\n")
+    return code
+
+
+# The commands. What only some of them need is imported there: `status` is for scripts that call it often.
+
+
+def run_up(asked: argparse.Namespace) -> int:
+    """``kinkvpn up``."""
+    configuration = load(asked.config)
+    engine = engine_choice(configuration.esp.engine, os.environ)
+
+    import trio
+
+    from esp.errors import EspError
+    from kinkvpn.config import LogFormat
+    from kinkvpn.service import log
+    from kinkvpn.service.daemon import Daemon
+    from kinkvpn.service.preflight import StartRefused
+
+    log.configure(sys.stderr, level=configuration.log.level.value, as_json=configuration.log.format is LogFormat.JSON)
+    try:
+        trio.run(Daemon(configuration, engine).run)
+    except StartRefused as refused:
+        return complain(refused, CANNOT)
+    except EspError as error:
+        return complain(error, FAILED)
+    return DONE
+
+
+def run_check(asked: argparse.Namespace) -> int:
+    """``kinkvpn check``."""
+    configuration = load(asked.config)
+    engine = engine_choice(configuration.esp.engine, os.environ)
+
+    import trio
+
+    from kinkvpn import view
+    from kinkvpn.service import preflight
+    from kinkvpn.service.daemon import choose_engine
+
+    reasons: list[str] = []
+    try:
+        choose_engine(engine)
+    except preflight.StartRefused as refused:
+        reasons += refused.reasons
+    reasons += preflight.check_kerberos(configuration.host)
+    addresses: dict[str, str] = {}
+    try:
+        peers = trio.run(preflight.resolve_peers, configuration)
+        addresses = {peer.name: peer.kink.address for peer in peers}
+    except preflight.StartRefused as refused:
+        reasons += refused.reasons
+    if reasons:
+        return complain("\n".join(reasons), CANNOT)
+    print(f"{asked.config} is good: {counted(configuration)}\n\n{view.check(configuration, addresses)}")
+    return DONE
+
+
+def counted(configuration: Configuration) -> str:
+    """``1 peer, 2 policies``."""
+    peers, policies = len(configuration.peers), len(configuration.policies)
+    return f"{peers} peer{'s' if peers != 1 else ''}, {policies} polic{'ies' if policies != 1 else 'y'}"
+
+
+def run_status(asked: argparse.Namespace) -> int:
+    """``kinkvpn status``."""
+    from kinkvpn import view
+    from kinkvpn.service import api
+
+    probes: dict[str, dict[str, object]] = {}
+    with api.connect(socket_path(asked), ANSWER_SECONDS) as daemon:
+        answer = api.request(daemon, "status")
+        for peer in answer["peers"] if asked.probe else ():
+            try:
+                probes[peer["name"]] = api.request(daemon, "probe", peer=peer["name"])
+            except api.CommandRefused as refused:
+                probes[peer["name"]] = {"error": str(refused)}
+        if asked.probe:
+            answer = api.request(daemon, "status")  # a probe may have brought a peer back
+    if asked.json:
+        print(json.dumps(answer | ({"probes": probes} if asked.probe else {})))
+    else:
+        print(view.status(answer, {name: spoken(probe) for name, probe in probes.items()}))
+    return FAILED if any("error" in probe for probe in probes.values()) else DONE
+
+
+def spoken(probe: dict[str, object]) -> str:
+    """What came of a probe, in words."""
+    seconds = probe.get("seconds")
+    return f"{seconds * 1000:.1f} ms" if isinstance(seconds, float) else str(probe.get("error"))
+
+
+def run_down(asked: argparse.Namespace) -> int:
+    """``kinkvpn down``: over when the process is gone, so that the next ``up`` finds nothing in its way."""
+    from kinkvpn.service import api
+
+    with api.connect(socket_path(asked), ANSWER_SECONDS) as daemon:
+        pid = api.peer_pid(daemon)
+        process = os.pidfd_open(pid)
+        try:
+            with suppress(api.ControlUnavailable):  # it may be gone before we have read its answer
+                api.request(daemon, "down")
+            daemon.close()
+            ended, _, _ = select.select([process], [], [], DOWN_SECONDS)
+        finally:
+            os.close(process)
+    if not ended:
+        return complain(f"the daemon, pid {pid}, still runs {DOWN_SECONDS:g} s after it was told to stop", FAILED)
+    return DONE
+
+
+def run_demo(asked: argparse.Namespace) -> int:
+    """``kinkvpn demo``."""
+    from kinkvpn.demo.command import run
+
+    return run(as_json=asked.json, megabytes=asked.size)

@@ -1,0 +1,154 @@
+"""The pairs of SAs with one peer: those that stand, those that wait for an ACK, and what remains of deleted ones."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kinkvpn.proto.create import SaPair
+
+# Ours. A peer that creates and never deletes has lost track of its own pairs: of those that it initiated for one
+# policy, four stand (the one in use, the one that replaces it, and two whose DELETE is still on its way), and the
+# oldest goes for a fifth. Refusing the fifth would lock a peer out that lost its DELETEs to a broken link.
+MAX_OF_PEER = 4
+# Ours. Pairs that wait for an ACK last one retransmission cycle at most; a peer has a few, not a stream of them.
+MAX_UNACKNOWLEDGED = 16
+# Ours. SPIs that were deleted are refused in a CREATE for as long as a delayed CREATE could still arrive; 256 of them
+# are more than a peer deletes in that time.
+TOMBSTONE_KEPT = 120.0
+MAX_TOMBSTONES = 256
+# Ours. A DELETE that found no answer is sent again, one at a time, while the peer's SA may live; pairs lost to a
+# link that fails for hours are a handful, and what is forgotten beyond that ends with its lifetime.
+MAX_UNDELETED = 16
+
+
+class Pairs:
+    """Bookkeeping, no decisions and no effects. Outbound SPIs are the peer's choice, inbound ones ours."""
+
+    def __init__(self) -> None:
+        self._standing: dict[int, SaPair] = {}  # by outbound SPI, oldest first
+        self._unacknowledged: dict[int, SaPair] = {}  # likewise
+        self._tombstones: OrderedDict[int, float] = OrderedDict()  # outbound SPI to when it is forgotten
+        self._graces: list[tuple[float, int]] = []  # when an inbound SPI is to go
+        self._undeleted: OrderedDict[int, tuple[str, float]] = OrderedDict()  # inbound SPI to policy, end of life
+
+    def of(self, policy: str) -> list[SaPair]:
+        """Standing pairs of ``policy``, the newest last."""
+        return [pair for pair in self._standing.values() if pair.policy == policy]
+
+    def all(self) -> list[SaPair]:
+        """Every standing pair, the oldest first."""
+        return list(self._standing.values())
+
+    def find(self, policy: str, spi: int) -> SaPair | None:
+        """The standing pair of ``policy`` that has ``spi`` in either direction."""
+        return next((pair for pair in self.of(policy) if spi in (pair.inbound_spi, pair.outbound_spi)), None)
+
+    def newest(self, policy: str) -> SaPair | None:
+        """What carries the traffic of ``policy`` (RFC 4430 §3.6)."""
+        return next(reversed(self.of(policy)), None)
+
+    def by_outbound(self) -> dict[int, SaPair]:
+        """Standing and unacknowledged pairs by outbound SPI."""
+        return {**self._standing, **self._unacknowledged}
+
+    def taken(self, now: float) -> set[int]:
+        """Outbound SPIs that the peer may not name for a new pair (RFC 4430 §3.2)."""
+        buried = (spi for spi, until in self._tombstones.items() if until > now)
+        return {*self._standing, *self._unacknowledged, *buried}
+
+    def superseded(self, policy: str, *, ours_yield: bool) -> list[SaPair]:
+        """Standing pairs of ``policy`` that are to be deleted by this host.
+
+        Args:
+            ours_yield: where both hosts initiated a pair, ours goes.
+        """
+        ours = [pair for pair in self.of(policy) if pair.initiated]
+        theirs = [pair for pair in self.of(policy) if not pair.initiated]
+        return [*(ours if theirs and ours_yield else ours[:-1]), *theirs[:-MAX_OF_PEER]]
+
+    # ------------------------------------------------------------ coming
+
+    def establish(self, pair: SaPair) -> None:
+        """Both directions stand."""
+        self._standing[pair.outbound_spi] = pair
+
+    def await_ack(self, pair: SaPair) -> None:
+        """Inbound stands, outbound waits for the ACK (RFC 4430 §3.2)."""
+        self._unacknowledged[pair.outbound_spi] = pair
+
+    def unacknowledged(self) -> list[SaPair]:
+        """Pairs that wait for an ACK."""
+        return list(self._unacknowledged.values())
+
+    @property
+    def crowded(self) -> bool:
+        """Whether no other pair may wait for an ACK."""
+        return len(self._unacknowledged) >= MAX_UNACKNOWLEDGED
+
+    def settle(self, pair: SaPair) -> bool:
+        """Whether ``pair`` waited for an ACK; it does no more."""
+        # The SPI alone will not do: a peer that restarted may choose one again that it used before.
+        waited = self._unacknowledged.get(pair.outbound_spi) == pair
+        if waited:
+            del self._unacknowledged[pair.outbound_spi]
+        return waited
+
+    # ------------------------------------------------------------ going
+
+    def remove(self, pair: SaPair, now: float) -> bool:
+        """Forget and bury ``pair``; whether it stood."""
+        self.bury(pair.outbound_spi, now)
+        self.settle(pair)
+        return self._standing.pop(pair.outbound_spi, None) is not None
+
+    def clear(self) -> None:
+        """The peer has nothing left of any of them (RFC 4430 §3.7)."""
+        self._standing.clear()
+        self._unacknowledged.clear()
+        self._undeleted.clear()
+
+    def bury(self, spi: int, now: float) -> None:
+        """Refuse outbound ``spi`` for a while: the CREATE that named it may come after its DELETE."""
+        self._tombstones[spi] = now + TOMBSTONE_KEPT
+        self._tombstones.move_to_end(spi)
+        if len(self._tombstones) > MAX_TOMBSTONES:
+            self._tombstones.popitem(last=False)
+
+    def linger(self, spi: int, until: float) -> None:
+        """Inbound ``spi`` is to go at ``until`` (RFC 4430 §3.3, grace timer)."""
+        self._graces.append((until, spi))
+
+    def lapsed(self, now: float) -> list[int]:
+        """Inbound SPIs whose grace is over, once."""
+        due = [spi for until, spi in self._graces if until <= now]
+        self._graces = [(until, spi) for until, spi in self._graces if until > now]
+        return due
+
+    # ------------------------------------------------------------ what the peer was not told
+
+    def owe(self, policy: str, spi: int, ends: float) -> int | None:
+        """The DELETE of inbound ``spi`` found no answer; the peer's SA lives until ``ends`` at most.
+
+        Returns:
+            An inbound SPI that is owed no longer, to make room; or None.
+        """
+        self._undeleted.setdefault(spi, (policy, ends))
+        return self._undeleted.popitem(last=False)[0] if len(self._undeleted) > MAX_UNDELETED else None
+
+    def undeleted(self) -> list[int]:
+        """Inbound SPIs that are owed a DELETE."""
+        return list(self._undeleted)
+
+    def repaid(self, spi: int) -> bool:
+        """Whether inbound ``spi`` was owed a DELETE; it is no more."""
+        return self._undeleted.pop(spi, None) is not None
+
+    def owed(self, now: float) -> tuple[str, int, float] | None:
+        """Policy, inbound SPI and end of life of the next DELETE to send again."""
+        for spi, (policy, ends) in list(self._undeleted.items()):
+            if ends > now:
+                return policy, spi, ends
+            del self._undeleted[spi]
+        return None

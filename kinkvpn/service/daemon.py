@@ -1,0 +1,375 @@
+"""The composition root: the only place that names concrete classes, and the nursery that everything runs in."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import signal
+import socket
+import time
+from collections import defaultdict
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from esp.dataplane import Dataplane
+from esp.engine import Engine
+from esp.errors import EspError
+from esp.link import LinkUnavailable, UdpLink
+from esp.policy import Policy
+from esp.tun import TunDevice, TunUnavailable
+from kinkvpn import __version__
+from kinkvpn.config import EngineChoice
+from kinkvpn.errors import KinkvpnError
+from kinkvpn.kerberos.credentials import Credentials
+from kinkvpn.kerberos.session import Acceptor
+from kinkvpn.kerberos.tickets import TicketSource
+from kinkvpn.proto.events import Path as DatagramPath
+from kinkvpn.service import preflight
+from kinkvpn.service.api import AlreadyRunning, ControlSocket, ControlUnavailable
+from kinkvpn.service.keying import Keying, ProbeFailed
+from kinkvpn.service.netconf import NetworkConfiguration, NetworkPlan
+from kinkvpn.service.preflight import StartRefused
+from kinkvpn.service.report import spell, with_traffic
+from kinkvpn.service.transport import KinkTransport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from types import TracebackType
+
+    from esp.sa import Endpoint
+    from kinkvpn.config import Configuration
+    from kinkvpn.proto.settings import PeerSettings
+
+log = logging.getLogger(__name__)
+
+# Ours. Of the two seconds that stopping may take, so much for the answers to our DELETEs; an idle peer answers in one
+# round trip, and the rest is for the undoing on a busy machine.
+DELETE_SECONDS = 1.2
+
+# Ours. STATUS is sent again after one second, two and four (RFC 4430 §9): three chances, then the operator is told.
+PROBE_SECONDS = 10.0
+
+# Nobody's keytab: libkrb5 finds no key in it and refuses every AP-REQ.
+NO_KEYTAB = Path("/dev/null")
+
+
+@dataclass(frozen=True, slots=True)
+class ChosenEngine:
+    """Which engine runs, and why that one."""
+
+    name: str
+    reason: str
+
+
+def choose_engine(choice: EngineChoice) -> ChosenEngine:
+    """The engine for ``choice``.
+
+    Raises:
+        StartRefused: the native engine is asked for and not built.
+    """
+    if choice is EngineChoice.NATIVE:
+        raise StartRefused('engine "native" is not built into this installation: expected "auto" or "portable"')
+    if choice is EngineChoice.PORTABLE:
+        return ChosenEngine("portable", "chosen in the configuration or by ESP_ENGINE")
+    return ChosenEngine("portable", "the native engine is not built into this installation")
+
+
+def listening_addresses(listen: Sequence[str]) -> tuple[str, ...]:
+    """``listen``, without ``::`` where the kernel has no IPv6 and something is left."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
+    except OSError:
+        return tuple(address for address in listen if address != "::") or tuple(listen)
+    return tuple(listen)
+
+
+def esp_addresses(listen: Sequence[str]) -> tuple[str, ...]:
+    """Where ESP listens: with KINK. One socket carries a family, so several addresses of one take its wildcard."""
+    families: defaultdict[int, list[str]] = defaultdict(list)
+    for address in listen:
+        families[ip_address(address).version].append(address)
+    wildcards = {4: "0.0.0.0", 6: "::"}  # noqa: S104 # only for who listens on several addresses
+    return tuple(one[0] if len(one) == 1 else wildcards[family] for family, one in families.items())
+
+
+class Daemon:
+    """One ``kinkvpn up``.
+
+    Args:
+        configuration: validated.
+        engine: what was asked for, ESP_ENGINE taken into account.
+    """
+
+    def __init__(self, configuration: Configuration, engine: EngineChoice) -> None:
+        self._configuration = configuration
+        self._engine_choice = engine
+        self._started = time.monotonic()
+        self._stopping = trio.Event()
+        self._up = False
+
+    async def run(self) -> None:
+        """From nothing to a running host, and back to nothing after SIGTERM, SIGINT or ``kinkvpn down``.
+
+        Raises:
+            StartRefused: something that has to hold does not; everything is as it was.
+            KinkvpnError, EspError: it broke while running; everything is undone.
+        """
+        failure: KinkvpnError | EspError | None = None
+        try:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+                async with AsyncExitStack() as held, trio.open_nursery() as nursery:
+                    nursery.start_soon(self._obey_signals, signals, nursery.cancel_scope)
+                    await self._live(held, nursery)
+                    nursery.cancel_scope.cancel()
+        except* (KinkvpnError, EspError) as group:
+            failure = first_leaf(group)
+        if failure is not None:
+            raise failure
+        log.info("stopped", extra={"fields": {"uptime": time.monotonic() - self._started}})
+
+    async def _live(self, held: AsyncExitStack, nursery: trio.Nursery) -> None:
+        try:
+            keying = await self._start(held, nursery)
+        except StartRefused:
+            raise
+        except (KinkvpnError, EspError) as error:
+            raise StartRefused(str(error)) from error
+        self._up = True
+        await self._stopping.wait()
+        log.info("stopping")
+        await keying.close(DELETE_SECONDS)
+
+    async def _obey_signals(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+        async for number in signals:
+            log.info("signal", extra={"fields": {"name": signal.Signals(number).name}})
+            # From here on the kernel has the next one: whoever sends a second signal does not want to wait for us.
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
+            self._stopping.set()
+            if not self._up:
+                scope.cancel()
+
+    async def _start(self, held: AsyncExitStack, nursery: trio.Nursery) -> Keying:
+        engine = choose_engine(self._engine_choice)
+        resources = await acquire(self._configuration, held)
+        keying, dataplane = compose(self._configuration, resources)
+        await nursery.start(dataplane.run)
+        await nursery.start(resources.transport.run)
+        await nursery.start(keying.run)
+        running = Running(__version__, self._configuration, engine, self._started, resources, dataplane, keying)
+        await nursery.start(resources.control.serve, self._commands(running))
+        log.info("started", extra={"fields": running.headline()})
+        return keying
+
+    def _commands(self, running: Running) -> Mapping[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, object]]]]:
+        """What the control socket offers."""
+
+        async def status(_request: Mapping[str, Any]) -> dict[str, object]:
+            return running.status()
+
+        async def down(_request: Mapping[str, Any]) -> dict[str, object]:
+            log.info("down")
+            self._stopping.set()
+            return {"pid": os.getpid()}
+
+        async def probe(request: Mapping[str, Any]) -> dict[str, object]:
+            name = str(request.get("peer"))
+            with trio.move_on_after(PROBE_SECONDS):
+                return {"peer": name, "seconds": await running.keying.probe(name)}
+            raise ProbeFailed(f"{name}: no answer within {PROBE_SECONDS:g} s")
+
+        return {"status": status, "down": down, "probe": probe}
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What was got from the host, and goes back to it at the end."""
+
+    control: ControlSocket
+    peers: tuple[PeerSettings, ...]
+    transport: KinkTransport
+    link: UdpLink
+    tun: TunDevice
+    tickets: TicketSource
+
+
+async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resources:
+    """What can be refused without asking others first, all of it; then the KDC; what changes the host comes last.
+
+    Raises:
+        StartRefused: a line for everything that stands in the way; ``held`` has what to give back.
+        ControlUnavailable: it is running already.
+        NetworkRefused: the kernel would not have an address or a route.
+    """
+    host = configuration.host
+    refused = Refusals(preflight.check_kerberos(host))
+    with refused:
+        control = ControlSocket(configuration.control.socket)
+        held.callback(control.close)
+    with refused:
+        peers = await preflight.resolve_peers(configuration)
+    listen = listening_addresses(configuration.kink.listen)
+    with refused:
+        transport = open_transport(listen, configuration.kink.port)
+        held.callback(transport.close)
+    with refused:
+        link = open_link(esp_addresses(listen), configuration.esp.port)
+        held.callback(link.close)
+    with refused:
+        tun = open_tun(configuration.tun.name, configuration.tun.mtu)
+        held.callback(tun.close)
+    refused.raise_all()
+    tickets = TicketSource(Credentials(host.principal, keytab=host.initiator_keytab, ccache=host.ccache))
+    await preflight.reach_kdc(tickets, host)
+    await held.enter_async_context(NetworkConfiguration(network_plan(configuration, peers)))
+    return Resources(control, peers, transport, link, tun, tickets)
+
+
+class Refusals:
+    """Reasons not to start. ``with refusals:`` notes a refusal inside and goes on after the block."""
+
+    def __init__(self, reasons: Sequence[str] = ()) -> None:
+        self._reasons = list(reasons)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        match error:
+            case StartRefused():
+                self._reasons += error.reasons
+            case ControlUnavailable() if not isinstance(error, AlreadyRunning):
+                self._reasons.append(str(error))
+            case _:
+                return False  # beside a running daemon everything else is refused too, and says nothing more
+        return True
+
+    def raise_all(self) -> None:
+        """Raises StartRefused if there is any."""
+        if self._reasons:
+            raise StartRefused(*self._reasons)
+
+
+def compose(configuration: Configuration, resources: Resources) -> tuple[Keying, Dataplane]:
+    """The two planes, each knowing the other: KINK behind the non-ESP marker comes up from the data plane's loop."""
+
+    def receive_control(datagram: bytes, source: Endpoint) -> None:
+        keying.receive(datagram, DatagramPath(source, marked=True))
+
+    host = configuration.host
+    dataplane = Dataplane(
+        Engine(random=secrets.token_bytes), resources.tun, resources.link, receive_control=receive_control
+    )
+    for policy in configuration.policies:
+        dataplane.add_policy(Policy(policy.name, policy.selector))
+    keying = Keying(
+        principal=host.principal,
+        peers=resources.peers,
+        kerberos=Acceptor([host.principal], host.keytab or NO_KEYTAB, replay_cache=host.replay_cache),
+        tickets=resources.tickets,
+        transport=resources.transport,
+        dataplane=dataplane,
+        epoch=int(time.time()) & 0xFFFFFFFF,  # RFC 4430 §4.2.1
+        random=secrets.token_bytes,
+        ticket_deadline=host.kdc_timeout,
+    )
+    return keying, dataplane
+
+
+def network_plan(configuration: Configuration, peers: Sequence[PeerSettings]) -> NetworkPlan:
+    """The host as the configuration wants it."""
+    tun = configuration.tun
+    return NetworkPlan(
+        device=tun.name,
+        mtu=tun.mtu,
+        addresses=tun.addresses,
+        routes=tuple(policy.selector.remote for policy in configuration.policies) if tun.routes else (),
+        outside=tuple(sorted({endpoint.address for peer in peers for endpoint in (peer.kink, peer.esp)})),
+    )
+
+
+def open_transport(listen: Sequence[str], port: int) -> KinkTransport:
+    """Raises StartRefused, with who has the port or what is missing."""
+    try:
+        return KinkTransport(listen, port)
+    except OSError as error:
+        address = str(error.filename).partition(" ")[0]
+        raise StartRefused(preflight.explain_bind(address, port, error.errno)) from error
+
+
+def open_link(addresses: Sequence[str], port: int) -> UdpLink:
+    """Raises StartRefused, with who has the port or what is missing."""
+    try:
+        return UdpLink.bind(port, addresses)
+    except LinkUnavailable as error:
+        raise StartRefused(preflight.explain_bind(error.local.address, error.local.port, error.errno)) from error
+
+
+def open_tun(name: str, mtu: int) -> TunDevice:
+    """Raises StartRefused, with who has the device or what is missing."""
+    try:
+        return TunDevice(name, mtu=mtu)
+    except TunUnavailable as error:
+        raise StartRefused(preflight.explain_tun(name, error.errno, str(error))) from error
+
+
+def first_leaf(group: BaseExceptionGroup[Any]) -> KinkvpnError | EspError:
+    """The first failure of several that came at once; the others follow from it more often than not."""
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, KinkvpnError | EspError)
+    return error
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A daemon that is up, and what there is to say of it.
+
+    Args:
+        started: of time.monotonic.
+    """
+
+    version: str
+    configuration: Configuration
+    engine: ChosenEngine
+    started: float
+    resources: Resources
+    dataplane: Dataplane
+    keying: Keying
+
+    def headline(self) -> dict[str, object]:
+        """Who and where we are."""
+        configuration, resources = self.configuration, self.resources
+        return {
+            "version": self.version,
+            "pid": os.getpid(),
+            "principal": configuration.host.principal,
+            "engine": self.engine.name,
+            "engine_reason": self.engine.reason,
+            "tun": resources.tun.name,
+            "mtu": configuration.tun.mtu,
+            "addresses": [str(address) for address in configuration.tun.addresses],
+            "kink": [spell(endpoint) for endpoint in resources.transport.local],
+            "esp": [spell(endpoint) for endpoint in resources.link.local],
+            "peers": len(resources.peers),
+        }
+
+    def status(self) -> dict[str, object]:
+        """What ``kinkvpn status --json`` shows: JSON-able, and free of secrets."""
+        headline = self.headline()
+        return {
+            **{key: headline[key] for key in ("version", "pid", "principal", "engine", "engine_reason")},
+            "uptime": round(time.monotonic() - self.started, 3),
+            "tun": {"name": headline["tun"], "mtu": headline["mtu"], "addresses": headline["addresses"]},
+            "listeners": {"kink": headline["kink"], "esp": headline["esp"]},
+            **with_traffic(self.keying.status(), self.dataplane.statistics(), self.dataplane.link_statistics()),
+        }

@@ -1,0 +1,126 @@
+"""Structured logs over the standard library's logging: an event's name and its fields, as text or as JSON lines.
+
+A record carries its fields in ``extra={"fields": {...}}``. They are names, addresses, numbers and reasons: octets are
+never shown, whatever they are, so that a key that strays into a record does not reach the log.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import re
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# sd-daemon(3): syslog priorities that journald takes from the front of a line.
+_PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
+
+# What may stand unquoted behind ``key=``. Principals and subnets may; a newline out of a KRB-ERROR may not.
+_PLAIN = re.compile(r"[A-Za-z0-9_.:/@+\-\[\]>%*]+")
+
+
+def configure(stream: TextIO, *, level: str, as_json: bool) -> logging.Handler:
+    """Send the records of this program to ``stream``, those of ``level`` and above; returns the handler installed.
+
+    Others' records come from warning on: a library's chatter is not the operator's.
+    """
+    handler = logging.StreamHandler(stream)
+    if as_json:
+        handler.setFormatter(JsonFormatter())
+    else:
+        handler.setFormatter(TextFormatter(journal=goes_to_journal(stream, os.environ)))
+    root = logging.getLogger()
+    root.addHandler(handler)
+    for name in ("kinkvpn", "esp"):
+        logging.getLogger(name).setLevel(level.upper())
+    return handler
+
+
+def goes_to_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:
+    """Whether systemd connected ``stream`` to the journal (systemd.exec(5), JOURNAL_STREAM is ``device:inode``)."""
+    named = environment.get("JOURNAL_STREAM", "")
+    if not named:
+        return False
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return named == f"{status.st_dev}:{status.st_ino}"
+
+
+def fields_of(record: logging.LogRecord) -> dict[str, object]:
+    """What was said of the event, in values that JSON has."""
+    fields = getattr(record, "fields", {})
+    return {str(name): _showable(value) for name, value in fields.items()}
+
+
+class TextFormatter(logging.Formatter):
+    """``2026-03-01T12:00:00.000Z warning create_failed peer=west reason="no answer"``.
+
+    Args:
+        journal: journald keeps the time itself and takes the priority as ``<4>``.
+    """
+
+    def __init__(self, *, journal: bool = False) -> None:
+        super().__init__()
+        self._journal = journal
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; a traceback, which only a defect has, follows on its own lines."""
+        words = [_one_line(record.getMessage())]
+        words += [f"{name}={_quoted(value)}" for name, value in fields_of(record).items()]
+        line = f"{self._head(record)}{' '.join(words)}"
+        return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
+
+    def _head(self, record: logging.LogRecord) -> str:
+        if self._journal:
+            return f"<{_PRIORITIES.get(record.levelno, 6)}>"
+        return f"{_time(record)} {record.levelname.lower():7} "
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: ``time``, ``level``, ``event``, ``logger``, and the fields."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line, whatever the record holds."""
+        shown = fields_of(record) | {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "event": record.getMessage(),
+            "logger": record.name,
+        }
+        if record.exc_info:
+            shown["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(shown)
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _showable(value: object) -> object:
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return round(value, 3)
+    if isinstance(value, bytes | bytearray | memoryview):
+        return f"<{len(value)} octets>"
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_showable(item) for item in value]
+    return str(value)
+
+
+def _quoted(value: object) -> str:
+    if isinstance(value, list):
+        value = ",".join(str(item) for item in value)
+    text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
+    return text if _PLAIN.fullmatch(text) else json.dumps(text)
+
+
+def _one_line(text: str) -> str:
+    return text if text.isprintable() else json.dumps(text)

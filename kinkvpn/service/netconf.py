@@ -1,0 +1,178 @@
+"""Addresses and routes of the TUN device, through netlink, and their undoing.
+
+A TUN device goes with the last descriptor of it, and its addresses and routes go with the device: a crash leaves
+nothing. The undoing here is for the orderly end, and for a device that outlives this process.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import trio
+from pyroute2 import IPRoute, NetlinkError
+
+from kinkvpn.errors import KinkvpnError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from types import TracebackType
+
+    from esp.policy import Network
+    from kinkvpn.values import Interface
+
+# linux/if_addr.h. Duplicate address detection asks the link's neighbours; behind a tunnel there are none to answer,
+# and the address would be unusable for the second that it takes.
+IFA_F_NODAD = 0x02
+# linux/if_link.h: no link-local address, hence no router solicitations into the tunnel, which no policy matches.
+IN6_ADDR_GEN_MODE_NONE = 1
+RT_TABLE_MAIN = 254  # linux/rtnetlink.h
+
+
+class NetworkRefused(KinkvpnError):
+    """The kernel would not have an address or a route; the message says which and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class NetworkPlan:
+    """What the host is to look like.
+
+    Args:
+        device: name of the TUN device, which exists.
+        mtu: octets.
+        addresses: of this host, inside.
+        routes: subnets that lead into the device.
+        outside: addresses that must not: the peers' outer ones, or ESP would chase its own tail.
+    """
+
+    device: str
+    mtu: int
+    addresses: tuple[Interface, ...] = ()
+    routes: tuple[Network, ...] = ()
+    outside: tuple[str, ...] = ()
+
+
+class NetworkConfiguration:
+    """``async with NetworkConfiguration(plan):`` the plan holds inside, and is undone in reverse at the end.
+
+    Entering raises NetworkRefused, with everything undone that was done until then. netlink is synchronous here, in
+    a worker thread, and in the network namespace of this process.
+    """
+
+    def __init__(self, plan: NetworkPlan) -> None:
+        self._plan = plan
+        self._undo: list[Callable[[IPRoute], object]] = []
+
+    async def __aenter__(self) -> Self:
+        # Not abandoned on cancellation: half of a plan would be left. It takes milliseconds.
+        await trio.to_thread.run_sync(self._configure)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        with trio.CancelScope(shield=True):
+            await trio.to_thread.run_sync(self._restore)
+
+    def _configure(self) -> None:
+        plan = self._plan
+        with IPRoute() as netlink, ExitStack() as failed:
+            failed.callback(self._undo_all, netlink)
+            index = self._bring_up(netlink)
+            for address in plan.addresses:
+                self._add_address(netlink, index, address)
+            # Shortest prefix first: nothing leads elsewhere for a moment that a longer one will claim.
+            for subnet in sorted(set(plan.routes), key=lambda subnet: (subnet.prefixlen, str(subnet))):
+                self._add_route(netlink, index, subnet)
+            for outer in plan.outside:
+                self._check_outside(netlink, index, outer)
+            failed.pop_all()
+
+    def _restore(self) -> None:
+        with IPRoute() as netlink:
+            self._undo_all(netlink)
+
+    def _undo_all(self, netlink: IPRoute) -> None:
+        while self._undo:
+            # Somebody may have undone it before us, or removed the device.
+            with suppress(NetlinkError):
+                self._undo.pop()(netlink)
+
+    def _bring_up(self, netlink: IPRoute) -> int:
+        plan = self._plan
+        found = netlink.link_lookup(ifname=plan.device)
+        if not found:
+            raise NetworkRefused(f"there is no device {plan.device}")
+        index = int(found[0])
+        quiet = {"attrs": [["AF_INET6", {"attrs": [["IFLA_INET6_ADDR_GEN_MODE", IN6_ADDR_GEN_MODE_NONE]]}]]}
+        with suppress(NetlinkError):  # a kernel without IPv6 has nothing to be kept quiet
+            netlink.link("set", index=index, IFLA_AF_SPEC=quiet)
+        with _explained(f"{plan.device} up with an MTU of {plan.mtu}"):
+            netlink.link("set", index=index, mtu=plan.mtu)
+            netlink.link("set", index=index, state="up")
+        self._undo.append(lambda again: again.link("set", index=index, state="down"))
+        return index
+
+    def _add_address(self, netlink: IPRoute, index: int, address: Interface) -> None:
+        prefix = address.network.prefixlen
+        arguments: dict[str, Any] = {"index": index, "address": str(address.ip), "prefixlen": prefix}
+        extra = {"flags": IFA_F_NODAD} if address.version == 6 else {}
+        with _explained(f"address {address} on {self._plan.device}"):
+            netlink.addr("add", **arguments, **extra)
+        self._undo.append(lambda again: again.addr("delete", **arguments))
+
+    def _add_route(self, netlink: IPRoute, index: int, subnet: Network) -> None:
+        arguments: dict[str, Any] = {"dst": str(subnet), "oif": index}
+        try:
+            netlink.route("add", **arguments)
+        except NetlinkError as error:
+            holder = _route_to(netlink, subnet)
+            if error.code == errno.EEXIST and holder == index:
+                return  # an address of ours brought it
+            there = f": it goes to {_device_name(netlink, holder)} already" if holder else ""
+            raise NetworkRefused(
+                f"route to {subnet} into {self._plan.device}: {os.strerror(error.code)}{there}"
+            ) from error
+        self._undo.append(lambda again: again.route("delete", **arguments))
+
+    def _check_outside(self, netlink: IPRoute, index: int, outer: str) -> None:
+        """Ask the kernel itself: metrics, rules and longer prefixes have their say in it."""
+        try:
+            answers = list(netlink.route("get", dst=outer.partition("%")[0]))
+        except NetlinkError:
+            return  # no way there at the moment: that is not a loop
+        if any(answer.get_attr("RTA_OIF") == index for answer in answers):
+            raise NetworkRefused(
+                f"the peer at {outer} would be reached through {self._plan.device} itself: "
+                "give it a route of its own, or a remote subnet without it"
+            )
+
+
+@contextmanager
+def _explained(what: str) -> Iterator[None]:
+    try:
+        yield
+    except NetlinkError as error:
+        raise NetworkRefused(f"{what}: {os.strerror(error.code)}") from error
+
+
+def _route_to(netlink: IPRoute, subnet: Network) -> int | None:
+    """Index of the device that ``subnet``, exactly, is routed to in the main table."""
+    family = socket.AF_INET if subnet.version == 4 else socket.AF_INET6
+    for route in netlink.get_routes(family=family, table=RT_TABLE_MAIN):
+        destination = route.get_attr("RTA_DST") or ("0.0.0.0" if subnet.version == 4 else "::")  # noqa: S104
+        if f"{destination}/{route['dst_len']}" == str(subnet):
+            index = route.get_attr("RTA_OIF")
+            return None if index is None else int(index)
+    return None
+
+
+def _device_name(netlink: IPRoute, index: int) -> str:
+    try:
+        return str(netlink.get_links(index)[0].get_attr("IFLA_IFNAME"))
+    except (NetlinkError, IndexError):
+        return f"device {index}"

@@ -1,0 +1,183 @@
+"""What ``kinkvpn status`` and ``kinkvpn check`` show a person: what is wrong, since when, and what happens next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from kinkvpn.config import show_selector
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from kinkvpn.config import Configuration, PeerConfiguration
+    from kinkvpn.proto.settings import PolicySettings
+
+Row = tuple[str, ...]
+
+
+def status(answer: Mapping[str, Any], probes: Mapping[str, str] | None = None) -> str:
+    """The daemon's status as text.
+
+    Args:
+        answer: the result of the control socket's ``status``.
+        probes: by name of peer, what a STATUS exchange with it gave.
+    """
+    return "\n".join(printable(line) for line in _status_lines(answer, probes or {}))
+
+
+def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Iterator[str]:
+    tun, listeners, counters = answer["tun"], answer["listeners"], answer["counters"]
+    yield f"kinkvpn {answer['version']}, pid {answer['pid']}, up {duration(answer['uptime'])}"
+    yield from table(
+        [
+            ("  principal", answer["principal"]),
+            ("  device", f"{tun['name']}, MTU {tun['mtu']}, {', '.join(tun['addresses']) or 'no addresses'}"),
+            ("  engine", f"{answer['engine']}: {answer['engine_reason']}"),
+            ("  listening", f"KINK {', '.join(listeners['kink'])}; ESP {', '.join(listeners['esp'])}"),
+        ]
+    )
+    for peer in answer["peers"]:
+        yield ""
+        yield from _peer_lines(peer, probes.get(peer["name"]))
+    yield ""
+    inward, outward = traffic(counters, "in"), traffic(counters, "out")
+    yield from table(
+        [
+            ("traffic", f"in {inward}, out {outward}"),
+            ("dropped", _counted(counters["drops"]) or "nothing"),
+            ("KINK", _counted(counters["kink"]) or "nothing yet"),
+        ]
+    )
+
+
+def _peer_lines(peer: Mapping[str, Any], probe: str | None) -> Iterator[str]:
+    heard = "never heard from" if peer["last_heard"] is None else f"heard from {duration(peer['last_heard'])} ago"
+    yield f"{peer['name']}  {peer_state(peer).upper()}  {peer['address']}  {peer['principal']}"
+    yield f"  {heard}" + (f", probe: {probe}" if probe else "")
+    rows: list[Row] = [("  policy", "state", "age", "in", "out", "traffic")]
+    rows += [_policy_row(policy) for policy in peer["policies"]]
+    lines = table(rows)
+    yield next(lines)
+    for policy, line in zip(peer["policies"], lines, strict=True):
+        yield line
+        yield from (f"      {detail}" for detail in _details(policy))
+
+
+def _policy_row(policy: Mapping[str, Any]) -> Row:
+    age = "-" if policy["since"] is None else duration(policy["since"])
+    flow = f"{policy['local']} > {policy['remote']}"
+    return f"  {policy['name']}", policy_state(policy), age, traffic(policy, "in"), traffic(policy, "out"), flow
+
+
+def peer_state(peer: Mapping[str, Any]) -> str:
+    """The worst that somebody has to know of: a peer with one tunnel up and another failing is not just established."""
+    states = {policy_state(policy) for policy in peer["policies"]}
+    if "down" in states:
+        return "partly down" if states - {"down"} else "down"
+    return next((state for state in ("established", "negotiating") if state in states), "idle")
+
+
+def policy_state(policy: Mapping[str, Any]) -> str:
+    """``idle`` is what the daemon calls down while nothing has asked for it and nothing has gone wrong."""
+    return "idle" if policy["state"] == "down" and not policy["failures"] else str(policy["state"])
+
+
+def _details(policy: Mapping[str, Any]) -> Iterator[str]:
+    if policy["spi_in"] is not None:
+        took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
+        yield f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}, {policy['suite']}{took}"
+    elif not policy["failures"]:
+        yield "waiting for the first packet" if policy["start"] == "demand" else "starting"
+    if policy["failures"]:
+        when = "when a packet asks" if policy["next_try"] is None else f"in {duration(policy['next_try'])}"
+        times = "once" if policy["failures"] == 1 else f"{policy['failures']} times"
+        yield f"failed {times}, next try {when}: {policy['last_error'] or 'no reason given'}"
+    if policy["held"]:
+        yield f"{policy['held']} packets wait for it"
+
+
+def check(configuration: Configuration, addresses: Mapping[str, str]) -> str:
+    """What ``kinkvpn up`` would do with a configuration that is good.
+
+    Args:
+        addresses: by name of peer, what its address resolves to.
+    """
+    return "\n".join(printable(line) for line in _check_lines(configuration, addresses))
+
+
+def _check_lines(configuration: Configuration, addresses: Mapping[str, str]) -> Iterator[str]:
+    tun, kink = configuration.tun, configuration.kink
+    inner = ", ".join(map(str, tun.addresses)) or "no addresses"
+    routes = sorted({str(policy.selector.remote) for policy in configuration.policies}) if tun.routes else []
+    yield from table(
+        [
+            ("principal", configuration.host.principal),
+            ("device", f"{tun.name}, MTU {tun.mtu}, {inner}"),
+            ("routes", ", ".join(routes) or "none"),
+            ("listens", f"KINK {', '.join(kink.listen)} port {kink.port}; ESP port {configuration.esp.port}"),
+            ("control", str(configuration.control.socket)),
+        ]
+    )
+    for peer in configuration.peers:
+        yield ""
+        yield f"{peer.name}  {_whereabouts(peer, addresses.get(peer.name, ''))}  {peer.principal}"
+        rows: list[Row] = [("  policy", "start", "lifetime", "traffic"), *map(_settings_row, peer.policies)]
+        yield from table(rows)
+        suites = {suite.name: None for policy in peer.policies for suite in policy.suites}
+        yield f"  suites {', '.join(suites)}"
+
+
+def _whereabouts(peer: PeerConfiguration, address: str) -> str:
+    return peer.address if peer.address == address else f"{peer.address} ({address})"
+
+
+def _settings_row(policy: PolicySettings) -> Row:
+    lifetime = duration(policy.lifetime_seconds)
+    return f"  {policy.name}", policy.start.value, lifetime, show_selector(policy.selector).replace("->", ">")
+
+
+def table(rows: Sequence[Row]) -> Iterator[str]:
+    """Columns as wide as their widest cell, two spaces between, nothing after the last."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+
+
+def duration(seconds: float) -> str:
+    """The two units that matter: ``45s``, ``3m 20s``, ``7h 5m``, ``12d 3h``."""
+    whole = max(0, int(seconds))
+    days, hours, minutes = whole // 86400, whole // 3600 % 24, whole // 60 % 60
+    if days:
+        return f"{days}d {hours}h"
+    if hours:
+        return f"{hours}h {minutes}m"
+    return f"{minutes}m {whole % 60}s" if minutes else f"{whole}s"
+
+
+def octets(number: int) -> str:
+    """``0 B``, ``999 B``, ``1.2 kB``, ``34.5 MB``: powers of a thousand."""
+    value = float(number)
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if value < 999.95 or unit == "TB":
+            break
+        value /= 1000
+    return f"{number} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def traffic(counters: Mapping[str, Any], way: str) -> str:
+    """Packets and octets of one way."""
+    return f"{counters[f'packets_{way}']} ({octets(counters[f'octets_{way}'])})"
+
+
+def spi(value: int | str) -> str:
+    """As tcpdump and Wireshark write it."""
+    return value if isinstance(value, str) else f"{value:#010x}"
+
+
+def printable(line: str) -> str:
+    """Some words are the peer's or the KDC's: none of them moves the cursor."""
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
+def _counted(counters: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in counters.items() if count)

@@ -1,0 +1,672 @@
+"""The engine whole: with scapy at the other end, with a hostile one, and with time passing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.scapy_esp import ScapySa
+from support.tunnel import (
+    ELSEWHERE,
+    LEFT,
+    RIGHT,
+    SELECTOR4,
+    SELECTOR6,
+    SPI4,
+    SPI6,
+    Tunnel,
+    bare_tunnel,
+    engine,
+    flip,
+    incoming,
+    ipv4,
+    ipv6,
+    open_tunnel,
+    parameters,
+    ports,
+)
+
+from esp.crypto import make_sealer
+from esp.engine import KEEPALIVE_SECONDS, Engine, Incoming, Outgoing
+from esp.errors import DropReason, InvalidPolicy, InvalidSa, UnknownSa
+from esp.events import Acquired, EndpointMoved, HardExpired, SoftExpired
+from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS
+from esp.policy import Action, Policy, Selector
+from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters
+from esp.sad import MAX_DATAGRAM
+from esp.suite import SUITES
+
+SUITE_NAMES = sorted(SUITES)
+# Mostly near block ends, where padding differs, and up to what still fits a datagram.
+SIZES = st.integers(0, 70) | st.integers(0, 1500) | st.integers(0, 65_000)
+
+
+def outcome(drops: dict[DropReason, int]) -> set[DropReason]:
+    assert all(drops.values())
+    return set(drops)
+
+
+def inner_packet(six: bool, size: int) -> bytes:
+    return (ipv6 if six else ipv4)(Random(size).randbytes(size))
+
+
+# --- scapy at the other end ---
+
+
+@pytest.mark.parametrize("suite", SUITE_NAMES)
+@given(st.lists(st.tuples(st.booleans(), SIZES), min_size=1, max_size=6))
+@settings(max_examples=12, deadline=None)
+def test_scapy_opens_what_we_seal(suite: str, drawn: list[tuple[bool, int]]) -> None:
+    tunnel = open_tunnel(suite)
+    oracle = {spi: ScapySa(suite, spi, parameters(suite, spi=spi).keymat) for spi in (SPI4, SPI6)}
+    for six, size in [*drawn, (False, 65_000), (True, 65_000)]:
+        packet = inner_packet(six, size)
+        (datagram,) = tunnel.seal(packet)
+        assert oracle[SPI6 if six else SPI4].open(datagram) == packet
+
+
+@pytest.mark.parametrize("suite", SUITE_NAMES)
+@given(st.lists(st.tuples(st.booleans(), SIZES), min_size=1, max_size=6), st.integers(1, 2**32 - 20))
+@settings(max_examples=12, deadline=None)
+def test_we_open_what_scapy_seals(suite: str, drawn: list[tuple[bool, int]], start: int) -> None:
+    tunnel = open_tunnel(suite)
+    oracle = {spi: ScapySa(suite, spi, parameters(suite, spi=spi).keymat) for spi in (SPI4, SPI6)}
+    for sequence, (six, size) in enumerate([*drawn, (False, 65_000), (True, 65_000)], start):
+        packet = inner_packet(six, size)
+        datagram = oracle[SPI6 if six else SPI4].seal(packet, sequence)
+        assert tunnel.open(datagram) == [packet]
+    assert tunnel.right.statistics().drops == {}
+
+
+@pytest.mark.parametrize("suite", SUITE_NAMES)
+def test_every_small_size_comes_through(suite: str) -> None:
+    tunnel = open_tunnel(suite)
+    packets = [build(bytes(size)) for size in range(70) for build in (ipv4, ipv6)]
+    assert tunnel.open(*tunnel.seal(*packets)) == packets
+
+
+@pytest.mark.parametrize("suite", SUITE_NAMES)
+def test_the_biggest_packet_fits_and_the_next_does_not(suite: str) -> None:
+    tunnel = open_tunnel(suite)
+    biggest = next(size for size in range(MAX_DATAGRAM - 20, 0, -1) if tunnel.seal(ipv4(bytes(size))))
+    (datagram,) = tunnel.seal(ipv4(bytes(biggest)))
+    assert MAX_DATAGRAM - SUITES[suite].block_octets < len(datagram) <= MAX_DATAGRAM
+    statistics = tunnel.left.statistics()
+    assert statistics.drops == {DropReason.TOO_BIG: MAX_DATAGRAM - 20 - biggest}
+    assert statistics.sas[0].drops == statistics.drops
+    assert statistics.sas[0].sequence == 2
+
+
+def test_numbers_and_ivs_on_the_wire() -> None:
+    tunnel = open_tunnel()
+    for number, datagram in enumerate(tunnel.seal(*[ipv4()] * 5), 1):
+        assert datagram[:16] == SPI4.to_bytes(4) + number.to_bytes(4) + number.to_bytes(8)
+
+
+# --- policies on the way out ---
+
+
+@pytest.mark.parametrize(
+    "packet",
+    [
+        b"",
+        b"\x45",
+        bytes(20),
+        ipv4()[:-1],
+        ipv4() + b"\x00",
+        b"\x55" + ipv4()[1:],
+        ipv6(b"12")[:-1],
+        ipv6(b"12") + b"3",
+    ],
+)
+def test_what_is_no_ip_packet_does_not_leave(packet: bytes) -> None:
+    tunnel = open_tunnel()
+    assert tunnel.seal(packet) == []
+    assert tunnel.left.statistics().drops == {DropReason.NOT_IP: 1}
+
+
+def test_the_first_policy_that_matches_decides() -> None:
+    left = engine()
+    left.add_policy(Policy("no dns", replace(SELECTOR4, protocol=17, remote_port=53), Action.DISCARD))
+    left.add_policy(Policy("around", replace(SELECTOR4, protocol=17), Action.BYPASS))
+    left.add_policy(Policy("four", SELECTOR4))
+    left.install_outbound(parameters(), 0.0)
+    packets = {
+        ipv4(ports(9, 53), protocol=17): DropReason.POLICY_DISCARD,
+        ipv4(ports(53, 9), protocol=17): DropReason.BYPASS_NOT_ROUTED,
+        ipv4(ports(9, 53), protocol=6): None,
+        ipv4(destination="10.3.0.1"): DropReason.NO_POLICY,
+        ipv6(): DropReason.NO_POLICY,
+    }
+    for packet, reason in packets.items():
+        before = left.statistics().drops
+        assert len(left.protect([packet], 0.0)) == (reason is None)
+        after = left.statistics().drops
+        assert Counter(after) - Counter(before) == (Counter([reason]) if reason else Counter())
+    left.remove_policy("no dns")
+    left.protect([ipv4(ports(9, 53), protocol=17)], 0.0)
+    assert left.statistics().drops[DropReason.BYPASS_NOT_ROUTED] == 2
+
+
+def test_a_fragment_without_ports_is_not_guessed_about() -> None:
+    selector = replace(SELECTOR4, protocol=17, remote_port=53)
+    tunnel = open_tunnel(selector=selector)
+    first = ipv4(ports(9, 53), protocol=17)
+    later = first[:6] + b"\x00\x01" + first[8:]
+    assert len(tunnel.seal(first, later)) == 1
+    assert tunnel.left.statistics().drops == {DropReason.NO_POLICY: 1}
+
+
+def test_policies_that_cannot_be() -> None:
+    left = engine()
+    left.add_policy(Policy("four", SELECTOR4))
+    with pytest.raises(InvalidPolicy):
+        left.add_policy(Policy("four", SELECTOR6))
+    with pytest.raises(InvalidPolicy):
+        left.add_policy(Policy("mixed", Selector(SELECTOR4.local, SELECTOR6.remote)))
+    with pytest.raises(InvalidPolicy):
+        left.remove_policy("mixed")
+
+
+# --- packets that wait ---
+
+
+def test_packets_wait_for_their_sa_and_leave_in_order() -> None:
+    tunnel = bare_tunnel()
+    packets = [ipv4(bytes([number])) for number in range(10)]
+    assert tunnel.seal(*packets[:5]) == []
+    assert tunnel.seal(*packets[5:], now=0.5) == []
+    assert tunnel.left.take_events() == [Acquired("four")]
+    assert tunnel.left.statistics().held == {"four": 10, "six": 0}
+    tunnel.right.install_inbound(parameters(selector=flip(SELECTOR4), remote=LEFT), 1.0)
+    released = tunnel.left.install_outbound(parameters(), 1.0)
+    assert {out.remote for out in released} == {RIGHT}
+    assert tunnel.right.unprotect(incoming(released), 1.0) == packets
+    assert tunnel.left.statistics().held == {"four": 0, "six": 0}
+    assert tunnel.left.statistics().drops == {}
+
+
+def test_a_full_queue_lets_the_oldest_go() -> None:
+    tunnel = bare_tunnel()
+    packets = [ipv4(number.to_bytes(2)) for number in range(MAX_HELD_PACKETS + 3)]
+    tunnel.seal(*packets)
+    tunnel.right.install_inbound(parameters(selector=flip(SELECTOR4), remote=LEFT), 0.0)
+    assert tunnel.right.unprotect(incoming(tunnel.left.install_outbound(parameters(), 0.0)), 0.0) == packets[3:]
+    assert tunnel.left.statistics().drops == {DropReason.HOLD_QUEUE_FULL: 3}
+
+
+def test_keying_is_asked_again_while_packets_wait_and_no_longer() -> None:
+    left = bare_tunnel().left
+    left.protect([ipv4()], 0.0)
+    assert left.take_events() == [Acquired("four")]
+    deadline = left.expire(0.0)
+    for second in range(1, int(HOLD_SECONDS)):
+        assert deadline == second
+        assert left.take_events() == []
+        left.protect([ipv4()], second - 0.5)  # more of them do not ask more often
+        deadline = left.expire(deadline)
+        assert left.take_events() == [Acquired("four")]
+    while deadline is not None:
+        deadline = left.expire(deadline)
+    assert left.statistics().drops == {DropReason.HOLD_EXPIRED: 10}
+    assert left.statistics().held["four"] == 0
+
+
+def test_what_waited_too_long_does_not_leave_after_all() -> None:
+    left = bare_tunnel().left
+    left.protect([ipv4(b"old")], 0.0)
+    left.protect([ipv4(b"new")], HOLD_SECONDS - 1)
+    assert len(left.install_outbound(parameters(), HOLD_SECONDS)) == 1
+    assert left.statistics().drops == {DropReason.HOLD_EXPIRED: 1}
+
+
+def test_a_policy_that_goes_takes_all_along() -> None:
+    tunnel = open_tunnel()
+    left = tunnel.left
+    left.remove_outbound("four", SPI4)
+    left.protect([ipv4(), ipv4()], 0.0)
+    left.remove_policy("four")
+    assert left.statistics().drops == {DropReason.NO_POLICY: 2}
+    assert left.statistics().held == {"six": 0}
+    tunnel.right.remove_policy("four")
+    assert [sa.policy for engine in (left, tunnel.right) for sa in engine.statistics().sas] == ["six", "six"]
+
+
+# --- the way in: the honest, the forged, the strange ---
+
+
+def forge(text: bytes, sequence: int = 1, suite: str = "aes256-gcm16") -> bytes:
+    """What a peer with the right keys and wrong ideas sends."""
+    sa = parameters(suite)
+    return make_sealer(sa.suite, sa.spi, sa.keymat, Random(9).randbytes).seal(sequence, text)
+
+
+def trailer(payload: bytes, next_header: int, block: int = 4) -> bytes:
+    pad = -(len(payload) + 2) % block
+    return payload + bytes(range(1, pad + 1)) + bytes([pad, next_header])
+
+
+INSIDE = ipv4(b"payload!")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (INSIDE + bytes([0, 4, 1, 4]), DropReason.BAD_PADDING),
+        (INSIDE + bytes([0, 9, 200, 4]), DropReason.BAD_PADDING),
+        (trailer(b"", 59), DropReason.DUMMY),
+        (trailer(bytes(100), 59), DropReason.DUMMY),
+        (trailer(INSIDE, 6), DropReason.BAD_NEXT_HEADER),
+        (trailer(INSIDE, 50), DropReason.BAD_NEXT_HEADER),
+        (trailer(INSIDE, 41), DropReason.NOT_IP),
+        (trailer(ipv6(), 4), DropReason.NOT_IP),
+        (trailer(INSIDE[:-1], 4), DropReason.NOT_IP),
+        (trailer(b"", 4), DropReason.NOT_IP),
+        (trailer(b"E", 4), DropReason.NOT_IP),
+        (trailer(ipv4(source="10.9.0.1"), 4), DropReason.SELECTOR_MISMATCH),
+        (trailer(ipv4(destination="10.9.0.1"), 4), DropReason.SELECTOR_MISMATCH),
+        (trailer(ipv4(source="10.2.0.1", destination="10.1.0.1"), 4), DropReason.SELECTOR_MISMATCH),
+        (trailer(ipv6(), 41), DropReason.SELECTOR_MISMATCH),
+    ],
+)
+def test_authentic_but_not_to_be_delivered(text: bytes, reason: DropReason) -> None:
+    tunnel = open_tunnel()
+    assert tunnel.open(forge(text)) == []
+    statistics = tunnel.right.statistics()
+    assert statistics.drops == {reason: 1}
+    assert statistics.sas[0].drops == {reason: 1}
+    # It was authentic, so its number is spent (RFC 4303 §3.4.3) and its octets count.
+    assert (statistics.sas[0].packets, statistics.sas[0].octets) == (1, len(text))
+    assert tunnel.open(forge(text)) == []
+    assert tunnel.right.statistics().drops == {reason: 1, DropReason.REPLAYED: 1}
+
+
+@given(st.binary(max_size=300), st.booleans(), st.integers(0, 50))
+def test_padding_for_traffic_flow_confidentiality_is_cut_off(rest: bytes, six: bool, more: int) -> None:
+    tunnel = open_tunnel()
+    packet = (ipv6 if six else ipv4)(rest)
+    text = trailer(packet + bytes(more), 41 if six else 4)
+    sa = parameters(spi=SPI6 if six else SPI4)
+    sealed = make_sealer(sa.suite, sa.spi, sa.keymat, Random(9).randbytes).seal(1, text)
+    assert tunnel.open(sealed) == [packet]
+
+
+def test_an_inner_fragment_needs_a_selector_without_ports() -> None:
+    first = ipv4(ports(9, 53), protocol=17)
+    later = first[:6] + b"\x00\x01" + first[8:]
+    for selector, delivered in (
+        (replace(SELECTOR4, protocol=17, remote_port=53), [first]),
+        (SELECTOR4, [first, later]),
+    ):
+        tunnel = open_tunnel(selector=selector)
+        assert tunnel.open(forge(trailer(first, 4), 1), forge(trailer(later, 4), 2)) == delivered
+
+
+SHORTEST = {name: 8 + suite.iv_octets + suite.block_octets + suite.icv_octets for name, suite in SUITES.items()}
+
+
+@pytest.mark.parametrize("suite", SUITE_NAMES)
+def test_every_truncation_is_malformed_or_forged(suite: str) -> None:
+    tunnel = open_tunnel(suite)
+    (datagram,) = tunnel.seal(ipv4(b"payload"))
+    before = tunnel.right.statistics()
+    assert tunnel.open(*(datagram[:octets] for octets in range(len(datagram)))) == []
+    statistics = tunnel.right.statistics()
+    whole = [
+        octets
+        for octets in range(SHORTEST[suite], len(datagram))
+        if (octets - SHORTEST[suite]) % SUITES[suite].block_octets == 0
+    ]
+    assert statistics.drops == {
+        DropReason.MALFORMED: len(datagram) - len(whole),
+        DropReason.AUTHENTICATION_FAILED: len(whole),
+    }
+    assert sum(statistics.sas[0].drops.values()) == len(datagram) - 8  # shorter ones name no SA
+    unharmed(before.sas[0], statistics.sas[0])
+    assert tunnel.open(datagram) == [ipv4(b"payload")]
+
+
+def unharmed(before: object, after: object) -> None:
+    """Nothing of an SA differs but what it counts as dropped."""
+    assert replace(after, drops={}) == replace(before, drops={})
+
+
+FORGERY = {
+    DropReason.AUTHENTICATION_FAILED,
+    DropReason.UNKNOWN_SPI,
+    DropReason.REPLAYED,
+    DropReason.TOO_OLD,
+}
+
+
+@pytest.mark.parametrize("suite", SUITE_NAMES)
+@pytest.mark.parametrize("window", [0, 64])
+def test_no_flipped_bit_gets_through(suite: str, window: int) -> None:
+    """Every bit of one packet, in the middle of a stream: a window that has seen its neighbours, one still to come."""
+    tunnel = open_tunnel(suite, window=window)
+    packets = [ipv4(bytes([number])) for number in range(100)]
+    sealed = tunnel.seal(*packets)
+    target = sealed.pop(90)
+    assert len(tunnel.open(*sealed)) == 99
+    before = tunnel.right.statistics()
+    number = int.from_bytes(target)
+    mutations = [(number ^ 1 << bit).to_bytes(len(target)) for bit in range(8 * len(target))]
+    assert tunnel.open(*mutations, source=ELSEWHERE) == []
+    statistics = tunnel.right.statistics()
+    assert outcome(statistics.drops) == FORGERY - (set() if window else {DropReason.REPLAYED, DropReason.TOO_OLD})
+    assert sum(statistics.drops.values()) == len(mutations)
+    for one, other in zip(before.sas, statistics.sas, strict=True):
+        unharmed(one, other)
+    assert tunnel.right.take_events() == []
+    assert tunnel.open(target) == [packets[90]]
+
+
+@given(
+    st.lists(st.binary(max_size=120) | st.binary(max_size=120).map(lambda rest: SPI4.to_bytes(4) + rest), max_size=30),
+    st.sampled_from(SUITE_NAMES),
+)
+def test_random_octets_count_once_each_and_do_nothing_else(datagrams: list[bytes], suite: str) -> None:
+    tunnel = open_tunnel(suite)
+    before = tunnel.right.statistics()
+    assert tunnel.open(*datagrams, source=ELSEWHERE) == []
+    statistics = tunnel.right.statistics()
+    assert sum(statistics.drops.values()) == len(datagrams)
+    assert outcome(statistics.drops) <= {*FORGERY, DropReason.MALFORMED}
+    for one, other in zip(before.sas, statistics.sas, strict=True):
+        unharmed(one, other)
+    assert tunnel.right.take_events() == []
+    assert tunnel.open(*tunnel.seal(ipv4())) == [ipv4()]
+
+
+@given(st.lists(st.binary(max_size=120), max_size=30), st.sampled_from(["bare", "open"]))
+def test_random_packets_from_inside_are_dropped_held_or_sealed(packets: list[bytes], kind: str) -> None:
+    tunnel = bare_tunnel() if kind == "bare" else open_tunnel()
+    sealed = tunnel.seal(*packets, *(ipv4(packet) for packet in packets))
+    statistics = tunnel.left.statistics()
+    dropped = sum(statistics.drops.values())
+    assert len(sealed) + sum(statistics.held.values()) + dropped == 2 * len(packets)
+    assert statistics.packets_out == len(sealed)
+
+
+@given(st.lists(st.integers(0, 199), max_size=300), st.sampled_from((0, 1, 32, 64, 8192)))
+@settings(max_examples=30)
+def test_duplicates_and_late_packets_are_told_by_a_slow_model(order: list[int], window: int) -> None:
+    tunnel = open_tunnel(window=window)
+    packets = [ipv4(bytes([number])) for number in range(200)]
+    sealed = tunnel.seal(*packets)
+    accepted: set[int] = set()
+    expected: Counter[DropReason] = Counter()
+    delivered = []
+    for number in order:
+        if window and number <= max(accepted, default=-1) - window:
+            expected[DropReason.TOO_OLD] += 1
+        elif window and number in accepted:
+            expected[DropReason.REPLAYED] += 1
+        else:
+            accepted.add(number)
+            delivered.append(packets[number])
+    assert tunnel.open(*(sealed[number] for number in order)) == delivered
+    assert tunnel.right.statistics().drops == expected
+
+
+# --- lifetimes ---
+
+
+def test_the_sending_side_ends_by_packets_and_then_waits_for_a_successor() -> None:
+    tunnel = open_tunnel(left_lifetime=Lifetime(soft_packets=2, hard_packets=4))
+    left = tunnel.left
+    assert [(len(tunnel.seal(ipv4())), left.take_events()) for _ in range(5)] == [
+        (1, []),
+        (1, [SoftExpired("four", SPI4, inbound=False)]),
+        (1, []),
+        (1, [HardExpired("four", SPI4, inbound=False)]),
+        (0, [Acquired("four")]),
+    ]
+    assert left.statistics().held["four"] == 1
+    assert len(left.install_outbound(parameters(spi=SPI4 + 1), 1.0)) == 1
+
+
+def test_both_sides_end_by_octets_and_alike() -> None:
+    lifetime = Lifetime(soft_octets=48, hard_octets=96)
+    tunnel = open_tunnel(left_lifetime=lifetime, right_lifetime=lifetime)
+    for _ in range(4):  # 24 octets each, with the trailer
+        assert len(tunnel.open(*tunnel.seal(ipv4()))) == 1
+    for side, inbound in ((tunnel.left, False), (tunnel.right, True)):
+        assert side.take_events() == [SoftExpired("four", SPI4, inbound), HardExpired("four", SPI4, inbound)]
+        assert [sa.policy for sa in side.statistics().sas] == ["six"]
+
+
+def test_time_ends_an_sa_even_if_nobody_looks_at_the_clock() -> None:
+    lifetime = Lifetime(hard_seconds=60)
+    tunnel = open_tunnel(left_lifetime=lifetime, right_lifetime=lifetime)
+    early, late = tunnel.seal(ipv4(b"1"), ipv4(b"2"), now=59.9)
+    assert tunnel.open(early, now=59.9) == [ipv4(b"1")]
+    assert tunnel.open(late, now=60.0) == []
+    assert tunnel.right.statistics().drops == {DropReason.SA_EXPIRED: 1}
+    assert tunnel.right.take_events() == [HardExpired("four", SPI4, inbound=True)]
+    assert tunnel.open(late, now=60.0) == []
+    assert tunnel.right.statistics().drops == {DropReason.SA_EXPIRED: 1, DropReason.UNKNOWN_SPI: 1}
+    assert tunnel.seal(ipv4(), now=60.0) == []
+    assert tunnel.left.take_events() == [HardExpired("four", SPI4, inbound=False), Acquired("four")]
+
+
+def test_expire_tells_when_it_is_needed_next() -> None:
+    lifetime = Lifetime(soft_seconds=50, hard_seconds=60)
+    right = open_tunnel(right_lifetime=lifetime).right
+    assert right.expire(0.0) == 50.0
+    assert right.take_events() == []
+    assert right.expire(50.0) == 60.0
+    assert set(right.take_events()) == {SoftExpired("four", SPI4, inbound=True), SoftExpired("six", SPI6, inbound=True)}
+    assert right.expire(60.0) is None
+    assert set(right.take_events()) == {HardExpired("four", SPI4, inbound=True), HardExpired("six", SPI6, inbound=True)}
+    assert right.statistics().sas == ()
+
+
+def test_the_next_newest_takes_over() -> None:
+    left = bare_tunnel().left
+    left.install_outbound(parameters(spi=300), 0.0)
+    left.install_outbound(parameters(spi=301, lifetime=Lifetime(hard_seconds=10)), 0.0)
+
+    def carrier(now: float) -> int:
+        (out,) = left.protect([ipv4()], now)
+        return int.from_bytes(out.datagram[:4])
+
+    assert carrier(9.0) == 301
+    assert carrier(10.0) == 300
+    left.install_outbound(parameters(spi=302), 11.0)
+    assert carrier(11.0) == 302
+    left.remove_outbound("four", 302)
+    assert carrier(11.0) == 300
+
+
+def test_the_last_number_is_used_and_none_after_it() -> None:
+    tunnel = bare_tunnel()
+    tunnel.left.install_outbound(parameters(sequence=2**32 - 3), 0.0)
+    tunnel.right.install_inbound(parameters(selector=flip(SELECTOR4), remote=LEFT), 0.0)
+    sealed = tunnel.seal(*[ipv4()] * 5)
+    assert [int.from_bytes(datagram[4:8]) for datagram in sealed] == [2**32 - 2, 2**32 - 1]
+    assert len(tunnel.open(*sealed)) == 2
+    statistics = tunnel.left.statistics()
+    assert statistics.drops == statistics.sas[0].drops == {DropReason.SEQUENCE_EXHAUSTED: 3}
+    assert tunnel.left.take_events() == [SoftExpired("four", SPI4, inbound=False)]
+
+
+# --- peers that move, NATs that forget ---
+
+
+def both_ways() -> tuple[Engine, Tunnel]:
+    """Right can answer: its outbound SAs serve the same policies."""
+    tunnel = open_tunnel()
+    for spi in (301, 302):
+        tunnel.right.install_outbound(
+            parameters(spi=spi, selector=flip(SELECTOR4), remote=LEFT),
+            0.0,
+        )
+    return tunnel.right, tunnel
+
+
+def answer(right: Engine) -> Endpoint:
+    (out,) = right.protect([ipv4(source="10.2.0.1", destination="10.1.0.1")], 0.0)
+    return out.remote
+
+
+def test_answers_go_to_where_the_newest_packet_came_from() -> None:
+    right, tunnel = both_ways()
+    sealed = tunnel.seal(*[ipv4()] * 4)
+    tunnel.open(sealed[0])
+    assert answer(right) == LEFT
+    tunnel.open(sealed[2], source=ELSEWHERE)
+    assert answer(right) == ELSEWHERE
+    assert right.take_events() == [EndpointMoved("four", SPI4, ELSEWHERE)]
+    # A packet from before the move comes late: authentic, delivered, and no reason to move back.
+    assert len(tunnel.open(sealed[1], source=LEFT)) == 1
+    assert answer(right) == ELSEWHERE
+    right.remove_outbound("four", 302)
+    assert answer(right) == ELSEWHERE
+    tunnel.open(sealed[3], source=LEFT)
+    assert answer(right) == LEFT
+    assert right.take_events() == [EndpointMoved("four", SPI4, LEFT)]
+
+
+@pytest.mark.parametrize("window", [0, 8192])
+def test_a_replay_from_elsewhere_moves_nothing(window: int) -> None:
+    tunnel = open_tunnel(window=window)
+    sealed = tunnel.seal(*[ipv4()] * 2)
+    tunnel.open(*sealed)
+    tunnel.open(*sealed, source=ELSEWHERE)
+    assert tunnel.right.take_events() == []
+    assert tunnel.right.statistics().sas[0].remote == LEFT
+
+
+def test_keepalives_for_remotes_that_heard_nothing() -> None:
+    left = open_tunnel().left
+    left.install_outbound(parameters(spi=300, remote=ELSEWHERE), 5.0)  # SPI 0x1000 carries no more, its peer is RIGHT
+    assert left.expire(5.0) == KEEPALIVE_SECONDS
+    assert left.keepalives(19.9) == []
+    assert left.keepalives(20.0) == [Outgoing(b"\xff", RIGHT)]
+    assert left.keepalives(20.0) == []
+    assert left.keepalives(25.0) == [Outgoing(b"\xff", ELSEWHERE)]
+    left.protect([ipv6()], 30.0)  # to RIGHT
+    assert left.keepalives(44.9) == []
+    assert left.expire(44.9) == 45.0
+    assert left.keepalives(45.0) == [Outgoing(b"\xff", ELSEWHERE)]
+    assert left.keepalives(50.0) == [Outgoing(b"\xff", RIGHT)]
+    assert sum(left.statistics().drops.values()) == 0
+
+
+def test_raw_esp_has_no_mapping_to_keep() -> None:
+    left = bare_tunnel().left
+    left.install_outbound(parameters(encapsulation=Encapsulation.RAW, remote=Endpoint("192.0.2.2", 0)), 0.0)
+    assert left.expire(0.0) is None
+    assert left.keepalives(1000.0) == []
+
+
+# --- installing and removing ---
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"policy": "nobody"},
+        {"policy": "discarded"},
+        {"spi": 5},
+        {"keymat": b""},
+        {"selector": Selector(SELECTOR4.local, SELECTOR6.remote)},
+    ],
+)
+def test_sas_that_cannot_be(changes: dict[str, object]) -> None:
+    left = bare_tunnel().left
+    left.add_policy(Policy("discarded", SELECTOR4, Action.DISCARD))
+    for install in (left.install_inbound, left.install_outbound):
+        with pytest.raises((InvalidSa, InvalidPolicy)):
+            install(parameters(**changes), 0.0)
+    assert left.statistics().sas == ()
+
+
+def test_an_outbound_sa_must_be_able_to_carry_all_of_its_policy() -> None:
+    left = bare_tunnel().left
+    with pytest.raises(InvalidSa, match="does not cover that of policy 'four'"):
+        left.install_outbound(parameters(selector=replace(SELECTOR4, protocol=6)), 0.0)
+
+
+def test_removing_what_is_not_there() -> None:
+    left = open_tunnel().left
+    with pytest.raises(UnknownSa):
+        left.remove_inbound(SPI4)
+    with pytest.raises(UnknownSa):
+        left.remove_outbound("six", SPI4)
+    left.remove_outbound("six", SPI6)
+    with pytest.raises(UnknownSa):
+        left.remove_outbound("six", SPI6)
+
+
+def test_spis_are_reserved_until_installed_or_released() -> None:
+    right = open_tunnel().right
+    spis = {right.allocate_spi() for _ in range(100)}
+    assert len(spis) == 100
+    assert not spis & {SPI4, SPI6}
+    for spi in spis:
+        right.release_spi(spi)
+
+
+def test_a_second_key_under_an_spi_replaces_the_first() -> None:
+    """RFC 4430 §3.2: after the third message of a handshake, the optimistic keys are no keys any more."""
+    tunnel = open_tunnel()
+    (old,) = tunnel.seal(ipv4())
+    tunnel.right.install_inbound(parameters(seed=1, selector=flip(SELECTOR4), remote=LEFT), 1.0)
+    tunnel.left.remove_outbound("four", SPI4)
+    tunnel.left.install_outbound(parameters(seed=1), 1.0)
+    assert tunnel.open(old) == []
+    assert tunnel.right.statistics().drops == {DropReason.AUTHENTICATION_FAILED: 1}
+    assert len(tunnel.open(*tunnel.seal(ipv4()))) == 1
+
+
+# --- statistics ---
+
+
+def test_statistics_add_up_and_are_a_copy() -> None:
+    tunnel = open_tunnel()
+    sealed = tunnel.seal(ipv4(bytes(10)), ipv6(bytes(10)), ipv4(bytes(30)))
+    tunnel.open(*sealed, sealed[0], b"junk")
+    tunnel.right.count_drop(DropReason.TUN_REFUSED, 2)
+    tunnel.right.count_drop(DropReason.LINK_REFUSED, 0)
+    left, right = tunnel.left.statistics(), tunnel.right.statistics()
+    assert (left.packets_out, left.octets_out) == (right.packets_in, right.octets_in) == (3, 30 + 50 + 50)
+    assert (left.packets_in, right.packets_out) == (0, 0)
+    assert right.drops == {DropReason.REPLAYED: 1, DropReason.MALFORMED: 1, DropReason.TUN_REFUSED: 2}
+    four, six = right.sas
+    assert (four.policy, four.spi, four.inbound, four.suite) == ("four", SPI4, True, "aes256-gcm16")
+    assert (four.packets, four.octets, four.sequence, four.drops) == (2, 32 + 52, 2, {DropReason.REPLAYED: 1})
+    assert (six.packets, six.sequence, six.drops) == (1, 1, {})
+    tunnel.open(sealed[0])
+    assert right.drops[DropReason.REPLAYED] == four.drops[DropReason.REPLAYED] == 1
+
+
+def test_no_key_shows_in_statistics_or_events() -> None:
+    keymat = b"SECRETS!" * 4 + b"SALT"
+    left = bare_tunnel().left
+    sa = SaParameters(300, SUITES["aes256-gcm16"], keymat, "four", SELECTOR4, RIGHT, Lifetime(soft_packets=1))
+    left.install_outbound(sa, 0.0)
+    left.protect([ipv4()], 0.0)
+    assert "SECRET" not in repr((left.statistics(), left.take_events(), sa))
+
+
+def test_each_of_many_packets_counts_exactly_once() -> None:
+    """A stream with everything in it: good, held, forged, cut, replayed, unknown, of no policy, not IP at all."""
+    random, tunnel = Random(11), open_tunnel()
+    good = tunnel.seal(*(ipv4(number.to_bytes(2)) for number in range(500)))
+    stream = []
+    for datagram in good:
+        octet = random.randrange(len(datagram))
+        bad = datagram[:octet] + bytes([datagram[octet] ^ random.randrange(1, 256)]) + datagram[octet + 1 :]
+        stream += [datagram, datagram, bad, datagram[:octet], random.randbytes(60)]
+    random.shuffle(stream)
+    delivered = tunnel.right.unprotect([Incoming(datagram, LEFT) for datagram in stream], 0.0)
+    statistics = tunnel.right.statistics()
+    assert sorted(delivered) == [ipv4(number.to_bytes(2)) for number in range(500)]
+    assert statistics.packets_in == 500
+    assert sum(statistics.drops.values()) == len(stream) - 500

@@ -1,0 +1,26 @@
+"""Drop reasons and errors."""
+
+from __future__ import annotations
+
+from enum import unique
+
+import pytest
+
+from esp import errors
+from esp.errors import AuthenticationFailed, DropReason, EspError
+
+
+def test_each_reason_is_one_reason() -> None:
+    unique(DropReason)  # raises on two names for one value: their packets would count as each other's
+
+
+@pytest.mark.parametrize("reason", DropReason)
+def test_a_reason_reads_in_statistics_as_in_code(reason: DropReason) -> None:
+    assert reason.value == reason.name.lower()
+
+
+def test_misuse_is_one_tree() -> None:
+    misuse = {errors.UnknownSuite, errors.UnknownSa, errors.InvalidSa, errors.InvalidPolicy, errors.SequenceExhausted}
+    assert {kind for kind in EspError.__subclasses__() if kind.__module__ == errors.__name__} == misuse
+    # The network's fault is not the caller's: an `except EspError` around keying must not swallow it.
+    assert not issubclass(AuthenticationFailed, EspError)

@@ -1,0 +1,241 @@
+"""UdpLink on real sockets of the loopback."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from functools import partial
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+from support.namespaces import namespace, run, within
+
+from esp.engine import Incoming, Outgoing
+from esp.errors import EspError
+from esp.link import BATCH, BUFFER_OCTETS, LinkUnavailable, UdpLink
+from esp.sa import Endpoint
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LOOPBACKS = ("127.0.0.1", "::1")
+IP_RECVERR = 11  # linux/in.h
+
+
+@pytest.fixture
+def link() -> Iterator[UdpLink]:
+    link = UdpLink.bind(0, LOOPBACKS)
+    yield link
+    link.close()
+
+
+@pytest.fixture
+def peer() -> Iterator[UdpLink]:
+    link = UdpLink.bind(0, LOOPBACKS)
+    yield link
+    link.close()
+
+
+def closed_port() -> Endpoint:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", 0))
+        return Endpoint(*udp.getsockname())
+
+
+async def receive(link: UdpLink) -> list[Incoming]:
+    with trio.fail_after(5):
+        await link.wait_readable()
+    return link.receive()
+
+
+def test_one_port_for_both_families(link: UdpLink) -> None:
+    assert [each.address for each in link.local] == list(LOOPBACKS)
+    assert link.local[0].port == link.local[1].port != 0
+
+
+def test_wildcards_leave_ipv4_to_the_ipv4_socket() -> None:
+    link = UdpLink.bind(0)
+    assert [each.address for each in link.local] == ["0.0.0.0", "::"]
+    link.close()
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+async def test_datagrams_keep_octets_order_and_source(link: UdpLink, peer: UdpLink, family: int) -> None:
+    remote = peer.local[family]
+    payloads = [bytes([number]) * number for number in range(20)]
+    assert link.send([Outgoing(payload, remote) for payload in payloads]) == 0
+    assert await receive(peer) == [Incoming(payload, link.local[family]) for payload in payloads]
+    assert peer.receive() == []
+
+
+async def test_source_is_told_for_each_datagram_of_a_batch(link: UdpLink, peer: UdpLink) -> None:
+    third = UdpLink.bind(0, LOOPBACKS)
+    for sender in (link, third, link):
+        sender.send([Outgoing(b"x", peer.local[0])])
+    sources = [each.source for each in await receive(peer)]
+    assert sources == [link.local[0], third.local[0], link.local[0]]
+    third.close()
+
+
+async def test_a_batch_is_bounded_and_neither_family_starves(link: UdpLink, peer: UdpLink) -> None:
+    link.send([Outgoing(b"4", peer.local[0])] * (BATCH + 7))
+    link.send([Outgoing(b"6", peer.local[1])] * 3)
+    first = [each.datagram for each in await receive(peer)]
+    assert first == [b"4"] * BATCH + [b"6"] * 3
+    assert [each.datagram for each in await receive(peer)] == [b"4"] * 7
+
+
+async def test_longest_datagram_arrives_whole(link: UdpLink, peer: UdpLink) -> None:
+    longest = os.urandom(65_507)
+    link.send([Outgoing(longest, peer.local[0])])
+    assert [each.datagram for each in await receive(peer)] == [longest]
+
+
+async def test_refused_datagrams_are_counted_and_stop_nothing(link: UdpLink, peer: UdpLink) -> None:
+    four, six = peer.local
+    refused = [
+        Outgoing(b"x" * 70_000, four),  # EMSGSIZE
+        Outgoing(b"x", Endpoint("peer.example", 4500)),  # a name: never looked up
+        Outgoing(b"x", Endpoint("", 4500)),
+        Outgoing(b"x", Endpoint("127.0.0.1", 0)),
+        Outgoing(b"x", Endpoint("127.0.0.1", 65_536)),
+        Outgoing(b"x", Endpoint("192.0.2.1", 4500)),  # from a socket bound to the loopback: EINVAL
+        Outgoing(b"x", Endpoint("::1%no-such-interface", 4500)),
+    ]
+    good = [Outgoing(b"first", four), Outgoing(b"last", six)]
+    assert link.send([good[0], *refused, good[1]]) == len(refused)
+    assert link.refused == len(refused)
+    assert [each.datagram for each in await receive(peer)] == [b"first", b"last"]
+
+
+def test_family_without_a_socket_is_refused(peer: UdpLink) -> None:
+    link = UdpLink.bind(0, ["127.0.0.1"])
+    assert link.send([Outgoing(b"x", peer.local[1])]) == 1
+    link.close()
+
+
+@pytest.mark.root
+def test_full_send_buffer_refuses_and_does_not_wait() -> None:
+    # Datagrams stay in the send buffer while the kernel asks for a neighbour that is not there (ARP).
+    with namespace() as net:
+        run("ip", "-n", net, "link", "add", "near", "type", "veth", "peer", "name", "far")
+        run("ip", "-n", net, "addr", "add", "10.77.0.1/24", "dev", "near")
+        for device in ("near", "far"):
+            run("ip", "-n", net, "link", "set", device, "up")
+        udp = within(net, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        link = UdpLink([udp])
+        udp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 20_000)
+        refused = link.send([Outgoing(bytes(1400), Endpoint("10.77.0.2", 4500))] * 100)
+        assert 50 < refused < 100
+        assert link.refused == refused
+        link.close()
+
+
+async def test_icmp_errors_are_counted_and_never_end_reading(peer: UdpLink) -> None:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    udp.bind(("127.0.0.1", 0))
+    udp.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)  # makes an unconnected socket report them
+    link = UdpLink([udp])
+    link.send([Outgoing(b"to nobody", closed_port())])
+    assert await receive(link) == []
+    assert link.refused == 1
+    peer.send([Outgoing(b"after", link.local[0])])
+    assert [each.datagram for each in await receive(link)] == [b"after"]
+    link.close()
+
+
+def test_buffers_are_large_and_sockets_do_not_block_or_leak() -> None:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    before = udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    link = UdpLink([udp])
+    after = udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    assert after >= min(before * 2, BUFFER_OCTETS)  # unprivileged: up to net.core.rmem_max
+    assert not udp.getblocking()
+    assert not udp.get_inheritable()
+    link.close()
+
+
+@pytest.mark.root
+def test_buffers_pass_the_limit_of_the_unprivileged() -> None:
+    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    link = UdpLink([udp])
+    assert udp.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * BUFFER_OCTETS
+    assert udp.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * BUFFER_OCTETS
+    link.close()
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+def test_port_taken_names_address_and_port(link: UdpLink, family: int) -> None:
+    taken = link.local[family]
+    with pytest.raises(LinkUnavailable, match="Address already in use") as caught:
+        UdpLink.bind(taken.port, [taken.address])
+    assert caught.value.local == taken
+    assert caught.value.errno == errno.EADDRINUSE
+    assert isinstance(caught.value, EspError)
+    spelled = f"[::1]:{taken.port}/udp" if family else f"127.0.0.1:{taken.port}/udp"
+    assert spelled in str(caught.value)
+
+
+def test_second_socket_failing_closes_the_first(link: UdpLink) -> None:
+    port = link.local[1].port
+    with pytest.raises(LinkUnavailable):
+        UdpLink.bind(port, ["127.0.0.2", "::1"])
+    UdpLink.bind(port, ["127.0.0.2"]).close()
+
+
+def test_address_of_another_host() -> None:
+    with pytest.raises(LinkUnavailable) as caught:
+        UdpLink.bind(0, ["192.0.2.1"])
+    assert caught.value.errno == errno.EADDRNOTAVAIL
+
+
+@pytest.mark.parametrize("families", [[], [socket.AF_INET, socket.AF_INET], [socket.AF_UNIX]])
+def test_sockets_of_other_shapes_are_misuse(families: list[int]) -> None:
+    sockets = [socket.socket(family, socket.SOCK_DGRAM) for family in families]
+    with pytest.raises(ValueError, match="one UDP socket for each"):
+        UdpLink(sockets)
+    for each in sockets:
+        each.close()
+
+
+async def test_close_wakes_who_waits(link: UdpLink) -> None:
+    woken = False
+
+    async def wait() -> None:
+        nonlocal woken
+        with pytest.raises(trio.ClosedResourceError):
+            await link.wait_readable()
+        woken = True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        link.close()
+        link.close()
+    assert woken
+    with pytest.raises(trio.ClosedResourceError):
+        await link.wait_readable()
+
+
+@pytest.mark.root
+async def test_link_local_peers_keep_their_interface() -> None:
+    with namespace() as net:
+        run("ip", "-n", net, "link", "add", "left", "type", "veth", "peer", "name", "right")
+        for number, device in enumerate(("left", "right"), 1):
+            run("ip", "-n", net, "addr", "add", f"fe80::{number}/64", "dev", device, "nodad")
+            run("ip", "-n", net, "link", "set", device, "up")
+        links = [within(net, lambda: UdpLink.bind(0, ["::"])) for _ in range(2)]
+        sender, receiver = links
+        index = within(net, lambda: socket.if_nametoindex("left"))
+        for scope in ("left", str(index)):
+            remote = Endpoint(f"fe80::2%{scope}", receiver.local[0].port)
+            assert within(net, partial(sender.send, [Outgoing(b"hello", remote)])) == 0
+            arrived = await receive(receiver)
+            assert [each.datagram for each in arrived] == [b"hello"]
+            assert receiver.send([Outgoing(b"back", arrived[0].source)]) == 0
+            assert [each.datagram for each in await receive(sender)] == [b"back"]
+        for each in links:
+            each.close()

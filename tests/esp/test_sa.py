@@ -1,0 +1,57 @@
+"""SA parameters: what an engine takes and what it does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from support.tunnel import parameters
+
+from esp.errors import InvalidSa
+from esp.sa import Lifetime, Mode, check_parameters
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"spi": 256},
+        {"spi": 0xFFFF_FFFF},
+        {"replay_window": 0},
+        {"replay_window": 65_536},
+        {"sequence": 0xFFFF_FFFF},
+        {"lifetime": Lifetime(soft_seconds=10, hard_seconds=10)},
+        {"lifetime": Lifetime(soft_packets=1, hard_octets=1)},
+    ],
+)
+def test_good_parameters(changes: dict[str, object]) -> None:
+    check_parameters(parameters(**changes))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"spi": 0}, "SPI 0 is not"),
+        ({"spi": 255}, "SPI 255 is not"),
+        ({"spi": 2**32}, "SPI 4294967296 is not"),
+        ({"keymat": b"secret"}, "takes 36 octets of KEYMAT, got 6"),
+        ({"mode": Mode.TRANSPORT}, "mode transport"),
+        ({"replay_window": -1}, "replay window -1"),
+        ({"replay_window": 65_537}, "replay window 65537"),
+        ({"sequence": -1}, "sequence -1"),
+        ({"sequence": 2**32}, "sequence 4294967296"),
+        ({"lifetime": Lifetime(hard_seconds=0)}, "a lifetime of 0 seconds"),
+        ({"lifetime": Lifetime(soft_packets=-1)}, "a lifetime of -1 packets"),
+        ({"lifetime": Lifetime(soft_octets=5, hard_octets=4)}, "soft lifetime 5 octets is beyond the hard 4"),
+        ({"lifetime": Lifetime(soft_seconds=5, hard_seconds=4)}, "soft lifetime 5 seconds"),
+    ],
+)
+def test_bad_parameters(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidSa, match=message) as raised:
+        check_parameters(parameters(**changes))
+    assert "secret" not in str(raised.value)
+
+
+def test_keys_are_not_shown() -> None:
+    sa = parameters()
+    assert repr(replace(sa, keymat=bytes(36))) == repr(sa)

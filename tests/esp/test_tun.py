@@ -1,0 +1,193 @@
+"""The real device, in a namespace of its own; what goes wrong is provoked, not imitated."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from support.namespaces import namespace, run, within
+
+from esp.errors import EspError
+from esp.tun import BATCH, TunDevice, TunUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+pytestmark = pytest.mark.root
+
+ROOT = Path(__file__).parents[2]
+OURS, THEIRS = "10.77.0.1", "10.77.0.2"
+
+
+@pytest.fixture
+def net() -> Iterator[str]:
+    with namespace() as name:
+        yield name
+
+
+@pytest.fixture
+def tun(net: str) -> Iterator[TunDevice]:
+    device = within(net, lambda: TunDevice("kink0", mtu=1300))
+    yield device
+    device.close()
+
+
+@pytest.fixture
+def host(net: str, tun: TunDevice) -> Iterator[socket.socket]:
+    """A UDP socket of the host whose route to THEIRS is the TUN. IPv6 is off so that the host stays silent."""
+    run("ip", "netns", "exec", net, "sysctl", "-q", "-w", "net.ipv6.conf.kink0.disable_ipv6=1")
+    run("ip", "-n", net, "addr", "add", f"{OURS}/24", "dev", "kink0")
+    run("ip", "-n", net, "link", "set", "kink0", "up")
+    with within(net, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as udp:
+        udp.bind((OURS, 0))
+        udp.settimeout(5)
+        yield udp
+
+
+def udp4(source: tuple[str, int], destination: tuple[str, int], payload: bytes) -> bytes:
+    """An IPv4 UDP packet (RFC 791 §3.1, RFC 768; UDP checksum 0: none), header checksum included."""
+    length = 28 + len(payload)
+    header = bytearray(b"\x45\x00" + length.to_bytes(2, "big") + bytes(4) + b"\x40\x11" + bytes(2))
+    header += socket.inet_aton(source[0]) + socket.inet_aton(destination[0])
+    total = sum(int.from_bytes(header[i : i + 2], "big") for i in range(0, 20, 2))
+    while total >> 16:
+        total = (total & 0xFFFF) + (total >> 16)
+    header[10:12] = (total ^ 0xFFFF).to_bytes(2, "big")
+    ports = source[1].to_bytes(2, "big") + destination[1].to_bytes(2, "big")
+    return bytes(header) + ports + (length - 20).to_bytes(2, "big") + bytes(2) + payload
+
+
+def test_device_is_what_was_asked_for(net: str, tun: TunDevice) -> None:
+    assert tun.name == "kink0"
+    assert "mtu 1300" in run("ip", "-n", net, "link", "show", "kink0")
+    assert within(net, lambda: tun.mtu) == 1300
+    assert not os.get_blocking(tun.fileno())
+    assert not os.get_inheritable(tun.fileno())
+    assert tun.receive() == []
+
+
+def test_kernel_numbers_the_name(net: str) -> None:
+    device = within(net, lambda: TunDevice("kink%d"))
+    assert device.name == "kink0"
+    device.close()
+
+
+async def test_receives_batches_in_order(tun: TunDevice, host: socket.socket) -> None:
+    for number in range(BATCH + 5):
+        host.sendto(bytes([number]), (THEIRS, 9))
+    with trio.fail_after(5):
+        await tun.wait_readable()
+    first, second = tun.receive(), tun.receive()
+    assert [packet[-1] for packet in first] == list(range(BATCH))
+    assert [packet[-1] for packet in second] == list(range(BATCH, BATCH + 5))
+    assert first[0][12:20] == socket.inet_aton(OURS) + socket.inet_aton(THEIRS)
+    assert tun.receive() == []
+
+
+def test_sends_to_the_host_and_counts_what_is_refused(tun: TunDevice, host: socket.socket) -> None:
+    packet = udp4((THEIRS, 9), host.getsockname(), b"from inside")
+    assert tun.send([packet, b"\xff" * 30, b"", packet]) == 2
+    assert tun.refused == 2
+    assert [host.recvfrom(100) for _ in range(2)] == [(b"from inside", (THEIRS, 9))] * 2
+
+
+def test_packets_to_an_interface_that_is_down_are_refused(tun: TunDevice) -> None:
+    assert tun.send([udp4((THEIRS, 9), (OURS, 9), b"x")]) == 1
+
+
+async def test_deleted_interface_is_reported_not_spun_on(net: str, tun: TunDevice) -> None:
+    run("ip", "-n", net, "link", "del", "kink0")
+    with trio.fail_after(5):
+        await tun.wait_readable()
+    with pytest.raises(TunUnavailable, match="kink0 is gone"):
+        tun.receive()
+    with pytest.raises(TunUnavailable, match="kink0 is gone"):
+        tun.send([udp4((THEIRS, 9), (OURS, 9), b"x")])
+
+
+async def test_close_removes_the_interface_and_wakes_who_waits(net: str, tun: TunDevice) -> None:
+    woken = False
+
+    async def wait() -> None:
+        nonlocal woken
+        with pytest.raises(trio.ClosedResourceError):
+            await tun.wait_readable()
+        woken = True
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        await trio.testing.wait_all_tasks_blocked()
+        tun.close()
+        tun.close()
+    assert woken
+    with pytest.raises(trio.ClosedResourceError):
+        await tun.wait_readable()
+    assert tun.fileno() == -1
+    assert "kink0" not in run("ip", "-n", net, "link", "show")
+
+
+def test_name_in_use(net: str, tun: TunDevice) -> None:
+    with pytest.raises(TunUnavailable, match="kink0 is in use by another process") as caught:
+        within(net, lambda: TunDevice("kink0"))
+    assert caught.value.errno == errno.EBUSY
+    assert isinstance(caught.value, EspError)
+
+
+@pytest.mark.parametrize("name", ["lo", "a/b"])
+def test_name_of_something_else(net: str, name: str) -> None:
+    with pytest.raises(TunUnavailable, match="is no name for a TUN interface"):
+        within(net, lambda: TunDevice(name))
+
+
+def test_name_too_long(net: str) -> None:
+    with pytest.raises(TunUnavailable, match="too long"):
+        within(net, lambda: TunDevice("k" * 16))
+
+
+def test_mtu_the_kernel_refuses_leaves_no_device(net: str) -> None:
+    with pytest.raises(TunUnavailable, match="refuses an MTU of 20"):
+        within(net, lambda: TunDevice("kink0", mtu=20))
+    assert "kink0" not in run("ip", "-n", net, "link", "show")
+
+
+TRY = """
+from esp.tun import TunDevice, TunUnavailable
+try:
+    TunDevice("kink0")
+except TunUnavailable as error:
+    print(error.errno, error)
+"""
+
+
+def attempt(*prefix: str) -> str:
+    """What opening a TUN says in a process started behind ``prefix``, in namespaces of its own."""
+    command = ["unshare", "--net", "--mount", *prefix, sys.executable, "-c", TRY]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=30)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_no_device_node() -> None:
+    said = attempt("sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh")
+    assert said.startswith(f"{errno.ENOENT} no /dev/net/tun: run `modprobe tun`")
+
+
+def test_no_right_to_open_it() -> None:
+    hidden = 'mknod -m 600 /dev/net/tun c 10 200 && exec setpriv --reuid 12345 --clear-groups "$@"'
+    said = attempt("sh", "-c", f"mount -t tmpfs none /dev/net && {hidden}", "sh")
+    assert said.startswith(f"{errno.EACCES} uid 12345 may not open /dev/net/tun")
+
+
+def test_no_right_to_create_interfaces() -> None:
+    assert shutil.which("setpriv"), "util-linux brings setpriv"
+    said = attempt("setpriv", "--bounding-set", "-net_admin", "--inh-caps", "-net_admin")
+    assert said.startswith(f"{errno.EPERM} uid 0 opened /dev/net/tun but may not create kink0: it needs CAP_NET_ADMIN")

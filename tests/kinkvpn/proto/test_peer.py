@@ -1,0 +1,513 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from support.kinkhosts import Host, Wire, assert_twins, policy, principal, settings, two_hosts
+
+from kinkvpn.proto.events import (
+    Count,
+    FetchTicket,
+    Path,
+    RemoveInbound,
+    RemoveOutbound,
+    SendMessage,
+    Tally,
+    WakeAt,
+)
+from kinkvpn.proto.pairs import MAX_OF_PEER, MAX_UNACKNOWLEDGED
+from kinkvpn.proto.peer import FIRST_RETRY, LONGEST_RETRY
+from kinkvpn.proto.retransmit import FULL_CYCLE
+from kinkvpn.proto.settings import Start
+from kinkvpn.wire.ipsec_doi import NotifyType
+from kinkvpn.wire.isakmp import Notify
+from kinkvpn.wire.kink import MessageType, parse_message
+
+NONCE = {"responder_nonce": True}
+
+
+def test_two_way() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    a.perform(a.peer.acquired("net", wire.now))
+    assert a.peer.busy
+    wire.run(1)
+    assert wire.kinds() == [("a", "CREATE"), ("b", "REPLY")]
+    assert_twins(a, b, 1)
+    (mine,), (theirs,) = a.peer.pairs("net"), b.peer.pairs("net")
+    assert mine.initiated
+    assert not theirs.initiated
+    assert 0 < mine.took < 1
+    assert not a.peer.busy
+    assert a.peer.policies["net"].create_seconds == mine.took
+    assert a.peer.last_heard is not None
+    assert len(a.events("sa_established")) == len(b.events("sa_established")) == 1
+
+
+@pytest.mark.parametrize("b_policy", [NONCE, {"suites": two_hosts(Wire())[0].peer.settings.policies[0].suites[1:]}])
+def test_three_way(b_policy: dict[str, object]) -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, b=b_policy)
+    a.perform(a.peer.acquired("net", wire.now))
+    wire.run(0.025)
+    assert len(b.peer.half_open) == 1
+    assert b.outbound == {}
+    wire.run(1)
+    assert wire.kinds() == [("a", "CREATE"), ("b", "REPLY"), ("a", "ACK")]
+    assert_twins(a, b, 1)
+    assert b.peer.half_open == []
+
+
+def test_boot_starts_by_itself_and_demand_does_not() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, a={"start": Start.BOOT})
+    assert b.peer.start(0) == []
+    a.perform(a.peer.start(0))
+    wire.run(1)
+    assert_twins(a, b, 1)
+
+
+def test_one_create_at_a_time_and_none_when_a_pair_stands() -> None:
+    wire = Wire()
+    a, _ = two_hosts(wire)
+    a.perform(a.peer.acquired("net", 0))
+    assert a.peer.acquired("net", 0) == [Count(Tally.IGNORED_EVENT)]
+    wire.run(1)
+    assert a.peer.acquired("net", 1) == [Count(Tally.IGNORED_EVENT)]
+
+
+@pytest.mark.parametrize("lost", range(6))
+def test_a_lost_datagram_is_made_up_for(lost: int) -> None:
+    """Whichever datagram of create, rekey and delete is lost, the end is the same."""
+    wire = Wire()
+    a, b = two_hosts(wire, b=NONCE)
+    number = iter(range(1000))
+    wire.meddle = lambda sender, datagram: [] if next(number) == lost else [datagram]
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(5)
+    assert_twins(a, b, 1)
+    a.perform(a.peer.soft_expired("net", a.peer.pairs("net")[0].outbound_spi, wire.now))
+    wire.run(30)
+    assert_twins(a, b, 1)
+    assert len(a.events("sa_established")) == 2
+
+
+def test_both_ends_create_at_once_and_one_pair_survives() -> None:
+    for b_policy in ({}, NONCE):
+        wire = Wire()
+        a, b = two_hosts(wire, a=b_policy, b=b_policy)
+        a.perform(a.peer.acquired("net", 0))
+        b.perform(b.peer.acquired("net", 0))
+        wire.run(30)
+        assert_twins(a, b, 1)
+        # The greater principal's pair goes.
+        assert a.peer.pairs("net")[0].initiated
+        assert not b.peer.pairs("net")[0].initiated
+
+
+@hypothesis_settings(max_examples=40, deadline=None)
+@given(st.floats(0, 0.08), st.integers(0, 2**16), st.booleans())
+def test_both_ends_create_at_nearly_the_same_time_on_a_bad_network(delay: float, seed: int, nonce: bool) -> None:
+    wire = Wire(seed)
+    a, b = two_hosts(wire, a={"responder_nonce": nonce}, b={"responder_nonce": nonce})
+
+    def meddle(sender: Host, datagram: bytes) -> list[bytes]:
+        return [datagram] * sender.random.choice([0, 1, 1, 1, 2])
+
+    wire.meddle = meddle
+    a.perform(a.peer.acquired("net", 0))
+    wire.later(delay, lambda: b.perform(b.peer.acquired("net", wire.now)))
+    wire.run(20)
+    wire.meddle = lambda sender, datagram: [datagram]
+    wire.run(400)
+    assert_twins(a, b, 1)
+    assert not a.peer.busy
+    assert not b.peer.busy
+
+
+def test_rekey_deletes_the_old_pair_after_the_new_one_stands() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    (old,) = a.peer.pairs("net")
+    # The responder does not rekey (RFC 4430 §3.6), nor does anybody for an SA that is not the newest.
+    assert b.peer.soft_expired("net", old.inbound_spi, 1) == [Count(Tally.IGNORED_EVENT)]
+    assert a.peer.soft_expired("net", 12345, 1) == [Count(Tally.IGNORED_EVENT)]
+    a.perform(a.peer.soft_expired("net", old.inbound_spi, 1))
+    wire.run(1.5)
+    assert wire.kinds()[2:] == [("a", "CREATE"), ("b", "REPLY"), ("a", "DELETE"), ("b", "REPLY")]
+    assert old.outbound_spi not in a.outbound
+    assert old.inbound_spi in a.inbound  # grace
+    assert old.outbound_spi in b.inbound
+    wire.run(10)
+    assert_twins(a, b, 1)
+    assert b.events("sa_deleted_by_peer")
+
+
+def test_silence_gives_up_and_asks_for_the_delete_again() -> None:
+    """Our inbound SA stays meanwhile: the peer may have installed the pair, and send (RFC 4430 §3.3)."""
+    wire = Wire()
+    a = Host(wire, "a", settings("b", policy("a")))
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(FULL_CYCLE - 1)
+    assert len(a.inbound) == 1
+    assert a.peer.acquired("net", wire.now) == [Count(Tally.IGNORED_EVENT)]
+    wire.run(FULL_CYCLE + 0.1)
+    assert a.events("create_failed")
+    assert "no answer" in a.peer.policies["net"].last_error
+    assert a.peer.policies["net"].failures == 1
+    assert a.peer.acquired("net", wire.now) == [Count(Tally.SUPPRESSED_RETRY)]
+    wire.run(2 * FULL_CYCLE + 1)
+    assert a.events("delete_failed")
+    assert len(a.inbound) == 1
+    deletes = wire.kinds().count(("a", "DELETE"))
+    wire.run(2 * FULL_CYCLE + LONGEST_RETRY + 1)
+    assert wire.kinds().count(("a", "DELETE")) > deletes
+
+
+def test_a_reply_that_never_comes_is_followed_by_delete() -> None:
+    """The peer has a pair that the initiator knows nothing of: it is not left half open."""
+    wire = Wire()
+    a, b = two_hosts(wire)
+    wire.meddle = lambda sender, datagram: [] if sender is b and wire.now < FULL_CYCLE else [datagram]
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(FULL_CYCLE - 1)
+    assert len(b.outbound) == 1
+    wire.run(FULL_CYCLE + 10)
+    assert_twins(a, b, 0)
+
+
+def test_a_delete_overtakes_its_create() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    kept: list[bytes] = []
+
+    def meddle(sender: Host, datagram: bytes) -> list[bytes]:
+        if parse_message(datagram).type is MessageType.CREATE:
+            kept.append(datagram)
+            return []
+        return [datagram]
+
+    wire.meddle = meddle
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(FULL_CYCLE + 10)
+    b.perform(b.receive(kept[-1], a.endpoint))
+    wire.run(FULL_CYCLE + 20)
+    assert_twins(a, b, 0)
+    assert b.counts[Tally.COMMANDS_REFUSED] == 1
+
+
+def test_nobody_acknowledges_and_the_responder_deletes() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, b=NONCE)
+    wire.meddle = lambda sender, datagram: [] if parse_message(datagram).type is MessageType.ACK else [datagram]
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(FULL_CYCLE - 1)
+    assert len(b.inbound) == 1
+    assert b.outbound == {}
+    wire.run(FULL_CYCLE + 20)
+    assert b.counts[Tally.ACK_ABANDONED] == 1
+    assert b.events("create_unacknowledged")
+    assert_twins(a, b, 0)
+
+
+def test_a_delete_without_an_answer_is_sent_again_when_the_link_is_back() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    for _ in range(3):
+        a.perform(a.peer.initiate("net", wire.now))
+        wire.run(wire.now + 0.1)
+        if len(a.peer.pairs("net")) == 1:
+            wire.meddle = lambda sender, datagram: (
+                [] if parse_message(datagram).type is MessageType.DELETE else [datagram]
+            )
+    wire.run(FULL_CYCLE + 1)
+    assert len(a.events("delete_failed")) == 2
+    assert len(b.inbound) == 3
+    wire.run(FULL_CYCLE + LONGEST_RETRY - 1)
+    wire.meddle = lambda sender, datagram: [datagram]
+    wire.run(FULL_CYCLE + LONGEST_RETRY + 10)
+    assert_twins(a, b, 1)
+    # Once told, never again.
+    sent = len(wire.log)
+    wire.run(10 * LONGEST_RETRY)
+    assert len(wire.log) == sent
+
+
+def test_a_delete_without_an_answer_is_given_up_when_the_peers_sa_has_ended() -> None:
+    wire = Wire()
+    a, _ = two_hosts(wire, a={"lifetime_seconds": 100}, b={"lifetime_seconds": 100})
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    wire.meddle = lambda sender, datagram: []
+    a.perform(a.peer.hard_expired("net", a.peer.pairs("net")[0].inbound_spi, wire.now))
+    wire.run(600)
+    deletes = [kind for kind in wire.kinds() if kind == ("a", "DELETE")]
+    assert len(deletes) == 14  # the first try, and one more after a minute
+
+
+@pytest.mark.parametrize("direction", ["inbound_spi", "outbound_spi"])
+def test_hard_expiry_takes_the_twin_along_and_tells_the_peer(direction: str) -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, a={"start": Start.BOOT})
+    a.perform(a.peer.start(0))
+    wire.run(1)
+    (pair,) = a.peer.pairs("net")
+    spi = getattr(pair, direction)
+    (a.inbound if direction == "inbound_spi" else a.outbound).pop(spi)
+    effects = a.peer.hard_expired("net", spi, 1)
+    assert (RemoveOutbound("net", pair.outbound_spi) in effects) == (direction == "inbound_spi")
+    a.perform(effects)
+    assert a.outbound == {}
+    assert a.peer.hard_expired("net", spi, 1) == [Count(Tally.IGNORED_EVENT)]
+    wire.run(10)
+    # The old pair is gone from both ends, and boot has made another.
+    assert_twins(a, b, 1)
+    assert a.peer.pairs("net")[0].inbound_spi != pair.inbound_spi
+    assert b.events("sa_deleted_by_peer")
+
+
+def test_close_deletes_everything_and_starts_nothing() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, a={"start": Start.BOOT})
+    a.perform(a.peer.start(0))
+    wire.run(1)
+    a.perform(a.peer.close(1))
+    assert a.peer.busy
+    assert a.peer.initiate("net", 1) == [Count(Tally.IGNORED_EVENT)]
+    b.perform(b.peer.initiate("net", 1))
+    wire.run(20)
+    assert not a.peer.busy
+    assert_twins(a, b, 0)
+    assert any("shutting down" in str(tell.fields) for tell in a.events("command_refused"))
+
+
+def test_close_while_a_create_is_on_its_way() -> None:
+    for nonce in (False, True):
+        wire = Wire()
+        a, b = two_hosts(wire, b={"responder_nonce": nonce})
+        a.perform(a.peer.acquired("net", 0))
+        wire.run(0.015)
+        a.perform(a.peer.close(wire.now))
+        wire.run(20)
+        assert_twins(a, b, 0)
+
+
+def test_close_deletes_what_waits_for_an_ack() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, b=NONCE)
+    wire.meddle = lambda sender, datagram: [] if parse_message(datagram).type is MessageType.ACK else [datagram]
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    assert len(b.peer.half_open) == 1
+    b.perform(b.peer.close(1))
+    wire.run(60)
+    assert_twins(a, b, 0)
+    assert b.counts[Tally.ACK_ABANDONED] == 1
+
+
+def test_boot_retries_for_ever_and_ever_more_slowly() -> None:
+    wire = Wire()
+    a = Host(wire, "a", settings("y", policy("a", start=Start.BOOT)))  # y is not in the realm
+    a.perform(a.peer.start(0))
+    wire.run(1000)
+    failures = a.events("create_failed")
+    assert "no principal" in str(failures[0].fields)
+    # 1, 2, 4, 8, 16, 32, then every minute
+    assert len(failures) == 7 + (1000 - 63) // 60
+    assert a.reserved == set()
+    assert a.inbound == {}
+
+
+def test_a_deleted_boot_policy_comes_back() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, a={"start": Start.BOOT})
+    a.perform(a.peer.start(0))
+    wire.run(1)
+    (spi,) = b.outbound
+    b.outbound.clear()
+    b.perform(b.peer.hard_expired("net", spi, 1))
+    wire.run(1 + FIRST_RETRY + 10)
+    assert_twins(a, b, 1)
+
+
+def test_a_restarted_peer_is_noticed_and_its_pairs_go() -> None:
+    wire = Wire()
+    a, _b = two_hosts(wire, a={"start": Start.BOOT})
+    a.perform(a.peer.start(0))
+    wire.run(1)
+    b2 = Host(wire, "b", settings("a", policy("b")), epoch=2)
+    command, effects = a.peer.probe()
+    a.perform(effects)
+    wire.run(1.5)
+    assert command.outcome is not None
+    assert a.peer.peer_epoch == 2
+    assert a.counts[Tally.PEER_RESTARTED] == 1
+    assert a.inbound == a.outbound == {}
+    wire.run(10)
+    assert_twins(a, b2, 1)
+
+
+def test_a_restarted_initiator_is_noticed_by_the_responder() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, b=NONCE)
+    wire.meddle = lambda sender, datagram: [] if parse_message(datagram).type is MessageType.ACK else [datagram]
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    wire.meddle = lambda sender, datagram: [datagram]
+    a2 = Host(wire, "a", settings("b", policy("a")), epoch=2)
+    a2.perform(a2.peer.acquired("net", 1))
+    wire.run(100)
+    assert_twins(a2, b, 1)
+    assert b.counts[Tally.PEER_RESTARTED] == 1
+
+
+def test_probe() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    command, effects = a.peer.probe()
+    a.perform(effects)
+    wire.run(1)
+    assert wire.kinds() == [("a", "STATUS"), ("b", "REPLY")]
+    assert command.outcome is not None
+    assert b.peer.last_heard is not None
+    assert_twins(a, b, 0)
+
+
+def test_skew_is_learned_once_and_used_ever_after() -> None:
+    wire = Wire()
+    a = Host(wire, "a", settings("b", policy("a")), skew=-1000)
+    b = Host(wire, "b", settings("a", policy("b")))
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    assert_twins(a, b, 1)
+    assert len(a.events("command_restarted")) == 1
+    a.perform(a.peer.soft_expired("net", next(iter(a.outbound)), 1))
+    wire.run(20)
+    assert_twins(a, b, 1)
+    assert len(a.events("command_restarted")) == 1
+
+
+def test_an_expired_ticket_is_replaced_once() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    a.ticket(principal("b"))
+    wire.now = 40000.0
+    a.perform(a.peer.acquired("net", wire.now))
+    wire.run(40001)
+    assert_twins(a, b, 1)
+    assert len(a.events("command_restarted")) == 1
+
+
+def test_a_cure_that_does_not_cure_is_a_failure() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    stale = a.ticket(principal("b"))
+    wire.now = 40000.0
+    a.ticket = lambda server, *, fresh=False: stale  # type: ignore[method-assign] # a KDC with an old clock
+    a.perform(a.peer.acquired("net", wire.now))
+    wire.run(40001)
+    assert len(a.events("command_restarted")) == 1
+    assert "(again)" in a.peer.policies["net"].last_error
+    assert_twins(a, b, 0)
+
+
+def test_refusal_withdraws() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, b={"suites": ()})
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    assert "NO-PROPOSAL-CHOSEN" in a.peer.policies["net"].last_error
+    assert_twins(a, b, 0)
+    assert wire.kinds() == [("a", "CREATE"), ("b", "REPLY")]
+
+
+def test_what_means_nothing_is_counted() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    refusal = a.peer.ticket_refused(7, None, 0)  # type: ignore[arg-type] # never looked at
+    assert refusal == [Count(Tally.UNKNOWN_XID)]
+    assert a.peer.ticket_ready(7, None, 0) == [Count(Tally.UNKNOWN_XID)]  # type: ignore[arg-type] # likewise
+    assert not a.peer.owns(7)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    reply = wire.log[1][2]
+    wire.run(1 + FULL_CYCLE)
+    assert a.receive(reply, b.endpoint) == [Count(Tally.UNKNOWN_XID)]
+
+
+def test_a_peer_that_never_deletes_keeps_few_pairs() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    for _ in range(MAX_OF_PEER + 5):
+        fresh = Host(wire, "a", settings("b", policy("a")))
+        fresh.xids = a.xids
+        fresh.random.seed(wire.now)
+        fresh.perform(fresh.peer.acquired("net", wire.now))
+        wire.run(wire.now + 1)
+    assert len(b.peer.pairs("net")) == MAX_OF_PEER
+    wire.run(wire.now + 60)
+    assert len(b.inbound) == len(b.outbound) == MAX_OF_PEER
+
+
+def test_a_peer_that_never_acknowledges_is_refused_after_a_while() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, b=NONCE)
+    unheard = MessageType.ACK, MessageType.DELETE
+    wire.meddle = lambda sender, datagram: [] if parse_message(datagram).type in unheard else [datagram]
+    for _ in range(MAX_UNACKNOWLEDGED + 1):
+        a.perform(a.peer.initiate("net", wire.now))
+        wire.run(wire.now + 0.1)
+    assert len(b.peer.half_open) == MAX_UNACKNOWLEDGED
+    assert "NO-PROPOSAL-CHOSEN" in a.peer.policies["net"].last_error
+
+
+def test_effects_of_a_peer_say_whose_they_are() -> None:
+    """A responder hands them on among its own; whoever performs them must not take them for the responder's."""
+    wire = Wire()
+    a, b = two_hosts(wire)
+    b.perform(b.peer.acquired("net", 0))
+    wire.run(1)
+    a.perform(a.peer.initiate("net", 1))
+    wire.run(1.015)
+    effects = b.receive(wire.log[-1][2], a.endpoint)
+    (fetch,) = [effect for effect in effects if isinstance(effect, FetchTicket)]
+    assert b.peer.owns(fetch.xid)
+    b.perform(effects)
+    wire.run(1.05)
+    delete = next(datagram for sender, kind, datagram in wire.log if kind == "DELETE")
+    a_sees = a.receive(delete, b.endpoint)
+    assert [effect.peer for effect in a_sees if isinstance(effect, WakeAt)] in (["b", ""], [])
+
+
+def test_status_notifies_are_counted_and_change_nothing() -> None:
+    wire = Wire()
+    a, _ = two_hosts(wire)
+    payloads = (Notify(1, b"", NotifyType.INITIAL_CONTACT), Notify(1, b"", 40000))
+    key = a.ticket(principal("b")).key
+    grant = a.peer.respond(MessageType.STATUS, payloads, key=key, path=Path(a.endpoint), now=0)
+    assert grant.payloads == ()
+    assert grant.effects == [Count(Tally.NOTIFY_IGNORED)] * 2
+
+
+def test_wake_before_its_time_does_nothing() -> None:
+    wire = Wire()
+    a, _ = two_hosts(wire)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(0.015)
+    assert a.peer.wake(0.02) == []
+    assert any(isinstance(effect, SendMessage) for effect in a.peer.wake(0.6))
+
+
+def test_grace_is_as_configured() -> None:
+    wire = Wire()
+    a, _ = two_hosts(wire, delete_grace=17.0)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    (pair,) = a.peer.pairs("net")
+    a.perform(a.peer.close(1))
+    wire.run(17)
+    assert a.peer.wake(17) == []
+    assert RemoveInbound(pair.inbound_spi) in a.peer.wake(18.1)

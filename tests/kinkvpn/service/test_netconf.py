@@ -1,0 +1,187 @@
+"""Addresses and routes: there while the context holds, gone after it, after a failure halfway, and after a crash.
+
+Everything happens in a network namespace of a child process of the test, so that the host's is never touched.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.skipif(os.geteuid() != 0, reason="needs root: make test runs as root in CI"),
+    pytest.mark.skipif(not os.path.exists("/dev/net/tun"), reason="no /dev/net/tun: modprobe tun"),
+]
+
+PRELUDE = """
+import ctypes, ipaddress, json, os, signal, subprocess, sys
+import pytun, trio
+CLONE_NEWNET = 0x40000000
+assert ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) == 0
+from kinkvpn.service.netconf import NetworkConfiguration, NetworkPlan, NetworkRefused
+device = pytun.TunTapDevice(name="kink0", flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
+nets = lambda *texts: tuple(map(ipaddress.ip_network, texts))
+hosts = lambda *texts: tuple(map(ipaddress.ip_interface, texts))
+def ip(*arguments):
+    shown = subprocess.run(["ip", "-j", *arguments], stdout=subprocess.PIPE, check=True).stdout
+    return json.loads(shown or "[]")
+def routes():
+    return ip("-4", "route", "show", "dev", "kink0") + ip("-6", "route", "show", "dev", "kink0")
+def state():
+    (link,) = ip("address", "show", "dev", "kink0")
+    return {
+        "up": "UP" in link["flags"], "mtu": link["mtu"],
+        "addresses": sorted(f"{a['local']}/{a['prefixlen']}" for a in link["addr_info"]),
+        "tentative": [a["local"] for a in link["addr_info"] if a.get("tentative")],
+        "routes": sorted(r["dst"] for r in routes() if r.get("protocol") != "kernel"),
+    }
+def route_elsewhere(subnet):
+    links = "link add other type veth peer name far", "link set far up", "link set other up"
+    for command in (*links, f"route add {subnet} dev other"):
+        subprocess.run(["ip", *command.split()], check=True)
+addresses = hosts("10.1.0.1/24", "fd00:1::1/64")
+PLAN = NetworkPlan("kink0", 1400, addresses, nets("10.2.0.0/24", "fd00:2::/64", "0.0.0.0/0"))
+"""
+
+BARE = {"up": False, "mtu": 1400, "addresses": [], "tentative": [], "routes": []}
+
+
+def in_namespace(script: str) -> list[dict[str, object]]:
+    """Run ``script`` in its own network namespace; what it printed, one JSON value a line."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", PRELUDE + textwrap.dedent(script)],
+        stdout=subprocess.PIPE,
+        check=True,
+        timeout=30,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def test_the_plan_holds_inside_and_is_undone_after() -> None:
+    inside, after, again = in_namespace("""
+        async def main():
+            async with NetworkConfiguration(PLAN):
+                print(json.dumps(state()))
+            print(json.dumps(state()))
+            async with NetworkConfiguration(PLAN):
+                print(json.dumps(state()))
+        trio.run(main)
+    """)
+    assert (
+        inside
+        == again
+        == {
+            "up": True,
+            "mtu": 1400,
+            "addresses": ["10.1.0.1/24", "fd00:1::1/64"],
+            "tentative": [],
+            "routes": ["10.2.0.0/24", "default", "fd00:2::/64"],
+        }
+    )
+    assert after == BARE
+
+
+def test_it_is_undone_when_cancelled() -> None:
+    (after,) = in_namespace("""
+        async def main():
+            with trio.CancelScope() as scope:
+                async with NetworkConfiguration(PLAN):
+                    scope.cancel()
+                    await trio.sleep_forever()
+            print(json.dumps(state()))
+        trio.run(main)
+    """)
+    assert after == BARE
+
+
+def test_a_failure_halfway_undoes_what_was_done_and_names_the_route_in_the_way() -> None:
+    failed, after = in_namespace("""
+        route_elsewhere("10.2.0.0/24")
+        async def main():
+            try:
+                async with NetworkConfiguration(PLAN):
+                    pass
+            except NetworkRefused as refused:
+                print(json.dumps(str(refused)))
+            print(json.dumps(state()))
+        trio.run(main)
+    """)
+    assert failed == "route to 10.2.0.0/24 into kink0: File exists: it goes to other already"
+    assert after == BARE
+
+
+@pytest.mark.parametrize("outer", ["10.2.0.9", "fd00:2::9"])
+def test_a_peer_inside_its_own_tunnel_is_refused(outer: str) -> None:
+    failed, after = in_namespace(f"""
+        import dataclasses
+        async def main():
+            try:
+                async with NetworkConfiguration(dataclasses.replace(PLAN, outside=("{outer}",))):
+                    pass
+            except NetworkRefused as refused:
+                print(json.dumps(str(refused)))
+            print(json.dumps(state()))
+        trio.run(main)
+    """)
+    assert str(failed).startswith(f"the peer at {outer} would be reached through kink0 itself")
+    assert after == BARE
+
+
+def test_a_peer_with_a_way_of_its_own_or_none_is_no_loop() -> None:
+    (inside,) = in_namespace("""
+        import dataclasses
+        route_elsewhere("192.0.2.2")
+        plan = dataclasses.replace(PLAN, outside=("192.0.2.2", "2001:db8::1"))
+        async def main():
+            async with NetworkConfiguration(plan):
+                print(json.dumps(state()["up"]))
+        trio.run(main)
+    """)
+    assert inside is True
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        ('NetworkPlan("kink9", 1400)', "there is no device kink9"),
+        ('NetworkPlan("kink0", 70000)', "kink0 up with an MTU of 70000: Invalid argument"),
+        ('NetworkPlan("kink0", 1000, hosts("fd00::1/64"))', "address fd00::1/64 on kink0: "),
+    ],
+)
+def test_what_the_kernel_refuses_is_named(plan: str, expected: str) -> None:
+    (failed,) = in_namespace(f"""
+        async def main():
+            try:
+                async with NetworkConfiguration({plan}):
+                    pass
+            except NetworkRefused as refused:
+                print(json.dumps(str(refused)))
+        trio.run(main)
+    """)
+    assert str(failed).startswith(expected)
+
+
+def test_a_crash_leaves_nothing() -> None:
+    before, after = in_namespace("""
+        device.close()
+        shown = lambda: [ip("link"), ip("-4", "route"), ip("-6", "route")]
+        before = shown()
+        child = os.fork()
+        if not child:
+            device = pytun.TunTapDevice(name="kink0", flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
+            async def main():
+                async with NetworkConfiguration(PLAN):
+                    assert shown() != before
+                    os.kill(os.getpid(), signal.SIGKILL)
+            trio.run(main)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        print(json.dumps(before)); print(json.dumps(shown()))
+    """)
+    assert before == after

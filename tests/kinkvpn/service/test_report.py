@@ -1,0 +1,67 @@
+"""Status: keying's policies with what their SAs carried, and nothing that JSON lacks."""
+
+from __future__ import annotations
+
+import json
+
+from esp.dataplane import LinkStatistics
+from esp.engine import SaStatistics, Statistics
+from esp.errors import DropReason
+from esp.sa import Endpoint
+from kinkvpn.service.report import policy_traffic, spell, with_traffic
+
+
+def sa(policy: str, packets: int, octets: int, *, inbound: bool) -> SaStatistics:
+    return SaStatistics(policy, 256, inbound, "aes256-gcm16", Endpoint("192.0.2.2", 4500), packets, octets, packets, {})
+
+
+TRAFFIC = Statistics(
+    packets_out=7,
+    octets_out=700,
+    packets_in=5,
+    octets_in=500,
+    drops={DropReason.NO_POLICY: 3, DropReason.REPLAYED: 0},
+    sas=(
+        sa("b/1", 1, 100, inbound=True),
+        sa("b/1", 2, 200, inbound=True),
+        sa("b/1", 4, 400, inbound=False),
+        sa("b/2", 3, 300, inbound=False),
+    ),
+    held={"b/2": 9},
+    events_lost=0,
+)
+
+
+def test_a_policy_has_what_all_its_sas_carried() -> None:
+    assert policy_traffic("b/1", TRAFFIC) == {
+        "packets_in": 3,
+        "octets_in": 300,
+        "packets_out": 4,
+        "octets_out": 400,
+        "held": 0,
+    }
+    assert policy_traffic("b/2", TRAFFIC)["held"] == 9
+    assert set(policy_traffic("none", TRAFFIC).values()) == {0}
+
+
+def test_the_rest_of_keying_s_status_stays() -> None:
+    keying = {
+        "peers": [{"name": "b", "epoch": 1, "policies": [{"name": "b/1", "state": "established"}]}],
+        "counters": {"malformed": 2},
+    }
+    found = with_traffic(keying, TRAFFIC, LinkStatistics(junk_received=4))
+    assert json.loads(json.dumps(found)) == found
+    (peer,) = found["peers"]  # type: ignore[misc]
+    assert peer["epoch"] == 1
+    assert peer["policies"] == [{"name": "b/1", "state": "established"} | policy_traffic("b/1", TRAFFIC)]
+    counters = found["counters"]
+    assert isinstance(counters, dict)
+    assert counters["kink"] == {"malformed": 2}
+    assert counters["drops"] == {"no_policy": 3}
+    assert counters["link"]["junk_received"] == 4
+    assert (counters["packets_in"], counters["octets_out"]) == (5, 700)
+
+
+def test_endpoints() -> None:
+    assert spell(Endpoint("192.0.2.1", 910)) == "192.0.2.1:910"
+    assert spell(Endpoint("fd00::1", 910)) == "[fd00::1]:910"

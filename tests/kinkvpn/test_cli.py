@@ -1,0 +1,223 @@
+"""The command line as a shell sees it: exit codes, one line for each error, nothing on stdout that is not asked for."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import trio
+
+from kinkvpn import __version__
+from kinkvpn.errors import KinkvpnError
+from kinkvpn.service.api import ControlSocket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+GOOD = """\
+[host]
+principal = "kink/west.example.com@EXAMPLE.COM"
+keytab = "/nonexistent/keytab"
+[control]
+socket = "k.sock"
+[[peer]]
+name = "east"
+principal = "kink/east.example.com@EXAMPLE.COM"
+address = "127.0.0.2"
+[[peer.policy]]
+local = "10.1.0.0/24"
+remote = "10.2.0.0/24"
+"""
+
+
+def kinkvpn(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kinkvpn", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+    )
+
+
+def lines(done: subprocess.CompletedProcess[str], code: int) -> list[str]:
+    """Its complaints, each of one line behind our name; nothing else was said."""
+    assert (done.returncode, done.stdout) == (code, ""), done.stderr
+    said = done.stderr.splitlines()
+    assert all(line.startswith("kinkvpn: ") for line in said), done.stderr
+    return [line.removeprefix("kinkvpn: ") for line in said]
+
+
+@pytest.fixture
+def good(tmp_path: Path) -> Path:
+    path = tmp_path / "k.toml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_version_and_help() -> None:
+    assert kinkvpn("--version").stdout == f"kinkvpn {__version__}\n"
+    shown = kinkvpn("--help")
+    assert shown.returncode == 0
+    for word in ("up", "status", "down", "check", "demo", "examples:", "exit codes:", "[[peer.policy]]"):
+        assert word in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", ["up", "check", "status", "down", "demo"])
+def test_every_command_explains_itself(command: str) -> None:
+    shown = kinkvpn(command, "--help")
+    assert shown.returncode == 0
+    assert f"usage: kinkvpn {command}" in shown.stdout
+
+
+@pytest.mark.parametrize("arguments", [(), ("nonsense",), ("up", "--nonsense"), ("status", "-c", "a", "--socket", "b")])
+def test_bad_arguments_are_one_line(arguments: tuple[str, ...]) -> None:
+    (line,) = lines(kinkvpn(*arguments), 2)
+    assert line.endswith("--help)")
+
+
+@pytest.mark.parametrize("command", ["up", "check", "status", "down"])
+def test_every_mistake_in_a_configuration_is_a_line(good: Path, command: str) -> None:
+    good.write_text(GOOD.replace("[control]", "[contrl]").replace("10.1.0.0", "10.1.0.1"))
+    assert lines(kinkvpn(command, "-c", str(good)), 2) == [
+        f"{good}:4: contrl: unknown key; did you mean control?",
+        f'{good}:11: peer[1].policy[1].local = "10.1.0.1/24": expected a subnet without host bits: 10.1.0.0/24',
+    ]
+
+
+def test_a_missing_configuration() -> None:
+    assert lines(kinkvpn("up", "-c", "/nonexistent"), 2) == [
+        "/nonexistent: cannot read the configuration: No such file or directory"
+    ]
+
+
+@pytest.mark.parametrize("command", ["up", "check"])
+def test_an_unknown_engine_in_the_environment(good: Path, command: str) -> None:
+    (line,) = lines(kinkvpn(command, "-c", str(good), ESP_ENGINE="quick"), 2)
+    assert line == 'environment: ESP_ENGINE = "quick": expected one of auto, portable, native'
+
+
+def test_up_refuses_a_missing_keytab_and_leaves_nothing(good: Path) -> None:
+    assert lines(kinkvpn("up", "-c", str(good)), 2) == ["keytab /nonexistent/keytab does not exist"]
+    assert [path.name for path in good.parent.iterdir()] == ["k.toml"]
+
+
+def test_check_names_everything_at_once(good: Path) -> None:
+    good.write_text(GOOD.replace("127.0.0.2", "::1").replace("[control]", '[kink]\nlisten = "127.0.0.1"\n[control]'))
+    assert lines(kinkvpn("check", "-c", str(good), ESP_ENGINE="native"), 2) == [
+        'engine "native" is not built into this installation: expected "auto" or "portable"',
+        "keytab /nonexistent/keytab does not exist",
+        "peer east: ::1 is ::1, but kink.listen has IPv4 addresses only",
+    ]
+
+
+@pytest.mark.parametrize("command", ["status", "down"])
+def test_nobody_there(good: Path, command: str) -> None:
+    assert lines(kinkvpn(command, "-c", str(good)), 1) == [
+        f"no daemon is running (control socket {good.parent}/k.sock)"
+    ]
+    assert lines(kinkvpn(command, "--socket", "/nonexistent/k"), 1) == [
+        "no daemon is running (control socket /nonexistent/k)"
+    ]
+
+
+ANSWER = {
+    "version": "0.1.0",
+    "pid": 42,
+    "uptime": 61,
+    "principal": "kink/west.example.com@EXAMPLE.COM",
+    "engine": "portable",
+    "engine_reason": "so",
+    "tun": {"name": "kink0", "mtu": 1400, "addresses": []},
+    "listeners": {"kink": ["0.0.0.0:910"], "esp": ["0.0.0.0:4500"]},
+    "peers": [
+        {"name": name, "principal": f"{name}@R", "address": "::1", "last_heard": None, "state": "down", "policies": []}
+        for name in ("east", "north")
+    ],
+    "counters": {"kink": {}, "drops": {}, "packets_in": 0, "octets_in": 0, "packets_out": 0, "octets_out": 0},
+}
+
+
+async def answer_status(_request: Mapping[str, Any]) -> Mapping[str, object]:
+    return ANSWER
+
+
+async def answer_probe(request: Mapping[str, Any]) -> Mapping[str, object]:
+    if request["peer"] == "north":
+        raise KinkvpnError("north: no answer")
+    return {"peer": "east", "seconds": 0.0021}
+
+
+@pytest.fixture
+def control(good: Path) -> Iterator[Path]:
+    """A real control socket with our own answers behind it, in a thread with a loop of its own."""
+    scope = trio.CancelScope()
+    ready = threading.Event()
+
+    async def serve() -> None:
+        socket = ControlSocket(good.parent / "k.sock")
+        with scope:
+            async with trio.open_nursery() as nursery:
+                await nursery.start(socket.serve, {"status": answer_status, "probe": answer_probe})
+                tokens.append(trio.lowlevel.current_trio_token())
+                ready.set()
+        socket.close()
+
+    tokens: list[trio.lowlevel.TrioToken] = []
+    thread = threading.Thread(target=trio.run, args=(serve,))
+    thread.start()
+    assert ready.wait(10)
+    yield good
+    trio.from_thread.run_sync(scope.cancel, trio_token=tokens[0])
+    thread.join()
+
+
+def test_status(control: Path) -> None:
+    done = kinkvpn("status", "-c", str(control))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("kinkvpn 0.1.0, pid 42, up 1m 1s\n")
+    done = kinkvpn("status", "--json", "--socket", str(control.parent / "k.sock"))
+    assert json.loads(done.stdout) == ANSWER
+
+
+def test_status_with_probes_tells_by_its_exit_code(control: Path) -> None:
+    done = kinkvpn("status", "--probe", "-c", str(control))
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "never heard from, probe: 2.1 ms\n" in done.stdout
+    assert "never heard from, probe: north: no answer\n" in done.stdout
+    done = kinkvpn("status", "--probe", "--json", "-c", str(control))
+    assert json.loads(done.stdout)["probes"] == {
+        "east": {"peer": "east", "seconds": 0.0021},
+        "north": {"error": "north: no answer"},
+    }
+
+
+def test_down_is_refused_by_a_daemon_that_does_not_offer_it(control: Path) -> None:
+    (line,) = lines(kinkvpn("down", "-c", str(control)), 1)
+    assert line == "no such command; there are probe, status"
+
+
+def test_whoever_reads_the_status_may_stop_reading(control: Path) -> None:
+    command = [sys.executable, "-m", "kinkvpn", "status", "-c", str(control)]
+    reader, writer = os.pipe()
+    os.close(reader)
+    try:
+        done = subprocess.run(
+            command,
+            stdout=writer,
+            stderr=subprocess.PIPE,
+            check=False,
+            timeout=30,
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+    finally:
+        os.close(writer)
+    assert (done.returncode, done.stderr) == (0, b"")

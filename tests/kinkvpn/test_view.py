@@ -1,0 +1,209 @@
+"""What a person sees: whole screens, and the arithmetic of durations and sizes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kinkvpn import config, view
+
+EMPTY = {"packets_in": 0, "octets_in": 0, "packets_out": 0, "octets_out": 0, "held": 0}
+
+
+def policy(name: str, **changes: object) -> dict[str, Any]:
+    return {
+        "name": name,
+        "local": "10.1.0.0/24",
+        "remote": "10.2.0.0/24",
+        "start": "demand",
+        "state": "down",
+        "spi_in": None,
+        "spi_out": None,
+        "suite": None,
+        "since": None,
+        "create_ms": None,
+        "failures": 0,
+        "last_error": "",
+        "next_try": None,
+        **EMPTY,
+        **changes,
+    }
+
+
+UP = policy(
+    "east/1",
+    state="established",
+    spi_in=0xABCD,
+    spi_out="0x00001000",
+    suite="aes256-gcm16",
+    since=200.9,
+    create_ms=3.21,
+    packets_in=1200,
+    octets_in=1_234_567,
+    packets_out=4,
+    octets_out=400,
+)
+DOWN = policy("north/1", failures=3, last_error="no answer\x1b[2J\nfrom 192.0.2.3", next_try=12.4, held=2)
+
+ANSWER = {
+    "version": "0.1.0",
+    "pid": 42,
+    "uptime": 11_530,
+    "principal": "kink/west.example.com@EXAMPLE.COM",
+    "engine": "portable",
+    "engine_reason": "the native engine is not built",
+    "tun": {"name": "kink0", "mtu": 1400, "addresses": ["10.1.0.1/24", "fd00:1::1/64"]},
+    "listeners": {"kink": ["0.0.0.0:910", "[::]:910"], "esp": ["0.0.0.0:4500"]},
+    "peers": [
+        {
+            "name": "east",
+            "principal": "kink/east.example.com@EXAMPLE.COM",
+            "address": "192.0.2.2",
+            "last_heard": 3.2,
+            "state": "established",
+            "policies": [UP, policy("east/2", local="fd00:1::/64", remote="fd00:2::/64")],
+        },
+        {
+            "name": "north",
+            "principal": "kink/north.example.com@EXAMPLE.COM",
+            "address": "192.0.2.3",
+            "last_heard": None,
+            "state": "down",
+            "policies": [DOWN],
+        },
+    ],
+    "counters": {
+        "kink": {"commands_sent": 4, "malformed": 0},
+        "drops": {"no_policy": 7, "replayed": 1},
+        "packets_in": 1200,
+        "octets_in": 1_234_567,
+        "packets_out": 4,
+        "octets_out": 400,
+    },
+}
+
+SCREEN = """\
+kinkvpn 0.1.0, pid 42, up 3h 12m
+  principal  kink/west.example.com@EXAMPLE.COM
+  device     kink0, MTU 1400, 10.1.0.1/24, fd00:1::1/64
+  engine     portable: the native engine is not built
+  listening  KINK 0.0.0.0:910, [::]:910; ESP 0.0.0.0:4500
+
+east  ESTABLISHED  192.0.2.2  kink/east.example.com@EXAMPLE.COM
+  heard from 3s ago, probe: 2.1 ms
+  policy  state        age     in             out        traffic
+  east/1  established  3m 20s  1200 (1.2 MB)  4 (400 B)  10.1.0.0/24 > 10.2.0.0/24
+      spi in 0x0000abcd out 0x00001000, aes256-gcm16, CREATE took 3.2 ms
+  east/2  idle         -       0 (0 B)        0 (0 B)    fd00:1::/64 > fd00:2::/64
+      waiting for the first packet
+
+north  DOWN  192.0.2.3  kink/north.example.com@EXAMPLE.COM
+  never heard from
+  policy   state  age  in       out      traffic
+  north/1  down   -    0 (0 B)  0 (0 B)  10.1.0.0/24 > 10.2.0.0/24
+      failed 3 times, next try in 12s: no answer?[2J?from 192.0.2.3
+      2 packets wait for it
+
+traffic  in 1200 (1.2 MB), out 4 (400 B)
+dropped  no_policy 7, replayed 1
+KINK     commands_sent 4"""
+
+
+def test_status() -> None:
+    assert view.status(ANSWER, {"east": "2.1 ms"}) == SCREEN
+
+
+def test_status_of_a_host_where_nothing_has_happened() -> None:
+    peer = {**ANSWER["peers"][0], "policies": [policy("east/1", start="boot", failures=1)]}  # type: ignore[index]
+    counters = {"kink": {}, "drops": {}, **EMPTY}
+    shown = view.status({**ANSWER, "peers": [peer], "counters": counters})
+    assert "      failed once, next try when a packet asks: no reason given\n" in shown
+    assert shown.endswith("dropped  nothing\nKINK     nothing yet")
+    starting = {**peer, "policies": [policy("east/1", start="boot")]}
+    assert "\n      starting\n" in view.status({**ANSWER, "peers": [starting], "counters": counters})
+
+
+@pytest.mark.parametrize(
+    ("policies", "state"),
+    [
+        ([], "idle"),
+        ([policy("a")], "idle"),
+        ([policy("a"), policy("b", state="negotiating")], "negotiating"),
+        ([policy("a"), UP], "established"),
+        ([policy("a", state="negotiating", failures=2), UP], "established"),
+        ([DOWN, UP], "partly down"),
+        ([DOWN, policy("a")], "partly down"),
+        ([DOWN, DOWN], "down"),
+    ],
+)
+def test_the_state_of_a_peer_is_the_worst_to_know_of(policies: list[dict[str, Any]], state: str) -> None:
+    assert view.peer_state({"policies": policies}) == state
+
+
+CONFIGURATION = """\
+[host]
+principal = "kink/west.example.com@EXAMPLE.COM"
+keytab = "/etc/krb5.keytab"
+[tun]
+addresses = ["10.1.0.1/24"]
+[[peer]]
+name = "east"
+principal = "kink/east.example.com@EXAMPLE.COM"
+address = "east.example.com"
+[[peer.policy]]
+local = "10.1.0.0/24"
+remote = "10.2.0.0/24"
+[[peer.policy]]
+name = "web"
+local = "10.1.0.0/24"
+remote = "10.3.0.0/24"
+protocol = "tcp"
+remote_port = 443
+start = "boot"
+lifetime = 90
+suites = ["aes128-cbc-sha1"]
+"""
+
+CHECKED = """\
+principal  kink/west.example.com@EXAMPLE.COM
+device     kink0, MTU 1400, 10.1.0.1/24
+routes     10.2.0.0/24, 10.3.0.0/24
+listens    KINK 0.0.0.0, :: port 910; ESP port 4500
+control    /run/kinkvpn/kinkvpn.sock
+
+east  east.example.com (192.0.2.2)  kink/east.example.com@EXAMPLE.COM
+  policy  start   lifetime  traffic
+  east/1  demand  8h 0m     10.1.0.0/24 > 10.2.0.0/24
+  web     boot    1m 30s    10.1.0.0/24 > 10.3.0.0/24 tcp any:443
+  suites aes256-gcm16, aes128-gcm16, aes256-cbc-sha256, aes128-cbc-sha1"""
+
+
+def test_check() -> None:
+    found = config.parse(CONFIGURATION, Path("k.toml"))
+    assert view.check(found, {"east": "192.0.2.2"}) == CHECKED
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(-1, "0s"), (0.9, "0s"), (59, "59s"), (60, "1m 0s"), (3599, "59m 59s"), (3600, "1h 0m"), (90_000, "1d 1h")],
+)
+def test_durations(seconds: float, text: str) -> None:
+    assert view.duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (999_949, "999.9 kB"), (999_950, "1.0 MB"), (10**15, "1000.0 TB")],
+)
+def test_octets(number: int, text: str) -> None:
+    assert view.octets(number) == text
+
+
+@given(st.text())
+def test_nothing_moves_the_cursor(text: str) -> None:
+    assert view.printable(text).isprintable()
+    assert len(view.printable(text)) == len(text)

@@ -1,0 +1,62 @@
+"""Real network namespaces for tests marked ``root``: made, entered from a thread, removed."""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+from contextlib import contextmanager
+from itertools import count
+from os import getpid
+from typing import TYPE_CHECKING, TypeVar
+
+from pyroute2 import netns
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+Result = TypeVar("Result")
+
+_numbers = count()
+
+
+@contextmanager
+def namespace() -> Iterator[str]:
+    """The name of a new network namespace with its loopback up; everything in it goes when the block ends."""
+    name = f"kinktest-{getpid()}-{next(_numbers)}"
+    run("ip", "netns", "add", name)
+    try:
+        run("ip", "-n", name, "link", "set", "lo", "up")
+        yield name
+    finally:
+        run("ip", "netns", "del", name)
+
+
+def within(name: str, make: Callable[[], Result]) -> Result:
+    """What ``make`` returns when it runs inside namespace ``name``: sockets and devices it opens belong there for ever.
+
+    A namespace belongs to a thread, so a fresh one enters it and ends; the caller stays where it is.
+    """
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def enter() -> None:
+        try:
+            netns.setns(name)
+            results.append(make())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=enter)
+    thread.start()
+    thread.join()
+    for error in errors:
+        raise error
+    return results[0]
+
+
+def run(*command: str) -> str:
+    """Its standard output; a failure carries its standard error."""
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
+    return done.stdout

@@ -1,0 +1,155 @@
+"""Arrows point down: no module imports one of a higher layer, and the pure layers import nothing that acts."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+# Bottom to top; a module may import its own layer and those below. A name stands for the module or the whole package.
+LAYERS = {
+    "esp": (
+        {"esp.errors"},
+        {"esp.wire", "esp.inner", "esp.seqnum", "esp.suite"},
+        {"esp.policy", "esp.sa", "esp.crypto", "esp.events"},
+        {"esp.sad", "esp.hold"},
+        {"esp.engine", "esp.native"},
+        {"esp.tun", "esp.link"},
+        {"esp.dataplane", "esp.testing"},
+    ),
+    "kinkvpn": (
+        {"kinkvpn.errors"},
+        {"kinkvpn.wire"},
+        {"kinkvpn.proto"},
+        {"kinkvpn.kerberos"},
+        {"kinkvpn.values", "kinkvpn.document", "kinkvpn.config"},
+        {"kinkvpn.service"},
+        {"kinkvpn.demo"},
+        {"kinkvpn.cli", "kinkvpn.view", "kinkvpn.__main__"},
+    ),
+}
+# What each layer of kinkvpn may know of esp. The pure descriptions (what a suite, a selector, an SA is) are one
+# vocabulary for both planes; only service touches what moves packets.
+DESCRIPTIONS = {"esp.suite", "esp.policy", "esp.sa", "esp.events", "esp.errors"}
+ACROSS = {
+    "kinkvpn.proto": DESCRIPTIONS,
+    "kinkvpn.values": DESCRIPTIONS,
+    "kinkvpn.document": DESCRIPTIONS,
+    "kinkvpn.config": DESCRIPTIONS,
+    "kinkvpn.demo": DESCRIPTIONS,
+    "kinkvpn.cli": DESCRIPTIONS,
+    "kinkvpn.service": DESCRIPTIONS | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.native"},
+}
+PURE = {
+    *("esp.errors", "esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.sa", "esp.sad", "esp.policy"),
+    *("esp.crypto", "esp.events", "esp.hold", "kinkvpn.errors", "kinkvpn.wire", "kinkvpn.proto"),
+}
+ACTING = {"trio", "socket", "time", "os", "random", "secrets", "logging"}
+
+SOURCES = sorted(path.relative_to(ROOT) for package in LAYERS for path in (ROOT / package).rglob("*.py"))
+
+
+def module_of(path: Path) -> str:
+    parts = path.with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(source: str, module: str, *, is_package: bool = False) -> set[str]:
+    """Every module that ``source`` imports, for type checking or in a function too; relative names resolved."""
+    package = module.split(".") if is_package else module.split(".")[:-1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            above = package[: len(package) - node.level + 1] if node.level else []
+            base = ".".join([*above, *([node.module] if node.module else [])])
+            # "from kinkvpn import values" names a module where it names one, else the package that the name is in.
+            found |= {f"{base}.{alias.name}" if is_module(f"{base}.{alias.name}") else base for alias in node.names}
+    return found
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.with_suffix(".py").exists() or (path / "__init__.py").exists()
+
+
+def room_of(module: str) -> str:
+    """The entry of a module in LAYERS: its first two names."""
+    return ".".join(module.split(".")[:2])
+
+
+def height(module: str) -> int:
+    layers = LAYERS[module.split(".")[0]]
+    heights = [number for number, layer in enumerate(layers) if room_of(module) in layer]
+    assert len(heights) == 1, f"{room_of(module)} needs a place in LAYERS"
+    return heights[0]
+
+
+def offences(module: str, imports: set[str]) -> list[str]:
+    """Why each import that may not be may not be."""
+    package = module.split(".")[0]
+    found = []
+    for imported in sorted(imports):
+        top = imported.split(".")[0]
+        if top in LAYERS and imported == top:
+            continue  # the package itself: its version, nothing else is in there
+        if top == package and height(imported) > height(module):
+            found.append(f"{module} -> {imported} points up")
+        elif top == "kinkvpn" and package == "esp":
+            found.append(f"{module} -> {imported}: esp knows nothing of kinkvpn")
+        elif top == "esp" and package == "kinkvpn" and room_of(imported) not in ACROSS.get(room_of(module), set()):
+            found.append(f"{module} -> {imported}: not a matter of {room_of(module)}")
+        elif room_of(module) in PURE and top in ACTING:
+            found.append(f"{module} -> {imported}: the layer is pure")
+    return found
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_every_import_points_down(path: Path) -> None:
+    module = module_of(path)
+    if module in LAYERS:
+        # Whoever imports anything of the package imports this first.
+        assert imports_of((ROOT / path).read_text(), module, is_package=True) <= {"__future__"}
+        return
+    source = (ROOT / path).read_text()
+    assert offences(module, imports_of(source, module, is_package=path.name == "__init__.py")) == []
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("esp.wire", "from esp.engine import Engine"),
+        ("esp.dataplane", "def late():\n    from kinkvpn.service import daemon"),
+        ("esp.sad", "import time"),
+        ("esp.policy", "if True:\n    import os.path"),
+        ("kinkvpn.wire.kink", "from kinkvpn.proto.ports import Kerberos"),
+        ("kinkvpn.proto.peer", "from secrets import token_bytes"),
+        ("kinkvpn.proto.peer", "from esp.engine import Engine"),
+        ("kinkvpn.proto.peer", "from ..service import daemon"),
+        ("kinkvpn.proto.peer", "from kinkvpn import config"),
+        ("kinkvpn.kerberos.session", "from esp.suite import Suite"),
+        ("kinkvpn.service.daemon", "from kinkvpn.cli import main"),
+        ("kinkvpn.demo.lab", "from esp.engine import Engine"),
+    ],
+)
+def test_an_arrow_that_points_up_is_found(module: str, source: str) -> None:
+    assert len(offences(module, imports_of(source, module))) == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "source"),
+    [
+        ("esp.sad", "from esp.crypto import make_sealer"),
+        ("kinkvpn.proto.proposal", "from esp.suite import SUITES"),
+        ("kinkvpn.proto.peer", "from kinkvpn.wire import kink"),
+        ("kinkvpn.config", "from kinkvpn import values"),
+        ("kinkvpn.service.daemon", "import trio\nfrom esp.dataplane import Dataplane"),
+        ("kinkvpn.cli", "from kinkvpn import __version__"),
+    ],
+)
+def test_an_arrow_that_points_down_is_not(module: str, source: str) -> None:
+    assert offences(module, imports_of(source, module)) == []
