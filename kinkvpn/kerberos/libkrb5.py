@@ -197,7 +197,7 @@ def load(name: str = SONAME) -> Library:
         library: Library = ffi.dlopen(name)
     except OSError as error:
         raise LibraryUnusable(f"{name} (MIT Kerberos) cannot be loaded: apt-get install libkrb5-3 ({error})") from error
-    # All of them now, for three reasons. Heimdal has many of the names over other structures, where a call would corrupt
+    # All of them now, for three reasons. Heimdal has many of the names over other structures, where a call corrupts
     # memory: but not all of them. cffi looks a function up when it is first named, under a lock that it also holds
     # while it parses a type; a destructor that the garbage collector runs just then would wait for its own thread.
     # And left to first use, the first CREATE pays 20 ms for it.
