@@ -257,7 +257,8 @@ class Peer:
         for name, state in self.policies.items():
             if state.retry_at is not None and state.retry_at <= now:
                 state.retry_at = None
-                effects += self.initiate(name, now)
+                if not self.pairs(name) or self._rekeys(name):
+                    effects += self.initiate(name, now)
         return effects
 
     # ------------------------------------------------------------ asked from the other side

@@ -21,6 +21,7 @@ from kinkvpn.kerberos.fake import (
     KRB_AP_ERR_REPEAT,
     KRB_AP_ERR_SKEW,
     KRB_AP_ERR_TKT_EXPIRED,
+    KRB_AP_ERR_TKT_NYV,
     TICKET_LIFE,
     FakeKerberos,
     FakeRealm,
@@ -125,6 +126,14 @@ def test_an_expired_ticket() -> None:
     refusal = refused(b, ticket.make_request().ap_req)
     assert refusal.code == KRB_AP_ERR_TKT_EXPIRED
     assert refusal.accepted is not None
+
+
+def test_a_ticket_that_has_not_begun_for_a_clock_that_is_behind() -> None:
+    here = realm()
+    behind = FakeKerberos(here, B, clock_offset=-CLOCK_SKEW - 1)
+    refusal = refused(behind, here.issue(A, B).make_request().ap_req)
+    assert refusal.code == KRB_AP_ERR_TKT_NYV
+    assert behind.read_error(refusal.krb_error).server_time == 1e9 - CLOCK_SKEW - 1
 
 
 def test_the_replay_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -578,3 +578,32 @@ def test_a_notify_beside_a_delete_is_no_matter() -> None:
     key = a.ticket(principal("b")).key
     grant = b.peer.respond(MessageType.DELETE, payloads, key=key, path=Path(a.endpoint), now=1)
     assert RemoveOutbound("net", pair.inbound_spi) in grant.effects
+
+
+def test_a_reply_of_an_earlier_life_is_not_believed() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    a.perform(a.peer.probe()[1])
+    wire.run(1)
+    reply = wire.log[1][2]
+    b2 = Host(wire, "b", settings("a", policy("b")), epoch=2)
+    b2.perform(b2.peer.acquired("net", 1))
+    wire.run(2)
+    assert a.receive(reply, b.endpoint) == [Count(Tally.STALE_EPOCH)]
+    assert a.peer.peer_epoch == 2
+    assert_twins(a, b2, 1)
+
+
+def test_a_create_that_fails_while_the_peers_pair_stands_is_not_tried_again() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, a={"start": Start.BOOT})
+    wire.meddle = lambda sender, datagram: (
+        [] if sender is a and parse_message(datagram).type is MessageType.CREATE else [datagram]
+    )
+    a.perform(a.peer.start(0))
+    wire.run(1)
+    b.perform(b.peer.acquired("net", 1))
+    wire.run(300)
+    assert len(a.events("create_failed")) == 1
+    assert wire.kinds().count(("a", "CREATE")) == 7
+    assert_twins(a, b, 1)

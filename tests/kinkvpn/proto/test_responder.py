@@ -11,6 +11,7 @@ from support.kinkhosts import Host, Wire, assert_twins, policy, principal, setti
 from support.playbook import ANY, Playbook
 
 from esp.sa import Endpoint
+from kinkvpn.kerberos.fake import CLOCK_SKEW
 from kinkvpn.proto import responder as responder_module
 from kinkvpn.proto.allowance import BURST
 from kinkvpn.proto.create import SaPair
@@ -405,6 +406,19 @@ def test_the_same_datagram_and_the_same_command_are_answered_from_the_cache() ->
     assert asker.send(fresh) == again
     assert asker.send(fresh) == [Count(Tally.DUPLICATE), SendMessage(reply, Path(SOURCE))]
     assert len(asker.b.inbound) == len(asker.b.outbound) == 1
+
+
+def test_what_was_granted_is_answered_though_the_ticket_has_run_out_since() -> None:
+    asker = Asker()
+    asker.wire.now = asker.ticket.endtime - asker.wire.posix() + CLOCK_SKEW - 1
+    (reply,) = sent(asker.send(asker.create(xid=5)[0]))
+    asker.wire.now += 2
+    effects = asker.send(asker.create(xid=5)[0])
+    assert counted(effects) == [Tally.AP_REQUEST_REFUSED]
+    assert sent(effects) == [reply]
+    datagram, request = asker.create(xid=6)
+    (payload,) = asker.read(asker.send(datagram), request)
+    assert isinstance(payload, KrbError)
 
 
 def test_an_xid_of_another_life_is_another_command() -> None:
