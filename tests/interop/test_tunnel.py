@@ -116,7 +116,7 @@ def initiated(host: Host) -> list[str]:
 
 
 def test_responder_nonce_makes_it_three_way(lab: Lab, directory: Path) -> None:
-    a, b = lab.hosts
+    _a, b = lab.hosts
     amend(b, "[peer]", responder_nonce=True)
     start(lab)
     kink = captured(lab, directory, lambda: both_ways(lab))
