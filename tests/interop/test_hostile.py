@@ -358,7 +358,19 @@ def account(sent: Counter[int], lost: Counter[int], before: dict[str, Any], afte
 def standing(state: dict[str, Any]) -> object:
     """All of a status that a stranger must not move; for the silent peer, that it stays without a pair."""
     a, void = state["peers"]
-    fields = ("name", "state", "pairs", "spi_in", "spi_out", "suite", "role", "lifetime", "failures", "last_error", "held")
+    fields = (
+        "name",
+        "state",
+        "pairs",
+        "spi_in",
+        "spi_out",
+        "suite",
+        "role",
+        "lifetime",
+        "failures",
+        "last_error",
+        "held",
+    )
     return (
         [a[field] for field in ("epoch", "state", "address", "principal")],
         [[one[field] for field in fields] for one in a["policies"]],
