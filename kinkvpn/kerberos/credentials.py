@@ -18,6 +18,7 @@ from kinkvpn.kerberos.libkrb5 import Context, Krb5Error
 from kinkvpn.kerberos.session import PERMITTED_ENCTYPES, enctype_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 # Names in an error line: enough to recognise one's own host, short enough to stay a line.
@@ -122,16 +123,24 @@ class Credentials:
         keytab: where our key is.
         ccache: alone, a cache that somebody else keeps fresh, such as a person with kinit; with a keytab, where the
             tickets go instead of memory, so that they outlive the process.
+        clock: POSIX seconds.
 
     Raises:
         CredentialsUnusable: neither of both.
     """
 
-    def __init__(self, principal: str, *, keytab: Path | None = None, ccache: str | None = None) -> None:
+    def __init__(
+        self,
+        principal: str,
+        *,
+        keytab: Path | None = None,
+        ccache: str | None = None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
         if keytab is None and ccache is None:
             raise CredentialsUnusable("credentials need a keytab or a credential cache")
         self.principal = principal
-        self._keytab, self._ccache = keytab, ccache
+        self._keytab, self._ccache, self._clock = keytab, ccache, clock
         self._lock = threading.Lock()
         self._caches: list[str] = []
         self._acquired: Acquired | None = None
@@ -147,7 +156,7 @@ class Credentials:
         """
         asked = time.monotonic()
         with self._lock:
-            if self._acquired and time.time() < self._renew_at:
+            if self._acquired and self._clock() < self._renew_at:
                 return self._acquired
             if self._failure and self._failed_at >= asked:
                 # It failed for somebody else while we waited for our turn. A KDC that does not answer costs 27 s:
@@ -160,7 +169,7 @@ class Credentials:
                 raise
 
     def _renew(self) -> Acquired:
-        now, store = time.time(), self._store()
+        now, store = self._clock(), self._store()
         acquired = Acquired(store["ccache"], now + lifetime_in(self.principal, store))
         if self._ccache is None:
             self._keep(acquired.ccache)

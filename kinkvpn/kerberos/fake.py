@@ -29,6 +29,7 @@ CLOCK_SKEW = 300.0
 TICKET_LIFE = 36000.0
 KRB_AP_ERR_BAD_INTEGRITY = 31
 KRB_AP_ERR_TKT_EXPIRED = 32
+KRB_AP_ERR_TKT_NYV = 33
 KRB_AP_ERR_REPEAT = 34
 KRB_AP_ERR_NOT_US = 35
 KRB_AP_ERR_SKEW = 37
@@ -226,11 +227,13 @@ class FakeKerberos:
     Args:
         realm: whose tickets to believe.
         server: our principal.
+        clock_offset: seconds that this host's clock is ahead of the realm's.
     """
 
-    def __init__(self, realm: FakeRealm, server: str) -> None:
+    def __init__(self, realm: FakeRealm, server: str, *, clock_offset: float = 0.0) -> None:
         self._realm = realm
         self._server = server
+        self._clock_offset = clock_offset
         self._replays: OrderedDict[bytes, None] = OrderedDict()
 
     def accept(self, ap_req: bytes) -> FakeAccepted:
@@ -246,11 +249,14 @@ class FakeKerberos:
         if ticket.server != self._server:
             raise self._refusal(KRB_AP_ERR_NOT_US, None, "a ticket for somebody else")
         accepted = FakeAccepted(ticket.client, ticket.server, ticket.endtime, ticket.key, ctime, serial)
-        now = self._realm.clock()
+        now = self._now()
+        # In MIT's order: of a ticket that has not begun, a clock behind never gets to say SKEW.
+        if ticket.endtime - TICKET_LIFE > now + CLOCK_SKEW:
+            raise self._refusal(KRB_AP_ERR_TKT_NYV, accepted, "the ticket is not yet valid")
+        if ticket.endtime < now - CLOCK_SKEW:
+            raise self._refusal(KRB_AP_ERR_TKT_EXPIRED, accepted, "the ticket has expired")
         if abs(now - ctime) > CLOCK_SKEW:
             raise self._refusal(KRB_AP_ERR_SKEW, accepted, f"the client's clock is {ctime - now:+.0f} s from ours")
-        if ticket.endtime < now:
-            raise self._refusal(KRB_AP_ERR_TKT_EXPIRED, accepted, "the ticket has expired")
         if mac in self._replays:
             raise self._refusal(KRB_AP_ERR_REPEAT, None, "this authenticator has been here")
         self._replays[mac] = None
@@ -258,9 +264,12 @@ class FakeKerberos:
             self._replays.popitem(last=False)
         return accepted
 
+    def _now(self) -> float:
+        return self._realm.clock() + self._clock_offset
+
     def _refusal(self, code: int, accepted: FakeAccepted | None, reason: str) -> ApRequestRefused:
         ctime = float("nan") if accepted is None else accepted.ctime
-        error = _ERROR.pack(_ERROR_MAGIC, code, self._realm.clock(), ctime)
+        error = _ERROR.pack(_ERROR_MAGIC, code, self._now(), ctime)
         return ApRequestRefused(code, error, accepted, reason)
 
     def read_error(self, krb_error: bytes) -> KrbErrorDetails:

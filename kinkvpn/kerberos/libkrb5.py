@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 import cffi
@@ -78,7 +79,7 @@ void krb5_free_context(krb5_context);
 krb5_error_code krb5_get_default_config_files(char ***); void krb5_free_config_files(char **);
 krb5_error_code krb5_get_profile(krb5_context, profile_t *);
 long profile_init(const char **, profile_t *); void profile_abandon(profile_t);
-long profile_get_values(profile_t, const char **, char ***); void profile_free_list(char **);
+long profile_get_values(profile_t, const char *const *, char ***); void profile_free_list(char **);
 const char *krb5_get_error_message(krb5_context, krb5_error_code);
 void krb5_free_error_message(krb5_context, const char *);
 krb5_error_code krb5_us_timeofday(krb5_context, krb5_timestamp *, krb5_int32 *);
@@ -138,6 +139,7 @@ krb5_error_code krb5_c_prf_length(krb5_context, krb5_enctype, size_t *);
 ffi: Final = cffi.FFI()
 ffi.cdef(CDEF)
 NULL: Final = ffi.NULL
+FUNCTIONS: Final = re.findall(r"\b((?:krb5|profile)_\w+)\(", CDEF)
 
 
 class LibraryUnusable(KinkvpnError):
@@ -195,21 +197,16 @@ def load(name: str = SONAME) -> Library:
         library: Library = ffi.dlopen(name)
     except OSError as error:
         raise LibraryUnusable(f"{name} (MIT Kerberos) cannot be loaded: apt-get install libkrb5-3 ({error})") from error
-    # Heimdal has the same names over other structures: a call would corrupt memory, so look before the first one.
-    if not hasattr_c(library, "krb5_k_prf") or not hasattr_c(library, "krb5_init_context_profile"):
-        raise LibraryUnusable(
-            f"{name} is not MIT Kerberos 1.18 or later (Heimdal's has another ABI): install libkrb5-3"
-        )
-    resolve(library)
-    return library
-
-
-def resolve(library: Library) -> None:
-    """Look up every function and parse every type now: left to first use, the first CREATE pays 20 ms for it."""
-    for function in dir(library):
-        getattr(library, function)
+    # All of them now, for two reasons. Heimdal has many of the names over other structures, where a call would corrupt
+    # memory: but not all of them. And cffi looks a function up when it is first named, under a lock that it also holds
+    # while it parses a type; a destructor that the garbage collector runs just then would wait for its own thread.
+    missing = [function for function in FUNCTIONS if not has_function(library, function)]
+    if missing:
+        raise LibraryUnusable(f"{name} is not MIT Kerberos, it lacks {missing[0]}: apt-get install libkrb5-3")
+    # And the types: cffi takes a millisecond to parse the name of one, once, and the first CREATE would pay 20 of them.
     for kind in FREQUENT_TYPES:
         ffi.typeof(kind)
+    return library
 
 
 def use_config(path: Path) -> None:
@@ -232,8 +229,8 @@ def use_config(path: Path) -> None:
         raise ConfigUnusable(f"krb5.conf {path}: {error}") from error
 
 
-def hasattr_c(library: Library, name: str) -> bool:
-    """Whether the library has the function, which cffi looks up when it is first named."""
+def has_function(library: Library, name: str) -> bool:
+    """Binds the function, if the library has it."""
     try:
         getattr(library, name)
     except AttributeError:

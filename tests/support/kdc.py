@@ -2,7 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import socket
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from kinkvpn.kerberos.credentials import Credentials
+from kinkvpn.kerberos.session import Acceptor, ServiceTicket, patient_context
+from kinkvpn.kerberos.tickets import fetch_ticket
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from kinkvpn.demo.realm import Realm
+
+ALICE = "kink/alice.test@KINKVPN.TEST"
+BOB = "kink/bob.test@KINKVPN.TEST"
 
 
 def free_port() -> int:
@@ -12,3 +29,46 @@ def free_port() -> int:
         port: int = tcp.getsockname()[1]
         udp.bind(("127.0.0.1", port))
         return port
+
+
+@contextlib.contextmanager
+def black_hole(port: int) -> Iterator[None]:
+    """Takes datagrams and connections on the loopback port and never answers."""
+    with socket.socket() as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.bind(("127.0.0.1", port))
+        tcp.listen()
+        udp.bind(("127.0.0.1", port))
+        yield
+
+
+@dataclass
+class Lab:
+    """A running realm and the keytabs of its services."""
+
+    realm: Realm
+    directory: Path
+    numbers: itertools.count[int] = field(default_factory=itertools.count)
+
+    def keytab(self, principal: str) -> Path:
+        """The principal's keytab; principal and keytab are made when they are first asked for."""
+        path = self.directory / f"{principal.partition('@')[0].replace('/', '_')}.keytab"
+        if not path.exists():
+            self.realm.add_service(principal)
+            self.realm.write_keytab(principal, path)
+        return path
+
+    def credentials(self, principal: str = ALICE) -> Credentials:
+        """The principal's, with nothing acquired yet."""
+        return Credentials(principal, keytab=self.keytab(principal))
+
+    def ticket(self, client: str = ALICE, server: str = BOB) -> ServiceTicket:
+        """A new ticket, from the KDC."""
+        self.keytab(server)
+        credentials, offset = fetch_ticket(self.credentials(client), server)
+        return ServiceTicket(patient_context(), credentials, offset)
+
+    def acceptor(self, principal: str = BOB, *, clock_offset: float = 0.0) -> Acceptor:
+        """The principal's, with a replay cache of its own."""
+        cache = f"file2:{self.directory}/replays{next(self.numbers)}"
+        return Acceptor([principal], self.keytab(principal), replay_cache=cache, clock_offset=clock_offset)
