@@ -142,7 +142,7 @@ def _packets(host: Host) -> dict[tuple[str, int, bool], int]:
     return {(host.name, sa.spi, sa.inbound): sa.packets for sa in host.dataplane.statistics().sas}
 
 
-# Of a hundred seeds some that have much to say: 30 and 12 lose a DELETE in all its transmissions, 17 a CREATE, 96 an ACK.
+# Some that have much to say: 30 and 12 lose a DELETE in all its transmissions, 17 a CREATE, 96 an ACK.
 @pytest.mark.parametrize("seed", [12, 17, 30, 96])
 def test_every_exchange_ends_and_no_sa_is_half_open(seed: int) -> None:
     end = simulate(storm, seed, TERRIBLE)
@@ -169,8 +169,10 @@ def _digest_elsewhere(seed: int) -> str:
     program = f"import sys; sys.path[:0] = {[str(here.parent), str(root / 'tests'), str(root)]!r}\n" + (
         f"from test_storm import TERRIBLE, simulate, storm\nprint(simulate(storm, {seed}, TERRIBLE).digest)"
     )
-    hash_seed = {"PYTHONHASHSEED": "1910"}
-    command = [sys.executable, "-c", program]
     return subprocess.run(
-        command, env=os.environ | hash_seed, capture_output=True, text=True, check=True
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": "1910"},
+        capture_output=True,
+        text=True,
+        check=True,
     ).stdout.strip()
