@@ -79,7 +79,6 @@ FATES = (
     Tally.GETTGT_REFUSED,
     Tally.AP_REQUEST_REFUSED,
     Tally.BAD_CHECKSUM,
-    Tally.BAD_CIPHERTEXT,
     Tally.DUPLICATE,
     Tally.UNKNOWN_XID,
     Tally.UNAUTHENTICATED_ERROR,
@@ -87,9 +86,8 @@ FATES = (
 )
 # What must not happen even once: somebody without a key was believed.
 BELIEVED = (Tally.COMMANDS_RECEIVED, Tally.REPLIES_RECEIVED, Tally.RETRANSMITTED, Tally.PEER_RESTARTED)
-INBOUND_DROPS = tuple(
-    reason.value for reason in DropReason if list(DropReason).index(reason) >= list(DropReason).index(DropReason.MALFORMED)
-)  # fmt: skip
+REASONS = list(DropReason)
+INBOUND_DROPS = tuple(reason.value for reason in REASONS[REASONS.index(DropReason.MALFORMED) :])
 
 
 class Stranger:
