@@ -119,6 +119,16 @@ def test_every_import_points_down(path: Path) -> None:
     assert offences(module, imports_of(source, module, is_package=path.name == "__init__.py")) == []
 
 
+# Shipped for simulations and tests; a daemon that ran on one of them would protect nothing.
+FAKES = {"kinkvpn.kerberos.fake", "esp.testing"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=str)
+def test_no_shipped_module_runs_on_a_fake(path: Path) -> None:
+    module = module_of(path)
+    assert module in FAKES or not imports_of((ROOT / path).read_text(), module) & FAKES
+
+
 @pytest.mark.parametrize(
     ("module", "source"),
     [

@@ -16,6 +16,7 @@ Needs root. All that it makes is held by processes that die with their parent; t
 from __future__ import annotations
 
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -209,24 +210,26 @@ class Host:
         if code is not None:
             raise self.failed(f"the daemon ended with exit code {code}")
 
-    def stop(self) -> float:
-        """SIGTERM to the daemon that was started. Returns the seconds until it ended.
+    def stop(self, how: signal.Signals | None = signal.SIGTERM) -> float:
+        """Sends the signal, unless something else has ended the daemon (None). Returns the seconds until it ended.
 
         Raises:
             LabFailed: it took longer than STOP_SECONDS or ended with another exit code than 0.
         """
-        self.check_alive()
+        asked = how.name if how else "it was told to end"
         assert self._daemon is not None
         start = time.monotonic()
-        self._daemon.terminate()
+        if how:
+            self.check_alive()
+            self._daemon.send_signal(how)
         try:
             code = self._daemon.wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            raise self.failed(f"the daemon still ran {STOP_SECONDS:.0f} s after SIGTERM") from None
+            raise self.failed(f"the daemon still ran {STOP_SECONDS:.0f} s after {asked}") from None
         seconds = time.monotonic() - start
         self._daemon = None
         if code:
-            raise self.failed(f"the daemon ended with exit code {code} after SIGTERM")
+            raise self.failed(f"the daemon ended with exit code {code} after {asked}")
         return seconds
 
     def kill(self) -> None:

@@ -25,13 +25,13 @@ TRANSFER_PORT: Final = 5001
 ADVICE: Final = "compare the drop counters in `kinkvpn status --json` of both hosts"
 
 
-def ping(source: Host, target: Host, version: int, count: int = 5) -> list[float]:
+def ping(source: Host, target: Host, version: int, count: int = 5, seconds: int = PING_SECONDS) -> list[float]:
     """Pings the inner address of that IP version. Returns the round trip times in milliseconds, one for each.
 
     Raises:
-        LabFailed: not every packet was answered.
+        LabFailed: not every packet was answered within ``seconds``.
     """
-    command = ["ping", f"-{version}", "-n", "-c", str(count), "-i", str(PING_INTERVAL), "-w", str(PING_SECONDS)]
+    command = ["ping", f"-{version}", "-n", "-c", str(count), "-i", str(PING_INTERVAL), "-w", str(seconds)]
     command += ["-s", str(PING_OCTETS), "-p", CANARY.hex(), target.site.inner_address(version)]
     process = source.namespace.spawn(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     said, complaints = process.communicate()  # -w is its deadline

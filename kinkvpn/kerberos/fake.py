@@ -152,12 +152,16 @@ class FakeRealm:
         principals: who exists.
         clock: POSIX seconds.
         random: octets; seed it for a reproducible run.
+
+    Attributes:
+        ticket_life: seconds, of tickets issued from now on.
     """
 
     def __init__(
         self, principals: Iterable[str], *, clock: Callable[[], float], random: Callable[[int], bytes]
     ) -> None:
         self.clock = clock
+        self.ticket_life = TICKET_LIFE
         self._random = random
         self._principals = set(principals)
         self._issued: dict[bytes, FakeTicket] = {}
@@ -179,7 +183,7 @@ class FakeRealm:
                 raise TicketUnavailable(TicketRefusal(f"no principal {name}", KDC_ERR_S_PRINCIPAL_UNKNOWN))
         identity = self._random(16)
         key = FakeSessionKey(self._random(32), self._random)
-        ticket = FakeTicket(self, identity, client, server, self.clock() + TICKET_LIFE, key)
+        ticket = FakeTicket(self, identity, client, server, self.clock() + self.ticket_life, key)
         self._issued[identity] = ticket
         return ticket
 

@@ -215,7 +215,7 @@ class CreateCommand:
         self.pair = SaPair(
             self.policy.name, self.spi, outbound_spi, terms.suite.name, True, hard, now, now - self._started
         )
-        return [InstallInbound(inbound), InstallOutbound(outbound)]
+        return [InstallInbound(inbound), InstallOutbound(aged(outbound, now - self._started))]
 
     def withdraw(self) -> list[Effect]:
         """Undo ``begin``: nobody will answer on this SPI."""
@@ -391,6 +391,20 @@ def _policy_for(peer: PeerSettings, ids: tuple[Identification, Identification] |
 def teardown(pair: SaPair) -> list[Effect]:
     """Remove both SAs at once."""
     return [RemoveOutbound(pair.policy, pair.outbound_spi), RemoveInbound(pair.inbound_spi)]
+
+
+def aged(outbound: SaParameters, seconds: float) -> SaParameters:
+    """``outbound`` for a peer that installed its inbound twin up to ``seconds`` ago: it ends no later than that one.
+
+    Each host counts from its own installation, and the responder, which installs first, drops both SAs when the first
+    of them ends: an initiator that learned of the pair late would else send into a hole.
+    """
+    life = outbound.lifetime
+    assert life.hard_seconds is not None
+    # An exchange may take longer than a very short life: then the second that is left brings the expiry about.
+    hard = max(life.hard_seconds - seconds, 1.0)
+    soft = None if life.soft_seconds is None else min(life.soft_seconds, hard)
+    return replace(outbound, lifetime=replace(life, hard_seconds=hard, soft_seconds=soft))
 
 
 def moved(pair: SaPair, now: float) -> SaPair:

@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 MAX_OF_PEER = 4
 # Ours. Pairs that wait for an ACK last one retransmission cycle at most; a peer has a few, not a stream of them.
 MAX_UNACKNOWLEDGED = 16
-# Ours. SPIs that were deleted are refused in a CREATE for as long as a delayed CREATE could still arrive; 256 of them
-# are more than a peer deletes in that time.
-TOMBSTONE_KEPT = 120.0
-MAX_TOMBSTONES = 256
+# Ours. Whoever holds back one retransmission of a CREATE can deliver it until its authenticator is too old: for twice
+# the clock skew that Kerberos allows (five minutes usually, RFC 4430 §3.5), should the sender's clock be ahead. A pair
+# made from it anew would be half open, and worse: same session key, same SPI, same Ni, so the same KEYMAT, with its
+# packet counter at the start again. Its SPI is refused all that time; 4,096 is a DELETE every seventh of a second.
+TOMBSTONE_KEPT = 600.0
+MAX_TOMBSTONES = 4096
 # Ours. A DELETE that found no answer is sent again, one at a time, while the peer's SA may live; pairs lost to a
 # link that fails for hours are a handful, and what is forgotten beyond that ends with its lifetime.
 MAX_UNDELETED = 16
@@ -88,7 +90,7 @@ class Pairs:
         return len(self._unacknowledged) >= MAX_UNACKNOWLEDGED
 
     def settle(self, pair: SaPair) -> bool:
-        """Whether ``pair`` waited for an ACK; it does no more."""
+        """Whether ``pair`` waited for an ACK; it does no more. Where the ACK did not come it is still to be buried."""
         # The SPI alone will not do: a peer that restarted may choose one again that it used before.
         waited = self._unacknowledged.get(pair.outbound_spi) == pair
         if waited:
@@ -103,8 +105,10 @@ class Pairs:
         self.settle(pair)
         return self._standing.pop(pair.outbound_spi, None) is not None
 
-    def clear(self) -> None:
-        """The peer has nothing left of any of them (RFC 4430 §3.7)."""
+    def clear(self, now: float) -> None:
+        """The peer has nothing left of any of them (RFC 4430 §3.7); all are buried."""
+        for spi in self.by_outbound():
+            self.bury(spi, now)
         self._standing.clear()
         self._unacknowledged.clear()
         self._undeleted.clear()

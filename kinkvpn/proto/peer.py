@@ -221,7 +221,7 @@ class Peer:
         for pair in self._pairs.all():
             effects += self._delete(pair, now)
         for pair in self._pairs.unacknowledged():
-            self._pairs.settle(pair)
+            self._pairs.remove(pair, now)
             effects += self._tell_delete(pair)
         return effects
 
@@ -315,6 +315,7 @@ class Peer:
         assert grant.pair is not None
         if not self._pairs.settle(grant.pair):
             return [Count(Tally.IGNORED_EVENT)]
+        self._pairs.bury(grant.pair.outbound_spi, now)
         told = Tell(
             "create_unacknowledged", (("peer", self.settings.name), ("policy", grant.pair.policy)), warning=True
         )
@@ -347,7 +348,7 @@ class Peer:
         effects += [RemoveInbound(pair.inbound_spi) for pair in self._pairs.unacknowledged()]
         effects += [RemoveInbound(spi) for spi in self._pairs.undeleted()]
         lost = {pair.policy for pair in self._pairs.all()}
-        self._pairs.clear()
+        self._pairs.clear(now)
         for policy in sorted(lost):
             effects += self._lost(policy, now)
         return effects
@@ -403,8 +404,8 @@ class Peer:
         if isinstance(command, DeleteCommand):
             heard = exchange.peer_epoch is not None
             return effects + self._delete_concluded(command, outcome, now, heard=heard)
-        if isinstance(command, StatusCommand):
-            command.outcome = outcome
+        assert isinstance(command, StatusCommand)
+        command.outcome = outcome
         return effects
 
     def _restart(self, exchange: Initiator, outcome: Restart) -> list[Effect]:

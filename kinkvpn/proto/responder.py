@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
 from kinkvpn.proto.allowance import Allowance
+from kinkvpn.proto.create import notify_name
 from kinkvpn.proto.envelope import Opened, bare_reply, open_command, seal_reply
 from kinkvpn.proto.events import (
     AckReceived,
@@ -235,7 +236,7 @@ class Responder:
         try:
             grant = _grant(message, opened, accepted, peer, path, now)
         except Refused as refused:
-            effects += [Count(Tally.COMMANDS_REFUSED), _refusal(accepted.client, message, str(refused))]
+            effects += [Count(Tally.COMMANDS_REFUSED), _refusal(accepted.client, message, refused)]
             grant = Grant((_notify(refused),))
         reply = self._sealed(message, accepted, *grant.payloads, ackreq=grant.ackreq)
         transaction = Transaction(reply, path, grant if grant.ackreq else None, peer, now)
@@ -301,7 +302,7 @@ class Responder:
             return counted
         refused = Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no peer is configured with principal {accepted.client}")
         reply = self._sealed(message, accepted, _notify(refused))
-        tell = _refusal(accepted.client, message, str(refused))
+        tell = _refusal(accepted.client, message, refused)
         return [*counted, *self._limited(accepted.client, reply, path, now, tell)]
 
     def _malformed_inside(
@@ -311,13 +312,10 @@ class Responder:
         if message.type is MessageType.ACK:
             return counted
         # PAYLOAD-MALFORMED for Quick Mode payloads, KINK_ERROR for KINK's own (RFC 4430 §4.2.8, §5.5).
-        answer: KinkPayload = (
-            KinkError(malformed.code)
-            if malformed.notify is None
-            else _notify(Refused(NotifyType(malformed.notify), str(malformed)))
-        )
+        refused = Refused(NotifyType(malformed.notify or NotifyType.PAYLOAD_MALFORMED), str(malformed))
+        answer = KinkError(malformed.code) if malformed.notify is None else _notify(refused)
         reply = self._sealed(message, accepted, answer)
-        tell = _refusal(accepted.client, message, str(malformed))
+        tell = _refusal(accepted.client, message, refused)
         return [*counted, *self._limited(accepted.client, reply, path, now, tell)]
 
     def _bare(self, message: Message, payload: KinkPayload, path: Path, now: float) -> list[Effect]:
@@ -346,5 +344,14 @@ def _notify(refused: Refused) -> Isakmp:
     return Isakmp((Notify(Protocol.ESP, refused.spi, refused.notify, refused.value),))
 
 
-def _refusal(client: str, message: Message, reason: str) -> Tell:
-    return Tell("command_refused", (("peer", client), ("command", message.type.name), ("reason", reason)), warning=True)
+def _refusal(client: str, message: Message, refused: Refused) -> Tell:
+    return Tell(
+        "command_refused",
+        (
+            ("peer", client),
+            ("command", message.type.name),
+            ("answer", notify_name(refused.notify)),
+            ("reason", str(refused)),
+        ),
+        warning=True,
+    )

@@ -120,3 +120,27 @@ def test_a_packet_after_the_outage_ends_what_the_outage_left() -> None:
         await _one_pair(world, tunnel, west, east)
 
     simulate(scenario, 1)
+
+
+@pytest.mark.parametrize(("nonces", "late"), [(frozenset[str](), BACK), (EAST, THITHER)], ids=["2-way", "3-way"])
+def test_an_sa_that_cannot_be_rekeyed_ends_no_later_than_the_one_it_sends_to(
+    nonces: frozenset[str], late: tuple[str, str]
+) -> None:
+    """The REPLY, or the ACK, is twelve seconds late, so the two hosts begin to count at different times."""
+    tunnel = Tunnel(0, boot=WEST, nonces=nonces, lifetime=120)
+
+    async def scenario(world: World) -> None:
+        west, east = await world.pair([tunnel])
+        if nonces:
+            await world.wait_until(lambda: bool(east.sas(inbound=True)), within=10, step=0.001)
+        with _cut(world, late):
+            await trio.sleep(12)
+        await world.wait_at_rest(within=30)
+        with _cut(world, THITHER, BACK):
+            await _pass_time(OUTAGE + 120, west, east)
+        assert len(world.tells("sa_expired")) == 2
+        assert len(world.tells("create_failed")) >= 2
+        await world.wait_until(lambda: bool(west.keying.peers["east"].pairs(tunnel.name)), within=120)
+        await _one_pair(world, tunnel, west, east)
+
+    simulate(scenario, 1)

@@ -150,13 +150,21 @@ class Host:
         world: where it lives.
         tunnels: those of which it is an end.
         kerberos: keeps a replay cache, so a restarted host takes over its predecessor's, as from a file.
+        kdc_latency: seconds that its KDC takes, asked anew for each ticket; may be changed.
     """
 
-    def __init__(self, name: str, world: World, tunnels: Sequence[Tunnel], kerberos: FakeKerberos) -> None:
+    def __init__(
+        self,
+        name: str,
+        world: World,
+        tunnels: Sequence[Tunnel],
+        kerberos: FakeKerberos,
+        kdc_latency: Callable[[], float],
+    ) -> None:
         self.name = name
         self.kerberos = kerberos
         self.tunnels = {tunnel.name: tunnel for tunnel in tunnels if name in tunnel.ends}
-        self.kdc_latency: Callable[[], float] = lambda: world.chance.uniform(0.0, 0.3)
+        self.kdc_latency = kdc_latency
         random = Random(f"{name} {world.seed} {trio.current_time()}").randbytes
         engine = Engine(random=random)
         for tunnel in self.tunnels.values():
@@ -282,11 +290,14 @@ class World:
             random=Random(f"realm {self.seed}").randbytes,
         )
 
-    async def start(self, name: str, tunnels: Sequence[Tunnel]) -> Host:
-        """Start a host, or start it again after a crash."""
+    async def start(
+        self, name: str, tunnels: Sequence[Tunnel], *, kdc_latency: Callable[[], float] | None = None
+    ) -> Host:
+        """Start a host, or start it again after a crash; its KDC takes up to 0.3 s unless something else is asked."""
         before = self.hosts.get(name)
         kerberos = FakeKerberos(self.realm, principal_of(name)) if before is None else before.kerberos
-        host = self.hosts[name] = Host(name, self, tunnels, kerberos)
+        latency = (lambda: self.chance.uniform(0.0, 0.3)) if kdc_latency is None else kdc_latency
+        host = self.hosts[name] = Host(name, self, tunnels, kerberos, latency)
         await self.nursery.start(host.run)
         return host
 

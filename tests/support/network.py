@@ -87,6 +87,7 @@ class Network:
         weather: may be changed while it runs.
         cut: addresses between which nothing passes, (from, to).
         captured: everything that was ever sent, oldest first.
+        arrived: what of it somebody received.
         trace: a line for everything that was sent and what became of it; others may add theirs.
     """
 
@@ -94,6 +95,7 @@ class Network:
     weather: Weather = CALM
     cut: set[tuple[str, str]] = field(default_factory=set)
     captured: list[Flight] = field(default_factory=list)
+    arrived: set[Flight] = field(default_factory=set)
     trace: list[str] = field(default_factory=list)
     _chance: Random = field(init=False)
     _receivers: dict[Endpoint, Callable[[bytes, Endpoint], bool]] = field(default_factory=dict)
@@ -165,7 +167,9 @@ class Network:
             while self._under_way and self._under_way[0][0] <= now:
                 flight = heapq.heappop(self._under_way)[2]
                 receiver = self._receivers.get(flight.destination)
-                if receiver is None or not receiver(flight.datagram, flight.source):
+                if receiver is not None and receiver(flight.datagram, flight.source):
+                    self.arrived.add(flight)
+                else:
                     self.note(f"nobody takes it at {flight.destination.address}:{flight.destination.port}")
             self._sent = trio.Event()
             with trio.move_on_at(self._under_way[0][0] if self._under_way else float("inf")):

@@ -63,7 +63,7 @@ def test_what_does_not_arrive_is_reported_with_its_host(lab: Lab) -> None:
     b.namespace.ip(f"address del {b.site.inner[0]} dev {WIRE}")
     try:
         with pytest.raises(LabFailed, match="0 of 1 IPv4 pings to host b answered") as raised:
-            ping(a, b, 4, count=1)
+            ping(a, b, 4, count=1, seconds=1)
         assert (raised.value.host, bool(raised.value.advice)) == ("a", True)
         with pytest.raises(LabFailed, match="Cannot assign requested address") as raised:
             transfer(a, b, 1000, lambda octets: None)

@@ -112,8 +112,9 @@ def test_what_is_owed_is_asked_for_until_it_is_repaid_or_over() -> None:
 
 def test_what_is_owed_is_bounded() -> None:
     pairs = Pairs()
-    for spi in range(MAX_UNDELETED + 1):
-        pairs.owe("net", spi, 100.0)
+    dropped = [pairs.owe("net", spi, 100.0) for spi in range(MAX_UNDELETED + 1)]
+    assert dropped == [None] * MAX_UNDELETED + [0]
+    assert pairs.undeleted() == list(range(1, MAX_UNDELETED + 1))
     assert pairs.owed(0.0) == ("net", 1, 100.0)
 
 
@@ -123,7 +124,7 @@ def test_clear() -> None:
     pairs.await_ack(pair(2))
     pairs.owe("net", 3, 100.0)
     pairs.bury(4, 0.0)
-    pairs.clear()
+    pairs.clear(0.0)
     assert pairs.by_outbound() == {}
     assert pairs.owed(0.0) is None
-    assert pairs.taken(0.0) == {4}
+    assert pairs.taken(0.0) == {4, 2001, 2002}

@@ -16,12 +16,14 @@ from kinkvpn.proto.events import (
     Tally,
     WakeAt,
 )
+from kinkvpn.proto.initiator import Completed
 from kinkvpn.proto.pairs import MAX_OF_PEER, MAX_UNACKNOWLEDGED
 from kinkvpn.proto.peer import FIRST_RETRY, LONGEST_RETRY
+from kinkvpn.proto.ports import TicketRefusal
 from kinkvpn.proto.retransmit import FULL_CYCLE
 from kinkvpn.proto.settings import Start
 from kinkvpn.wire.ipsec_doi import NotifyType
-from kinkvpn.wire.isakmp import Notify
+from kinkvpn.wire.isakmp import Delete, Notify
 from kinkvpn.wire.kink import MessageType, parse_message
 
 NONCE = {"responder_nonce": True}
@@ -511,3 +513,97 @@ def test_grace_is_as_configured() -> None:
     wire.run(17)
     assert a.peer.wake(17) == []
     assert RemoveInbound(pair.inbound_spi) in a.peer.wake(18.1)
+
+
+def test_a_rekey_that_fails_is_tried_again_while_the_old_pair_stands() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    wire.meddle = lambda sender, datagram: []
+    a.perform(a.peer.soft_expired("net", next(iter(a.outbound)), 1))
+    wire.run(2 + FULL_CYCLE - 0.5)
+    assert a.events("create_failed")
+    wire.meddle = lambda sender, datagram: [datagram]
+    wire.run(2 + FULL_CYCLE + FIRST_RETRY + 10)
+    assert len(a.events("sa_established")) == 2
+    assert_twins(a, b, 1)
+
+
+def test_a_delete_without_a_ticket_is_sent_when_there_is_one() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    (spi,) = a.inbound
+    effects = a.peer.hard_expired("net", spi, 1)
+    (fetch,) = [effect for effect in effects if isinstance(effect, FetchTicket)]
+    a.perform([effect for effect in effects if effect != fetch])
+    a.perform(a.peer.ticket_refused(fetch.xid, TicketRefusal("no KDC"), 1))
+    assert len(b.inbound) == 1
+    wire.run(1 + LONGEST_RETRY + 10)
+    assert_twins(a, b, 0)
+
+
+def test_close_leaves_a_dead_peer_alone() -> None:
+    wire = Wire()
+    a, _ = two_hosts(wire)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    wire.meddle = lambda sender, datagram: []
+    a.perform(a.peer.close(1))
+    wire.run(1000)
+    assert a.inbound == a.outbound == {}
+    assert wire.kinds().count(("a", "DELETE")) == 7
+
+
+def test_skew_is_learned_by_status_too() -> None:
+    wire = Wire()
+    a = Host(wire, "a", settings("b", policy("a")), skew=2000)
+    Host(wire, "b", settings("a", policy("b")))
+    command, effects = a.peer.probe()
+    a.perform(effects)
+    wire.run(1)
+    assert wire.kinds() == [("a", "STATUS"), ("b", "REPLY")] * 2
+    assert isinstance(command.outcome, Completed)
+
+
+def test_a_notify_beside_a_delete_is_no_matter() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    (pair,) = a.peer.pairs("net")
+    payloads = (Notify(3, b"", 40000), Delete(3, (pair.inbound_spi.to_bytes(4, "big"),)))
+    key = a.ticket(principal("b")).key
+    grant = b.peer.respond(MessageType.DELETE, payloads, key=key, path=Path(a.endpoint), now=1)
+    assert RemoveOutbound("net", pair.inbound_spi) in grant.effects
+
+
+def test_a_reply_of_an_earlier_life_is_not_believed() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    a.perform(a.peer.probe()[1])
+    wire.run(1)
+    reply = wire.log[1][2]
+    b2 = Host(wire, "b", settings("a", policy("b")), epoch=2)
+    b2.perform(b2.peer.acquired("net", 1))
+    wire.run(2)
+    assert a.receive(reply, b.endpoint) == [Count(Tally.STALE_EPOCH)]
+    assert a.peer.peer_epoch == 2
+    assert_twins(a, b2, 1)
+
+
+def test_a_create_that_fails_while_the_peers_pair_stands_is_not_tried_again() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, a={"start": Start.BOOT})
+    wire.meddle = lambda sender, datagram: (
+        [] if sender is a and parse_message(datagram).type is MessageType.CREATE else [datagram]
+    )
+    a.perform(a.peer.start(0))
+    wire.run(1)
+    b.perform(b.peer.acquired("net", 1))
+    wire.run(300)
+    assert len(a.events("create_failed")) == 1
+    assert wire.kinds().count(("a", "CREATE")) == 7
+    assert_twins(a, b, 1)

@@ -1,0 +1,298 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support.kinkhosts import policy
+
+from esp.sa import Encapsulation, Mode
+from esp.suite import SUITES
+from kinkvpn.proto.proposal import Refused, agree, answer, choose, offer, read_terms
+from kinkvpn.wire.ipsec_doi import NotifyType, SaAttribute
+from kinkvpn.wire.isakmp import Attribute, Proposal, SecurityAssociation, Transform
+
+if TYPE_CHECKING:
+    from kinkvpn.proto.settings import PolicySettings
+
+SPI = b"\0\0\x12\x34"
+LIFE_TYPE, DURATION, MODE, AUTH, BITS = (
+    SaAttribute.LIFE_TYPE,
+    SaAttribute.LIFE_DURATION,
+    SaAttribute.ENCAPSULATION_MODE,
+    SaAttribute.AUTHENTICATION_ALGORITHM,
+    SaAttribute.KEY_LENGTH,
+)
+
+# Attributes as likely to make sense as not.
+VALUES = st.sampled_from([0, 1, 2, 3, 4, 5, 128, 192, 256, 3600, 28800, 61443, 61444]) | st.integers(0, 65535)
+ATTRIBUTES = st.builds(Attribute, st.sampled_from([1, 2, 3, 4, 5, 6, 7, 11, 99]), VALUES | st.binary(max_size=9))
+SENSIBLE = st.sampled_from(sorted(SUITES)).flatmap(
+    lambda name: st.sampled_from([1, 2, 3, 4, 61443]).map(lambda mode: _transform(name, mode=mode))
+)
+TRANSFORMS = SENSIBLE | st.builds(
+    Transform, st.integers(0, 3), st.sampled_from([3, 11, 12, 20]), st.lists(ATTRIBUTES, max_size=8).map(tuple)
+)
+PROPOSALS = st.builds(
+    Proposal,
+    st.integers(0, 2),
+    st.sampled_from([2, 3, 3, 3]),
+    st.binary(min_size=4, max_size=4),
+    st.lists(TRANSFORMS, max_size=3).map(tuple),
+)
+OFFERS = st.builds(SecurityAssociation, st.lists(PROPOSALS, max_size=3).map(tuple))
+POLICIES = st.builds(
+    lambda suites, mode, encapsulation, life: policy(
+        suites=tuple(SUITES[name] for name in suites),
+        mode=mode,
+        encapsulation=encapsulation,
+        lifetime_seconds=life,
+    ),
+    st.lists(st.sampled_from(sorted(SUITES)), min_size=1, max_size=4, unique=True),
+    st.sampled_from(Mode),
+    st.sampled_from(Encapsulation),
+    st.integers(1, 2**32 - 1),
+)
+
+
+def _transform(name: str, *, number: int = 1, mode: int = 3, life: tuple[Attribute, ...] = ()) -> Transform:
+    suite = SUITES[name]
+    authentication = () if suite.authentication is None else (Attribute(AUTH, suite.authentication),)
+    return Transform(
+        number, suite.transform, (*life, Attribute(MODE, mode), Attribute(BITS, suite.key_bits), *authentication)
+    )
+
+
+def _sa(*transforms: Transform, number: int = 1, protocol: int = 3, spi: bytes = SPI) -> SecurityAssociation:
+    return SecurityAssociation((Proposal(number, protocol, spi, transforms),))
+
+
+def _seconds(value: int | bytes) -> tuple[Attribute, ...]:
+    return (Attribute(LIFE_TYPE, 1), Attribute(DURATION, value))
+
+
+def _kilobytes(value: int | bytes) -> tuple[Attribute, ...]:
+    return (Attribute(LIFE_TYPE, 2), Attribute(DURATION, value))
+
+
+# ------------------------------------------------------------ the whole way
+
+
+@given(POLICIES, POLICIES)
+def test_two_policies_meet_or_the_responder_refuses(ours: PolicySettings, theirs: PolicySettings) -> None:
+    offered = offer(ours, SPI)
+    common = [suite for suite in ours.suites if suite in theirs.suites]
+    fits = common and (ours.mode, ours.encapsulation) == (theirs.mode, theirs.encapsulation)
+    if not fits:
+        with pytest.raises(Refused) as refused:
+            choose(offered, theirs)
+        assert refused.value.notify is NotifyType.NO_PROPOSAL_CHOSEN
+        return
+    chosen = choose(offered, theirs)
+    assert chosen.terms.suite is common[0]
+    assert chosen.optimistic == (common[0] is ours.suites[0])
+    agreed = agree(offered, answer(chosen, b"\0\0\x56\x78", theirs.lifetime_seconds))
+    assert agreed.terms.suite is chosen.terms.suite
+    assert agreed.optimistic == chosen.optimistic
+    assert agreed.terms.seconds == min(ours.lifetime_seconds, theirs.lifetime_seconds)
+    assert agreed.proposal.spi == b"\0\0\x56\x78"
+
+
+@given(OFFERS, POLICIES)
+def test_whatever_is_offered_only_what_the_policy_allows_is_chosen(
+    offered: SecurityAssociation, allowed: PolicySettings
+) -> None:
+    try:
+        chosen = choose(offered, allowed)
+    except Refused:
+        return
+    assert chosen.terms.suite in allowed.suites
+    assert (chosen.terms.mode, chosen.terms.encapsulation) == (allowed.mode, allowed.encapsulation)
+    assert chosen.proposal in offered.proposals
+    assert chosen.transform in chosen.proposal.transforms
+    assert chosen.proposal.protocol == 3
+    assert [proposal.number for proposal in offered.proposals].count(chosen.proposal.number) == 1
+
+
+@given(POLICIES, OFFERS)
+def test_whatever_is_answered_only_what_was_offered_is_agreed(
+    ours: PolicySettings, answered: SecurityAssociation
+) -> None:
+    offered = offer(ours, SPI)
+    try:
+        agreed = agree(offered, answered)
+    except Refused:
+        return
+    assert agreed.terms.suite in ours.suites
+    assert agreed.terms.seconds is not None
+    assert agreed.terms.seconds <= ours.lifetime_seconds
+
+
+@given(POLICIES, st.data())
+def test_a_changed_attribute_is_never_agreed(ours: PolicySettings, data: st.DataObject) -> None:
+    """Any one attribute of a faithful answer, replaced, left out or added: agreed only if it is a shorter life."""
+    offered = offer(ours, SPI)
+    faithful = answer(choose(offered, ours), SPI, ours.lifetime_seconds).proposals[0]
+    attributes = list(faithful.transforms[0].attributes)
+    where = data.draw(st.integers(0, len(attributes)))
+    changed = data.draw(st.lists(ATTRIBUTES, max_size=1))
+    attributes[where : where + data.draw(st.integers(0, 1))] = changed
+    if tuple(attributes) == faithful.transforms[0].attributes:
+        return
+    transform = replace(faithful.transforms[0], attributes=tuple(attributes))
+    try:
+        agreed = agree(offered, SecurityAssociation((replace(faithful, transforms=(transform,)),)))
+    except Refused:
+        return
+    others = [_plain(a) for a in attributes if a.type not in (LIFE_TYPE, DURATION)]
+    meant = [_plain(a) for a in faithful.transforms[0].attributes if a.type not in (LIFE_TYPE, DURATION)]
+    assert sorted(others) == sorted(meant)
+    assert agreed.terms.seconds is not None
+    assert agreed.terms.seconds <= ours.lifetime_seconds
+
+
+def _plain(attribute: Attribute) -> tuple[int, int]:
+    value = attribute.value
+    return attribute.type, value if isinstance(value, int) else int.from_bytes(value, "big")
+
+
+# ------------------------------------------------------------ reading
+
+
+@pytest.mark.parametrize(
+    ("attributes", "seconds", "kilobytes"),
+    [
+        ((), None, None),
+        (_seconds(3600), 3600, None),
+        (_seconds(b"\0\1\0\0"), 65536, None),
+        (_kilobytes(500), None, 500),
+        (_seconds(3600) + _kilobytes(500), 3600, 500),
+        (_seconds(3600) + _seconds(1800) + _seconds(7200), 1800, None),
+        ((Attribute(LIFE_TYPE, 1),), None, None),
+    ],
+)
+def test_lifetimes(attributes: tuple[Attribute, ...], seconds: int | None, kilobytes: int | None) -> None:
+    terms = read_terms(_transform("aes256-gcm16", life=attributes))
+    assert terms is not None
+    assert (terms.seconds, terms.kilobytes) == (seconds, kilobytes)
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        (Attribute(DURATION, 3600),),  # of what type?
+        (Attribute(LIFE_TYPE, 3), Attribute(DURATION, 3600)),
+        _seconds(0),
+        _seconds(b""),
+        _kilobytes(b"\1" + bytes(8)),  # for ever, and a little more
+        _kilobytes(bytes([255]) * 60000),
+        (Attribute(SaAttribute.GROUP_DESCRIPTION, 14),),
+        (Attribute(SaAttribute.EXTENDED_SEQUENCE_NUMBER, 1),),
+        (Attribute(BITS, 256),),  # twice
+        (Attribute(99, b"what"),),
+    ],
+)
+def test_what_is_not_understood_makes_a_transform_unreadable(attributes: tuple[Attribute, ...]) -> None:
+    assert read_terms(_transform("aes256-gcm16", life=attributes)) is None
+
+
+def test_a_transform_without_encapsulation_mode_or_key_length_means_nothing() -> None:
+    full = _transform("aes256-gcm16")
+    for attribute in full.attributes:
+        assert read_terms(replace(full, attributes=tuple(a for a in full.attributes if a != attribute))) is None
+
+
+@pytest.mark.parametrize(("mode", "encapsulation"), [(1, "raw"), (2, "raw"), (3, "udp"), (4, "udp"), (61443, "udp")])
+def test_encapsulation_modes(mode: int, encapsulation: str) -> None:
+    terms = read_terms(_transform("aes256-gcm16", mode=mode))
+    assert terms is not None
+    assert terms.encapsulation is Encapsulation(encapsulation)
+    assert terms.mode is (Mode.TRANSPORT if mode in (2, 4) else Mode.TUNNEL)
+
+
+# ------------------------------------------------------------ choosing
+
+
+def test_first_recognised_is_optimistic_only_if_it_is_first() -> None:
+    unknown = Transform(1, 99, ())
+    known = _transform("aes256-gcm16", number=2)
+    assert not choose(_sa(unknown, known), policy()).optimistic
+    assert choose(_sa(known, unknown), policy()).optimistic
+
+
+def test_ah_bundles_and_odd_spis_are_passed_over() -> None:
+    good = _transform("aes256-gcm16")
+    esp, ah = Proposal(1, 3, SPI, (good,)), Proposal(1, 2, SPI, (good,))
+    other = Proposal(2, 3, b"\0\0\1\1", (good,))
+    with pytest.raises(Refused):
+        choose(SecurityAssociation((esp, ah)), policy())
+    assert choose(SecurityAssociation((esp, ah, other)), policy()).proposal is other
+    assert not choose(SecurityAssociation((esp, ah, other)), policy()).optimistic
+    with pytest.raises(Refused):
+        choose(_sa(good, spi=b"\1\2"), policy())
+
+
+def test_a_refusal_says_what_both_sides_want() -> None:
+    offered = _sa(_transform("aes128-cbc-sha1", mode=1), Transform(2, 99, ()))
+    with pytest.raises(Refused, match=r"aes128-cbc-sha1 in raw tunnel mode.*99.*not known.*policy net.*aes256-gcm16"):
+        choose(offered, policy())
+    with pytest.raises(Refused, match="nothing"):
+        choose(SecurityAssociation(()), policy())
+
+
+# ------------------------------------------------------------ answering
+
+
+def test_the_answer_repeats_the_offer_and_lowers_the_life() -> None:
+    life = _seconds(b"\0\1\0\0") + _kilobytes(70)
+    transform = replace(_transform("aes128-gcm16", number=7, mode=61443, life=life))
+    chosen = choose(_sa(transform, number=5), policy())
+    (proposal,) = answer(chosen, b"\0\0\x56\x78", 70000).proposals
+    assert (proposal.number, proposal.spi, proposal.transforms) == (5, b"\0\0\x56\x78", (transform,))
+    (proposal,) = answer(chosen, b"\0\0\x56\x78", 60).proposals
+    assert proposal.transforms[0].attributes[:4] == _seconds(60) + _kilobytes(70)
+    assert proposal.transforms[0].attributes[4:] == transform.attributes[4:]
+
+
+def test_long_lives_are_sent_as_tlv() -> None:
+    assert (
+        Attribute(DURATION, 65535) in offer(policy(lifetime_seconds=65535), SPI).proposals[0].transforms[0].attributes
+    )
+    long = offer(policy(lifetime_seconds=65536), SPI).proposals[0].transforms[0].attributes
+    assert Attribute(DURATION, b"\0\1\0\0") in long
+
+
+# ------------------------------------------------------------ agreeing
+
+
+@pytest.mark.parametrize(
+    ("answered", "why"),
+    [
+        (SecurityAssociation(()), "other than one"),
+        (SecurityAssociation(offer(policy(), SPI).proposals * 2), "other than one"),
+        (offer(policy(), SPI), "other than one"),
+        (_sa(_transform("aes256-gcm16", number=9, life=_seconds(28800))), "never offered"),
+        (_sa(_transform("aes256-gcm16", life=_seconds(28800)), number=2), "never offered"),
+        (_sa(_transform("aes256-gcm16", life=_seconds(28800)), protocol=2), "another protocol"),
+        (_sa(_transform("aes256-gcm16", life=_seconds(28800)), spi=b"\1"), "SPI size"),
+        (_sa(_transform("aes256-gcm16", life=_seconds(28801))), "raised"),
+        (_sa(_transform("aes256-gcm16")), "left out"),
+        (_sa(_transform("aes256-gcm16", life=_kilobytes(1))), "left out"),
+        (_sa(_transform("aes128-gcm16", life=_seconds(28800))), "aes128-gcm16"),
+        (_sa(_transform("aes256-gcm16", mode=1, life=_seconds(28800))), "another encapsulation"),
+        (_sa(_transform("aes256-gcm16", mode=61443, life=_seconds(28800))), "another encapsulation"),
+        (_sa(Transform(1, 20, ())), "means nothing"),
+    ],
+)
+def test_unfaithful_answers(answered: SecurityAssociation, why: str) -> None:
+    with pytest.raises(Refused, match=why) as refused:
+        agree(offer(policy(), SPI), answered)
+    assert refused.value.notify is NotifyType.NO_PROPOSAL_CHOSEN
+
+
+def test_a_lower_life_and_one_more_limit_are_fine() -> None:
+    agreed = agree(offer(policy(), SPI), _sa(_transform("aes256-gcm16", life=_seconds(60) + _kilobytes(9))))
+    assert agreed.optimistic
+    assert (agreed.terms.seconds, agreed.terms.kilobytes) == (60, 9)

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import errno
+import socket
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from esp.sa import Endpoint
+from kinkvpn.service.transport import LARGEST_DATAGRAM, KinkTransport
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+LOOPBACKS = ["127.0.0.1", "::1"]
+
+
+@asynccontextmanager
+async def running(*listen: str) -> AsyncIterator[KinkTransport]:
+    transport = KinkTransport(listen, port=0)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(transport.run)
+            yield transport
+            nursery.cancel_scope.cancel()
+    finally:
+        transport.close()
+
+
+@pytest.mark.parametrize("address", LOOPBACKS)
+async def test_there_and_back_again(address: str) -> None:
+    async with running(address) as one, running(address) as two:
+        (here,), (there,) = one.local, two.local
+        assert here.address == address
+        one.send(b"CREATE", there)
+        datagram, source = await two.receive()
+        assert (datagram, source) == (b"CREATE", here)
+        assert isinstance(source, Endpoint)
+        two.send(b"REPLY", source)
+        assert await one.receive() == (b"REPLY", there)
+
+
+async def test_each_family_has_its_socket() -> None:
+    async with running(*LOOPBACKS) as both, running("::1") as six, running("127.0.0.1") as four:
+        for other in (six, four):
+            both.send(b"x", other.local[0])
+            _, source = await other.receive()
+            assert source in both.local
+            other.send(b"y", source)
+            assert await both.receive() == (b"y", other.local[0])
+
+
+async def test_a_family_without_a_socket_is_an_error() -> None:
+    async with running("127.0.0.1") as four:
+        with pytest.raises(OSError, match="not supported") as error:
+            four.send(b"x", Endpoint("::1", 910))
+        assert error.value.errno == errno.EAFNOSUPPORT
+
+
+async def test_large_and_empty_datagrams() -> None:
+    async with running("127.0.0.1") as one, running("127.0.0.1") as two:
+        for datagram in (b"", bytes(LARGEST_DATAGRAM - 28)):  # less the IPv4 and UDP headers
+            one.send(datagram, two.local[0])
+            assert (await two.receive())[0] == datagram
+        with pytest.raises(OSError, match="too long"):
+            one.send(bytes(LARGEST_DATAGRAM + 1), two.local[0])
+
+
+async def test_an_icmp_error_is_counted_and_read_over() -> None:
+    """A connected twin of nothing: the kernel reports what an earlier datagram met with."""
+    async with running("127.0.0.1") as one, running("127.0.0.1") as two:
+        # Linux reports ICMP errors on an unconnected socket only with IP_RECVERR (RFC 1122 §4.1.3.3, ip(7)).
+        for sock in one._sockets:
+            sock.setsockopt(socket.IPPROTO_IP, 11, 1)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+            closed.bind(("127.0.0.1", 0))
+            port = closed.getsockname()[1]
+        one.send(b"anybody?", Endpoint("127.0.0.1", port))
+        with trio.fail_after(5):
+            # The reader counts and reads on; its turn comes when the kernel says so, and no event tells of it.
+            while one.receive_errors == 0:  # noqa: ASYNC110
+                await trio.sleep(0.01)
+        two.send(b"still there?", one.local[0])
+        assert (await one.receive())[0] == b"still there?"
+
+
+async def test_many_datagrams_wait_their_turn() -> None:
+    async with running("127.0.0.1") as one, running("127.0.0.1") as two:
+        for number in range(200):
+            one.send(number.to_bytes(2, "big"), two.local[0])
+        assert [int.from_bytes((await two.receive())[0], "big") for _ in range(200)] == list(range(200))
+
+
+def test_a_taken_port_says_so_and_leaves_nothing_open() -> None:
+    taken = KinkTransport(["127.0.0.1"], port=0)
+    port = taken.local[0].port
+    try:
+        with pytest.raises(OSError, match="in use") as error:
+            KinkTransport(["127.0.0.2", "127.0.0.1"], port)
+        assert error.value.errno == errno.EADDRINUSE
+        assert error.value.filename == f"127.0.0.1 port {port}"
+        # The first of the two was let go.
+        KinkTransport(["127.0.0.2"], port).close()
+    finally:
+        taken.close()
+
+
+def test_an_address_that_is_not_here() -> None:
+    with pytest.raises(OSError, match=r"192\.0\.2\.1 port 910") as error:
+        KinkTransport(["192.0.2.1"])
+    assert error.value.errno == errno.EADDRNOTAVAIL
+
+
+def test_the_wildcards_go_together() -> None:
+    """IPV6_V6ONLY, or :: would take the port of 0.0.0.0 as well."""
+    probe = KinkTransport(["0.0.0.0"], port=0)
+    port = probe.local[0].port
+    probe.close()
+    both = KinkTransport(["0.0.0.0", "::"], port)
+    assert both.local == [Endpoint("0.0.0.0", port), Endpoint("::", port)]
+    both.close()

@@ -1,0 +1,165 @@
+"""The demo's laboratory in tests: a changed configuration, daemons up and asked directly, what is left on a host."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from support import namespaces
+
+from kinkvpn.demo.lab import START_SECONDS, DaemonOptions, Host, Lab, kinkvpn, policies
+from kinkvpn.service import api
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kinkvpn.demo.namespace import Namespace
+
+Result = TypeVar("Result")
+
+SETTLE_SECONDS = 10.0  # what takes a round trip or two, on a busy machine
+
+
+def amend(host: Host, section: str, **values: object) -> None:
+    """Sets keys in the first ``section`` of the host's configuration, such as ``host`` or ``[peer]``."""
+    text = host.configuration.read_text()
+    head, body = re.split(rf"^\[{re.escape(section)}\]\n", text, maxsplit=1, flags=re.MULTILINE)
+    body, separator, rest = body.partition("\n\n")
+    kept = [line for line in body.splitlines() if line.partition(" =")[0] not in values]
+    lines = [*kept, *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
+    host.configuration.write_text(f"{head}[{section}]\n" + "\n".join(lines) + (separator or "\n") + rest)
+
+
+def configure(lab: Lab, options: DaemonOptions | None = None) -> tuple[Host, Host]:
+    """Both hosts told the same, as the laboratory tells it; ready to be amended and started."""
+    a, b = lab.hosts
+    a.configure(b, options or DaemonOptions())
+    b.configure(a, options or DaemonOptions())
+    return a, b
+
+
+def control_socket(host: Host) -> Path:
+    """Where the host's daemon is asked."""
+    return host.configuration.parent / "control"
+
+
+def start(lab: Lab, *hosts: Host) -> None:
+    """Daemons of ``hosts``, all if none is named; returns when they answer."""
+    for host in hosts or lab.hosts:
+        host.start()
+    for host in hosts or lab.hosts:
+        wait(lab, host, lambda host=host: answers(host), "does not answer", START_SECONDS)
+
+
+def answers(host: Host) -> bool:
+    """Whether the daemon does; raises LabFailed once it has ended."""
+    host.check_alive()
+    try:
+        status(host)
+    except api.NotRunning:
+        return False
+    return True
+
+
+def wait(lab: Lab, host: Host, holds: Callable[[], bool], otherwise: str, seconds: float = SETTLE_SECONDS) -> None:
+    """Returns once ``holds()``; raises LabFailed with ``otherwise`` and the host's log after ``seconds``."""
+    lab.wait_until(holds, seconds, host, otherwise)
+
+
+def ask(host: Host, name: str, **arguments: object) -> dict[str, Any]:
+    """A command to the daemon, without a process for the question: unix sockets know no network namespaces."""
+    with api.connect(control_socket(host)) as daemon:
+        return api.request(daemon, name, **arguments)
+
+
+def status(host: Host) -> dict[str, Any]:
+    """The daemon's status."""
+    return ask(host, "status")
+
+
+def within(namespace: Namespace, make: Callable[[], Result]) -> Result:
+    """What ``make`` returns when it runs inside: a socket belongs there for ever."""
+    return namespaces.within(f"/proc/{namespace.pid}/ns/net", make)
+
+
+def command(host: Host, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line on the host, to its end."""
+    process = host.namespace.spawn(
+        [*kinkvpn(), *arguments, "-c", str(host.configuration)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    output, errors = process.communicate(timeout=20)
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
+def policy(host: Host, name: str) -> dict[str, Any]:
+    """One policy's part of the status."""
+    return next(policy for policy in policies(status(host)) if policy["name"] == name)
+
+
+def spis(host: Host) -> dict[str, tuple[str, str]]:
+    """SPIs in and out of every established policy, by its local subnet's IP version."""
+    return {
+        "6" if ":" in one["local"] else "4": (one["spi_in"], one["spi_out"])
+        for one in policies(status(host))
+        if one["state"] == "established"
+    }
+
+
+def crosswise(a: Host, b: Host, versions: str = "46") -> bool:
+    """Exactly one pair for each policy of those IP versions on both sides, and they are each other's."""
+    here, there = spis(a), spis(b)
+    return (
+        sorted(here) == sorted(there) == sorted(versions)
+        and all(here[version] == there[version][::-1] for version in here)
+        and all(one["pairs"] <= 1 for host in (a, b) for one in policies(status(host)))
+    )
+
+
+def events(host: Host, name: str) -> list[str]:
+    """Lines of the host's log that tell of this event."""
+    return [line for line in host.log.read_text().splitlines() if re.match(rf"\S+ \w+ +{name}( |$)", line)]
+
+
+@contextmanager
+def pinging(source: Host, target: Host) -> Iterator[list[int]]:
+    """Ping ten times a second while the block runs; afterwards the list has the number of packets lost."""
+    lost: list[int] = []
+    command = ["ping", "-n", "-q", "-i", "0.1", target.site.inner_address(4)]
+    process = source.namespace.spawn(command, stdout=subprocess.PIPE)
+    try:
+        yield lost
+        time.sleep(0.3)  # the newest one may still be on its way; ping counts it as lost when it is interrupted
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate()
+    sent, received = map(int, re.findall(r"(\d+) packets transmitted, (\d+) received", output)[0])
+    assert sent > 20
+    lost.append(sent - received)
+
+
+def network_state(host: Host) -> str:
+    """Devices, addresses and routes of the host, without counters."""
+    commands = (["ip", "-o", "link"], ["ip", "-o", "address"], ["ip", "-4", "route"], ["ip", "-6", "route"])
+    return "".join(host.namespace.run(command) for command in commands)
+
+
+def descendants() -> set[int]:
+    """Every process that this one, or one of its children, has started and that is still there."""
+    parents: dict[int, int] = {}
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit():
+            with suppress(OSError):
+                fields = (process / "stat").read_text().rpartition(")")[2].split()
+                parents[int(process.name)] = int(fields[1])
+    found, grown = {os.getpid()}, True
+    while grown:
+        more = {pid for pid, parent in parents.items() if parent in found} - found
+        found, grown = found | more, bool(more)
+    return found - {os.getpid()}

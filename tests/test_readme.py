@@ -1,0 +1,41 @@
+"""What the README shows is what the program takes."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from kinkvpn import config
+from kinkvpn.cli import parser
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_both_gateways_are_valid_and_fit_together() -> None:
+    west, east = (config.parse(block, Path("/x")) for block in re.findall(r"```toml\n(.*?)```", README, re.DOTALL))
+    assert (west.host.principal, east.host.principal) == (east.peers[0].principal, west.peers[0].principal)
+    mirrored = [(policy.selector.remote, policy.selector.local) for policy in east.policies]
+    assert [(policy.selector.local, policy.selector.remote) for policy in west.policies] == mirrored
+    for side in (west, east):
+        inside = [network for policy in side.policies for network in [policy.selector.local]]
+        assert all(any(address in network for network in inside) for address in side.tun.addresses)
+
+
+def test_every_command_is_listed_and_every_listed_one_exists() -> None:
+    listed = set(re.findall(r"^\| `kinkvpn (\w+)", README, re.MULTILINE))
+    commands, _, _ = parser().format_help().partition("options:")
+    assert listed == set(re.findall(r"^ {4}(\w+)", commands, re.MULTILINE))
+
+
+def test_every_link_leads_somewhere() -> None:
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
+            assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_the_makefile_has_the_two_commands_and_ci_calls_one_of_them() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    for command in re.findall(r"^    make (\w+)", README, re.MULTILINE):
+        assert re.search(rf"^{command}:", makefile, re.MULTILINE)
+    assert "make test" in (ROOT / ".ci/run").read_text()
