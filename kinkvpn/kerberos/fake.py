@@ -119,6 +119,7 @@ class FakeTicket:
     identity: bytes
     client: str
     server: str
+    starttime: float
     endtime: float
     key: FakeSessionKey = field(repr=False)
 
@@ -183,7 +184,8 @@ class FakeRealm:
                 raise TicketUnavailable(TicketRefusal(f"no principal {name}", KDC_ERR_S_PRINCIPAL_UNKNOWN))
         identity = self._random(16)
         key = FakeSessionKey(self._random(32), self._random)
-        ticket = FakeTicket(self, identity, client, server, self.clock() + self.ticket_life, key)
+        now = self.clock()
+        ticket = FakeTicket(self, identity, client, server, now, now + self.ticket_life, key)
         self._issued[identity] = ticket
         return ticket
 
@@ -251,7 +253,7 @@ class FakeKerberos:
         accepted = FakeAccepted(ticket.client, ticket.server, ticket.endtime, ticket.key, ctime, serial)
         now = self._now()
         # In MIT's order: of a ticket that has not begun, a clock behind never gets to say SKEW.
-        if ticket.endtime - TICKET_LIFE > now + CLOCK_SKEW:
+        if ticket.starttime > now + CLOCK_SKEW:
             raise self._refusal(KRB_AP_ERR_TKT_NYV, accepted, "the ticket is not yet valid")
         if ticket.endtime < now - CLOCK_SKEW:
             raise self._refusal(KRB_AP_ERR_TKT_EXPIRED, accepted, "the ticket has expired")

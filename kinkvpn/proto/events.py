@@ -17,10 +17,17 @@ if TYPE_CHECKING:
 
 
 class Path(NamedTuple):
-    """Where a datagram came from or goes to; ``marked`` means behind the non-ESP marker on the ESP port (RFC 3948)."""
+    """Where a datagram came from or goes to.
+
+    Args:
+        remote: the other end.
+        marked: behind the non-ESP marker on the ESP port (RFC 3948 §2.2).
+        local: our address that it came to, which the answer goes out from; empty where the host's routes decide.
+    """
 
     remote: Endpoint
     marked: bool = False
+    local: str = ""
 
 
 class Tally(StrEnum):

@@ -471,7 +471,8 @@ class Peer:
     def _failed(self, state: PolicyState, reason: str, now: float) -> list[Effect]:
         state.failures += 1
         state.last_error = reason
-        wait = min(FIRST_RETRY * 2.0 ** (state.failures - 1), LONGEST_RETRY)
+        # A float ends at 2^1024, which a peer that is down for a day would reach.
+        wait = min(FIRST_RETRY * 2 ** min(state.failures - 1, 16), LONGEST_RETRY)
         state.not_before = now + wait
         return self._retry(state, now + wait)
 

@@ -25,7 +25,6 @@ from kinkvpn.proto.events import (
     FetchTicket,
     InstallInbound,
     InstallOutbound,
-    Path,
     RemoveInbound,
     RemoveOutbound,
     SendMessage,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from esp.sa import Endpoint, SaParameters
+    from kinkvpn.proto.events import Path
     from kinkvpn.proto.ports import Kerberos, Ticket
     from kinkvpn.proto.settings import PeerSettings
     from kinkvpn.service.transport import Transport
@@ -172,8 +172,7 @@ class Keying:
 
     async def _read_datagrams(self) -> None:
         while True:
-            datagram, source = await self._transport.receive()
-            self.receive(datagram, Path(source))
+            self.receive(*await self._transport.receive())
 
     async def _read_events(self) -> None:
         async for event in self._dataplane.events:
@@ -270,7 +269,7 @@ class Keying:
             if path.marked:
                 self._dataplane.send_control(datagram, path.remote)
             else:
-                self._transport.send(datagram, path.remote)
+                self._transport.send(datagram, path)
         except OSError as error:
             # Nothing is lost that a retransmission does not bring back; what persists is told by the exchange's end.
             self._counters[Tally.SEND_FAILED] += 1

@@ -1,16 +1,22 @@
-"""UDP port 910: KINK datagrams in and out (RFC 4430 §9)."""
+"""UDP port 910: KINK datagrams in and out (RFC 4430 §9).
+
+A command is answered from the address that it came to, on a host with several addresses of a family too: a firewall or
+NAT on the way lets nothing else back in.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
 import socket
+import struct
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from esp.sa import Endpoint
+from kinkvpn.proto.events import Path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,14 +32,22 @@ RECEIVE_BUFFER = 2 << 20
 MAX_WAITING = 64
 
 
-class Transport(Protocol):
-    """Datagrams with their far end; UDP sockets in the daemon, a simulated network in tests."""
+# ip(7), which Python's socket module does not name before 3.13. struct in_pktinfo: interface, local address,
+# destination of the header; struct in6_pktinfo (RFC 3542 §6): address, interface.
+IP_PKTINFO = 8
+_PKTINFO4 = struct.Struct("=I4s4s")
+_PKTINFO6 = struct.Struct("=16sI")
+_ANCILLARY = socket.CMSG_SPACE(max(_PKTINFO4.size, _PKTINFO6.size))
 
-    async def receive(self) -> tuple[bytes, Endpoint]:
-        """The next datagram and its source."""
+
+class Transport(Protocol):
+    """Datagrams with their paths; UDP sockets in the daemon, a simulated network in tests."""
+
+    async def receive(self) -> tuple[bytes, Path]:
+        """The next datagram and the path it came by."""
         ...
 
-    def send(self, datagram: bytes, remote: Endpoint) -> None:
+    def send(self, datagram: bytes, path: Path) -> None:
         """Send now, or raise OSError; never waits."""
         ...
 
@@ -51,7 +65,7 @@ class KinkTransport:
 
     def __init__(self, listen: Sequence[str], port: int = KINK_PORT) -> None:
         self._sockets: list[socket.socket] = []
-        self._sender, self._receiver = trio.open_memory_channel[tuple[bytes, Endpoint]](MAX_WAITING)
+        self._sender, self._receiver = trio.open_memory_channel[tuple[bytes, Path]](MAX_WAITING)
         self.receive_errors = 0
         try:
             for address in listen:
@@ -76,36 +90,56 @@ class KinkTransport:
         while True:
             await trio.lowlevel.wait_readable(sock)
             try:
-                datagram, source = sock.recvfrom(LARGEST_DATAGRAM)
+                datagram, ancillary, _, source = sock.recvmsg(LARGEST_DATAGRAM, _ANCILLARY)
             except BlockingIOError:
                 continue
             except OSError:
                 # An ICMP error for something sent earlier (RFC 1122 §4.1.3.3): a hint at most, never a verdict (§3.7).
                 self.receive_errors += 1
                 continue
-            await self._sender.send((datagram, Endpoint(source[0], source[1])))
+            await self._sender.send((datagram, Path(Endpoint(source[0], source[1]), local=_destination(ancillary))))
 
-    async def receive(self) -> tuple[bytes, Endpoint]:
-        """The next datagram and its source."""
+    async def receive(self) -> tuple[bytes, Path]:
+        """The next datagram and the path it came by."""
         return await self._receiver.receive()
 
-    def send(self, datagram: bytes, remote: Endpoint) -> None:
-        """Send from the first socket of the address family.
+    def send(self, datagram: bytes, path: Path) -> None:
+        """Send by ``path``; from its local address, where it names one.
 
         Raises:
             OSError: no socket of that family, or the kernel would not take it.
         """
-        family = socket.AF_INET if ip_address(remote.address).version == 4 else socket.AF_INET6
-        for sock in self._sockets:
-            if sock.family == family:
-                sock.sendto(datagram, remote)
-                return
-        raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT), remote.address)
+        version = ip_address(path.remote.address).version
+        family = socket.AF_INET if version == 4 else socket.AF_INET6
+        fitting = [sock for sock in self._sockets if sock.family == family]
+        if not fitting:
+            raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT), path.remote.address)
+        # A socket that is bound to one address sends from no other.
+        sock = next((sock for sock in fitting if sock.getsockname()[0] == path.local), fitting[0])
+        sock.sendmsg([datagram], _leaving_from(path.local), 0, path.remote)
 
     def close(self) -> None:
         """Close the sockets."""
         for sock in self._sockets:
             sock.close()
+
+
+def _destination(ancillary: list[tuple[int, int, bytes]]) -> str:
+    for level, kind, octets in ancillary:
+        if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):
+            return str(ip_address(_PKTINFO4.unpack(octets)[2]))
+        if (level, kind) == (socket.IPPROTO_IPV6, socket.IPV6_PKTINFO):
+            return str(ip_address(_PKTINFO6.unpack(octets)[0]))
+    return ""
+
+
+def _leaving_from(local: str) -> list[tuple[int, int, bytes]]:
+    if not local:
+        return []
+    address = ip_address(local)
+    if address.version == 4:
+        return [(socket.IPPROTO_IP, IP_PKTINFO, _PKTINFO4.pack(0, address.packed, bytes(4)))]
+    return [(socket.IPPROTO_IPV6, socket.IPV6_PKTINFO, _PKTINFO6.pack(address.packed, 0))]
 
 
 def _bound(address: str, port: int) -> socket.socket:
@@ -114,6 +148,9 @@ def _bound(address: str, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+        else:
+            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
         sock.bind((address, port))
     except OSError as error:

@@ -62,6 +62,13 @@ def run(host: Host, command: str, wrapper: Sequence[str] = ()) -> subprocess.Com
 
 def refusal(host: Host, command: str = "up", wrapper: Sequence[str] = ()) -> str:
     """The one line that ``kinkvpn COMMAND`` gives up with; the host is as it was before."""
+    line, *more = refusals(host, command, wrapper)
+    assert not more
+    return line
+
+
+def refusals(host: Host, command: str = "up", wrapper: Sequence[str] = ()) -> list[str]:
+    """Every line that it gives up with, without our name."""
     before = network_state(host)
     done = run(host, command, wrapper)
     assert done.returncode == 2, done.stderr
@@ -69,9 +76,9 @@ def refusal(host: Host, command: str = "up", wrapper: Sequence[str] = ()) -> str
     assert network_state(host) == before
     assert "kink0" not in before
     assert not control_socket(host).exists()
-    (line,) = done.stderr.splitlines()
-    assert line.startswith("kinkvpn: ")
-    return line.removeprefix("kinkvpn: ")
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("kinkvpn: ") for line in lines), done.stderr
+    return [line.removeprefix("kinkvpn: ") for line in lines]
 
 
 # The configuration, once each: their kinds are in tests/kinkvpn/test_config.py.
@@ -269,11 +276,12 @@ def test_without_net_bind_service(host: Host) -> None:
 
 
 def test_a_user_that_is_nobody(host: Host) -> None:
-    """It can read everything, so that its port is what fails, wherever this is installed."""
+    """It can read everything, wherever this is installed; what it lacks is told at once."""
     may_read = ("--inh-caps", "+dac_read_search,+dac_override", "--ambient-caps", "+dac_read_search,+dac_override")
     user = ("setpriv", "--reuid", str(NOBODY), "--regid", str(NOBODY), "--clear-groups", *may_read, "--")
-    line = refusal(host, wrapper=user)
-    assert line.startswith(f"port 192.0.2.1:910/udp: uid {NOBODY} lacks CAP_NET_BIND_SERVICE (CapEff ")
+    port, device = refusals(host, wrapper=user)
+    assert port.startswith(f"port 192.0.2.1:910/udp: uid {NOBODY} lacks CAP_NET_BIND_SERVICE (CapEff ")
+    assert device.startswith(f"device kink0: uid {NOBODY} lacks CAP_NET_ADMIN (CapEff ")
 
 
 def test_no_tun_device(host: Host) -> None:
@@ -317,7 +325,9 @@ def test_already_running(lab: Lab, host: Host) -> None:
 
 def test_address_that_is_not_ours(host: Host) -> None:
     amend(host, "kink", listen=["192.0.2.77"])
-    assert refusal(host) == "port 192.0.2.77:910/udp: 192.0.2.77 is no address of this host"
+    assert refusals(host) == [
+        f"port 192.0.2.77:{port}/udp: 192.0.2.77 is no address of this host" for port in (910, 4500)
+    ]
 
 
 @pytest.mark.parametrize("command", BOTH)

@@ -10,6 +10,7 @@ from support.host import World, simulate
 from support.network import CALM, TERRIBLE, NetworkTransport, Weather
 
 from esp.sa import Endpoint
+from kinkvpn.proto.events import Path
 
 HERE, THERE = Endpoint("192.0.2.101", 1), Endpoint("192.0.2.102", 1)
 SENT = 2000
@@ -22,14 +23,14 @@ async def _crossing(world: World) -> list[tuple[float, int]]:
 
     async def read() -> None:
         while True:
-            datagram, source = await there.receive()
-            assert source == HERE
+            datagram, path = await there.receive()
+            assert path.remote == HERE
             arrived.append((trio.current_time(), int(datagram)))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(read)
         for number in range(SENT):
-            here.send(b"%d" % number, THERE)
+            here.send(b"%d" % number, Path(THERE))
             await trio.sleep(0.01)
         await trio.sleep(10)
         nursery.cancel_scope.cancel()

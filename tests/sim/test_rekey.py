@@ -19,7 +19,7 @@ TUNNELS = [
     Tunnel(2, suites=((GCM, CBC), (CBC,)), lifetime=60),
     Tunnel(3, boot=BOTH, nonces=EAST, lifetime=60),
 ]
-PACKETS = 3000
+PACKETS = 2400
 INTERVAL = 0.05
 
 

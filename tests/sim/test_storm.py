@@ -142,9 +142,8 @@ def _packets(host: Host) -> dict[tuple[str, int, bool], int]:
     return {(host.name, sa.spi, sa.inbound): sa.packets for sa in host.dataplane.statistics().sas}
 
 
-# Of a hundred seeds those that had the most to say: 30 and 12 lose a DELETE in all its transmissions, 52 an ACK, 6 two
-# CREATEs so that a pair reaches its end, 79 nothing.
-@pytest.mark.parametrize("seed", [6, 12, 30, 52, 79])
+# Some that have much to say: 30 and 12 lose a DELETE in all its transmissions, 17 a CREATE, 96 an ACK.
+@pytest.mark.parametrize("seed", [12, 17, 30, 96])
 def test_every_exchange_ends_and_no_sa_is_half_open(seed: int) -> None:
     end = simulate(storm, seed, TERRIBLE)
     assert end.exchanges.total() >= EXCHANGES
@@ -160,24 +159,20 @@ def test_a_seed_says_all_of_it() -> None:
     first, again, other = (simulate(storm, seed, TERRIBLE) for seed in (1, 1, 2))
     assert first == again
     assert first.digest != other.digest
+    # And in another process: no order of a set, no address of an object and no clock of the host is in it.
+    assert _digest_elsewhere(1) == first.digest
 
 
-def test_another_process_comes_to_the_same() -> None:
-    """No order of a set, no address of an object and no clock of the host is in it."""
+def _digest_elsewhere(seed: int) -> str:
     here = Path(__file__)
     root = here.parents[2]
     program = f"import sys; sys.path[:0] = {[str(here.parent), str(root / 'tests'), str(root)]!r}\n" + (
-        "from test_storm import TERRIBLE, simulate, storm\nprint(simulate(storm, 1, TERRIBLE).digest)"
+        f"from test_storm import TERRIBLE, simulate, storm\nprint(simulate(storm, {seed}, TERRIBLE).digest)"
     )
-    ended = [
-        subprocess.run(
-            [sys.executable, "-c", program],
-            env={**os.environ, "PYTHONHASHSEED": hash_seed},
-            capture_output=True,
-            text=True,
-            check=True,
-        ).stdout
-        for hash_seed in ("1", "2")
-    ]
-    assert ended[0] == ended[1]
-    assert len(ended[0].strip()) == 64
+    return subprocess.run(
+        [sys.executable, "-c", program],
+        env={**os.environ, "PYTHONHASHSEED": "1910"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout.strip()

@@ -22,6 +22,7 @@ import trio
 import trio._core._run as scheduler
 
 from esp.testing import MemoryLink
+from kinkvpn.proto.events import Path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -182,23 +183,23 @@ class NetworkTransport:
     def __init__(self, network: Network, local: Endpoint) -> None:
         self.local = local
         self._network = network
-        self._sender, self._receiver = trio.open_memory_channel[tuple[bytes, "Endpoint"]](MOST_WAITING)
+        self._sender, self._receiver = trio.open_memory_channel[tuple[bytes, Path]](MOST_WAITING)
         network.attach(local, self._arrive)
 
     def _arrive(self, datagram: bytes, source: Endpoint) -> bool:
         try:
-            self._sender.send_nowait((datagram, source))
+            self._sender.send_nowait((datagram, Path(source)))
         except trio.WouldBlock:
             return False
         return True
 
-    async def receive(self) -> tuple[bytes, Endpoint]:
-        """The next datagram and its source."""
+    async def receive(self) -> tuple[bytes, Path]:
+        """The next datagram and the path it came by."""
         return await self._receiver.receive()
 
-    def send(self, datagram: bytes, remote: Endpoint) -> None:
+    def send(self, datagram: bytes, path: Path) -> None:
         """Send now."""
-        self._network.send(datagram, self.local, remote)
+        self._network.send(datagram, self.local, path.remote)
 
     def close(self) -> None:
         """Nobody listens here any more."""

@@ -136,6 +136,15 @@ def test_a_ticket_that_has_not_begun_for_a_clock_that_is_behind() -> None:
     assert behind.read_error(refusal.krb_error).server_time == 1e9 - CLOCK_SKEW - 1
 
 
+@pytest.mark.parametrize("life", [60.0, 10 * TICKET_LIFE])
+def test_when_a_ticket_begins_is_no_matter_of_how_long_it_lasts(life: float) -> None:
+    here = realm()
+    here.ticket_life = life
+    ticket = here.issue(A, B)
+    FakeKerberos(here, B).accept(ticket.make_request().ap_req)
+    assert refused(FakeKerberos(here, B, clock_offset=-301), ticket.make_request().ap_req).code == KRB_AP_ERR_TKT_NYV
+
+
 def test_the_replay_cache_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fake, "_MAX_REPLAYS", 2)
     here = realm()

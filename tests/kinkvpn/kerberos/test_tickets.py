@@ -120,8 +120,22 @@ class TestCache:
                 await source.get(BOB, deadline=PATIENCE)
             assert fetch.servers == [BOB]
 
-    def test_the_cache_is_bounded(self) -> None:
-        assert 1000 < MAX_TICKETS < 10_000
+    async def test_the_cache_is_bounded_and_the_oldest_goes(self, lab: Lab) -> None:
+        lab.keytab(BOB)
+        fetched = fetch_ticket(lab.credentials(), BOB)
+        servers: list[str] = []
+
+        def fetch(credentials: Credentials, server: str) -> tuple[Any, float]:
+            servers.append(server)
+            return fetched
+
+        source = TicketSource(lab.credentials(), fetch=fetch)
+        for number in range(MAX_TICKETS + 1):
+            await source.get(f"kink/{number}", deadline=PATIENCE)
+        await source.get("kink/1", deadline=PATIENCE)
+        assert len(servers) == MAX_TICKETS + 1
+        await source.get("kink/0", deadline=PATIENCE)
+        assert servers[-1] == "kink/0"
 
 
 class TestSharing:

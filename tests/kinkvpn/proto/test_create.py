@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.kinkhosts import Wire, policy, principal, settings
 
-from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters
+from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters, check_parameters
 from esp.suite import SUITES
 from kinkvpn.proto.create import (
     HARD_PACKETS,
@@ -157,7 +157,7 @@ def test_a_lowered_life_is_kept_by_both() -> None:
     done = asked.complete(answered(answer), ackreq=False, key=KEY, now=3.0)
     assert asked.pair is not None
     assert asked.pair.lifetime == 600
-    # The responder installed its inbound SA up to three seconds ago: ours towards it ends no later.
+    # The responder counts since the CREATE, three seconds longer: what is sent to its inbound SA ends with that one.
     assert [sa.lifetime.hard_seconds for sa in sas(done)] == [600, 597]
     for sa in sas(done):
         assert sa.lifetime.soft_seconds == soft_seconds(600, 0.5)
@@ -167,6 +167,15 @@ def test_a_lowered_life_is_kept_by_both() -> None:
         assert sa.lifetime.hard_octets is sa.lifetime.soft_octets is None
     # A responder does not rekey: no soft life (RFC 4430 §3.6).
     assert sas(answer.now)[0].lifetime == Lifetime(hard_seconds=600, hard_packets=HARD_PACKETS)
+
+
+def test_a_life_that_the_exchange_has_used_up_ends_at_once() -> None:
+    asked = command(lifetime_seconds=20)
+    answer = respond(quick_mode(asked), lifetime_seconds=20)
+    inbound, outbound = sas(asked.complete(answered(answer), ackreq=False, key=KEY, now=31.5))
+    assert inbound.lifetime.hard_seconds == 20
+    assert (outbound.lifetime.soft_seconds, outbound.lifetime.hard_seconds) == (1, 1)
+    check_parameters(outbound)
 
 
 def changed_sa(payloads: tuple[IsakmpPayload, ...], **changes: Any) -> tuple[IsakmpPayload, ...]:

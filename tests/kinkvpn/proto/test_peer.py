@@ -238,6 +238,19 @@ def test_a_delete_without_an_answer_is_sent_again_when_the_link_is_back() -> Non
     assert len(wire.log) == sent
 
 
+def test_a_peer_that_is_down_for_days_is_tried_once_a_minute() -> None:
+    wire = Wire()
+    a = Host(wire, "a", settings("b", policy("a", start=Start.BOOT)))
+    for _ in range(2000):
+        xid = a.peer.policies["net"].negotiating
+        if xid is None:
+            a.peer.initiate("net", wire.now)
+            xid = a.peer.policies["net"].negotiating
+        assert xid is not None
+        effects = a.peer.ticket_refused(xid, TicketRefusal("no KDC"), 0.0)
+    assert WakeAt(LONGEST_RETRY, "b") in effects
+
+
 def test_a_delete_without_an_answer_is_given_up_when_the_peers_sa_has_ended() -> None:
     wire = Wire()
     a, _ = two_hosts(wire, a={"lifetime_seconds": 100}, b={"lifetime_seconds": 100})

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from esp.sa import Endpoint
+from kinkvpn.proto.events import Path
 from kinkvpn.service.transport import LARGEST_DATAGRAM, KinkTransport
 
 if TYPE_CHECKING:
@@ -34,38 +35,49 @@ async def test_there_and_back_again(address: str) -> None:
     async with running(address) as one, running(address) as two:
         (here,), (there,) = one.local, two.local
         assert here.address == address
-        one.send(b"CREATE", there)
-        datagram, source = await two.receive()
-        assert (datagram, source) == (b"CREATE", here)
-        assert isinstance(source, Endpoint)
-        two.send(b"REPLY", source)
-        assert await one.receive() == (b"REPLY", there)
+        one.send(b"CREATE", Path(there))
+        datagram, path = await two.receive()
+        assert (datagram, path) == (b"CREATE", Path(here, local=address))
+        assert isinstance(path.remote, Endpoint)
+        two.send(b"REPLY", path)
+        assert await one.receive() == (b"REPLY", Path(there, local=address))
 
 
 async def test_each_family_has_its_socket() -> None:
     async with running(*LOOPBACKS) as both, running("::1") as six, running("127.0.0.1") as four:
         for other in (six, four):
-            both.send(b"x", other.local[0])
-            _, source = await other.receive()
-            assert source in both.local
-            other.send(b"y", source)
-            assert await both.receive() == (b"y", other.local[0])
+            both.send(b"x", Path(other.local[0]))
+            _, path = await other.receive()
+            assert path.remote in both.local
+            other.send(b"y", path)
+            assert await both.receive() == (b"y", Path(other.local[0], local=path.remote.address))
+
+
+@pytest.mark.parametrize("listen", [["0.0.0.0"], ["127.0.0.3", "127.0.0.2"]])
+async def test_a_reply_leaves_from_the_address_that_was_asked(listen: list[str]) -> None:
+    """Neither the first address nor the one that the routes would choose: a firewall lets no other back in."""
+    async with running(*listen) as host, running("127.0.0.1") as stranger:
+        port = next(local.port for local in host.local if local.address in ("0.0.0.0", "127.0.0.2"))
+        stranger.send(b"CREATE", Path(Endpoint("127.0.0.2", port)))
+        _, path = await host.receive()
+        host.send(b"REPLY", path)
+        assert await stranger.receive() == (b"REPLY", Path(Endpoint("127.0.0.2", port), local="127.0.0.1"))
 
 
 async def test_a_family_without_a_socket_is_an_error() -> None:
     async with running("127.0.0.1") as four:
         with pytest.raises(OSError, match="not supported") as error:
-            four.send(b"x", Endpoint("::1", 910))
+            four.send(b"x", Path(Endpoint("::1", 910)))
         assert error.value.errno == errno.EAFNOSUPPORT
 
 
 async def test_large_and_empty_datagrams() -> None:
     async with running("127.0.0.1") as one, running("127.0.0.1") as two:
         for datagram in (b"", bytes(LARGEST_DATAGRAM - 28)):  # less the IPv4 and UDP headers
-            one.send(datagram, two.local[0])
+            one.send(datagram, Path(two.local[0]))
             assert (await two.receive())[0] == datagram
         with pytest.raises(OSError, match="too long"):
-            one.send(bytes(LARGEST_DATAGRAM + 1), two.local[0])
+            one.send(bytes(LARGEST_DATAGRAM + 1), Path(two.local[0]))
 
 
 async def test_an_icmp_error_is_counted_and_read_over() -> None:
@@ -77,19 +89,19 @@ async def test_an_icmp_error_is_counted_and_read_over() -> None:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
             closed.bind(("127.0.0.1", 0))
             port = closed.getsockname()[1]
-        one.send(b"anybody?", Endpoint("127.0.0.1", port))
+        one.send(b"anybody?", Path(Endpoint("127.0.0.1", port)))
         with trio.fail_after(5):
             # The reader counts and reads on; its turn comes when the kernel says so, and no event tells of it.
             while one.receive_errors == 0:  # noqa: ASYNC110
                 await trio.sleep(0.01)
-        two.send(b"still there?", one.local[0])
+        two.send(b"still there?", Path(one.local[0]))
         assert (await one.receive())[0] == b"still there?"
 
 
 async def test_many_datagrams_wait_their_turn() -> None:
     async with running("127.0.0.1") as one, running("127.0.0.1") as two:
         for number in range(200):
-            one.send(number.to_bytes(2, "big"), two.local[0])
+            one.send(number.to_bytes(2, "big"), Path(two.local[0]))
         assert [int.from_bytes((await two.receive())[0], "big") for _ in range(200)] == list(range(200))
 
 
