@@ -86,14 +86,23 @@ def _details(policy: Mapping[str, Any]) -> Iterator[str]:
     if policy["spi_in"] is not None:
         took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
         yield f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}, {policy['suite']}{took}"
+    elif policy["state"] == "negotiating":
+        yield "no answer yet, from the KDC or from the peer"
     elif not policy["failures"]:
         yield "waiting for the first packet" if policy["start"] == "demand" else "starting"
     if policy["failures"]:
-        when = "when a packet asks" if policy["next_try"] is None else f"in {duration(policy['next_try'])}"
         times = "once" if policy["failures"] == 1 else f"{policy['failures']} times"
-        yield f"failed {times}, next try {when}: {policy['last_error'] or 'no reason given'}"
+        yield f"failed {times}, {_next_try(policy)}: {policy['last_error'] or 'no reason given'}"
     if policy["held"]:
         yield f"{policy['held']} packets wait for it"
+
+
+def _next_try(policy: Mapping[str, Any]) -> str:
+    if policy["state"] == "negotiating":
+        return "trying again now"
+    if policy["next_try"] is None:
+        return "next try when a packet asks"
+    return f"next try in {duration(policy['next_try'])}"
 
 
 def check(configuration: Configuration, addresses: Mapping[str, str]) -> str:

@@ -127,6 +127,21 @@ def test_status_of_a_host_where_nothing_has_happened() -> None:
     assert "\n      starting\n" in view.status({**ANSWER, "peers": [starting], "counters": counters})
 
 
+def test_who_negotiates_waits_for_no_packet() -> None:
+    counters = {"kink": {}, "drops": {}, **EMPTY}
+    policies = [
+        policy("east/1", state="negotiating"),
+        policy("east/2", state="negotiating", failures=2, last_error="no answer in 31.5 s"),
+    ]
+    peer = {**ANSWER["peers"][0], "policies": policies}  # type: ignore[index]
+    shown = view.status({**ANSWER, "peers": [peer], "counters": counters})
+    assert [line.strip() for line in shown.splitlines() if line.startswith("      ")] == [
+        "no answer yet, from the KDC or from the peer",
+        "no answer yet, from the KDC or from the peer",
+        "failed 2 times, trying again now: no answer in 31.5 s",
+    ]
+
+
 @pytest.mark.parametrize(
     ("policies", "state"),
     [
