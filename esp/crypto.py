@@ -56,7 +56,7 @@ def make_sealer(suite: Suite, spi: int, keymat: bytes, random: Callable[[int], b
     """The sealer of ``suite`` under ``keymat``; ``random`` gives unpredictable octets where the IV needs them."""
     key, salt, integrity_key = suite.split(keymat)
     if suite.cipher is Cipher.AES_GCM:
-        return _GcmSealer(spi, key, salt)
+        return _GcmSealer(spi, key, salt, int.from_bytes(random(8)))
     return _CbcSealer(spi, key, _keyed_hmac(suite, integrity_key), suite.icv_octets, random)
 
 
@@ -68,23 +68,27 @@ def make_opener(suite: Suite, keymat: bytes) -> Opener:
     return _CbcOpener(key, _keyed_hmac(suite, integrity_key), suite.icv_octets)
 
 
-# SPI, sequence number, and the IV of GCM, for which we take the sequence number itself: the one counter that cannot
-# repeat under a key (RFC 4106 §3.1 asks for no more than that). 64 bits, so that it holds with extended numbers too.
+# SPI, sequence number, and the IV of GCM: the sequence number, the one counter that cannot repeat within an SA, under a
+# random mask. The mask is for a key that comes twice: whoever keeps back a retransmission of a CREATE until the
+# responder has restarted gets the same session key, SPI and Ni, so the same KEYMAT (RFC 4430 §7), with the counter at
+# the start again. RFC 4106 §3.1 asks that an IV be unique under a key, however it is made. 64 bits, so that it holds
+# with extended numbers too.
 _GCM_HEADER = struct.Struct("!IIQ")
 
 
 class _GcmSealer:
     """AES-GCM: nonce is salt and IV (RFC 4106 §4), additional data is SPI and sequence number (§5)."""
 
-    __slots__ = ("_encrypt", "_salt", "_spi")
+    __slots__ = ("_encrypt", "_mask", "_salt", "_spi")
 
-    def __init__(self, spi: int, key: bytes, salt: bytes) -> None:
+    def __init__(self, spi: int, key: bytes, salt: bytes, mask: int) -> None:
         self._spi = spi
         self._salt = salt
+        self._mask = mask
         self._encrypt = AESGCM(key).encrypt
 
     def seal(self, sequence: int, text: bytes) -> bytes:
-        header = _GCM_HEADER.pack(self._spi, sequence & 0xFFFFFFFF, sequence)
+        header = _GCM_HEADER.pack(self._spi, sequence & 0xFFFFFFFF, sequence ^ self._mask)
         return header + self._encrypt(self._salt + header[8:], text, header[:8])
 
 

@@ -197,13 +197,13 @@ def load(name: str = SONAME) -> Library:
         library: Library = ffi.dlopen(name)
     except OSError as error:
         raise LibraryUnusable(f"{name} (MIT Kerberos) cannot be loaded: apt-get install libkrb5-3 ({error})") from error
-    # All of them now, for two reasons. Heimdal has many of the names over other structures, where a call would corrupt
-    # memory: but not all of them. And cffi looks a function up when it is first named, under a lock that it also holds
+    # All of them now, for three reasons. Heimdal has many of the names over other structures, where a call corrupts
+    # memory: but not all of them. cffi looks a function up when it is first named, under a lock that it also holds
     # while it parses a type; a destructor that the garbage collector runs just then would wait for its own thread.
+    # And left to first use, the first CREATE pays 20 ms for it.
     missing = [function for function in FUNCTIONS if not has_function(library, function)]
     if missing:
         raise LibraryUnusable(f"{name} is not MIT Kerberos, it lacks {missing[0]}: apt-get install libkrb5-3")
-    # And the types: cffi takes a millisecond to parse the name of one, once, and the first CREATE would pay 20 of them.
     for kind in FREQUENT_TYPES:
         ffi.typeof(kind)
     return library

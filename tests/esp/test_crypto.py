@@ -108,6 +108,17 @@ def test_no_iv_comes_twice(suite: Suite) -> None:
     assert len(ivs) == 1999
 
 
+@pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.name)
+def test_no_iv_comes_twice_when_the_key_does(suite: Suite) -> None:
+    """A CREATE that was kept back over the responder's restart brings the same KEYMAT, and the counter starts again."""
+    ivs = [
+        sealer.seal(number, bytes(32))[8 : 8 + suite.iv_octets]
+        for sealer in (make_sealer(suite, SPI, bytes(suite.keymat_octets), Random(seed).randbytes) for seed in (1, 2))
+        for number in range(1, 1000)
+    ]
+    assert len(set(ivs)) == len(ivs)
+
+
 def test_the_cbc_iv_is_not_the_block_before() -> None:
     """A chain through all packets is fast, and its last block is known to everybody: the IV must be another."""
     suite = SUITES["aes256-cbc-sha256"]

@@ -103,8 +103,11 @@ def test_the_biggest_packet_fits_and_the_next_does_not(suite: str) -> None:
 
 def test_numbers_and_ivs_on_the_wire() -> None:
     tunnel = open_tunnel()
+    masks = set()
     for number, datagram in enumerate(tunnel.seal(*[ipv4()] * 5), 1):
-        assert datagram[:16] == SPI4.to_bytes(4) + number.to_bytes(4) + number.to_bytes(8)
+        assert datagram[:8] == SPI4.to_bytes(4) + number.to_bytes(4)
+        masks.add(int.from_bytes(datagram[8:16]) ^ number)
+    assert len(masks) == 1  # one random mask for the SA, and the counter under it
 
 
 # --- policies on the way out ---

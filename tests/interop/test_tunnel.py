@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import time
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.lab import (
     amend,
+    command,
     configure,
     control_socket,
     crosswise,
@@ -28,7 +28,7 @@ from support.lab import (
 
 from esp.suite import SUITES
 from kinkvpn.demo.capture import Capture
-from kinkvpn.demo.lab import STOP_SECONDS, WIRE, DaemonOptions, Host, Lab, inbound_spis, kinkvpn, policies
+from kinkvpn.demo.lab import STOP_SECONDS, WIRE, DaemonOptions, Host, Lab, inbound_spis, policies
 from kinkvpn.demo.traffic import ping, transfer
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ def initiated(host: Host) -> list[str]:
 
 
 def test_responder_nonce_makes_it_three_way(lab: Lab, directory: Path) -> None:
-    a, b = lab.hosts
+    _a, b = lab.hosts
     amend(b, "[peer]", responder_nonce=True)
     start(lab)
     kink = captured(lab, directory, lambda: both_ways(lab))
@@ -158,15 +158,6 @@ def test_no_suite_in_common_is_told_on_both_sides(lab: Lab) -> None:
 
 
 # What the operator sees and does.
-
-
-def command(host: Host, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """The command line on the host, to its end."""
-    process = host.namespace.spawn(
-        [*kinkvpn(), *arguments, "-c", str(host.configuration)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    output, errors = process.communicate(timeout=20)
-    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
 
 def test_status_as_text_and_as_json_agree(lab: Lab) -> None:

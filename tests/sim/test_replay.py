@@ -102,7 +102,7 @@ def test_a_create_that_was_kept_back_makes_no_pair_of_deleted_ones() -> None:
     async def scenario(world: World) -> None:
         there = (address_of("west"), address_of("east"))
         world.network.cut.add(there)
-        _, east = await world.pair([tunnel])
+        _west, east = await world.pair([tunnel])
         await world.wait_until(lambda: bool(world.network.captured), within=1, step=0.01)
         world.network.cut.remove(there)
         kept_back = world.network.captured[0]

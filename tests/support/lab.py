@@ -5,17 +5,20 @@ from __future__ import annotations
 import json
 import os
 import re
-from contextlib import suppress
+import signal
+import subprocess
+import time
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from support import namespaces
 
-from kinkvpn.demo.lab import START_SECONDS, DaemonOptions, Host, Lab, policies
+from kinkvpn.demo.lab import START_SECONDS, DaemonOptions, Host, Lab, kinkvpn, policies
 from kinkvpn.service import api
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from kinkvpn.demo.namespace import Namespace
 
@@ -70,15 +73,29 @@ def wait(lab: Lab, host: Host, holds: Callable[[], bool], otherwise: str, second
     lab.wait_until(holds, seconds, host, otherwise)
 
 
-def status(host: Host, timeout: float = 5.0) -> dict[str, Any]:
-    """The daemon's status, without a process for the question: unix sockets know no network namespaces."""
-    with api.connect(control_socket(host), timeout) as daemon:
-        return api.request(daemon, "status")
+def ask(host: Host, name: str, **arguments: object) -> dict[str, Any]:
+    """A command to the daemon, without a process for the question: unix sockets know no network namespaces."""
+    with api.connect(control_socket(host)) as daemon:
+        return api.request(daemon, name, **arguments)
+
+
+def status(host: Host) -> dict[str, Any]:
+    """The daemon's status."""
+    return ask(host, "status")
 
 
 def within(namespace: Namespace, make: Callable[[], Result]) -> Result:
     """What ``make`` returns when it runs inside: a socket belongs there for ever."""
     return namespaces.within(f"/proc/{namespace.pid}/ns/net", make)
+
+
+def command(host: Host, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command line on the host, to its end."""
+    process = host.namespace.spawn(
+        [*kinkvpn(), *arguments, "-c", str(host.configuration)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    output, errors = process.communicate(timeout=20)
+    return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
 
 def policy(host: Host, name: str) -> dict[str, Any]:
@@ -108,6 +125,23 @@ def crosswise(a: Host, b: Host, versions: str = "46") -> bool:
 def events(host: Host, name: str) -> list[str]:
     """Lines of the host's log that tell of this event."""
     return [line for line in host.log.read_text().splitlines() if re.match(rf"\S+ \w+ +{name}( |$)", line)]
+
+
+@contextmanager
+def pinging(source: Host, target: Host) -> Iterator[list[int]]:
+    """Ping ten times a second while the block runs; afterwards the list has the number of packets lost."""
+    lost: list[int] = []
+    command = ["ping", "-n", "-q", "-i", "0.1", target.site.inner_address(4)]
+    process = source.namespace.spawn(command, stdout=subprocess.PIPE)
+    try:
+        yield lost
+        time.sleep(0.3)  # the newest one may still be on its way; ping counts it as lost when it is interrupted
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate()
+    sent, received = map(int, re.findall(r"(\d+) packets transmitted, (\d+) received", output)[0])
+    assert sent > 20
+    lost.append(sent - received)
 
 
 def network_state(host: Host) -> str:

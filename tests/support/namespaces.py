@@ -32,7 +32,9 @@ def namespace() -> Iterator[str]:
 
 
 def within(name: str, make: Callable[[], Result]) -> Result:
-    """What ``make`` returns when it runs inside namespace ``name``, or that of a path: sockets and devices it opens belong there for ever.
+    """What ``make`` returns when it runs inside namespace ``name``, or that of a path.
+
+    Sockets and devices that it opens belong there for ever.
 
     A namespace belongs to a thread, so a fresh one enters it and ends; the caller stays where it is.
     """

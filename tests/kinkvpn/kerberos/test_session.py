@@ -247,6 +247,16 @@ class TestReplays:
         acceptor.accept(ap_req)
         acceptor.accept(ap_req)
 
+    def test_without_the_replay_check_the_clock_is_still_looked_at(self, lab: Lab) -> None:
+        context, ticket = Context({"default_rcache_name": "none:"}), lab.ticket()
+        keytab, ap_req = context.keytab(f"FILE:{lab.keytab(BOB)}"), ticket.make_request().ap_req
+        for _ in range(2):
+            context.read_request(context.auth_context(replay_checked=False), ap_req, keytab)
+        with pytest.raises(Krb5Error) as caught:
+            late = ticket.make_request(400.0).ap_req
+            context.read_request(context.auth_context(replay_checked=False), late, keytab)
+        assert caught.value.protocol_code == 37
+
     def test_the_operator_s_environment_goes_first(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("KRB5RCACHENAME", "none:")
         acceptor, ap_req = lab.acceptor(), lab.ticket().make_request().ap_req

@@ -157,7 +157,7 @@ def test_a_lowered_life_is_kept_by_both() -> None:
     done = asked.complete(answered(answer), ackreq=False, key=KEY, now=3.0)
     assert asked.pair is not None
     assert asked.pair.lifetime == 600
-    # The responder counts since the CREATE, three seconds longer: what is sent to its inbound SA ends with that one.
+    # The responder installed its inbound SA up to three seconds ago: ours towards it ends no later.
     assert [sa.lifetime.hard_seconds for sa in sas(done)] == [600, 597]
     for sa in sas(done):
         assert sa.lifetime.soft_seconds == soft_seconds(600, 0.5)
