@@ -274,11 +274,12 @@ class Engine:
     def _follow(self, sa: InboundSa, source: Endpoint) -> None:
         """The peer's newest authentic packet came from ``source``: send there (decisions: authenticated roaming).
 
-        Only the newest: an old packet that somebody kept and sends again from elsewhere moves nothing.
+        Only the newest: an old packet that somebody kept and sends again from elsewhere moves nothing. All SAs of the
+        policy move: else a late packet of an older SA would send us elsewhere, and no packet of the newer one, which
+        comes from where that one has always been, would ever take us back.
         """
-        sa.remote = source
-        for outbound in self._sad.outbound_of(sa.parameters.policy):
-            outbound.remote = source
+        for each in self._sad.of_policy(sa.parameters.policy):
+            each.remote = source
         self._events.put(EndpointMoved(sa.parameters.policy, sa.parameters.spi, source))
 
     # --- time ---
