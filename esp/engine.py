@@ -66,7 +66,8 @@ class SaStatistics:
 class Statistics:
     """What the engine has done since it was made; ``octets`` are those of inner packets.
 
-    ``drops`` has every packet that was not delivered once, those of the SAs included.
+    ``packets_out`` were sealed, ``packets_in`` opened and let pass. ``drops`` has every packet that was not delivered
+    once: those of the SAs, and of the sealed and the opened those that the link and the TUN then refused.
     """
 
     packets_out: int
@@ -343,7 +344,7 @@ class Engine:
         return self._events.take()
 
     def count_drop(self, reason: DropReason, packets: int = 1) -> None:
-        """Count packets that were dropped outside the engine: by the link, by the TUN."""
+        """Count packets that were dropped outside the engine: by the link, by the TUN, as junk."""
         if packets:
             self._drops[reason] += packets
 
