@@ -273,7 +273,7 @@ class Engine:
         return sa.unwrap(text)
 
     def _follow(self, sa: InboundSa, source: Endpoint) -> None:
-        """The peer's newest authentic packet came from ``source``: send there (decisions: authenticated roaming).
+        """The peer's newest authentic packet came from ``source``: send there (docs/decisions.md).
 
         Only the newest: an old packet that somebody kept and sends again from elsewhere moves nothing. All SAs of the
         policy move: else a late packet of an older SA would send us elsewhere, and no packet of the newer one, which
