@@ -43,6 +43,7 @@ $(VENV)/demo.installed: pyproject.toml .ci/debian-packages
 	@touch $@
 
 $(VENV)/test.installed: $(VENV)/demo.installed
+	@.ci/debian-packages faketime
 	@echo "kinkvpn: installing the tools of the tests into $(VENV) by pip"
 	@$(PIP) install --editable '.[test]'
 	@touch $@

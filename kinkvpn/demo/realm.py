@@ -147,6 +147,7 @@ class Realm:
         return kept | {
             "KRB5_CONFIG": str(self.krb5_conf),
             "KRB5_KDC_PROFILE": str(self.directory / "kdc.conf"),
+            "KRB5RCACHEDIR": str(self.directory),  # else /var/tmp/krb5_0.rcache2: the host's, and there for ever
             "LC_ALL": "C",
         }
 

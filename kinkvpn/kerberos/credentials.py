@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # Names in an error line: enough to recognise one's own host, short enough to stay a line.
 MAX_NAMES: Final = 4
+# What to ask the realm's administrator for (RFC 8009).
+STRONGEST_ENCTYPE: Final = 20
 
 MEMORY_CCACHE_NUMBERS: Final = itertools.count()
 
@@ -70,7 +72,10 @@ def check_keytab(path: Path, principal: str) -> frozenset[int]:
         raise KeytabLacksPrincipal(f"keytab {path} has no key of {wanted}, only of {some({e[0] for e in entries})}")
     if not enctypes & PERMITTED_ENCTYPES:
         names = some({enctype_name(enctype) for enctype in enctypes})
-        raise KeytabEnctypesRefused(f"keytab {path} has keys of {wanted} for refused enctypes only: {names}")
+        raise KeytabEnctypesRefused(
+            f"keytab {path} has keys of {wanted} for refused enctypes only: {names}; "
+            f"expected one such as {enctype_name(STRONGEST_ENCTYPE)}"
+        )
     return frozenset(enctypes & PERMITTED_ENCTYPES)
 
 
@@ -147,6 +152,11 @@ class Credentials:
         self._renew_at = 0.0
         self._failure: Krb5Error | None = None
         self._failed_at = 0.0
+
+    @property
+    def source(self) -> str:
+        """What proves who we are, for the operator."""
+        return f"keytab {self._keytab}" if self._keytab else f"credential cache {self._ccache}"
 
     def acquire(self) -> Acquired:
         """A cache with a valid ticket-granting ticket; asks the KDC when the last one is half spent.

@@ -250,11 +250,11 @@ class ServiceTicket:
         Krb5Error: the session key's enctype is refused or unknown to libkrb5.
     """
 
-    __slots__ = ("_clock_offset", "_context", "_credentials", "client", "endtime", "key", "server")
+    __slots__ = ("_context", "_credentials", "client", "clock_offset", "endtime", "key", "server")
 
     def __init__(self, context: Context, credentials: CData, clock_offset: float = 0.0) -> None:
         require_permitted(credentials.keyblock.enctype, "the session key")
-        self._context, self._credentials, self._clock_offset = context, credentials, clock_offset
+        self._context, self._credentials, self.clock_offset = context, credentials, clock_offset
         self.client = context.unparse(credentials.client)
         self.server = context.unparse(credentials.server)
         self.endtime = float(posix_seconds(credentials.times.endtime))
@@ -265,7 +265,7 @@ class ServiceTicket:
 
     def make_request(self, offset: float = 0.0) -> SentRequest:
         # What the peer said of its clock, under authentication, says more about the peer than what the KDC said.
-        shift = offset or self._clock_offset
+        shift = offset or self.clock_offset
         return SentRequest(self._context.shifted(shift) if shift else self._context, self._credentials)
 
 

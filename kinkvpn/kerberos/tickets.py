@@ -36,7 +36,10 @@ KDC_ERR_S_PRINCIPAL_UNKNOWN: Final = 7
 KDC_ERR_PREAUTH_FAILED: Final = 24
 KRB_AP_ERR_BAD_INTEGRITY: Final = 31
 # libkrb5's own
+KRB5_KDCREP_SKEW: Final = ERROR_TABLE_BASE + 148
 KRB5_KDC_UNREACH: Final = ERROR_TABLE_BASE + 156
+# Seconds: libkrb5's default for clockskew (krb5.conf(5)).
+DEFAULT_SKEW: Final = 300
 
 # Ours. A thread that libkrb5 holds costs 27 s; sixteen at once bound the stacks (16 x 8 MB of address space, some
 # 100 kB touched each), and at a millisecond a trip they still bring 16,000 tickets a second.
@@ -95,6 +98,7 @@ class TicketSource:
     ) -> None:
         self._credentials, self._clock, self._fetch = credentials, clock, fetch or fetch_ticket
         self._context = patient_context()  # the loop's: the threads have their own
+        self._skew = allowed_skew(Context())  # a patient context allows any
         self._tickets: dict[str, tuple[ServiceTicket, float]] = {}
         self._trips: dict[str, Trip] = {}
         self._free = trio.Semaphore(MAX_TRIPS, max_value=MAX_TRIPS)
@@ -123,6 +127,25 @@ class TicketSource:
         raise TicketUnavailable(
             TicketRefusal(f"no ticket for {server}: no answer from {self._kdcs()} in {waited:.1f} s")
         )
+
+    async def reach_kdc(self, *, deadline: float) -> None:
+        """Get our ticket-granting ticket: the KDC is there, knows us, and agrees about key, enctype and clock.
+
+        libkrb5 makes up for a clock that is wrong when we ask (kdc_timesync), so everything seems well; but what peers
+        send us is judged by that clock, and every one of their commands would be refused.
+
+        Args:
+            deadline: seconds from now.
+
+        Raises:
+            TicketUnavailable: which KDC, and how long we waited or what it said.
+        """
+        realm = self._context.canonical(self._credentials.principal).rpartition("@")[2]
+        ahead = -(await self.get(f"krbtgt/{realm}@{realm}", deadline=deadline)).clock_offset
+        if abs(ahead) > self._skew:
+            direction = "ahead of" if ahead > 0 else "behind"
+            reason = f"this host's clock is {abs(ahead):.0f} s {direction} that of {self._kdcs()}"
+            raise TicketUnavailable(TicketRefusal(f"clock skew: {reason}, {self._skew} s are allowed: set it right"))
 
     def _usable(self, server: str) -> ServiceTicket | None:
         ticket, renew_at = self._tickets.get(server, (None, 0.0))
@@ -179,12 +202,17 @@ class TicketSource:
         if error.code == KRB5_KDC_UNREACH:
             return self._silence(waited)
         kdcs, us = self._kdcs(), self._credentials.principal
+        skew = f"clock skew: the clocks of this host and of {kdcs} differ by more than {self._skew} s: set ours right"
+        stale = (
+            f"{kdcs} has another key for {us} than {self._credentials.source}: bring the new one here (kadmin ktadd)"
+        )
         reasons = {
-            ERROR_TABLE_BASE + KRB_AP_ERR_SKEW: f"clock skew: this host and {kdcs} differ by more than 5 minutes",
+            ERROR_TABLE_BASE + KRB_AP_ERR_SKEW: skew,
+            KRB5_KDCREP_SKEW: skew,
             ERROR_TABLE_BASE + KDC_ERR_C_PRINCIPAL_UNKNOWN: f"{kdcs} does not know us as {us}",
             ERROR_TABLE_BASE + KDC_ERR_S_PRINCIPAL_UNKNOWN: f"{kdcs} does not know that principal",
-            ERROR_TABLE_BASE + KDC_ERR_PREAUTH_FAILED: f"{kdcs} has another key for {us} than we have",
-            ERROR_TABLE_BASE + KRB_AP_ERR_BAD_INTEGRITY: f"{kdcs} has another key for {us} than we have",
+            ERROR_TABLE_BASE + KDC_ERR_PREAUTH_FAILED: stale,
+            ERROR_TABLE_BASE + KRB_AP_ERR_BAD_INTEGRITY: stale,
             ERROR_TABLE_BASE + KDC_ERR_ETYPE_NOSUPP: f"unsupported enctype: {error}",
         }
         return reasons.get(error.code, str(error))
@@ -196,6 +224,12 @@ class TicketSource:
         realm = self._context.canonical(self._credentials.principal).rpartition("@")[2]
         listed = self._context.profile_values("realms", realm, "kdc")
         return f"the KDC of {realm} ({', '.join(listed) or 'found by DNS'})"
+
+
+def allowed_skew(context: Context) -> int:
+    """Seconds by which clocks may differ, as krb5.conf has it."""
+    configured = context.profile_values("libdefaults", "clockskew")
+    return int(configured[0]) if configured and configured[0].isdecimal() else DEFAULT_SKEW
 
 
 def fetch_ticket(credentials: Credentials, server: str) -> Fetched:

@@ -48,11 +48,22 @@ from kinkvpn.wire.kink import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from kinkvpn.proto.ports import Kerberos, OutstandingRequest, SessionKey, Ticket
+    from kinkvpn.proto.ports import Kerberos, KrbErrorDetails, OutstandingRequest, SessionKey, Ticket
 
 # RFC 4120 §7.5.9: the two errors that a new transaction can cure (RFC 4430 §3.5, §9).
 KRB_AP_ERR_TKT_EXPIRED = 32
 KRB_AP_ERR_SKEW = 37
+# What the peer means by an error about our AP-REQ (RFC 4120 §7.5.9), for whoever has to put it right.
+KERBEROS_MEANINGS = {
+    31: "its keytab cannot decrypt our ticket",
+    32: "our ticket has expired by its clock",
+    33: "our ticket is not valid yet by its clock, which is behind",
+    34: "it has seen this request before",
+    35: "our ticket is for another principal than it has keys of",
+    37: "its clock and ours differ too much",
+    41: "the request was altered on its way",
+    45: "its keytab lacks the key that our ticket is made with",
+}
 
 
 class Command(Protocol):
@@ -293,7 +304,7 @@ class Initiator:
                     details = self._kerberos.read_error(payload.krb_error)
                 except MalformedMessage:
                     return "an unreadable KRB-ERROR"
-                return f"Kerberos error {details.code} {details.text}".rstrip()
+                return kerberos_error(details)
         return ""
 
     def _believe(self, opened: Opened, now: float) -> list[Effect]:
@@ -319,7 +330,7 @@ class Initiator:
             details = self._kerberos.read_error(payload.krb_error)
         except MalformedMessage as malformed:
             return RequestFailed(f"the peer answers an unreadable KRB-ERROR: {malformed}")
-        reason = f"the peer answers Kerberos error {details.code} {details.text}".rstrip()
+        reason = f"the peer answers {kerberos_error(details)}"
         if details.code == KRB_AP_ERR_SKEW and details.client_time is not None:
             offset = self._offset + details.server_time - details.client_time
             return _Curable(Restart(f"{reason}: its clock is {offset:+.0f} s from ours", offset=offset))
@@ -357,6 +368,12 @@ class _Curable(Exception):
     def __init__(self, restart: Restart) -> None:
         super().__init__(restart.reason)
         self.restart = restart
+
+
+def kerberos_error(details: KrbErrorDetails) -> str:
+    """The code, what it means where we know, and the peer's own words where it has some."""
+    meaning = KERBEROS_MEANINGS.get(details.code)
+    return f"Kerberos error {details.code}{f' ({meaning})' if meaning else ''} {details.text}".rstrip()
 
 
 def error_name(code: int) -> str:

@@ -183,8 +183,9 @@ class Peer:
 
     def acquired(self, policy: str, now: float) -> list[Effect]:
         """A packet waits for an SA of ``policy``."""
-        if self.pairs(policy):
-            return [Count(Tally.IGNORED_EVENT)]  # answered while the event was on its way
+        if self.pairs(policy) or any(pair.policy == policy for pair in self._pairs.unacknowledged()):
+            # Answered while the event was on its way, or as soon as the ACK is in: it comes again if that is not so.
+            return [Count(Tally.IGNORED_EVENT)]
         if now < self.policies[policy].not_before:
             return [Count(Tally.SUPPRESSED_RETRY)]
         return self.initiate(policy, now)
@@ -471,7 +472,8 @@ class Peer:
     def _failed(self, state: PolicyState, reason: str, now: float) -> list[Effect]:
         state.failures += 1
         state.last_error = reason
-        wait = min(FIRST_RETRY * 2.0 ** (state.failures - 1), LONGEST_RETRY)
+        # A float ends at 2^1024, which a peer that is down for a day would reach.
+        wait = min(FIRST_RETRY * 2 ** min(state.failures - 1, 16), LONGEST_RETRY)
         state.not_before = now + wait
         return self._retry(state, now + wait)
 

@@ -135,9 +135,8 @@ async def reach_kdc(tickets: TicketSource, host: HostSettings) -> None:
     Raises:
         StartRefused: which KDC, how long we waited, what it said.
     """
-    realm = host.principal.rpartition("@")[2]
     try:
-        await tickets.get(f"krbtgt/{realm}@{realm}", deadline=host.kdc_timeout)
+        await tickets.reach_kdc(deadline=host.kdc_timeout)
     except TicketUnavailable as unavailable:
         raise StartRefused(unavailable.refusal.reason) from unavailable
 

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
-SECONDS = float(os.environ.get("HS", "60"))
+SECONDS = 60.0
 RATE = 2000  # datagrams a second, of both ports together
 BURST = 20  # sent at once, every 10 ms: what a bounded rate looks like from a busy machine
 STRANGER = "192.0.2.9"
@@ -79,6 +79,7 @@ FATES = (
     Tally.GETTGT_REFUSED,
     Tally.AP_REQUEST_REFUSED,
     Tally.BAD_CHECKSUM,
+    Tally.STALE_EPOCH,
     Tally.DUPLICATE,
     Tally.UNKNOWN_XID,
     Tally.UNAUTHENTICATED_ERROR,
@@ -86,8 +87,11 @@ FATES = (
 )
 # What must not happen even once: somebody without a key was believed.
 BELIEVED = (Tally.COMMANDS_RECEIVED, Tally.REPLIES_RECEIVED, Tally.RETRANSMITTED, Tally.PEER_RESTARTED)
-REASONS = list(DropReason)
-INBOUND_DROPS = tuple(reason.value for reason in REASONS[REASONS.index(DropReason.MALFORMED) :])
+INBOUND_DROPS = (
+    *(DropReason.NOT_IP, DropReason.MALFORMED, DropReason.UNKNOWN_SPI, DropReason.REPLAYED, DropReason.TOO_OLD),
+    *(DropReason.AUTHENTICATION_FAILED, DropReason.BAD_PADDING, DropReason.BAD_NEXT_HEADER, DropReason.DUMMY),
+    *(DropReason.SELECTOR_MISMATCH, DropReason.TUN_REFUSED),
+)
 
 
 class Stranger:
@@ -348,7 +352,7 @@ def account(sent: Counter[int], lost: Counter[int], before: dict[str, Any], afte
     assert sum(counted[fate] for fate in FATES) == sent[910] - lost[910] + link["control_received"]
     arrived = sum(link[f"{kind}_received"] for kind in ("esp", "control", "keepalives", "junk"))
     assert arrived == sent[4500] - lost[4500] + delivered
-    inbound = sum(dropped[reason] for reason in INBOUND_DROPS) - link["junk_received"]
+    inbound = sum(dropped[reason.value] for reason in INBOUND_DROPS) - link["junk_received"]
     assert link["esp_received"] == delivered + inbound
     assert all(link[f"{kind}_received"] for kind in ("esp", "control", "keepalives", "junk"))
 

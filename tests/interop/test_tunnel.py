@@ -81,6 +81,7 @@ def test_on_demand_the_first_packet_arrives(lab: Lab, directory: Path) -> None:
     is_crosswise(lab, "4")
     assert policy(a, "b/1")["packets_out"] == policy(b, "a/1")["packets_in"] == 5
     assert status(a)["counters"]["drops"] == status(b)["counters"]["drops"] == {}
+    assert list(lab.realm.directory.glob("krb5_*.rcache2")), "the replay cache is the host's, not the realm's"
 
 
 def test_boot_from_both_ends_at_once_ends_with_one_pair(lab: Lab) -> None:
@@ -180,7 +181,7 @@ def test_status_as_text_and_as_json_agree(lab: Lab) -> None:
     assert f"{four['packets_in']} (" in row
     assert row.endswith(f"{four['local']} > {four['remote']}")
     (row,) = [line for line in shown.stdout.splitlines() if line.startswith(f"  {six['name']} ")]
-    assert row.split()[1] == "down"
+    assert row.split()[1] == "idle", "down, and nobody has asked for it yet"
 
 
 def test_status_probe_asks_the_peer(lab: Lab, directory: Path) -> None:

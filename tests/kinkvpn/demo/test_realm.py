@@ -95,6 +95,7 @@ def test_the_caller_s_kerberos_does_not_leak_in(realm: Realm, monkeypatch: pytes
     assert kerberos == {
         "KRB5_CONFIG": str(realm.krb5_conf),
         "KRB5_KDC_PROFILE": str(realm.directory / "kdc.conf"),
+        "KRB5RCACHEDIR": str(realm.directory),
     }
 
 

@@ -94,7 +94,10 @@ class TestCheckKeytab:
     def test_one_with_refused_enctypes_only(self, lab: Lab, tmp_path: Path) -> None:
         lab.realm.add_service("kink/old.test", "-e", "arcfour-hmac:normal,des3-cbc-sha1:normal")
         lab.realm.write_keytab("kink/old.test", tmp_path / "old.keytab")
-        with pytest.raises(KeytabEnctypesRefused, match=r"only: arcfour-hmac \(23\), des3-cbc-sha1 \(16\)$"):
+        with pytest.raises(
+            KeytabEnctypesRefused,
+            match=r"only: arcfour-hmac \(23\), des3-cbc-sha1 \(16\); expected one such as aes256-",
+        ):
             check_keytab(tmp_path / "old.keytab", "kink/old.test@KINKVPN.TEST")
 
     @pytest.mark.kdc

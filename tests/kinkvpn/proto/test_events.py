@@ -19,8 +19,8 @@ def test_frozen_and_slotted(kind: type) -> None:
     assert "__slots__" in vars(kind)
 
 
-def test_a_path_is_not_marked_unless_it_says_so() -> None:
-    assert Path(Endpoint("192.0.2.1", 910)) == (("192.0.2.1", 910), False)
+def test_a_path_is_plain_unless_it_says_more() -> None:
+    assert Path(Endpoint("192.0.2.1", 910)) == (("192.0.2.1", 910), False, "")
 
 
 def test_no_octets_and_no_tickets_in_a_repr() -> None:

@@ -296,7 +296,7 @@ def test_unauthenticated_errors_never_end_an_exchange_but_are_remembered() -> No
         (KinkError(3), "KINK_INVMAJ"),
         (KinkError(4711), "KINK error 4711"),
         (KrbError(b"garbage"), "an unreadable KRB-ERROR"),
-        (None, "Kerberos error 37 fake"),
+        (None, "Kerberos error 37 (its clock and ours differ too much) fake"),
     ],
 )
 def test_what_was_said_without_authentication_is_told_in_the_end(payload: KinkPayload | None, hint: str) -> None:
@@ -374,14 +374,23 @@ def test_an_expired_ticket_restarts_with_a_fresh_one() -> None:
     stage = Stage(offset=7.0).asked()
     reply = stage.reply(KrbError(_error(32)))
     stage.play >> reply << Count(Tally.REPLIES_RECEIVED) << WakeAt(ANY)
-    assert stage.initiator.outcome == Restart("the peer answers Kerberos error 32 fake", offset=7.0, fresh_ticket=True)
+    reason = "the peer answers Kerberos error 32 (our ticket has expired by its clock) fake"
+    assert stage.initiator.outcome == Restart(reason, offset=7.0, fresh_ticket=True)
 
 
-@pytest.mark.parametrize("code", [37, 31, 60])
-def test_other_kerberos_errors_and_skew_without_a_time_are_the_end(code: int) -> None:
+@pytest.mark.parametrize(
+    ("code", "meaning"),
+    [
+        (37, " (its clock and ours differ too much)"),
+        (33, " (our ticket is not valid yet by its clock, which is behind)"),
+        (31, " (its keytab cannot decrypt our ticket)"),
+        (60, ""),
+    ],
+)
+def test_other_kerberos_errors_and_skew_without_a_time_are_the_end(code: int, meaning: str) -> None:
     stage = Stage().asked()
     stage.play >> stage.reply(KrbError(_error(code))) << Count(Tally.REPLIES_RECEIVED) << WITHDRAWN << ANY
-    assert stage.initiator.outcome == Failed(f"the peer answers Kerberos error {code} fake")
+    assert stage.initiator.outcome == Failed(f"the peer answers Kerberos error {code}{meaning} fake")
 
 
 def _error(code: int) -> bytes:
