@@ -14,6 +14,8 @@ import os
 import shutil
 import signal
 import subprocess
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -47,6 +49,7 @@ TUN_DEVICE: Final = Path("/dev/net/tun")
 SCRATCH: Final = Path("/proc/driver")
 ENDING: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 GRACE_SECONDS: Final = 2.0
+AGAIN_SECONDS: Final = 0.05
 
 
 class CannotRun(KinkvpnError):
@@ -115,15 +118,17 @@ def end(child: subprocess.Popen[bytes]) -> None:
 
     SIGTERM goes to the group: unshare ignores it while it waits for PID 1, which leaves at once; its exit ends all
     else in the namespace, and only after that does unshare's wait return. To kill unshare would be quicker to write,
-    but then nobody waits for the rest.
+    but then nobody waits for the rest. SIGTERM goes again and again, because the kernel drops it while PID 1 is not
+    yet far enough to handle it.
     """
-    if child.poll() is None:
+    deadline = time.monotonic() + GRACE_SECONDS
+    while child.poll() is None and time.monotonic() < deadline:
         os.killpg(child.pid, signal.SIGTERM)
-        try:
-            child.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:  # not far enough to handle SIGTERM
-            child.kill()
-            child.wait()
+        with suppress(subprocess.TimeoutExpired):
+            child.wait(AGAIN_SECONDS)
+    if child.poll() is None:
+        child.kill()
+        child.wait()
 
 
 def leave_on_sigterm() -> None:

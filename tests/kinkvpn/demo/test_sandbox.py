@@ -75,6 +75,21 @@ def test_a_signal_ends_all_of_it_before_the_command_returns(number: signal.Signa
 
 
 @pytest.mark.root
+def test_a_signal_that_comes_before_pid_1_handles_any_is_not_lost() -> None:
+    mark = f"mark-{os.getpid()}-early"
+    early = "import time\nprint('ready', flush=True)\ntime.sleep(0.3)\n"
+    command = [sys.executable, "-c", OUTER, early + INNER.format(mark=mark, end="time.sleep(1000)")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as outer:
+        assert outer.stdout is not None
+        assert outer.stdout.readline() == "ready\n"
+        start = time.monotonic()
+        outer.terminate()
+        assert outer.wait(SECONDS_TO_END) == 128 + signal.SIGTERM
+        assert time.monotonic() - start < sandbox.GRACE_SECONDS
+    assert marked(mark) == []
+
+
+@pytest.mark.root
 @pytest.mark.parametrize(
     ("end", "code"),
     [
