@@ -7,7 +7,7 @@ a thread; it takes this class's place, with the same methods (:attr:`Dataplane.e
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -41,7 +41,11 @@ SHORTEST_SLEEP = 0.01
 
 @dataclass(frozen=True, slots=True)
 class LinkStatistics:
-    """What passed the link besides and including ESP, in datagrams since the start."""
+    """What passed the link besides and including ESP, in datagrams since the start.
+
+    ``refused`` are those of all kinds that it would not send, and ICMP errors about earlier ones; the ESP among them
+    are drops too.
+    """
 
     esp_received: int = 0
     control_received: int = 0
@@ -49,6 +53,7 @@ class LinkStatistics:
     junk_received: int = 0
     control_sent: int = 0
     keepalives_sent: int = 0
+    refused: int = 0
 
 
 class Dataplane:
@@ -113,7 +118,7 @@ class Dataplane:
             protected = self._sort(self._link.receive())
             packets = self._engine.unprotect(protected, self._clock())
             if packets:
-                self._tun.send(packets)
+                self._engine.count_drop(DropReason.TUN_REFUSED, self._tun.send(packets))
             self._publish()
 
     async def _watch_clock(self) -> None:
@@ -122,8 +127,7 @@ class Dataplane:
             now = self._clock()
             due = self._engine.expire(now)
             keepalives = self._engine.keepalives(now)
-            self._keepalives_sent += len(keepalives)
-            self._send(keepalives)
+            self._keepalives_sent += len(keepalives) - self._link.send(keepalives)
             self._publish()
             pause = LONGEST_SLEEP if due is None else min(max(due - now, 0.0), LONGEST_SLEEP)
             with trio.move_on_after(pause):
@@ -142,12 +146,14 @@ class Dataplane:
             self._received[kind] += 1
             if kind is Kind.CONTROL:
                 self._receive_control(incoming.datagram[len(NON_ESP_MARKER) :], incoming.source)
+            elif kind is Kind.JUNK:
+                self._engine.count_drop(DropReason.MALFORMED)
         self._received[esp] += len(protected)
         return protected
 
-    def _send(self, datagrams: Sequence[Outgoing]) -> None:
-        if datagrams:
-            self._link.send(datagrams)
+    def _send(self, sealed: Sequence[Outgoing]) -> None:
+        if sealed:
+            self._engine.count_drop(DropReason.LINK_REFUSED, self._link.send(sealed))
 
     def _publish(self) -> None:
         """Pass events up as far as there is room. The others wait here and in the engine: none is lost, none blocks."""
@@ -168,8 +174,7 @@ class Dataplane:
 
     def send_control(self, datagram: bytes, remote: Endpoint) -> None:
         """Send KINK from the ESP port, behind the non-ESP marker (RFC 3948 §2.2). Lost like any datagram."""
-        self._control_sent += 1
-        self._link.send([Outgoing(NON_ESP_MARKER + datagram, remote)])
+        self._control_sent += 1 - self._link.send([Outgoing(NON_ESP_MARKER + datagram, remote)])
 
     def add_policy(self, policy: Policy) -> None:
         """As :meth:`esp.engine.Engine.add_policy`."""
@@ -206,17 +211,8 @@ class Dataplane:
         self._engine.remove_outbound(policy, spi)
 
     def statistics(self) -> Statistics:
-        """The engine's, with what the TUN and the link refused, and what on the link was no ESP, among its drops."""
-        engine = self._engine.statistics()
-        ours = {
-            DropReason.LINK_REFUSED: self._link.refused,
-            DropReason.TUN_REFUSED: self._tun.refused,
-            DropReason.MALFORMED: self._received[Kind.JUNK],
-        }
-        drops = dict(engine.drops)
-        for reason, number in ours.items():
-            drops[reason] = drops.get(reason, 0) + number
-        return replace(engine, drops=drops)
+        """The engine's; what the TUN and the link refused, and what on the link was junk, is among its drops."""
+        return self._engine.statistics()
 
     def link_statistics(self) -> LinkStatistics:
         """What kinds of datagrams passed."""
@@ -227,4 +223,5 @@ class Dataplane:
             junk_received=self._received[Kind.JUNK],
             control_sent=self._control_sent,
             keepalives_sent=self._keepalives_sent,
+            refused=self._link.refused,
         )

@@ -66,7 +66,8 @@ class SaStatistics:
 class Statistics:
     """What the engine has done since it was made; ``octets`` are those of inner packets.
 
-    ``drops`` has every packet that was not delivered once, those of the SAs included.
+    ``packets_out`` were sealed, ``packets_in`` opened and let pass. ``drops`` has every packet that was not delivered
+    once: those of the SAs, and of the sealed and the opened those that the link and the TUN then refused.
     """
 
     packets_out: int
@@ -272,13 +273,14 @@ class Engine:
         return sa.unwrap(text)
 
     def _follow(self, sa: InboundSa, source: Endpoint) -> None:
-        """The peer's newest authentic packet came from ``source``: send there (decisions: authenticated roaming).
+        """The peer's newest authentic packet came from ``source``: send there (docs/decisions.md).
 
-        Only the newest: an old packet that somebody kept and sends again from elsewhere moves nothing.
+        Only the newest: an old packet that somebody kept and sends again from elsewhere moves nothing. All SAs of the
+        policy move: else a late packet of an older SA would send us elsewhere, and no packet of the newer one, which
+        comes from where that one has always been, would ever take us back.
         """
-        sa.remote = source
-        for outbound in self._sad.outbound_of(sa.parameters.policy):
-            outbound.remote = source
+        for each in self._sad.of_policy(sa.parameters.policy):
+            each.remote = source
         self._events.put(EndpointMoved(sa.parameters.policy, sa.parameters.spi, source))
 
     # --- time ---
@@ -342,7 +344,7 @@ class Engine:
         return self._events.take()
 
     def count_drop(self, reason: DropReason, packets: int = 1) -> None:
-        """Count packets that were dropped outside the engine: by the link, by the TUN."""
+        """Count packets that were dropped outside the engine: by the link, by the TUN, as junk."""
         if packets:
             self._drops[reason] += packets
 

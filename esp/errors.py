@@ -6,22 +6,25 @@ from enum import Enum
 
 
 class DropReason(Enum):
-    """One member per reason a packet can be dropped. Each drop counts under exactly one (RFC 4301 §4.4.2.2)."""
+    """One member per reason a packet can be dropped. Each drop counts under exactly one.
+
+    Most of them are auditable events, whose number an implementation should keep (RFC 4301 §9, RFC 4303 §4).
+    """
 
     # Outbound: from the inside to the link.
     NOT_IP = "not_ip"  # neither IPv4 nor IPv6, or a header that contradicts itself (RFC 791, RFC 8200); both ways
-    NO_POLICY = "no_policy"  # no SPD entry matches: default deny (RFC 4301 §4.4.1, §5.1)
+    NO_POLICY = "no_policy"  # no SPD entry matches: default deny (RFC 4301 §4.4.1, §5)
     POLICY_DISCARD = "policy_discard"  # a DISCARD entry matched (RFC 4301 §4.4.1)
     BYPASS_NOT_ROUTED = "bypass_not_routed"  # a BYPASS entry matched, and a TUN has no way around itself
     HOLD_QUEUE_FULL = "hold_queue_full"  # waiting for an SA, and the policy's queue is full: the oldest leaves
     HOLD_EXPIRED = "hold_expired"  # waited for an SA longer than the hold time
-    SA_EXPIRED = "sa_expired"  # hard lifetime reached (RFC 4301 §4.4.2.1)
     SEQUENCE_EXHAUSTED = "sequence_exhausted"  # the counter must not cycle (RFC 4303 §2.2, §3.3.3)
     TOO_BIG = "too_big"  # sealed, the packet would not fit a datagram
     LINK_REFUSED = "link_refused"  # the kernel would not take the datagram
     # Inbound: from the link to the inside.
     MALFORMED = "malformed"  # shorter than the SA's header, IV, ICV and trailer (RFC 4303 §2)
     UNKNOWN_SPI = "unknown_spi"  # no inbound SA (RFC 4303 §3.4.2)
+    SA_EXPIRED = "sa_expired"  # its hard lifetime is over, and it went with this packet (RFC 4301 §4.4.2.1)
     REPLAYED = "replayed"  # this sequence number was accepted already (RFC 4303 §3.4.3)
     TOO_OLD = "too_old"  # left of the replay window (RFC 4303 §3.4.3)
     AUTHENTICATION_FAILED = "authentication_failed"  # ICV wrong (RFC 4303 §3.4.4)

@@ -30,11 +30,12 @@ _IPV6 = struct.Struct("!4x H B x 32s")
 _IPV6_AND_PORTS = struct.Struct("!4x H B x 32s I")
 _PORTS = struct.Struct("!I")
 
-# Extension headers that start with next header 1 | length 1, in units of eight octets less one (RFC 8200 §4.2-4.6,
-# RFC 6275 §6.1, RFC 7401 §5.1, RFC 5533 §5.1). AH counts in fours, less two (RFC 4302 §2.2).
-_EXTENSIONS = frozenset({0, 43, 60, 135, 139, 140})
+# The extension headers that a selector looks behind (RFC 4301 §4.4.1.1): fragment, and hop-by-hop options, routing and
+# destination options, which start with next header 1 | length 1, in units of eight octets less one (RFC 8200 §4.3,
+# §4.4, §4.6). Whatever else follows is the protocol, AH and the mobility header too: what is in them does not pass for
+# itself.
+_EXTENSIONS = frozenset({0, 43, 60})
 _FRAGMENT_HEADER = 44  # next header 1 | reserved 1 | offset:13 reserved:2 M:1 | identification 4 (RFC 8200 §4.5)
-_AH = 51
 _EXTENSION = struct.Struct("!BB")
 _FRAGMENT_EXTENSION = struct.Struct("!BxH4x")
 
@@ -101,16 +102,14 @@ def _follow(packet: bytes, protocol: int, total: int) -> tuple[int, int]:
                 return OPAQUE, OPAQUE
             protocol, fragment = _FRAGMENT_EXTENSION.unpack_from(packet, offset)
             if fragment >> 3:  # not the first: what it names may be one more extension header, and is not in here
-                known = protocol not in _EXTENSIONS and protocol not in (_AH, _FRAGMENT_HEADER)
+                known = protocol not in _EXTENSIONS and protocol != _FRAGMENT_HEADER
                 return (protocol if known else OPAQUE), OPAQUE
             offset += 8
-        elif protocol in _EXTENSIONS or protocol == _AH:
+        elif protocol in _EXTENSIONS:
             if offset + 2 > total:
                 return OPAQUE, OPAQUE
-            unit = 4 if protocol == _AH else 8
-            extra = 2 if protocol == _AH else 1
             protocol, length = _EXTENSION.unpack_from(packet, offset)
-            offset += (length + extra) * unit
+            offset += (length + 1) * 8
         else:
             return protocol, _ports(packet, protocol, offset, total)
     return OPAQUE, OPAQUE

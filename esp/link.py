@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 # Specification.
-ESP_PORT = 4500  # RFC 3948 §2.1: the port of UDP-encapsulated ESP
+ESP_PORT = 4500  # RFC 3947 §4, RFC 3948 §2.2: the port of UDP-encapsulated ESP
 LONGEST_DATAGRAM = 65_535  # more than UDP can carry: a read never cuts a datagram
 
 # Ours.

@@ -207,7 +207,7 @@ class PolicyList:
         """The policy that decides for a packet of ``flow`` that leaves; None where none is known to.
 
         An entry that may or may not be meant, because the packet is a fragment without ports, ends the search without
-        a decision (RFC 4301 §7): what follows it could be BYPASS.
+        a decision. RFC 4301 §5.1 would go on to the entries behind it, and one of those could be BYPASS.
         """
         try:
             return self._flows[flow]

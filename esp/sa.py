@@ -60,7 +60,7 @@ class SaParameters:
         lifetime: soft and hard limits.
         replay_window: packets, 0 turns the check off; ignored outbound.
         sequence: outbound: the last number that was used under these keys, 0 for fresh ones. Whoever takes an SA over
-            from another engine must give it: a number used twice is an IV used twice (RFC 4106 §9).
+            from another engine must give it: a number used twice is an IV used twice (RFC 4106 §3.1).
     """
 
     spi: int

@@ -213,9 +213,9 @@ class Sad:
         """Every SA, as a list that stays as it is."""
         return [*self.inbound.values(), *chain.from_iterable(self._outbound.values())]
 
-    def outbound_of(self, policy: str) -> list[OutboundSa]:
-        """The outbound SAs of ``policy``, oldest first."""
-        return list(self._outbound.get(policy, ()))
+    def of_policy(self, policy: str) -> list[InboundSa | OutboundSa]:
+        """The SAs of ``policy``, both ways."""
+        return [sa for sa in self.all() if sa.parameters.policy == policy]
 
     def outbound(self) -> list[OutboundSa]:
         """Every outbound SA."""

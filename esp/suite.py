@@ -70,7 +70,7 @@ def _gcm(bits: int) -> Suite:
         name=f"aes{bits}-gcm16",
         cipher=Cipher.AES_GCM,
         integrity=None,
-        transform=20,  # ESP_AES-GCM, 16-octet ICV (RFC 4106 §9)
+        transform=20,  # ESP_AES-GCM, 16-octet ICV (RFC 4106 §8.3)
         key_bits=bits,
         authentication=None,
         salt_octets=4,
@@ -84,13 +84,13 @@ def _gcm(bits: int) -> Suite:
 def _cbc(bits: int, integrity: Integrity) -> Suite:
     name, attribute, key, icv = {
         Integrity.HMAC_SHA2_256_128: ("sha256", 5, 32, 16),  # RFC 4868 §2.6
-        Integrity.HMAC_SHA1_96: ("sha1", 2, 20, 12),  # RFC 2404 §2
+        Integrity.HMAC_SHA1_96: ("sha1", 2, 20, 12),  # RFC 2404 §2, §3
     }[integrity]
     return Suite(
         name=f"aes{bits}-cbc-{name}",
         cipher=Cipher.AES_CBC,
         integrity=integrity,
-        transform=12,  # ESP_AES-CBC (RFC 3602 §5)
+        transform=12,  # ESP_AES-CBC (RFC 3602 §5.2)
         key_bits=bits,
         authentication=attribute,
         salt_octets=0,

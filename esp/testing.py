@@ -87,7 +87,6 @@ class MemoryTun:
     def __init__(self, name: str = "memory0", *, mtu: int = 1400) -> None:
         self.name = name
         self.mtu = mtu
-        self.refused = 0
         self._emitted: _Queue[bytes] = _Queue()
         self._delivered: _Queue[bytes] = _Queue()
 
@@ -118,9 +117,7 @@ class MemoryTun:
 
     def send(self, packets: Sequence[bytes]) -> int:
         """As :meth:`esp.tun.Tun.send`: refuses what is not IP, and what overflows the host's queue."""
-        refused = sum(not (_is_ip(packet) and self._delivered.put(packet)) for packet in packets)
-        self.refused += refused
-        return refused
+        return sum(not (_is_ip(packet) and self._delivered.put(packet)) for packet in packets)
 
     async def wait_readable(self) -> None:
         """As :meth:`esp.tun.Tun.wait_readable`."""

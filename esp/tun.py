@@ -46,10 +46,6 @@ class Tun(Protocol):
     def mtu(self) -> int:
         """Largest packet the host puts in, in octets."""
 
-    @property
-    def refused(self) -> int:
-        """Packets that :meth:`send` could not deliver since the start."""
-
     def receive(self) -> list[bytes]:
         """Up to :data:`BATCH` packets that wait now, oldest first; empty when there are none. Never blocks."""
 
@@ -93,7 +89,6 @@ class TunDevice:
         os.set_blocking(self._fd, False)
         os.set_inheritable(self._fd, False)
         self._name: str = self._device.name
-        self._refused = 0
 
     @property
     def name(self) -> str:
@@ -104,11 +99,6 @@ class TunDevice:
     def mtu(self) -> int:
         """As the kernel has it now. Ask in the namespace the device lives in."""
         return int(self._device.mtu)
-
-    @property
-    def refused(self) -> int:
-        """Packets that the kernel would not take since the start."""
-        return self._refused
 
     def fileno(self) -> int:
         """The descriptor, -1 when closed."""
@@ -146,7 +136,6 @@ class TunDevice:
                 if error.errno in _GONE:
                     raise self._lost(error) from error
                 refused += 1
-        self._refused += refused
         return refused
 
     async def wait_readable(self) -> None:

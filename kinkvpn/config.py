@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 DEFAULT_PATH = Path("/etc/kinkvpn/kinkvpn.toml")
 
 # specification
-KINK_PORT = 910  # RFC 4430 §4
-ESP_PORT = 4500  # RFC 3948 §4
+KINK_PORT = 910  # RFC 4430 §9
+ESP_PORT = 4500  # RFC 3947 §4, RFC 3948 §2.2
 IPV4_MINIMUM_MTU = 576  # every host takes a datagram of this size (RFC 791 §3.1)
 IPV6_MINIMUM_MTU = 1280  # RFC 8200 §5
 PORT_PROTOCOLS = frozenset(values.PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "udplite"))

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from kinkvpn.demo.namespace import Namespace
 
 # Specification.
-KINK_PORT: Final = 910  # RFC 4430 §4
-ESP_PORT: Final = 4500  # RFC 3948 §2.1
+KINK_PORT: Final = 910  # RFC 4430 §9
+ESP_PORT: Final = 4500  # RFC 3947 §4, RFC 3948 §2.2
 KINK_MESSAGES: Final = {1: "CREATE", 2: "DELETE", 3: "REPLY", 4: "GETTGT", 5: "ACK", 6: "STATUS"}  # RFC 4430 §4
 NON_ESP_MARKER: Final = bytes(4)  # RFC 3948 §2.2
 KEEPALIVE: Final = b"\xff"  # RFC 3948 §2.3

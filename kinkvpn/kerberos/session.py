@@ -31,9 +31,9 @@ if TYPE_CHECKING:
     from kinkvpn.proto import ports
 
 # Specification.
-KEY_USAGE_ENCRYPT: Final = 39  # RFC 4430 §4.2.7
-KEY_USAGE_CHECKSUM: Final = 40  # RFC 4430 §4
-REQUIRED_CHECKSUM: Final = 0  # libkrb5's number for "the enctype's required type" (RFC 3961 §4)
+KEY_USAGE_ENCRYPT: Final = 39  # RFC 4430 §8
+KEY_USAGE_CHECKSUM: Final = 40  # RFC 4430 §8
+REQUIRED_CHECKSUM: Final = 0  # libkrb5's number for "the enctype's required type" (RFC 3961 §3)
 AP_REQ_TAG: Final = 0x6E  # RFC 4120 §5.5.1
 PVNO: Final = 5
 MSG_TYPE_AP_REQ: Final = 14

@@ -46,7 +46,7 @@ DEFAULT_SKEW: Final = 300
 MAX_TRIPS: Final = 16
 # Tickets that are kept: as many as peers that one host could talk to, at some 2 kB each.
 MAX_TICKETS: Final = 4096
-# A ticket has to outlive the exchange that begins with it: five transmissions in 31 s, and as much again (RFC 4430
+# A ticket has to outlive the exchange that begins with it: seven transmissions in 31.5 s, and as much again (RFC 4430
 # §9). Of a short-lived one, a tenth of what is left will have to do.
 MARGIN_SECONDS: Final = 60.0
 

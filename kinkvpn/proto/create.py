@@ -91,15 +91,27 @@ def soft_seconds(hard: int, fraction: float) -> float:
     return hard - retrans * (1 + fraction)
 
 
-def _lifetime(hard: int, soft: float | None, kilobytes: int | None) -> Lifetime:
+def soft_count(hard: int, fraction: float) -> int:
+    """The same for a life in packets or octets: a sixteenth to an eighth of it is left for the rekey (RFC 4430 §3.6).
+
+    Args:
+        hard: agreed life in packets or octets.
+        fraction: uniform in [0, 1).
+    """
+    return hard - int(hard * (1 + fraction) / 16)
+
+
+def _lifetime(hard: int, kilobytes: int | None, fraction: float | None) -> Lifetime:
+    """Hard limits, and soft ones for an initiator, who has a ``fraction`` to spread them by."""
     octets = None if kilobytes is None else 1024 * kilobytes
-    return Lifetime(
-        soft_seconds=soft,
-        hard_seconds=hard,
-        soft_packets=None if soft is None else HARD_PACKETS - HARD_PACKETS // 16,
-        hard_packets=HARD_PACKETS,
-        soft_octets=None if soft is None or octets is None else octets - octets // 16,
-        hard_octets=octets,
+    limits = Lifetime(hard_seconds=hard, hard_packets=HARD_PACKETS, hard_octets=octets)
+    if fraction is None:
+        return limits
+    return replace(
+        limits,
+        soft_seconds=soft_seconds(hard, fraction),
+        soft_packets=soft_count(HARD_PACKETS, fraction),
+        soft_octets=None if octets is None else soft_count(octets, fraction),
     )
 
 
@@ -210,8 +222,9 @@ class CreateCommand:
             raise AnswerUnusable(str(mismatch)) from mismatch
         terms = agreement.terms
         hard = terms.seconds or self.policy.lifetime_seconds
-        soft = soft_seconds(hard, self._fraction)
-        inbound, outbound = (self._sa(key, spi, terms, responder_nonce, soft) for spi in (self.spi, outbound_spi))
+        inbound, outbound = (
+            self._sa(key, spi, terms, responder_nonce, self._fraction) for spi in (self.spi, outbound_spi)
+        )
         self.pair = SaPair(
             self.policy.name, self.spi, outbound_spi, terms.suite.name, True, hard, now, now - self._started
         )
@@ -233,9 +246,9 @@ class CreateCommand:
         if ids is not None and ids != identifications_of(self.policy.selector, initiator=True):
             raise Refused(NotifyType.PAYLOAD_MALFORMED, "other selectors (IDci, IDcr) than we asked for")
 
-    def _sa(self, key: SessionKey, spi: int, terms: Terms, nr: bytes, soft: float | None) -> SaParameters:
+    def _sa(self, key: SessionKey, spi: int, terms: Terms, nr: bytes, fraction: float | None) -> SaParameters:
         keymat = _keymat(key, self.peer, spi, terms, self._nonce, nr)
-        life = _lifetime(terms.seconds or self.policy.lifetime_seconds, soft, terms.kilobytes)
+        life = _lifetime(terms.seconds or self.policy.lifetime_seconds, terms.kilobytes, fraction)
         return _parameters(self.policy, spi, terms, keymat, self.peer.esp, life)
 
 
@@ -335,7 +348,7 @@ def answer_create(
             agreement.terms,
             _keymat(key, peer, number, agreement.terms, ni, nr),
             esp,
-            _lifetime(hard, None, agreement.terms.kilobytes),
+            _lifetime(hard, agreement.terms.kilobytes, None),
         )
         for number in (spi, outbound_spi)
     )

@@ -183,8 +183,9 @@ class Peer:
 
     def acquired(self, policy: str, now: float) -> list[Effect]:
         """A packet waits for an SA of ``policy``."""
-        if self.pairs(policy):
-            return [Count(Tally.IGNORED_EVENT)]  # answered while the event was on its way
+        if self.pairs(policy) or any(pair.policy == policy for pair in self._pairs.unacknowledged()):
+            # Answered while the event was on its way, or as soon as the ACK is in: it comes again if that is not so.
+            return [Count(Tally.IGNORED_EVENT)]
         if now < self.policies[policy].not_before:
             return [Count(Tally.SUPPRESSED_RETRY)]
         return self.initiate(policy, now)

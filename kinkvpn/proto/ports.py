@@ -20,7 +20,7 @@ class SessionKey(Protocol):
         ...
 
     def checksum(self, octets: bytes) -> bytes:
-        """The enctype's required checksum over ``octets``, key usage 40 (RFC 4430 §4)."""
+        """The enctype's required checksum over ``octets``, key usage 40 (RFC 4430 §4, §8)."""
         ...
 
     def verify(self, octets: bytes, checksum: bytes) -> None:
@@ -28,7 +28,7 @@ class SessionKey(Protocol):
         ...
 
     def encrypt(self, plaintext: bytes) -> bytes:
-        """Key usage 39, fresh cipher state (RFC 4430 §4.2.7)."""
+        """Key usage 39, fresh cipher state (RFC 4430 §4.2.7, §8)."""
         ...
 
     def decrypt(self, ciphertext: bytes) -> bytes:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from enum import IntEnum
 
-IPSEC_DOI = 1  # RFC 2407 §4.2; RFC 4430 §4
+IPSEC_DOI = 1  # RFC 2407 §4.1; RFC 4430 §4
 SIT_IDENTITY_ONLY = 1  # RFC 2407 §4.2.1; the only one KINK has: RFC 4430 §5
 
 # RFC 2408 §3.14.1, RFC 4430 §5.5: notify types up to here are errors, beyond are status.
@@ -49,7 +49,7 @@ class Protocol(IntEnum):
 class EspTransform(IntEnum):
     """ESP transform identifiers (RFC 2407 §4.4.4 and IANA ipsec-registry)."""
 
-    DES_IV64 = 1  # RFC 2407 §4.4.4
+    DES_IV64 = 1  # RFC 2407 §4.4.4.1
     DES = 2  # RFC 2407 §4.4.4.2
     TRIPLE_DES = 3  # RFC 2407 §4.4.4.3
     RC5 = 4  # RFC 2407 §4.4.4.4

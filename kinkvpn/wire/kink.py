@@ -143,7 +143,7 @@ class Isakmp:
     """KINK_ISAKMP (§4.2.6): the Quick Mode payloads of one transaction.
 
     With a version other than 1.0 ``payloads`` is empty and ``unread`` holds (InnerNextPload, the octets), so that
-    KINK_BADQMVERS can be answered (§12.1); with 1.0 ``unread`` is None.
+    KINK_BADQMVERS can be answered (§12); with 1.0 ``unread`` is None.
     """
 
     payloads: tuple[IsakmpPayload, ...]

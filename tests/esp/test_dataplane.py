@@ -336,7 +336,20 @@ async def test_refusals_are_drops(hosts: tuple[Host, Host]) -> None:
         left.tun.emit(packet(ONE))
         left.dataplane.send_control(b"KINK", nobody)
         await trio.testing.wait_all_tasks_blocked()
-        assert left.drops() == {DropReason.LINK_REFUSED: 2}
+        assert left.drops() == {DropReason.LINK_REFUSED: 1}
+        # KINK that could not leave is no packet of anybody's, and was not sent.
+        assert left.dataplane.link_statistics() == LinkStatistics(refused=2)
+
+
+async def test_a_keepalive_that_cannot_leave_is_neither_sent_nor_a_drop(
+    hosts: tuple[Host, Host], autojump_clock: trio.testing.MockClock
+) -> None:
+    left, _ = hosts
+    async with running(*hosts):
+        left.dataplane.install_outbound(sa(300, "ipv4", 0, Endpoint("192.0.2.99", 4500)))
+        await trio.sleep(21)
+        assert left.dataplane.link_statistics() == LinkStatistics(refused=1)
+        assert left.drops() == {}
 
 
 async def test_removal_reaches_the_engine(hosts: tuple[Host, Host]) -> None:

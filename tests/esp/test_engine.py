@@ -545,6 +545,22 @@ def test_a_replay_from_elsewhere_moves_nothing(window: int) -> None:
     assert tunnel.right.statistics().sas[0].remote == LEFT
 
 
+def test_a_late_packet_of_an_older_sa_moves_the_endpoint_until_the_next_packet_of_the_newer() -> None:
+    """Whoever keeps back the last packet of an SA and sends it after the rekey gains one packet's time, no more."""
+    right, tunnel = both_ways()
+    kept = tunnel.seal(ipv4())
+    younger = parameters(spi=303)
+    tunnel.right.install_inbound(replace(younger, selector=flip(SELECTOR4), remote=LEFT), 0.0)
+    tunnel.left.install_outbound(younger, 0.0)
+    tunnel.open(*tunnel.seal(ipv4()))
+    tunnel.open(*kept, source=ELSEWHERE)
+    assert answer(right) == ELSEWHERE
+    tunnel.open(*tunnel.seal(ipv4()))
+    assert answer(right) == LEFT
+    assert right.take_events() == [EndpointMoved("four", SPI4, ELSEWHERE), EndpointMoved("four", 303, LEFT)]
+    assert {sa.remote for sa in right.statistics().sas if sa.policy == "four"} == {LEFT}
+
+
 def test_keepalives_for_remotes_that_heard_nothing() -> None:
     left = open_tunnel().left
     left.install_outbound(parameters(spi=300, remote=ELSEWHERE), 5.0)  # SPI 0x1000 carries no more, its peer is RIGHT

@@ -17,15 +17,15 @@ PORTS = st.integers(0, 0xFFFF)
 WITH_PORTS = st.sampled_from(sorted(PROTOCOLS_WITH_PORTS))
 NO_PORTS = st.sampled_from([1, 2, 4, 41, 47, 50, 58, 59, 253])
 OCTETS = st.binary(max_size=60)
-# Extension headers by next header, each with its own idea of length (RFC 8200 §4.2, RFC 4302 §2.2).
-HOP, ROUTING, FRAGMENT, AH, OPTIONS = 0, 43, 44, 51, 60
+# Extension headers by next header (RFC 8200 §4).
+HOP, ROUTING, FRAGMENT, OPTIONS = 0, 43, 44, 60
+# What an IPv6 host reads past as well, and a selector does not (RFC 4301 §4.4.1.1): AH, mobility, HIP, shim6.
+AH, MOBILITY, HIP, SHIM6 = 51, 135, 139, 140
 
 
 def extension(kind: int, follows: int, units: int) -> bytes:
     if kind == FRAGMENT:
         return struct.pack("!BBHI", follows, 0, 0, 7)
-    if kind == AH:
-        return bytes([follows, units + 1]) + bytes((units + 3) * 4 - 2)
     return bytes([follows, units]) + bytes((units + 1) * 8 - 2)
 
 
@@ -69,7 +69,7 @@ def test_ipv6_ports(protocol: int, source: int, destination: int, rest: bytes) -
     assert parse_inner(packet) == (len(packet), (protocol, addresses, source << 16 | destination))
 
 
-KINDS = st.sampled_from((HOP, ROUTING, FRAGMENT, AH, OPTIONS, 135, 139, 140))
+KINDS = st.sampled_from((HOP, ROUTING, FRAGMENT, OPTIONS))
 
 
 @given(st.lists(st.tuples(KINDS, st.integers(0, 3)), max_size=MAX_EXTENSIONS), WITH_PORTS)
@@ -78,6 +78,16 @@ def test_ipv6_extension_headers_are_followed(kinds: list[tuple[int, int]], proto
     packet = ipv6(headers + ports(7, 8), protocol=first)
     parsed = parse_inner(packet)
     assert parsed == (len(packet), (protocol, packet[8:40], 7 << 16 | 8))
+
+
+@pytest.mark.parametrize("kind", [AH, MOBILITY, HIP, SHIM6])
+def test_what_is_wrapped_does_not_pass_for_itself(kind: int) -> None:
+    """UDP to port 8 behind AH is AH, in IPv6 as in IPv4 (RFC 4301 §4.4.1.1)."""
+    wrapped = bytes([17, 2]) + bytes(14) + ports(7, 8)
+    for packet in (ipv6(wrapped, protocol=kind), ipv4(wrapped, protocol=kind)):
+        parsed = parse_inner(packet)
+        assert parsed is not None
+        assert (parsed[1][0], parsed[1][2]) == (kind, OPAQUE)
 
 
 def test_a_longer_chain_is_opaque() -> None:
@@ -96,7 +106,7 @@ def test_ipv6_headers_that_end_too_early_are_opaque(kinds: list[tuple[int, int]]
 
 
 @pytest.mark.parametrize(
-    ("named", "protocol"), [(17, 17), (58, 58), (OPTIONS, OPAQUE), (AH, OPAQUE), (FRAGMENT, OPAQUE), (HOP, OPAQUE)]
+    ("named", "protocol"), [(17, 17), (58, 58), (AH, AH), (OPTIONS, OPAQUE), (FRAGMENT, OPAQUE), (HOP, OPAQUE)]
 )
 def test_a_later_ipv6_fragment_shows_its_protocol_only_if_it_names_one(named: int, protocol: int) -> None:
     packet = ipv6(struct.pack("!BBHI", named, 0, 185 << 3, 7) + ports(7, 8), protocol=FRAGMENT)

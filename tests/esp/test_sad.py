@@ -33,8 +33,8 @@ def test_the_newest_carries(steps: list[str]) -> None:
             sad.remove_outbound("four", alive.pop(0 if step == "drop-oldest" else -1))
         carrier = sad.carriers.get("four")
         assert (carrier and carrier.parameters.spi) == (alive[-1] if alive else None)
-        assert [sa.parameters.spi for sa in sad.outbound_of("four")] == alive
-        assert sad.outbound() == sad.outbound_of("four") == list(sad.all())
+        assert [sa.parameters.spi for sa in sad.of_policy("four")] == alive
+        assert sad.outbound() == sad.of_policy("four") == list(sad.all())
 
 
 def test_two_peers_may_choose_one_spi() -> None:

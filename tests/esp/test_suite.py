@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from esp.errors import UnknownSuite
 from esp.suite import DEFAULT_SUITES, SUITES, Suite, suite_named
 
-# name: transform (RFC 2407 §4.4.4, RFC 3602 §5, RFC 4106 §9), authentication attribute, octets of key, salt, integrity
-# key, IV, ICV, block (RFC 4106 §3-8, RFC 3602 §2-3, RFC 4868 §2.6, RFC 2404 §2-3).
+# name: transform (RFC 2407 §4.4.4, RFC 3602 §5.2, RFC 4106 §8.3), authentication attribute, octets of key, salt,
+# integrity key, IV, ICV, block (RFC 4106 §3-8, RFC 3602 §2-3, RFC 4868 §2.6, RFC 2404 §2-3).
 TABLE = {
     "aes256-gcm16": (20, None, 32, 4, 0, 8, 16, 4),
     "aes192-gcm16": (20, None, 24, 4, 0, 8, 16, 4),

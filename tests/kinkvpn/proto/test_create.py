@@ -21,6 +21,7 @@ from kinkvpn.proto.create import (
     answer_create,
     moved,
     notify_name,
+    soft_count,
     soft_seconds,
     teardown,
 )
@@ -150,6 +151,12 @@ def test_soft_life_is_hard_life_less_once_to_twice_a_cycle(hard: int, fraction: 
     assert soft_seconds(hard, fraction) > 0
 
 
+@given(st.integers(1024, 2**41), st.floats(0, 1, exclude_max=True))
+def test_soft_life_in_packets_and_octets_is_spread_too(hard: int, fraction: float) -> None:
+    assert hard - hard // 8 <= soft_count(hard, fraction) <= hard - hard // 16
+    assert soft_count(hard, 0.9) < soft_count(hard, 0.1)
+
+
 def test_a_lowered_life_is_kept_by_both() -> None:
     asked = command(lifetime_seconds=7200)
     answer = respond(quick_mode(asked), lifetime_seconds=600)
@@ -162,8 +169,7 @@ def test_a_lowered_life_is_kept_by_both() -> None:
     for sa in sas(done):
         assert sa.lifetime.soft_seconds == soft_seconds(600, 0.5)
         assert sa.lifetime.hard_packets == HARD_PACKETS
-        assert sa.lifetime.soft_packets is not None
-        assert sa.lifetime.soft_packets < HARD_PACKETS
+        assert sa.lifetime.soft_packets == soft_count(HARD_PACKETS, 0.5)
         assert sa.lifetime.hard_octets is sa.lifetime.soft_octets is None
     # A responder does not rekey: no soft life (RFC 4430 §3.6).
     assert sas(answer.now)[0].lifetime == Lifetime(hard_seconds=600, hard_packets=HARD_PACKETS)
@@ -219,7 +225,7 @@ def test_a_life_in_kilobytes_is_kept() -> None:
     answer = changed_sa(answered(respond(quick_mode(asked))), transforms=life((1, 1), (2, 60), (1, 2), (2, 1000)))
     for sa in sas(asked.complete(answer, ackreq=False, key=KEY, now=0.0)):
         assert sa.lifetime.hard_octets == 1024000
-        assert sa.lifetime.soft_octets == 960000
+        assert sa.lifetime.soft_octets == 928000
 
 
 # ------------------------------------------------------------ identities and policies

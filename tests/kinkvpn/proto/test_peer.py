@@ -215,6 +215,17 @@ def test_nobody_acknowledges_and_the_responder_deletes() -> None:
     assert_twins(a, b, 0)
 
 
+def test_a_packet_that_waits_for_the_ack_asks_for_no_other_pair() -> None:
+    """The answer to the first packet is often there before the ACK that lets it out."""
+    wire = Wire()
+    a, b = two_hosts(wire, b=NONCE)
+    wire.meddle = lambda sender, datagram: [] if parse_message(datagram).type is MessageType.ACK else [datagram]
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(0.1)
+    assert b.peer.half_open
+    assert b.peer.acquired("net", wire.now) == [Count(Tally.IGNORED_EVENT)]
+
+
 def test_a_delete_without_an_answer_is_sent_again_when_the_link_is_back() -> None:
     wire = Wire()
     a, b = two_hosts(wire)
