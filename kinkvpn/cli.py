@@ -60,6 +60,19 @@ exit codes: 0 done; 1 failed while running, or no daemon answers;
 2 bad input, or the host lacks something (one line each on stderr)."""
 
 
+ABOUT_UP = """Runs the daemon in the foreground and logs to stderr. SIGTERM, Ctrl-C or `kinkvpn down` make it delete
+its SAs, undo addresses and routes, and exit 0. What keeps it from starting is said in a line each, exit code 2."""
+ABOUT_CHECK = """Reads the configuration, the keytab and krb5.conf, and resolves every peer; says all that is wrong,
+or what `kinkvpn up` would do. Starts nothing and asks no KDC. Exit code 2 if something is wrong."""
+ABOUT_STATUS = """Peers, policies, SPIs, ages and counters, and why a tunnel is down. Exit code 1 if no daemon answers,
+or, with --probe, if a peer does not."""
+ABOUT_DOWN = """Tells the daemon to delete its SAs, undo addresses and routes and end; returns when its process is
+gone."""
+ABOUT_DEMO = """A throwaway Kerberos realm and two hosts in network namespaces, a tunnel between them, pings, a
+transfer, and a capture in which every packet is accounted for. Leaves nothing behind. Exit code 0 only if all of it
+held."""
+
+
 class Parser(argparse.ArgumentParser):
     """argparse, with errors of one line like all of ours."""
 
@@ -94,17 +107,18 @@ def parser() -> Parser:
     root.add_argument("--version", action="version", version=f"kinkvpn {__version__}")
     commands = root.add_subparsers(metavar="COMMAND", required=True, parser_class=Parser)
 
-    up = commands.add_parser("up", help="run the daemon in the foreground")
+    up = commands.add_parser("up", help="run the daemon in the foreground", description=ABOUT_UP)
     up.add_argument("-c", "--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"default {DEFAULT_PATH}")
     up.set_defaults(run=run_up)
 
-    check = commands.add_parser("check", help="validate a configuration and this host without starting; needs no root")
+    validates = "validate a configuration and this host without starting; needs no root"
+    check = commands.add_parser("check", help=validates, description=ABOUT_CHECK)
     check.add_argument(
         "-c", "--config", type=Path, default=DEFAULT_PATH, metavar="FILE", help=f"default {DEFAULT_PATH}"
     )
     check.set_defaults(run=run_check)
 
-    status = commands.add_parser("status", help="show what a running daemon does")
+    status = commands.add_parser("status", help="show what a running daemon does", description=ABOUT_STATUS)
     add_socket_options(status)
     status.add_argument("--json", action="store_true", help="one JSON object")
     status.add_argument(
@@ -112,11 +126,13 @@ def parser() -> Parser:
     )
     status.set_defaults(run=run_status)
 
-    down = commands.add_parser("down", help="stop a running daemon, and wait until it has ended")
+    stops = "stop a running daemon, and wait until it has ended"
+    down = commands.add_parser("down", help=stops, description=ABOUT_DOWN)
     add_socket_options(down)
     down.set_defaults(run=run_down)
 
-    demo = commands.add_parser("demo", help="show it all on this machine, in namespaces; needs root")
+    shows = "show it all on this machine, in namespaces; needs root"
+    demo = commands.add_parser("demo", help=shows, description=ABOUT_DEMO)
     demo.add_argument("--json", action="store_true", help="one JSON object at the end")
     demo.add_argument(
         "--size", type=int, default=200, metavar="MB", help="what to transfer, in 10^6 octets; default 200"

@@ -76,6 +76,9 @@ def test_every_command_explains_itself(command: str) -> None:
     shown = kinkvpn(command, "--help")
     assert shown.returncode == 0
     assert f"usage: kinkvpn {command}" in shown.stdout
+    about, options, _ = shown.stdout.partition("options:")
+    assert options
+    assert len(about.partition("\n\n")[2].split()) >= 10, "says what the command does"
 
 
 @pytest.mark.parametrize("arguments", [(), ("nonsense",), ("up", "--nonsense"), ("status", "-c", "a", "--socket", "b")])
