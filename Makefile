@@ -16,9 +16,9 @@ PACKAGES := libc6-dev libkrb5-dev krb5-kdc krb5-admin-server iproute2 iputils-pi
 # Debian splits its own Python; any other has these two inside.
 PACKAGES += $(shell $(PYTHON) -c 'import sys; sys.base_prefix == "/usr" and print("libpython3-dev python3-venv")')
 
-.PHONY: demo test install clean
+.PHONY: demo test install clean root
 
-demo: $(VENV)/demo.installed
+demo: root $(VENV)/demo.installed
 	$(BIN)/kinkvpn demo
 
 test: $(VENV)/test.installed
@@ -31,6 +31,9 @@ else
 	@echo "make test: not root, so the tests that need network namespaces (marked root) are left out"
 	$(BIN)/pytest -m "not root"
 endif
+
+root: # before a minute of installing
+	@test "$$(id -u)" = 0 || { echo "make demo: needs root for namespaces and TUN devices: run it with sudo" >&2; exit 2; }
 
 install: $(VENV)/demo.installed
 
