@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from esp.errors import DropReason, InvalidSa, SequenceExhausted
-from esp.events import Acquired, EndpointMoved, EventQueue, HardExpired, SoftExpired
+from esp.events import Acquired, EndpointMoved, EventQueue, HardExpired, SoftExpired, UnknownSpiSeen
 from esp.hold import HoldQueue
 from esp.inner import parse_inner
 from esp.policy import Action, PolicyList, check_selector, covers
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 
 # RFC 3948 §4: 20 seconds by default; NAT mappings for UDP live for 30 and more.
 KEEPALIVE_SECONDS = 20.0
+# Ours. Anybody can send packets with SPIs that are not here; one of them a second is worth a word to keying.
+UNKNOWN_SPI_SECONDS = 1.0
 
 # Past IPsec is another road, which the host's routes take; what comes here anyway is not let out in the clear.
 _REFUSALS = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.BYPASS: DropReason.BYPASS_NOT_ROUTED}
@@ -92,6 +95,7 @@ class Engine:
         self._sad = Sad(random)
         self._held: dict[str, HoldQueue] = {}
         self._events = EventQueue()
+        self._tell_unknown_spi_at = -inf
         self._drops: defaultdict[DropReason, int] = defaultdict(int)
         self._packets_out = self._octets_out = self._packets_in = self._octets_in = 0
 
@@ -248,6 +252,9 @@ class Engine:
             sa = self._sad.inbound.get(spi)
             if sa is None:
                 self._drop(DropReason.UNKNOWN_SPI)
+                if now >= self._tell_unknown_spi_at:
+                    self._tell_unknown_spi_at = now + UNKNOWN_SPI_SECONDS
+                    self._events.put(UnknownSpiSeen(spi, source))
                 continue
             packet = self._open(sa, datagram, sequence, source, now)
             if isinstance(packet, DropReason):

@@ -44,7 +44,18 @@ class EndpointMoved:
     remote: Endpoint
 
 
-EspEvent = Acquired | SoftExpired | HardExpired | EndpointMoved
+@dataclass(frozen=True, slots=True)
+class UnknownSpiSeen:
+    """A packet came for an SPI that has no SA here. Nobody vouches for it or for ``source``: a hint, no more.
+
+    At most one a second, whatever comes.
+    """
+
+    spi: int
+    source: Endpoint
+
+
+EspEvent = Acquired | SoftExpired | HardExpired | EndpointMoved | UnknownSpiSeen
 
 # Ours. One of each kind for a thousand SAs: keying that has fallen this far behind will not be saved by more.
 MAX_EVENTS = 4096

@@ -42,7 +42,7 @@ class DeleteCommand:
 
     @property
     def subject(self) -> str:
-        """What the command is about, for the operator."""
+        """What the command is about, for the operator: a policy, or an SPI that is none's."""
         return self.policy
 
     def payloads(self) -> tuple[KinkPayload, ...]:

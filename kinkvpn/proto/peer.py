@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING
 
 from kinkvpn.proto.create import NONCE_OCTETS, CreateCommand, SaPair, answer_create, moved, teardown
@@ -49,6 +50,9 @@ if TYPE_CHECKING:
 # enough not to burden a dead peer or KDC, short enough that nobody has to be woken when it comes back.
 FIRST_RETRY = 1.0
 LONGEST_RETRY = 60.0
+# Ours. Between two DELETEs of SPIs that are not here. The first after a restart brings the new epoch and ends them all;
+# what a forger can make of it is one short exchange between two honest hosts in ten seconds.
+DENY_SECONDS = 10.0
 # Ours. Earlier lives of a peer that are remembered: a datagram lives minutes at most (the clock skew that Kerberos
 # grants), a host does not restart nine times in them.
 MAX_PAST_EPOCHS = 8
@@ -134,6 +138,7 @@ class Peer:
         self._past_epochs: deque[int] = deque(maxlen=MAX_PAST_EPOCHS)
         self._pairs = Pairs()
         self._delete_again: float | None = None
+        self._deny_at = -inf
         self._offset = 0.0
         self._closing = False
 
@@ -145,8 +150,11 @@ class Peer:
 
     @property
     def busy(self) -> bool:
-        """Whether some exchange has not come to its end."""
-        return any(exchange.outcome is None for exchange in self._exchanges.values())
+        """Whether some exchange about SAs has not come to its end."""
+        return any(
+            exchange.outcome is None and not isinstance(exchange.command, StatusCommand)
+            for exchange in self._exchanges.values()
+        )
 
     @property
     def half_open(self) -> list[SaPair]:
@@ -209,6 +217,18 @@ class Peer:
         told = Tell("sa_expired", (("peer", self.settings.name), ("policy", policy)), warning=True)
         gone = RemoveOutbound(policy, spi)
         return [told, *(e for e in self._delete(pair, now) if e != gone), *self._lost(policy, now)]
+
+    def unknown_spi_seen(self, spi: int, now: float) -> list[Effect]:
+        """The peer seems to send on ``spi``, which has no SA here: this host has restarted, or the pair is half open.
+
+        A DELETE cures both: it carries our epoch, which tells a restart (RFC 4430 §3.7), and ``spi`` as what is not
+        here (§3.3). Nobody vouches for the packet, so it may cost little: a DELETE each ten seconds, of nothing that
+        stands.
+        """
+        if self._closing or now < self._deny_at:
+            return [Count(Tally.SUPPRESSED_RETRY)]
+        self._deny_at = now + DENY_SECONDS
+        return self._begin(DeleteCommand(f"unknown SPI {spi:#010x}", spi, now)).start()
 
     def probe(self) -> tuple[StatusCommand, list[Effect]]:
         """Send a STATUS; the command, whose ``outcome`` tells the end, and the effects."""

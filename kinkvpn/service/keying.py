@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 import trio
 
 from esp.errors import UnknownSa
-from esp.events import Acquired, EndpointMoved, EspEvent, HardExpired, SoftExpired
+from esp.events import Acquired, EndpointMoved, EspEvent, HardExpired, SoftExpired, UnknownSpiSeen
 from kinkvpn.errors import KinkvpnError, MalformedMessage
 from kinkvpn.proto.events import (
     Count,
@@ -122,6 +122,7 @@ class Keying:
         self._nursery: trio.Nursery | None = None
         self.peers = {settings.name: self._peer(settings, principal, epoch, kerberos, random) for settings in peers}
         self._by_policy = {policy: peer for peer in self.peers.values() for policy in peer.policies}
+        self._by_address = {peer.settings.esp.address: peer for peer in self.peers.values()}
         by_principal = {peer.settings.principal: peer for peer in self.peers.values()}
         self._responder = Responder(kerberos=kerberos, peers=by_principal, epoch=epoch)
 
@@ -207,6 +208,11 @@ class Keying:
 
     def _take(self, event: EspEvent) -> None:
         now = trio.current_time()
+        if isinstance(event, UnknownSpiSeen):
+            sender = self._by_address.get(event.source.address)
+            if sender is not None:
+                self._perform(sender, sender.unknown_spi_seen(event.spi, now))
+            return
         peer = self._by_policy.get(event.policy)
         if peer is None:
             return

@@ -33,12 +33,13 @@ from support.tunnel import (
 from esp.crypto import make_sealer
 from esp.engine import KEEPALIVE_SECONDS, Engine, Incoming, Outgoing
 from esp.errors import DropReason, InvalidPolicy, InvalidSa, UnknownSa
-from esp.events import Acquired, EndpointMoved, HardExpired, SoftExpired
+from esp.events import Acquired, EndpointMoved, HardExpired, SoftExpired, UnknownSpiSeen
 from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS
 from esp.policy import Action, Policy, Selector
 from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters
 from esp.sad import MAX_DATAGRAM
 from esp.suite import SUITES
+from esp.wire import ESP_HEADER
 
 SUITE_NAMES = sorted(SUITES)
 # Mostly near block ends, where padding differs, and up to what still fits a datagram.
@@ -364,7 +365,7 @@ def test_no_flipped_bit_gets_through(suite: str, window: int) -> None:
     assert sum(statistics.drops.values()) == len(mutations)
     for one, other in zip(before.sas, statistics.sas, strict=True):
         unharmed(one, other)
-    assert tunnel.right.take_events() == []
+    assert [type(event) for event in tunnel.right.take_events()] == [UnknownSpiSeen]  # a bit of the SPI; once a second
     assert tunnel.open(target) == [packets[90]]
 
 
@@ -381,8 +382,20 @@ def test_random_octets_count_once_each_and_do_nothing_else(datagrams: list[bytes
     assert outcome(statistics.drops) <= {*FORGERY, DropReason.MALFORMED}
     for one, other in zip(before.sas, statistics.sas, strict=True):
         unharmed(one, other)
-    assert tunnel.right.take_events() == []
+    assert {type(event) for event in tunnel.right.take_events()} <= {UnknownSpiSeen}
     assert tunnel.open(*tunnel.seal(ipv4())) == [ipv4()]
+
+
+def test_unknown_spis_are_told_once_a_second() -> None:
+    tunnel = open_tunnel()
+    stranger = [ESP_HEADER.pack(spi, 1) + bytes(40) for spi in range(1000, 1100)]
+    assert tunnel.open(*stranger, source=ELSEWHERE) == []
+    assert tunnel.right.take_events() == [UnknownSpiSeen(1000, ELSEWHERE)]
+    assert tunnel.open(*stranger, source=ELSEWHERE, now=0.9) == []
+    assert tunnel.right.take_events() == []
+    assert tunnel.open(*stranger[50:], source=ELSEWHERE, now=1.0) == []
+    assert tunnel.right.take_events() == [UnknownSpiSeen(1050, ELSEWHERE)]
+    assert tunnel.right.statistics().drops == {DropReason.UNKNOWN_SPI: 250}
 
 
 @given(st.lists(st.binary(max_size=120), max_size=30), st.sampled_from(["bare", "open"]))

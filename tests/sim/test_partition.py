@@ -10,6 +10,7 @@ import trio
 from support.host import Host, Tunnel, World, address_of, simulate, unmatched
 
 from kinkvpn.proto.retransmit import FULL_CYCLE
+from kinkvpn.wire.kink import MessageType
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ def test_a_create_that_breaks_off(directions: tuple[tuple[str, str], ...]) -> No
 
     async def scenario(world: World) -> None:
         west, east = await world.pair([tunnel])
-        await world.wait_until(lambda: bool(world.network.captured), within=10, step=0.001)
+        await world.wait_until(lambda: bool(world.network.sent_of(MessageType.CREATE)), within=10, step=0.001)
         with _cut(world, *directions):
             await _pass_time(OUTAGE, west, east)
             assert bool(world.tells("create_failed", "west")) is (BACK in directions)

@@ -11,6 +11,7 @@ from support.network import CALM, TERRIBLE
 
 from esp.errors import DropReason
 from esp.suite import SUITES
+from kinkvpn.wire.kink import MessageType
 
 WEST, EAST, BOTH = frozenset({"west"}), frozenset({"east"}), frozenset({"west", "east"})
 GCM, CBC = SUITES["aes256-gcm16"], SUITES["aes256-cbc-sha256"]
@@ -103,9 +104,9 @@ def test_a_create_that_was_kept_back_makes_no_pair_of_deleted_ones() -> None:
         there = (address_of("west"), address_of("east"))
         world.network.cut.add(there)
         _, east = await world.pair([tunnel])
-        await world.wait_until(lambda: bool(world.network.captured), within=1, step=0.01)
+        await world.wait_until(lambda: bool(world.network.sent_of(MessageType.CREATE)), within=1, step=0.01)
         world.network.cut.remove(there)
-        kept_back = world.network.captured[0]
+        kept_back = world.network.sent_of(MessageType.CREATE)[0]
         await world.wait_told("sa_deleted_by_peer", "east", within=60)
         await trio.sleep(180)  # Kerberos still takes the authenticator: the clock skew is 300 s
         await world.wait_at_rest(within=30)

@@ -45,6 +45,25 @@ def test_old_sas_vanish_at_the_first_message_and_new_ones_come(weather: Weather,
     simulate(scenario, seed, weather)
 
 
+def test_a_peer_that_only_answers_is_reached_again_after_its_restart() -> None:
+    """It has nothing to send and nothing to negotiate; the other side goes on sending into SAs that are no more."""
+    tunnel = Tunnel(0)
+
+    async def scenario(world: World) -> None:
+        west, east = await world.pair([tunnel])
+        west.emit(tunnel, b"before")
+        await world.wait_until(lambda: bool(west.sas(inbound=False)), within=10)
+        await east.crash()
+        await trio.sleep(1)  # an epoch is a second
+        east = await world.start("east", [tunnel])
+        west.emit(tunnel, b"into the void")
+        await world.wait_told("peer_restarted", "west", within=10)
+        west.emit(tunnel, b"after")
+        await world.wait_until(lambda: tunnel.packet("west", b"after") in east.tun.delivered_nowait(), within=10)
+
+    simulate(scenario, 1)
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_both_restart_in_a_storm(seed: int) -> None:
     async def scenario(world: World) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from esp.engine import Outgoing
     from esp.sa import Endpoint
+    from kinkvpn.wire.kink import MessageType
 
 # More than any scenario has under way at once; a loop that feeds itself ends in an assertion and not in swap.
 MOST_UNDER_WAY = 20_000
@@ -129,6 +130,10 @@ class Network:
         flight = Flight(datagram, source, destination)
         self.captured.append(flight)
         self._let_go(flight, "")
+
+    def sent_of(self, kind: MessageType) -> list[Flight]:
+        """What was ever sent of that KINK message type, oldest first."""
+        return [flight for flight in self.captured if flight.datagram[:1] == bytes([kind])]
 
     def replay(self, flight: Flight) -> None:
         """Somebody on the path sends a captured datagram once more."""

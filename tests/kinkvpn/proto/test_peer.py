@@ -64,9 +64,52 @@ def test_three_way(b_policy: dict[str, object]) -> None:
 def test_boot_starts_by_itself_and_demand_does_not() -> None:
     wire = Wire()
     a, b = two_hosts(wire, a={"start": Start.BOOT})
-    assert b.peer.start(0) == []
     a.perform(a.peer.start(0))
     wire.run(1)
+    assert wire.kinds() == [("a", "CREATE"), ("b", "REPLY")]
+    assert_twins(a, b, 1)
+
+
+def test_a_peer_that_sends_on_an_spi_from_before_our_restart_is_told() -> None:
+    wire = Wire()
+    a, _ = two_hosts(wire)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    b = Host(wire, "b", settings("a", policy("b")), epoch=2)
+    assert b.peer.start(wire.now) == []
+    b.perform(b.peer.unknown_spi_seen(next(iter(a.outbound)), wire.now))
+    wire.run(2)
+    assert wire.kinds()[2:] == [("b", "DELETE"), ("a", "REPLY")]
+    assert a.counts[Tally.PEER_RESTARTED] == 1
+    assert a.outbound == {}
+    wire.run(20)
+    assert_twins(a, b, 0)
+
+
+def test_a_pair_that_only_the_peer_has_is_deleted_when_it_sends() -> None:
+    """The same epoch, and our half is gone: half open (RFC 4430 §3.3)."""
+    wire = Wire()
+    a, b = two_hosts(wire)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    pair = b.peer.pairs("net")[0]
+    b.peer._pairs.remove(pair, wire.now)
+    del b.inbound[pair.inbound_spi], b.outbound[pair.outbound_spi]
+    b.perform(b.peer.unknown_spi_seen(pair.inbound_spi, wire.now))
+    wire.run(20)
+    assert_twins(a, b, 0)
+
+
+def test_a_forger_of_spis_costs_one_exchange_in_a_while_and_harms_nothing() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    for spi in range(1000, 1100):
+        b.perform(b.peer.unknown_spi_seen(spi, wire.now))
+    wire.run(30)
+    assert wire.kinds()[2:] == [("b", "DELETE"), ("a", "REPLY")]
+    assert b.counts[Tally.SUPPRESSED_RETRY] == 99
     assert_twins(a, b, 1)
 
 
