@@ -33,8 +33,8 @@ STATUS_SECONDS = 1.0  # a loop that is held up by nothing answers within millise
 def test_a_killed_daemon_starts_again_and_the_transfer_goes_on(lab: Lab, victim: str, begins: str) -> None:
     """SIGKILL in mid-transfer, `up` again, nothing cleaned up in between: the same TCP connection ends well.
 
-    What the sender still sends makes its new daemon ask for an SA. A receiver that starts on demand has nothing to send:
-    what comes for SPIs that it does not know makes it tell the sender.
+    What the sender still sends makes its new daemon ask for an SA. A receiver that starts on demand has nothing to
+    send: what comes for SPIs that it does not know makes it tell the sender.
     """
     a, b = configure(lab, DaemonOptions(start=begins))
     dead, alive = (a, b) if victim == "a" else (b, a)
