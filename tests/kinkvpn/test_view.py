@@ -118,7 +118,7 @@ def test_status() -> None:
 
 
 def test_status_of_a_host_where_nothing_has_happened() -> None:
-    peer = {**ANSWER["peers"][0], "policies": [policy("east/1", start="boot", failures=1)]}  # type: ignore[index]
+    peer = {**ANSWER["peers"][0], "policies": [policy("east/1", start="boot", failures=1)]}  # type: ignore[index] # JSON: objects
     counters = {"kink": {}, "drops": {}, **EMPTY}
     shown = view.status({**ANSWER, "peers": [peer], "counters": counters})
     assert "      failed once, next try when a packet asks: no reason given\n" in shown
@@ -133,7 +133,7 @@ def test_who_negotiates_waits_for_no_packet() -> None:
         policy("east/1", state="negotiating"),
         policy("east/2", state="negotiating", failures=2, last_error="no answer in 31.5 s"),
     ]
-    peer = {**ANSWER["peers"][0], "policies": policies}  # type: ignore[index]
+    peer = {**ANSWER["peers"][0], "policies": policies}  # type: ignore[index] # JSON: objects
     shown = view.status({**ANSWER, "peers": [peer], "counters": counters})
     assert [line.strip() for line in shown.splitlines() if line.startswith("      ")] == [
         "no answer yet, from the KDC or from the peer",
