@@ -39,6 +39,7 @@ examples:
   kinkvpn up -c west.toml        run in the foreground until Ctrl-C or SIGTERM
   kinkvpn status                 peers, tunnels, ages, and why one is down
   kinkvpn status --probe --json  the same for programs; asks every peer first
+  kinkvpn rekey east             new keys for what is established with east
   kinkvpn down                   stop the daemon: deletes its SAs, undoes routes
   kinkvpn demo                   a realm, two hosts and a tunnel, all throwaway
 
@@ -66,6 +67,9 @@ ABOUT_CHECK = """Reads the configuration, the keytab and krb5.conf, and resolves
 or what `kinkvpn up` would do. Starts nothing and asks no KDC. Exit code 2 if something is wrong."""
 ABOUT_STATUS = """Peers, policies, SPIs, ages and counters, and why a tunnel is down. Exit code 1 if no daemon answers,
 or, with --probe, if a peer does not."""
+ABOUT_REKEY = """Makes a new pair of SAs for every established policy, moves the traffic onto it and deletes the old
+pair. Exit code 1 if no daemon answers, if nothing is established, or if a peer does not agree: then the old pair
+stays."""
 ABOUT_DOWN = """Tells the daemon to delete its SAs, undo addresses and routes and end; returns when its process is
 gone."""
 ABOUT_DEMO = """A throwaway Kerberos realm and two hosts in network namespaces, a tunnel between them, pings, a
@@ -125,6 +129,12 @@ def parser() -> Parser:
         "--probe", action="store_true", help="ask every peer for its STATUS first; exit 1 if one is dead"
     )
     status.set_defaults(run=run_status)
+
+    renews = "give a running daemon's tunnels new keys now, without losing a packet"
+    rekey = commands.add_parser("rekey", help=renews, description=ABOUT_REKEY)
+    rekey.add_argument("peer", nargs="?", metavar="PEER", help="only this peer's; default all")
+    add_socket_options(rekey)
+    rekey.set_defaults(run=run_rekey)
 
     stops = "stop a running daemon, and wait until it has ended"
     down = commands.add_parser("down", help=stops, description=ABOUT_DOWN)
@@ -253,6 +263,19 @@ def spoken(probe: dict[str, object]) -> str:
     """What came of a probe, in words."""
     seconds = probe.get("seconds")
     return f"{seconds * 1000:.1f} ms" if isinstance(seconds, float) else str(probe.get("error"))
+
+
+def run_rekey(asked: argparse.Namespace) -> int:
+    """``kinkvpn rekey``: a line for each policy."""
+    from kinkvpn.service import api
+
+    with api.connect(socket_path(asked), ANSWER_SECONDS) as daemon:
+        answer = api.request(daemon, "rekey", **({} if asked.peer is None else {"peer": asked.peer}))
+    for policy in answer["policies"]:
+        # Without it the peer has made a pair at the same time, and that is the one that stays.
+        took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
+        print(f"{policy['name']}: spi in {policy['spi_in']} out {policy['spi_out']}, {policy['suite']}{took}")
+    return DONE
 
 
 def run_down(asked: argparse.Namespace) -> int:

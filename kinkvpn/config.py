@@ -37,6 +37,11 @@ MAXIMUM_FILE_OCTETS = 1 << 20  # ten times what MAXIMUM_POLICIES need: beyond it
 MAXIMUM_POLICIES = 4096
 MINIMUM_LIFETIME = 10  # seconds; a rekey has to fit before it, with its retransmissions
 MAXIMUM_LIFETIME = 30 * 86400
+# A sixteenth of it has to last for a rekey at full rate: 62 packets or 64 kB are a CREATE's few milliseconds.
+MINIMUM_LIFETIME_KILOBYTES = 1024
+MAXIMUM_LIFETIME_KILOBYTES = 1 << 40
+MINIMUM_LIFETIME_PACKETS = 1000
+MAXIMUM_LIFETIME_PACKETS = 1 << 31  # without extended sequence numbers there are no more (RFC 4303 §3.3.3)
 MAXIMUM_REPLAY_WINDOW = 1 << 16  # packets: 8 KB of bitmap for one SA
 
 
@@ -334,6 +339,8 @@ class _Options:
 
     suites: tuple[Suite, ...] = DEFAULT_SUITES
     lifetime: int = 28800
+    lifetime_kilobytes: int | None = None
+    lifetime_packets: int | None = None
     start: Start = Start.DEMAND
     replay_window: int = 8192
     responder_nonce: bool = False
@@ -371,9 +378,13 @@ def _peer(table: Table, taken: _Taken) -> PeerConfiguration:
 
 def _options(table: Table, inherited: _Options) -> _Options:
     lifetime = values.integer(MINIMUM_LIFETIME, MAXIMUM_LIFETIME)
+    kilobytes = values.integer(MINIMUM_LIFETIME_KILOBYTES, MAXIMUM_LIFETIME_KILOBYTES)
+    packets = values.integer(MINIMUM_LIFETIME_PACKETS, MAXIMUM_LIFETIME_PACKETS)
     return _Options(
         suites=table.items("suites", values.suite, inherited.suites),
         lifetime=table.get("lifetime", lifetime, inherited.lifetime),
+        lifetime_kilobytes=table.get("lifetime_kilobytes", kilobytes, inherited.lifetime_kilobytes),
+        lifetime_packets=table.get("lifetime_packets", packets, inherited.lifetime_packets),
         start=table.get("start", values.one_of(Start), inherited.start),
         replay_window=table.get("replay_window", values.integer(0, MAXIMUM_REPLAY_WINDOW), inherited.replay_window),
         responder_nonce=table.get("responder_nonce", values.boolean, inherited.responder_nonce),
@@ -408,6 +419,8 @@ def _policy(name: str, selector: Selector, options: _Options, *, send_ids: bool)
         selector=selector,
         suites=options.suites,
         lifetime_seconds=options.lifetime,
+        lifetime_kilobytes=options.lifetime_kilobytes,
+        lifetime_packets=options.lifetime_packets,
         replay_window=options.replay_window,
         start=options.start,
         responder_nonce=options.responder_nonce,

@@ -14,9 +14,9 @@ from kinkvpn.errors import KinkvpnError
 from kinkvpn.proto.events import Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound
 from kinkvpn.proto.identification import identifications_of, names_selector
 from kinkvpn.proto.keymat import derive_keymat, prf_of
+from kinkvpn.proto.lifetime import aged, answered, answered_seconds, draw_fraction, initiated
 from kinkvpn.proto.proposal import Agreement, Refused, Terms, agree, answer, choose, offer
-from kinkvpn.proto.retransmit import FULL_CYCLE
-from kinkvpn.wire.ipsec_doi import DEFAULT_LIFE_SECONDS, LAST_ERROR_NOTIFY, NotifyType, Protocol
+from kinkvpn.wire.ipsec_doi import LAST_ERROR_NOTIFY, NotifyType, Protocol
 from kinkvpn.wire.isakmp import (
     Delete,
     Identification,
@@ -39,8 +39,6 @@ _Payload = TypeVar("_Payload", bound="IsakmpPayload")
 
 # Ours. Sixteen octets is what the other implementation sends; the KDC's session key carries the entropy (§3.2.1).
 NONCE_OCTETS = 16
-# Without extended sequence numbers an SA ends before its counter does (RFC 4303 §3.3.3, docs/decisions.md).
-HARD_PACKETS = 2**31
 # ISAKMP payload type of KE: the data of INVALID-PAYLOAD-TYPE when PFS is asked for (RFC 4430 §5.5).
 _KE_TYPE = 4
 # SPIs up to 255 are reserved (RFC 4303 §2.1).
@@ -77,42 +75,6 @@ class SaPair:
     lifetime: int
     established: float
     took: float = 0.0
-
-
-def soft_seconds(hard: int, fraction: float) -> float:
-    """When to rekey: hard life minus a random time in [T-retrans, T-rekey] (RFC 4430 §3.6).
-
-    Args:
-        hard: agreed life in seconds.
-        fraction: uniform in [0, 1).
-    """
-    # T-retrans has to cover a whole exchange; T-rekey is at least twice that. A life too short for it is quartered.
-    retrans = min(FULL_CYCLE, hard / 4)
-    return hard - retrans * (1 + fraction)
-
-
-def soft_count(hard: int, fraction: float) -> int:
-    """The same for a life in packets or octets: a sixteenth to an eighth of it is left for the rekey (RFC 4430 §3.6).
-
-    Args:
-        hard: agreed life in packets or octets.
-        fraction: uniform in [0, 1).
-    """
-    return hard - int(hard * (1 + fraction) / 16)
-
-
-def _lifetime(hard: int, kilobytes: int | None, fraction: float | None) -> Lifetime:
-    """Hard limits, and soft ones for an initiator, who has a ``fraction`` to spread them by."""
-    octets = None if kilobytes is None else 1024 * kilobytes
-    limits = Lifetime(hard_seconds=hard, hard_packets=HARD_PACKETS, hard_octets=octets)
-    if fraction is None:
-        return limits
-    return replace(
-        limits,
-        soft_seconds=soft_seconds(hard, fraction),
-        soft_packets=soft_count(HARD_PACKETS, fraction),
-        soft_octets=None if octets is None else soft_count(octets, fraction),
-    )
 
 
 def _only(payloads: Sequence[IsakmpPayload], kind: type[_Payload], name: str) -> _Payload:
@@ -198,7 +160,7 @@ class CreateCommand:
             self.policy.mode,
             self.policy.encapsulation,
             self.policy.lifetime_seconds,
-            None,
+            self.policy.lifetime_kilobytes,
         )
         return [InstallInbound(self._sa(key, self.spi, terms, b"", None))]
 
@@ -248,7 +210,7 @@ class CreateCommand:
 
     def _sa(self, key: SessionKey, spi: int, terms: Terms, nr: bytes, fraction: float | None) -> SaParameters:
         keymat = _keymat(key, self.peer, spi, terms, self._nonce, nr)
-        life = _lifetime(terms.seconds or self.policy.lifetime_seconds, terms.kilobytes, fraction)
+        life = initiated(self.policy, terms, fraction)
         return _parameters(self.policy, spi, terms, keymat, self.peer.esp, life)
 
 
@@ -338,7 +300,8 @@ def answer_create(
     outbound_spi = _free_spi(agreement, taken)
     three_way = policy.responder_nonce or not agreement.optimistic
     nr = random(NONCE_OCTETS) if three_way else b""
-    hard = min(agreement.terms.seconds or DEFAULT_LIFE_SECONDS, policy.lifetime_seconds)
+    hard = answered_seconds(policy, agreement.terms)
+    life = answered(policy, agreement.terms, draw_fraction(random))
     spi = allocate_spi()
     esp = peer.esp if remote == peer.esp.address else Endpoint(remote, peer.esp.port)
     inbound, outbound = (
@@ -348,11 +311,11 @@ def answer_create(
             agreement.terms,
             _keymat(key, peer, number, agreement.terms, ni, nr),
             esp,
-            _lifetime(hard, agreement.terms.kilobytes, None),
+            life,
         )
         for number in (spi, outbound_spi)
     )
-    sa = answer(agreement, spi.to_bytes(4, "big"), policy.lifetime_seconds)
+    sa = answer(agreement, spi.to_bytes(4, "big"), policy)
     ids = tuple(payload for payload in payloads if isinstance(payload, Identification))
     pair = SaPair(policy.name, spi, outbound_spi, agreement.terms.suite.name, False, hard, now)
     installs: list[Effect] = [InstallInbound(inbound), InstallOutbound(outbound)]
@@ -404,20 +367,6 @@ def _policy_for(peer: PeerSettings, ids: tuple[Identification, Identification] |
 def teardown(pair: SaPair) -> list[Effect]:
     """Remove both SAs at once."""
     return [RemoveOutbound(pair.policy, pair.outbound_spi), RemoveInbound(pair.inbound_spi)]
-
-
-def aged(outbound: SaParameters, seconds: float) -> SaParameters:
-    """``outbound`` for a peer that installed its inbound twin up to ``seconds`` ago: it ends no later than that one.
-
-    Each host counts from its own installation, and the responder, which installs first, drops both SAs when the first
-    of them ends: an initiator that learned of the pair late would else send into a hole.
-    """
-    life = outbound.lifetime
-    assert life.hard_seconds is not None
-    # An exchange may take longer than a very short life: then the second that is left brings the expiry about.
-    hard = max(life.hard_seconds - seconds, 1.0)
-    soft = None if life.soft_seconds is None else min(life.soft_seconds, hard)
-    return replace(outbound, lifetime=replace(life, hard_seconds=hard, soft_seconds=soft))
 
 
 def moved(pair: SaPair, now: float) -> SaPair:

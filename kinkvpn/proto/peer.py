@@ -1,13 +1,13 @@
 """One peer: its exchanges, its pairs of SAs, its epoch, and what is to be done about each policy, and when.
 
-Pairs: the initiator of a CREATE rekeys and deletes what it made (RFC 4430 §3.6). When both sides created a pair for one
-policy at once, both stand, the newer carries traffic, and the side with the greater principal deletes the pair that it
-initiated: both sides come to the same end without another message.
+Pairs: the initiator of a CREATE rekeys and deletes what it made (RFC 4430 §3.6). A responder does so only where nobody
+else would: an operator asks for it, or a limit ends that the responder alone knows of. When both sides created a pair
+for one policy at once, both stand, the newer carries traffic, and the side with the greater principal deletes the pair
+that it initiated: both sides come to the same end without another message.
 """
 
 from __future__ import annotations
 
-import struct
 from collections import deque
 from dataclasses import dataclass, field
 from math import inf
@@ -31,6 +31,7 @@ from kinkvpn.proto.events import (
     WakeAt,
 )
 from kinkvpn.proto.initiator import Completed, Failed, Initiator, Outcome, Restart, State
+from kinkvpn.proto.lifetime import draw_fraction
 from kinkvpn.proto.pairs import Pairs
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.settings import Start
@@ -56,8 +57,6 @@ DENY_SECONDS = 10.0
 # Ours. Earlier lives of a peer that are remembered: a datagram lives minutes at most (the clock skew that Kerberos
 # grants), a host does not restart nine times in them.
 MAX_PAST_EPOCHS = 8
-# A uniform number in [0, 1) out of random octets.
-_FRACTION = struct.Struct("!I")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +88,7 @@ class PolicyState:
         not_before: a packet may ask for an SA again from then on.
         last_error: of the newest failure, for the operator.
         create_seconds: how long the newest CREATE of ours took.
+        replacing: the pair that our CREATE, under way or to be tried again, takes the place of, whoever made it.
     """
 
     settings: PolicySettings
@@ -98,6 +98,7 @@ class PolicyState:
     not_before: float = 0.0
     last_error: str = ""
     create_seconds: float | None = None
+    replacing: SaPair | None = None
 
 
 class Peer:
@@ -182,7 +183,7 @@ class Peer:
             state.settings,
             spi=self._allocate_spi(),
             nonce=self._random(NONCE_OCTETS),
-            fraction=self._fraction(),
+            fraction=draw_fraction(self._random),
             taken=self._pairs.taken,
         )
         exchange = self._begin(command)
@@ -199,10 +200,17 @@ class Peer:
         return self.initiate(policy, now)
 
     def soft_expired(self, policy: str, spi: int, now: float) -> list[Effect]:
-        """An SA of ours has reached its soft lifetime: its initiator rekeys (RFC 4430 §3.6)."""
+        """An SA has reached its soft lifetime: who set that one rekeys (RFC 4430 §3.6, ``proto.lifetime``)."""
         pair = self._pairs.find(policy, spi)
-        if pair is None or not pair.initiated or self._pairs.newest(policy) is not pair:
+        if pair is None or self._pairs.newest(policy) is not pair:
             return [Count(Tally.IGNORED_EVENT)]
+        return self.rekey(policy, now)
+
+    def rekey(self, policy: str, now: float) -> list[Effect]:
+        """Make a new pair in place of the one in use, which goes when the new one stands."""
+        state = self.policies[policy]
+        if state.negotiating is None:
+            state.replacing = self._pairs.newest(policy)
         return self.initiate(policy, now)
 
     def hard_expired(self, policy: str, spi: int, now: float) -> list[Effect]:
@@ -376,9 +384,6 @@ class Peer:
 
     # ------------------------------------------------------------ inside
 
-    def _fraction(self) -> float:
-        return float(_FRACTION.unpack(self._random(4))[0]) / 2**32
-
     def _begin(self, command: Command, *, fresh_ticket: bool = False, second_try: bool = False) -> Initiator:
         exchange = Initiator(
             command,
@@ -507,9 +512,9 @@ class Peer:
         return [self._wake_at(time)]
 
     def _rekeys(self, policy: str) -> bool:
-        """Whether this host made the pair in use: its CREATE that failed was a rekey (RFC 4430 §3.6)."""
+        """Whether this host made the pair in use, or was about to replace it: its CREATE that failed was a rekey."""
         newest = self._pairs.newest(policy)
-        return newest is not None and newest.initiated
+        return newest is not None and (newest.initiated or newest is self.policies[policy].replacing)
 
     def _wake_at(self, time: float) -> WakeAt:
         return WakeAt(time, self.settings.name)
@@ -537,6 +542,9 @@ class Peer:
             ),
         )
         effects: list[Effect] = [told]
+        if pair.initiated and state.replacing in self._pairs.of(pair.policy):
+            effects += self._delete(state.replacing, now)
+        state.replacing = None
         for old in self._pairs.superseded(pair.policy, ours_yield=self._principal > self.settings.principal):
             effects += self._delete(old, now)
         return effects

@@ -106,14 +106,22 @@ def _attributes(suite: Suite, policy: PolicySettings) -> tuple[Attribute, ...]:
     return (
         Attribute(SaAttribute.LIFE_TYPE, LifeType.SECONDS),
         _duration(policy.lifetime_seconds),
+        *_kilobytes(policy.lifetime_kilobytes),
         Attribute(SaAttribute.ENCAPSULATION_MODE, _OFFERED_MODE[policy.mode, policy.encapsulation]),
         Attribute(SaAttribute.KEY_LENGTH, suite.key_bits),
         *authentication,
     )
 
 
-def _duration(seconds: int) -> Attribute:
-    value = seconds if seconds <= _LONGEST_TV else seconds.to_bytes(4, "big")
+def _kilobytes(kilobytes: int | None) -> tuple[Attribute, ...]:
+    """The second pair of type and duration: both lives hold, and the first that ends is the SA's (RFC 2407 §4.5)."""
+    if kilobytes is None:
+        return ()
+    return Attribute(SaAttribute.LIFE_TYPE, LifeType.KILOBYTES), _duration(kilobytes)
+
+
+def _duration(life: int) -> Attribute:
+    value = life if life <= _LONGEST_TV else life.to_bytes(4 if life < 2**32 else 8, "big")
     return Attribute(SaAttribute.LIFE_DURATION, value)
 
 
@@ -186,29 +194,27 @@ def _suite(identifier: int, attributes: dict[int, int]) -> Suite | None:
     return None
 
 
-def answer(agreement: Agreement, spi: bytes, lifetime_seconds: int) -> SecurityAssociation:
+def answer(agreement: Agreement, spi: bytes, policy: PolicySettings) -> SecurityAssociation:
     """The SA payload of the REPLY: the chosen proposal and transform as they came, with our SPI.
 
-    Every number and attribute is repeated verbatim; only a life longer than ours is lowered (RFC 4430 §3.2).
+    Every number and attribute is repeated verbatim; only a life longer than ours is lowered (RFC 4430 §3.2). A life
+    that the initiator did not name is not added: nothing but what it named may be in the answer.
     """
     chosen = agreement.transform
-    attributes = tuple(_lowered(chosen.attributes, lifetime_seconds))
+    attributes = tuple(_lowered(chosen.attributes, policy))
     transform = Transform(chosen.number, chosen.identifier, attributes)
     proposal = Proposal(agreement.proposal.number, agreement.proposal.protocol, spi, (transform,))
     return SecurityAssociation((proposal,))
 
 
-def _lowered(attributes: tuple[Attribute, ...], seconds: int) -> Iterator[Attribute]:
-    life_type: int | bytes | None = None
+def _lowered(attributes: tuple[Attribute, ...], policy: PolicySettings) -> Iterator[Attribute]:
+    most = {int(LifeType.SECONDS): policy.lifetime_seconds, int(LifeType.KILOBYTES): policy.lifetime_kilobytes}
+    limit: int | None = None
     for attribute in attributes:
         if attribute.type == SaAttribute.LIFE_TYPE:
-            life_type = attribute.value
-        too_long = (
-            attribute.type == SaAttribute.LIFE_DURATION
-            and life_type == LifeType.SECONDS
-            and _number(attribute) > seconds
-        )
-        yield _duration(seconds) if too_long else attribute
+            limit = most.get(_number(attribute))
+        too_long = attribute.type == SaAttribute.LIFE_DURATION and limit is not None and _number(attribute) > limit
+        yield _duration(limit) if too_long and limit is not None else attribute
 
 
 def _number(attribute: Attribute) -> int:

@@ -30,7 +30,11 @@ class PrfForm(Enum):
 
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
-    """One pair of SAs to keep. ``lifetime_seconds`` is the hard one that we offer and the most we accept."""
+    """One pair of SAs to keep.
+
+    ``lifetime_seconds`` and ``lifetime_kilobytes`` are the hard ones that we offer and the most we accept; no message
+    has a word for packets, so ``lifetime_packets`` is known here alone. None is no limit, but for the counter's.
+    """
 
     name: str
     selector: Selector
@@ -38,6 +42,8 @@ class PolicySettings:
     mode: Mode = Mode.TUNNEL
     encapsulation: Encapsulation = Encapsulation.UDP
     lifetime_seconds: int = 28800
+    lifetime_kilobytes: int | None = None
+    lifetime_packets: int | None = None
     replay_window: int = 8192
     start: Start = Start.DEMAND
     responder_nonce: bool = False  # always add Nr when responding: a 3-way handshake (RFC 4430 §3.2.1)

@@ -32,7 +32,7 @@ from kinkvpn.kerberos.tickets import TicketSource
 from kinkvpn.proto.events import Path as DatagramPath
 from kinkvpn.service import preflight
 from kinkvpn.service.api import AlreadyRunning, ControlSocket, ControlUnavailable
-from kinkvpn.service.keying import Keying, ProbeFailed
+from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
 from kinkvpn.service.netconf import NetworkConfiguration, NetworkPlan
 from kinkvpn.service.preflight import StartRefused
 from kinkvpn.service.report import spell, with_traffic
@@ -54,6 +54,9 @@ DELETE_SECONDS = 1.2
 
 # Ours. STATUS is sent again after one second, two and four (RFC 4430 §9): three chances, then the operator is told.
 PROBE_SECONDS = 10.0
+
+# Ours. A CREATE takes milliseconds; with three retransmissions it may take this long, then the operator is told.
+REKEY_SECONDS = 10.0
 
 # Nobody's keytab: libkrb5 finds no key in it and refuses every AP-REQ.
 NO_KEYTAB = Path("/dev/null")
@@ -184,7 +187,13 @@ class Daemon:
                 return {"peer": name, "seconds": await running.keying.probe(name)}
             raise ProbeFailed(f"{name}: no answer within {PROBE_SECONDS:g} s")
 
-        return {"status": status, "down": down, "probe": probe}
+        async def rekey(request: Mapping[str, Any]) -> dict[str, object]:
+            name = request.get("peer")
+            with trio.move_on_after(REKEY_SECONDS):
+                return {"policies": await running.keying.rekey(None if name is None else str(name))}
+            raise RekeyFailed(f"no answer within {REKEY_SECONDS:g} s; the daemon goes on trying")
+
+        return {"status": status, "down": down, "probe": probe, "rekey": rekey}
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,10 @@ class ProbeFailed(KinkvpnError):
     """A STATUS got no good answer."""
 
 
+class RekeyFailed(KinkvpnError):
+    """An operator's rekey did not come about."""
+
+
 class Keying:
     """The KINK side of a running host.
 
@@ -330,6 +334,29 @@ class Keying:
         if isinstance(command.outcome, Failed):
             raise ProbeFailed(f"{name}: {command.outcome.reason}")
         return command.outcome.took
+
+    async def rekey(self, name: str | None) -> list[dict[str, object]]:
+        """Replace the pairs of peer ``name``, or of all; what came of each policy that had one.
+
+        Raises:
+            RekeyFailed: no such peer, nothing established, or a CREATE that failed: the pair that was there stays.
+        """
+        if name is not None and name not in self.peers:
+            raise RekeyFailed(f"no peer {name!r}; there are {', '.join(self.peers) or 'none'}")
+        peers = self.peers.values() if name is None else [self.peers[name]]
+        before = {
+            (peer, policy): peer.pairs(policy)[-1] for peer in peers for policy in peer.policies if peer.pairs(policy)
+        }
+        if not before:
+            raise RekeyFailed(f"{name or 'no peer'}: nothing is established, so there is nothing to rekey")
+        for peer, policy in before:
+            self._perform(peer, peer.rekey(policy, trio.current_time()))
+        while any(peer.policies[policy].negotiating is not None for peer, policy in before):
+            await self._changed.wait()
+        unchanged = [(peer, policy) for (peer, policy), pair in before.items() if pair in peer.pairs(policy)[-1:]]
+        if unchanged:
+            raise RekeyFailed("\n".join(f"{policy}: {peer.policies[policy].last_error}" for peer, policy in unchanged))
+        return [policy_status(peer, policy, trio.current_time()) for peer, policy in before]
 
     def status(self) -> dict[str, object]:
         """Peers, their policies and pairs, and what was counted; JSON-able and free of secrets."""

@@ -66,12 +66,12 @@ def test_version_and_help() -> None:
     assert kinkvpn("--version").stdout == f"kinkvpn {__version__}\n"
     shown = kinkvpn("--help")
     assert shown.returncode == 0
-    for word in ("up", "status", "down", "check", "demo", "examples:", "exit codes:", "[[peer.policy]]"):
+    for word in ("up", "status", "rekey", "down", "check", "demo", "examples:", "exit codes:", "[[peer.policy]]"):
         assert word in shown.stdout
     assert max(map(len, shown.stdout.splitlines())) <= 80
 
 
-@pytest.mark.parametrize("command", ["up", "check", "status", "down", "demo"])
+@pytest.mark.parametrize("command", ["up", "check", "status", "rekey", "down", "demo"])
 def test_every_command_explains_itself(command: str) -> None:
     shown = kinkvpn(command, "--help")
     assert shown.returncode == 0
@@ -87,7 +87,7 @@ def test_bad_arguments_are_one_line(arguments: tuple[str, ...]) -> None:
     assert line.endswith("--help)")
 
 
-@pytest.mark.parametrize("command", ["up", "check", "status", "down"])
+@pytest.mark.parametrize("command", ["up", "check", "status", "rekey", "down"])
 def test_every_mistake_in_a_configuration_is_a_line(good: Path, command: str) -> None:
     good.write_text(GOOD.replace("[control]", "[contrl]").replace("10.1.0.0", "10.1.0.1"))
     assert lines(kinkvpn(command, "-c", str(good)), 2) == [
@@ -122,7 +122,7 @@ def test_check_names_everything_at_once(good: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["status", "down"])
+@pytest.mark.parametrize("command", ["status", "rekey", "down"])
 def test_nobody_there(good: Path, command: str) -> None:
     assert lines(kinkvpn(command, "-c", str(good)), 1) == [
         f"no daemon is running (control socket {good.parent}/k.sock)"
@@ -159,6 +159,13 @@ async def answer_probe(request: Mapping[str, Any]) -> Mapping[str, object]:
     return {"peer": "east", "seconds": 0.0021}
 
 
+async def answer_rekey(request: Mapping[str, Any]) -> Mapping[str, object]:
+    if request.get("peer") == "north":
+        raise KinkvpnError("north: nothing is established")
+    policy = {"name": "east/1", "spi_in": "0x00001001", "spi_out": "0x00002002", "suite": "aes256-gcm16"}
+    return {"policies": [policy | {"create_ms": 2.14}, policy | {"name": "east/2", "create_ms": None}]}
+
+
 @pytest.fixture
 def control(good: Path) -> Iterator[Path]:
     """A real control socket with our own answers behind it, in a thread with a loop of its own."""
@@ -169,7 +176,9 @@ def control(good: Path) -> Iterator[Path]:
         socket = ControlSocket(good.parent / "k.sock")
         with scope:
             async with trio.open_nursery() as nursery:
-                await nursery.start(socket.serve, {"status": answer_status, "probe": answer_probe})
+                await nursery.start(
+                    socket.serve, {"status": answer_status, "probe": answer_probe, "rekey": answer_rekey}
+                )
                 tokens.append(trio.lowlevel.current_trio_token())
                 ready.set()
         socket.close()
@@ -203,9 +212,19 @@ def test_status_with_probes_tells_by_its_exit_code(control: Path) -> None:
     }
 
 
+def test_rekey_tells_of_every_policy(control: Path) -> None:
+    done = kinkvpn("rekey", "-c", str(control))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [
+        "east/1: spi in 0x00001001 out 0x00002002, aes256-gcm16, CREATE took 2.1 ms",
+        "east/2: spi in 0x00001001 out 0x00002002, aes256-gcm16",
+    ]
+    assert lines(kinkvpn("rekey", "north", "-c", str(control)), 1) == ["north: nothing is established"]
+
+
 def test_down_is_refused_by_a_daemon_that_does_not_offer_it(control: Path) -> None:
     (line,) = lines(kinkvpn("down", "-c", str(control)), 1)
-    assert line == "no such command; there are probe, status"
+    assert line == "no such command; there are probe, rekey, status"
 
 
 def test_whoever_reads_the_status_may_stop_reading(control: Path) -> None:

@@ -70,6 +70,8 @@ esp_port = 4502
 prf = "rfc3962-literal"
 suites = ["aes128-gcm16"]
 lifetime = 600
+lifetime_kilobytes = 2048
+lifetime_packets = 100000
 start = "boot"
 replay_window = 0
 delete_grace = 1.5
@@ -86,6 +88,7 @@ protocol = "tcp"
 remote_port = 443
 suites = ["aes256-cbc-sha1", "aes256-gcm16"]
 lifetime = 60
+lifetime_kilobytes = 4096
 start = "demand"
 replay_window = 64
 responder_nonce = false
@@ -149,9 +152,11 @@ def test_every_key_arrives() -> None:
     first, web, *both = peer.policies
     assert [policy.name for policy in (first, web, *both)] == ["east/1", "web", "both/1", "both/2"]
     assert (first.suites, first.lifetime_seconds, first.start) == ((SUITES["aes128-gcm16"],), 600, Start.BOOT)
+    assert (first.lifetime_kilobytes, first.lifetime_packets) == (2048, 100_000)
     assert (first.replay_window, first.responder_nonce, first.send_ids) == (0, True, False)
     assert [suite.name for suite in web.suites] == ["aes256-cbc-sha1", "aes256-gcm16"]
     assert (web.lifetime_seconds, web.start, web.replay_window) == (60, Start.DEMAND, 64)
+    assert (web.lifetime_kilobytes, web.lifetime_packets) == (4096, 100_000)
     assert (web.responder_nonce, web.send_ids) == (False, False)
     assert (web.selector.protocol, web.selector.local_port, web.selector.remote_port) == (6, 0, 443)
 

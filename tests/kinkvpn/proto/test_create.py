@@ -5,14 +5,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from support.kinkhosts import Wire, policy, principal, settings
 
 from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters, check_parameters
 from esp.suite import SUITES
 from kinkvpn.proto.create import (
-    HARD_PACKETS,
     AnswerUnusable,
     CreateAnswer,
     CreateCommand,
@@ -21,14 +18,12 @@ from kinkvpn.proto.create import (
     answer_create,
     moved,
     notify_name,
-    soft_count,
-    soft_seconds,
     teardown,
 )
 from kinkvpn.proto.events import Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound
 from kinkvpn.proto.identification import identifications_of
+from kinkvpn.proto.lifetime import HARD_PACKETS, soft_count, soft_seconds
 from kinkvpn.proto.proposal import Refused, offer
-from kinkvpn.proto.retransmit import FULL_CYCLE
 from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.isakmp import (
     Attribute,
@@ -144,19 +139,6 @@ def test_where_an_sa_goes() -> None:
 # ------------------------------------------------------------ lifetimes
 
 
-@given(st.integers(1, 2**31), st.floats(0, 1, exclude_max=True))
-def test_soft_life_is_hard_life_less_once_to_twice_a_cycle(hard: int, fraction: float) -> None:
-    cycle = min(FULL_CYCLE, hard / 4)
-    assert hard - 2 * cycle <= soft_seconds(hard, fraction) <= hard - cycle
-    assert soft_seconds(hard, fraction) > 0
-
-
-@given(st.integers(1024, 2**41), st.floats(0, 1, exclude_max=True))
-def test_soft_life_in_packets_and_octets_is_spread_too(hard: int, fraction: float) -> None:
-    assert hard - hard // 8 <= soft_count(hard, fraction) <= hard - hard // 16
-    assert soft_count(hard, 0.9) < soft_count(hard, 0.1)
-
-
 def test_a_lowered_life_is_kept_by_both() -> None:
     asked = command(lifetime_seconds=7200)
     answer = respond(quick_mode(asked), lifetime_seconds=600)
@@ -171,8 +153,11 @@ def test_a_lowered_life_is_kept_by_both() -> None:
         assert sa.lifetime.hard_packets == HARD_PACKETS
         assert sa.lifetime.soft_packets == soft_count(HARD_PACKETS, 0.5)
         assert sa.lifetime.hard_octets is sa.lifetime.soft_octets is None
-    # A responder does not rekey: no soft life (RFC 4430 §3.6).
-    assert sas(answer.now)[0].lifetime == Lifetime(hard_seconds=600, hard_packets=HARD_PACKETS)
+    # A responder does not rekey: no soft life (RFC 4430 §3.6), but for the counter, which no message tells of.
+    there = sas(answer.now)[0].lifetime
+    assert replace(there, soft_packets=None) == Lifetime(hard_seconds=600, hard_packets=HARD_PACKETS)
+    assert there.soft_packets is not None
+    assert there.soft_packets > soft_count(HARD_PACKETS, 0), "after every initiator's"
 
 
 def test_a_life_that_the_exchange_has_used_up_ends_at_once() -> None:
@@ -216,16 +201,50 @@ def test_no_life_means_eight_hours_to_the_initiator() -> None:
     assert respond(offered, lifetime_seconds=600).pair.lifetime == 600
 
 
-def test_a_life_in_kilobytes_is_kept() -> None:
-    offered = changed_sa(quick_mode(command()), transforms=life((1, 2), (2, 1000)))
-    for sa in sas(respond(offered).now):
-        assert sa.lifetime.hard_octets == 1024000
-        assert sa.lifetime.soft_octets is None
+@pytest.mark.parametrize(
+    ("ours", "theirs", "agreed"), [(2000, 5000, 2000), (5000, 2000, 2000), (5000, None, 5000), (None, None, None)]
+)
+def test_the_shorter_life_in_kilobytes_is_kept_by_both(
+    ours: int | None, theirs: int | None, agreed: int | None
+) -> None:
+    asked = command(lifetime_kilobytes=ours)
+    answer = respond(quick_mode(asked), lifetime_kilobytes=theirs)
+    done = asked.complete(answered(answer), ackreq=False, key=KEY, now=0.0)
+    octets = None if agreed is None else 1024 * agreed
+    for sa in sas(answer.now):
+        assert (sa.lifetime.hard_octets, sa.lifetime.soft_octets) == (octets, None)
+    for sa in sas(done):
+        assert sa.lifetime.hard_octets == octets
+        assert sa.lifetime.soft_octets == (None if octets is None else soft_count(octets, 0.5))
+
+
+def test_a_life_in_kilobytes_that_the_initiator_did_not_name_is_the_responders_to_watch() -> None:
+    """It is not added to the answer, which repeats the offer: whoever knows the limit rekeys before it."""
     asked = command()
-    answer = changed_sa(answered(respond(quick_mode(asked))), transforms=life((1, 1), (2, 60), (1, 2), (2, 1000)))
-    for sa in sas(asked.complete(answer, ackreq=False, key=KEY, now=0.0)):
-        assert sa.lifetime.hard_octets == 1024000
-        assert sa.lifetime.soft_octets == 928000
+    answer = respond(quick_mode(asked), lifetime_kilobytes=2000)
+    for sa in sas(answer.now):
+        assert sa.lifetime.hard_octets == 2_048_000
+        assert sa.lifetime.soft_octets is not None
+        assert 1_792_000 <= sa.lifetime.soft_octets <= 1_920_000
+    for sa in sas(asked.complete(answered(answer), ackreq=False, key=KEY, now=0.0)):
+        assert sa.lifetime.hard_octets is None
+
+
+@pytest.mark.parametrize("raised", [((1, 1), (2, 28800), (1, 2), (2, 2001)), ((1, 1), (2, 28800))])
+def test_a_raised_life_in_kilobytes_is_refused(raised: tuple[tuple[int, int], ...]) -> None:
+    asked = command(lifetime_kilobytes=2000)
+    answer = changed_sa(answered(respond(quick_mode(asked))), transforms=life(*raised))
+    with pytest.raises(AnswerUnusable, match="kilobytes was raised or left out"):
+        asked.complete(answer, ackreq=False, key=KEY, now=0.0)
+    assert asked.pair is None
+
+
+def test_a_life_in_packets_is_each_hosts_own() -> None:
+    asked = command(lifetime_packets=5000)
+    answer = respond(quick_mode(asked), lifetime_packets=3000)
+    assert {sa.lifetime.hard_packets for sa in sas(answer.now)} == {3000}
+    done = asked.complete(answered(answer), ackreq=False, key=KEY, now=0.0)
+    assert {(sa.lifetime.soft_packets, sa.lifetime.hard_packets) for sa in sas(done)} == {(soft_count(5000, 0.5), 5000)}
 
 
 # ------------------------------------------------------------ identities and policies

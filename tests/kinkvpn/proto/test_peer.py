@@ -178,7 +178,6 @@ def test_rekey_deletes_the_old_pair_after_the_new_one_stands() -> None:
     wire.run(1)
     (old,) = a.peer.pairs("net")
     # The responder does not rekey (RFC 4430 §3.6), nor does anybody for an SA that is not the newest.
-    assert b.peer.soft_expired("net", old.inbound_spi, 1) == [Count(Tally.IGNORED_EVENT)]
     assert a.peer.soft_expired("net", 12345, 1) == [Count(Tally.IGNORED_EVENT)]
     a.perform(a.peer.soft_expired("net", old.inbound_spi, 1))
     wire.run(1.5)
@@ -189,6 +188,49 @@ def test_rekey_deletes_the_old_pair_after_the_new_one_stands() -> None:
     wire.run(10)
     assert_twins(a, b, 1)
     assert b.events("sa_deleted_by_peer")
+
+
+@pytest.mark.parametrize("who", "ab")
+@pytest.mark.parametrize("nonce", [False, True])
+def test_either_side_may_replace_a_pair_and_is_the_initiator_then(who: str, nonce: bool) -> None:
+    """On an operator's word, or before a limit that only a responder knows of; whichever principal is the greater."""
+    wire = Wire()
+    a, b = two_hosts(wire, a={"responder_nonce": nonce}, b={"responder_nonce": nonce})
+    first, second = (a, b) if who == "b" else (b, a)
+    first.perform(first.peer.acquired("net", 0))
+    wire.run(1)
+    (old,) = second.peer.pairs("net")
+    assert not old.initiated
+    second.perform(second.peer.soft_expired("net", old.inbound_spi, 1))
+    wire.run(1.02)
+    assert old.inbound_spi in second.inbound, "make before break"
+    wire.run(20)
+    assert_twins(a, b, 1)
+    (new,) = second.peer.pairs("net")
+    assert new.initiated
+    assert new.inbound_spi != old.inbound_spi
+    # Both rekey from now on at once, and one pair is left.
+    for host in (a, b):
+        host.perform(host.peer.rekey("net", wire.now))
+    wire.run(40)
+    assert_twins(a, b, 1)
+    assert a.peer.pairs("net")[0] not in (old, new)
+
+
+def test_a_replacement_that_fails_is_tried_again() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    (old,) = b.peer.pairs("net")
+    wire.meddle = lambda sender, datagram: []
+    b.perform(b.peer.rekey("net", 1))
+    wire.run(1 + FULL_CYCLE + 0.1)
+    assert b.peer.pairs("net") == [old], "what stands stays until there is another"
+    wire.meddle = lambda sender, datagram: [datagram]
+    wire.run(60)
+    assert_twins(a, b, 1)
+    assert b.peer.pairs("net")[0].initiated
 
 
 def test_silence_gives_up_and_asks_for_the_delete_again() -> None:

@@ -44,16 +44,18 @@ PROPOSALS = st.builds(
 )
 OFFERS = st.builds(SecurityAssociation, st.lists(PROPOSALS, max_size=3).map(tuple))
 POLICIES = st.builds(
-    lambda suites, mode, encapsulation, life: policy(
+    lambda suites, mode, encapsulation, life, kilobytes: policy(
         suites=tuple(SUITES[name] for name in suites),
         mode=mode,
         encapsulation=encapsulation,
         lifetime_seconds=life,
+        lifetime_kilobytes=kilobytes,
     ),
     st.lists(st.sampled_from(sorted(SUITES)), min_size=1, max_size=4, unique=True),
     st.sampled_from(Mode),
     st.sampled_from(Encapsulation),
     st.integers(1, 2**32 - 1),
+    st.none() | st.integers(1, 2**40),
 )
 
 
@@ -93,10 +95,12 @@ def test_two_policies_meet_or_the_responder_refuses(ours: PolicySettings, theirs
     chosen = choose(offered, theirs)
     assert chosen.terms.suite is common[0]
     assert chosen.optimistic == (common[0] is ours.suites[0])
-    agreed = agree(offered, answer(chosen, b"\0\0\x56\x78", theirs.lifetime_seconds))
+    agreed = agree(offered, answer(chosen, b"\0\0\x56\x78", theirs))
     assert agreed.terms.suite is chosen.terms.suite
     assert agreed.optimistic == chosen.optimistic
     assert agreed.terms.seconds == min(ours.lifetime_seconds, theirs.lifetime_seconds)
+    limits = [life for life in (ours.lifetime_kilobytes, theirs.lifetime_kilobytes) if life is not None]
+    assert agreed.terms.kilobytes == (None if ours.lifetime_kilobytes is None else min(limits))
     assert agreed.proposal.spi == b"\0\0\x56\x78"
 
 
@@ -134,7 +138,7 @@ def test_whatever_is_answered_only_what_was_offered_is_agreed(
 def test_a_changed_attribute_is_never_agreed(ours: PolicySettings, data: st.DataObject) -> None:
     """Any one attribute of a faithful answer, replaced, left out or added: agreed only if it is a shorter life."""
     offered = offer(ours, SPI)
-    faithful = answer(choose(offered, ours), SPI, ours.lifetime_seconds).proposals[0]
+    faithful = answer(choose(offered, ours), SPI, ours).proposals[0]
     attributes = list(faithful.transforms[0].attributes)
     where = data.draw(st.integers(0, len(attributes)))
     changed = data.draw(st.lists(ATTRIBUTES, max_size=1))
@@ -249,10 +253,12 @@ def test_the_answer_repeats_the_offer_and_lowers_the_life() -> None:
     life = _seconds(b"\0\1\0\0") + _kilobytes(70)
     transform = replace(_transform("aes128-gcm16", number=7, mode=61443, life=life))
     chosen = choose(_sa(transform, number=5), policy())
-    (proposal,) = answer(chosen, b"\0\0\x56\x78", 70000).proposals
+    (proposal,) = answer(chosen, b"\0\0\x56\x78", policy(lifetime_seconds=70000, lifetime_kilobytes=70)).proposals
     assert (proposal.number, proposal.spi, proposal.transforms) == (5, b"\0\0\x56\x78", (transform,))
-    (proposal,) = answer(chosen, b"\0\0\x56\x78", 60).proposals
+    (proposal,) = answer(chosen, b"\0\0\x56\x78", policy(lifetime_seconds=60)).proposals
     assert proposal.transforms[0].attributes[:4] == _seconds(60) + _kilobytes(70)
+    (proposal,) = answer(chosen, b"\0\0\x56\x78", policy(lifetime_seconds=70000, lifetime_kilobytes=69)).proposals
+    assert proposal.transforms[0].attributes[:4] == _seconds(b"\0\1\0\0") + _kilobytes(69)
     assert proposal.transforms[0].attributes[4:] == transform.attributes[4:]
 
 
@@ -262,6 +268,14 @@ def test_long_lives_are_sent_as_tlv() -> None:
     )
     long = offer(policy(lifetime_seconds=65536), SPI).proposals[0].transforms[0].attributes
     assert Attribute(DURATION, b"\0\1\0\0") in long
+    longest = offer(policy(lifetime_kilobytes=2**40), SPI).proposals[0].transforms[0].attributes
+    assert longest[2:4] == _kilobytes(bytes([0, 0, 1, 0, 0, 0, 0, 0]))
+
+
+def test_kilobytes_are_a_second_pair_of_type_and_duration() -> None:
+    (proposal,) = offer(policy(lifetime_seconds=600, lifetime_kilobytes=5000), SPI).proposals
+    for transform in proposal.transforms:
+        assert transform.attributes[:4] == _seconds(600) + _kilobytes(5000)
 
 
 # ------------------------------------------------------------ agreeing
