@@ -45,13 +45,15 @@ class Tally(StrEnum):
     UNKNOWN_XID = "unknown_xid"  # a REPLY or ACK to nothing outstanding
     UNAUTHENTICATED_ERROR = "unauthenticated_error"  # seen, remembered as a hint, not acted upon (RFC 4430 §3.5, §10)
     UNAUTHENTICATED_REPLY = "unauthenticated_reply"  # AP-REP, Cksum or ciphertext wrong
-    ERROR_SUPPRESSED = "error_suppressed"  # an unauthenticated error that the rate limit kept back
+    ERROR_SUPPRESSED = "error_suppressed"  # an error that the allowance kept back, or longer than what it answers
+    REPEAT_SUPPRESSED = "repeat_suppressed"  # the same command again, more often than anybody honest repeats it
     IGNORED_EVENT = "ignored_event"  # an event that means nothing in the machine's state
     ACK_ABANDONED = "ack_abandoned"  # nobody acknowledged a REPLY: the SA is deleted
     PEER_RESTARTED = "peer_restarted"  # epoch changed (RFC 4430 §3.7)
     STALE_EPOCH = "stale_epoch"  # authentic, from before the peer's restart: late, or kept back
     COMMANDS_SENT = "commands_sent"
     COMMANDS_RETRANSMITTED = "commands_retransmitted"
+    COMMANDS_CONCLUDED = "commands_concluded"  # of ours: completed, failed or started again
     COMMANDS_RECEIVED = "commands_received"
     COMMANDS_REFUSED = "commands_refused"  # answered with an error notify
     REPLIES_RECEIVED = "replies_received"
@@ -59,6 +61,32 @@ class Tally(StrEnum):
     NOTIFY_IGNORED = "notify_ignored"  # status notify, or error notify in a request, that we do not know (§5.5)
     SEND_FAILED = "send_failed"  # the kernel would not take a KINK datagram
     GETTGT_REFUSED = "gettgt_refused"  # KINK_U2UDENIED: user-to-user is not offered here
+
+
+class Family(StrEnum):
+    """What is counted by label, beside the tallies: docs/counters.md has the labels of each.
+
+    The labels of a family are a fixed set, whatever a stranger sends: numbers without a name here share one.
+    """
+
+    MESSAGES_RECEIVED = "messages_received"  # by message type, believed or not
+    MESSAGES_SENT = "messages_sent"  # by message type
+    KINK_ERRORS_RECEIVED = "kink_errors_received"  # by error code (RFC 4430 §4.2.8), authenticated or not
+    KINK_ERRORS_SENT = "kink_errors_sent"
+    KRB_ERRORS_RECEIVED = "krb_errors_received"  # by error code (RFC 4120 §7.5.9), authenticated or not
+    KRB_ERRORS_SENT = "krb_errors_sent"
+    NOTIFIES_RECEIVED = "notifies_received"  # by notify type (RFC 4430 §5.5)
+    NOTIFIES_SENT = "notifies_sent"
+    EXCHANGES = "exchanges"  # commands of ours, by command and how they ended
+    ANSWERS = "answers"  # commands of peers, by command and what became of them
+    TICKETS = "tickets"  # what came of asking for one: ready, or the KDC's error
+
+
+class Label(NamedTuple):
+    """One counter of a family; the name is lower case, and parts of it are joined by a dot."""
+
+    family: Family
+    name: str
 
 
 # ---------------------------------------------------------------- events
@@ -117,10 +145,15 @@ class FetchTicket:
 
 @dataclass(frozen=True, slots=True)
 class SendMessage:
-    """Send this datagram."""
+    """Send this datagram.
+
+    Args:
+        labels: what is in it that is counted when it leaves; says nothing new, so it makes no two messages differ.
+    """
 
     datagram: bytes = field(repr=False)
     path: Path
+    labels: tuple[Label, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,9 +200,14 @@ class RemoveOutbound:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """Add one."""
+    """Add one, to the tally and to each of the labels.
+
+    Args:
+        labels: the same event told more closely; says nothing new, so it makes no two events differ.
+    """
 
     tally: Tally
+    labels: tuple[Label, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,11 +12,12 @@ LINGERING keeps the ability to ACK again for a full retransmission cycle (RFC 44
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, field
+from enum import Enum, StrEnum
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
+from kinkvpn.proto import labels
 from kinkvpn.proto.create import AnswerUnusable, RequestFailed
 from kinkvpn.proto.envelope import Opened, open_reply, seal_command
 from kinkvpn.proto.events import (
@@ -25,6 +26,7 @@ from kinkvpn.proto.events import (
     Effect,
     Event,
     FetchTicket,
+    Label,
     Path,
     ReplyReceived,
     SendMessage,
@@ -114,6 +116,16 @@ class Completed:
     took: float
 
 
+class Cause(StrEnum):
+    """What sort of failure, for whoever counts them."""
+
+    NO_TICKET = "no_ticket"  # the KDC would not, or did not answer
+    SILENCE = "silence"  # no authentic answer to any transmission
+    REFUSED = "refused"  # the peer says no, under the key
+    UNUSABLE = "unusable"  # the peer's answer does not keep to what was asked
+    UNCURED = "uncured"  # a second try met the error that it was to cure
+
+
 @dataclass(frozen=True, slots=True)
 class Failed:
     """It did not.
@@ -121,10 +133,12 @@ class Failed:
     Args:
         reason: for the operator.
         peer_may_hold_state: the peer may have installed something: silence, or an answer that cannot be used.
+        cause: says nothing that ``reason`` does not.
     """
 
     reason: str
     peer_may_hold_state: bool = False
+    cause: Cause = field(default=Cause.REFUSED, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,14 +231,15 @@ class Initiator:
     def _no_ticket(self, event: Event, _now: float) -> Step:
         assert isinstance(event, TicketRefused)
         # ``begin`` has not run, but the SPI is reserved: withdraw releases it.
-        return self._close(Failed(event.refusal.reason), self.command.withdraw())
+        return self._close(Failed(event.refusal.reason, cause=Cause.NO_TICKET), self.command.withdraw())
 
     def _transmit(self, ticket: Ticket, now: float) -> list[Effect]:
         request = ticket.make_request(self._offset)
         self._outstanding.append(request)
-        datagram = seal_command(self.command.type, self.xid, self._epoch, request, ticket.key, self.command.payloads())
+        payloads = self.command.payloads()
+        datagram = seal_command(self.command.type, self.xid, self._epoch, request, ticket.key, payloads)
         self.deadline = now + self._retransmission.interval
-        return [SendMessage(datagram, self._path), WakeAt(self.deadline)]
+        return [SendMessage(datagram, self._path, labels.sent(payloads)), WakeAt(self.deadline)]
 
     def _retransmit(self, _event: Event, now: float) -> Step:
         assert self._ticket is not None
@@ -234,23 +249,24 @@ class Initiator:
         if self._retransmission.exhausted:
             hint = f"; it did say, unauthenticated: {self._hint}" if self._hint else ""
             reason = f"no answer in {now - self._first_sent:.1f} s to {self._retransmission.sent} transmissions{hint}"
-            return self._close(Failed(reason, peer_may_hold_state=True), [])
+            return self._close(Failed(reason, peer_may_hold_state=True, cause=Cause.SILENCE), [])
         self._retransmission = self._retransmission.next()
         return State.AWAIT_REPLY, [Count(Tally.COMMANDS_RETRANSMITTED), *self._transmit(self._ticket, now)]
 
     def _read_reply(self, event: Event, now: float) -> Step:
         assert isinstance(event, ReplyReceived)
-        opened, tally = self._open(event)
+        opened, counted = self._open(event)
         if opened is None:
-            return self.state, [Count(tally)]
+            return self.state, [counted]
         self.peer_epoch = opened.epoch
-        effects: list[Effect] = [Count(tally)]
+        effects: list[Effect] = [counted]
         try:
             effects += self._believe(opened, now)
         except RequestFailed as refusal:
             return self._end(opened, Failed(str(refusal)), effects + self.command.withdraw(), now)
         except AnswerUnusable as mismatch:
-            return self._end(opened, Failed(str(mismatch), peer_may_hold_state=True), effects, now)
+            failed = Failed(str(mismatch), peer_may_hold_state=True, cause=Cause.UNUSABLE)
+            return self._end(opened, failed, effects, now)
         except _Curable as curable:
             # Not withdrawn: the same command goes on under another XID.
             return self._end(opened, curable.restart, effects, now)
@@ -258,9 +274,9 @@ class Initiator:
 
     def _acknowledge_again(self, event: Event, now: float) -> Step:
         assert isinstance(event, ReplyReceived)
-        opened, tally = self._open(event)
+        opened, counted = self._open(event)
         if opened is None or not self._acknowledges:
-            return self.state, [Count(Tally.DUPLICATE if opened else tally)]
+            return self.state, [Count(Tally.DUPLICATE) if opened else counted]
         return self.state, [Count(Tally.RETRANSMITTED), self._ack()]
 
     def _linger(self, _event: Event, now: float) -> Step:
@@ -282,18 +298,21 @@ class Initiator:
 
     # ------------------------------------------------------------ reading a REPLY
 
-    def _open(self, event: ReplyReceived) -> tuple[Opened | None, Tally]:
+    def _open(self, event: ReplyReceived) -> tuple[Opened | None, Count]:
         assert self._ticket is not None
         ap = next((payload for payload in event.message.payloads if isinstance(payload, ApRep)), None)
         if ap is None:
             # Unauthenticated: never ends an exchange (RFC 4430 §3.5, §10), but worth remembering for the log.
             self._hint = self._described(event.message.payloads) or self._hint
-            return None, Tally.UNAUTHENTICATED_ERROR
+            return None, Count(Tally.UNAUTHENTICATED_ERROR, self._labels(event.message.payloads))
         try:
             opened = open_reply(event.message, event.datagram, ap, self._outstanding, self._ticket.key)
         except (AuthenticationFailed, MalformedMessage):
-            return None, Tally.UNAUTHENTICATED_REPLY
-        return opened, Tally.REPLIES_RECEIVED
+            return None, Count(Tally.UNAUTHENTICATED_REPLY)
+        return opened, Count(Tally.REPLIES_RECEIVED, self._labels(opened.payloads))
+
+    def _labels(self, payloads: tuple[KinkPayload, ...]) -> tuple[Label, ...]:
+        return labels.received(payloads, self._kerberos)
 
     def _described(self, payloads: tuple[KinkPayload, ...]) -> str:
         for payload in payloads:

@@ -20,6 +20,8 @@ from kinkvpn.proto.events import (
     DeadlineReached,
     Effect,
     Event,
+    Family,
+    Label,
     Path,
     RemoveInbound,
     RemoveOutbound,
@@ -30,7 +32,7 @@ from kinkvpn.proto.events import (
     TicketRefused,
     WakeAt,
 )
-from kinkvpn.proto.initiator import Completed, Failed, Initiator, Outcome, Restart, State
+from kinkvpn.proto.initiator import Cause, Completed, Failed, Initiator, Outcome, Restart, State
 from kinkvpn.proto.lifetime import draw_fraction
 from kinkvpn.proto.pairs import Pairs
 from kinkvpn.proto.proposal import Refused
@@ -420,9 +422,10 @@ class Peer:
         effects: list[Effect] = []
         if isinstance(outcome, Restart):
             if not exchange.second_try:
-                return self._restart(exchange, outcome)
+                return [_count_ended(command, outcome), *self._restart(exchange, outcome)]
             # A cure that does not cure is a failure; the command was not withdrawn, for a second try that won't come.
-            outcome, effects = Failed(f"{outcome.reason} (again)"), command.withdraw()
+            outcome, effects = Failed(f"{outcome.reason} (again)", cause=Cause.UNCURED), command.withdraw()
+        effects.append(_count_ended(command, outcome))
         if isinstance(outcome, Failed):
             effects.append(self._told_failure(exchange, outcome))
         if isinstance(command, CreateCommand):
@@ -576,3 +579,12 @@ class Peer:
         time = now + self.settings.delete_grace
         self._pairs.linger(spi, time)
         return [self._wake_at(time)]
+
+
+def _count_ended(command: Command, outcome: Outcome) -> Count:
+    """One command of ours has come to its end, for whoever counts how they end."""
+    if isinstance(outcome, Failed):
+        how = f"failed.{outcome.cause}"
+    else:
+        how = "restarted" if isinstance(outcome, Restart) else "completed"
+    return Count(Tally.COMMANDS_CONCLUDED, (Label(Family.EXCHANGES, f"{command.type.name.lower()}.{how}"),))

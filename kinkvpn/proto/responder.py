@@ -14,12 +14,13 @@ authenticator after.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
-from kinkvpn.proto.allowance import Allowance
+from kinkvpn.proto import labels
+from kinkvpn.proto.allowance import Allowance, source_of
 from kinkvpn.proto.create import notify_name
 from kinkvpn.proto.envelope import Opened, bare_reply, open_command, seal_reply
 from kinkvpn.proto.events import (
@@ -29,6 +30,8 @@ from kinkvpn.proto.events import (
     DeadlineReached,
     Effect,
     Event,
+    Family,
+    Label,
     Path,
     SendMessage,
     Tally,
@@ -49,9 +52,14 @@ if TYPE_CHECKING:
 # Ours. An answer is kept for two of the initiator's full cycles: one in which it may repeat the command, and one for
 # datagrams that the network kept back. An older one is stopped by Kerberos' replay cache.
 ANSWER_KEPT = 2 * FULL_CYCLE
-# Ours. 8,192 answers of about 400 octets are 3 MB; only configured peers can fill them, and 60 s of a thousand
-# peers rekeying at once fit.
+# Ours. 8,192 answers of about 400 octets are 3 MB, and 60 s of a thousand peers rekeying at once fit. Only configured
+# peers can fill them, each no more than its share: else one of them could push out what another waits for, and have
+# the SAs of that one deleted. Sixty-four, a rekey of thirty policies at once, a peer has however many peers there are.
 MAX_ANSWERS = 8192
+LEAST_SHARE = 64
+# Ours. An honest initiator sends a command seven times, and a network may double each: whoever sends it more often
+# wants the answers for somebody else.
+MAX_REPEATS = 32
 
 
 class State(Enum):
@@ -83,20 +91,30 @@ class Transaction:
         grant: what was granted, for a 3-way CREATE; None where no ACK is awaited.
         peer: who asked; told when the ACK comes or does not.
         now: time of the answer.
+        said: what is counted of the REPLY each time that it leaves.
     """
 
-    def __init__(self, reply: bytes, path: Path, grant: Grant | None, peer: Peer | None, now: float) -> None:
+    def __init__(
+        self,
+        reply: bytes,
+        path: Path,
+        grant: Grant | None,
+        peer: Peer | None,
+        now: float,
+        said: tuple[Label, ...] = (),
+    ) -> None:
         self.state = State.ANSWERED if grant is None else State.AWAIT_ACK
         self.expires = now + ANSWER_KEPT
-        self._reply = SendMessage(reply, path)
+        self._reply = SendMessage(reply, path, said)
+        self._repeats = 0
         self._grant = grant
         self._peer = peer
         self._retransmission = Retransmission()
         self.deadline = self.expires if grant is None else now + self._retransmission.interval
 
     def start(self) -> list[Effect]:
-        """Send the REPLY."""
-        return [self._reply, WakeAt(self.deadline)]
+        """Send the REPLY, and again unless it is acknowledged."""
+        return [self._reply] if self._grant is None else [self._reply, WakeAt(self.deadline)]
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event; one that means nothing here is counted."""
@@ -107,13 +125,16 @@ class Transaction:
         return effects
 
     def _again(self, _now: float) -> Step:
+        self._repeats += 1
+        if self._repeats > MAX_REPEATS:
+            return self.state, [Count(Tally.REPEAT_SUPPRESSED)]
         return self.state, [self._reply]
 
     def _acknowledged(self, now: float) -> Step:
         assert self._grant is not None
         assert self._peer is not None
         self.deadline = self.expires
-        return State.ACKNOWLEDGED, [*self._peer.acknowledged(self._grant, now), WakeAt(self.expires)]
+        return State.ACKNOWLEDGED, self._peer.acknowledged(self._grant, now)
 
     def _unacknowledged(self, now: float) -> Step:
         assert self._grant is not None
@@ -161,7 +182,12 @@ class Responder:
         self._transactions: OrderedDict[Key, Transaction] = OrderedDict()
         self._awaiting: dict[Key, Transaction] = {}
         self._seen: OrderedDict[bytes, Key] = OrderedDict()
-        self._allowance = Allowance()
+        self._held: dict[str, deque[Key]] = {}  # by client, oldest first
+        self._sweep_at: float | None = None
+        # Whoever proved to be somebody does not share with those who did not.
+        self._strangers = Allowance()
+        self._members = Allowance()
+        self._lines = Allowance()  # of the log
 
     def receive(self, message: Message, datagram: bytes, path: Path, now: float) -> list[Effect]:
         """A command or an ACK, parsed and nothing more."""
@@ -170,10 +196,11 @@ class Responder:
         if known is not None:
             return [Count(Tally.DUPLICATE), *known.handle(CommandRepeated(), now)]
         if message.type is MessageType.GETTGT:
-            return [Count(Tally.GETTGT_REFUSED), *self._bare(message, KinkError(ErrorCode.U2UDENIED), path, now)]
+            denied = KinkError(ErrorCode.U2UDENIED)
+            return [Count(Tally.GETTGT_REFUSED), *self._bare(message, datagram, denied, path, now)]
         ap = [payload for payload in message.payloads if isinstance(payload, ApReq)]
         if len(ap) != 1:
-            effects = self._bare(message, KinkError(ErrorCode.PROTOERR), path, now)
+            effects = self._bare(message, datagram, KinkError(ErrorCode.PROTOERR), path, now)
             return [Count(Tally.UNEXPECTED_PAYLOAD), *effects]
         try:
             accepted = self._kerberos.accept(ap[0].ap_req)
@@ -187,7 +214,7 @@ class Responder:
             return self._malformed_inside(message, accepted, malformed, path, now)
         return self._authenticated(message, opened, accepted, digest, path, now)
 
-    def refuse(self, malformed: MalformedMessage, path: Path, now: float) -> list[Effect]:
+    def refuse(self, malformed: MalformedMessage, datagram: bytes, path: Path, now: float) -> list[Effect]:
         """A datagram that the parser refused: KINK_ERROR where its header tells a command (RFC 4430 §4.2.8)."""
         tally = {ErrorCode.INVMAJ: Tally.WRONG_VERSION, ErrorCode.INVDOI: Tally.WRONG_DOI}.get(
             ErrorCode(malformed.code), Tally.MALFORMED
@@ -195,8 +222,9 @@ class Responder:
         # Never an error about a REPLY or an ACK: two hosts would go on complaining to each other for ever.
         if malformed.xid is None or not malformed.answerable:
             return [Count(tally)]
-        datagram = bare_reply(malformed.xid, KinkError(malformed.code))
-        return [Count(tally), *self._limited(path.remote.address, datagram, path, now)]
+        error = KinkError(malformed.code)
+        reply = SendMessage(bare_reply(malformed.xid, error), path, labels.sent([error]))
+        return [Count(tally), *self._to_stranger(reply, len(datagram), now)]
 
     def wake(self, now: float) -> list[Effect]:
         """Retransmit unacknowledged REPLYs that are due, and forget old answers."""
@@ -208,10 +236,26 @@ class Responder:
                 effects += transaction.handle(DeadlineReached(), now)
         # Every answer is kept equally long, so the oldest one is always the first to go.
         while self._transactions and next(iter(self._transactions.values())).expires <= now:
-            self._transactions.popitem(last=False)
+            self._forget(next(iter(self._transactions)))
         while self._seen and next(iter(self._seen.values())) not in self._transactions:
             self._seen.popitem(last=False)
-        return effects
+        if self._sweep_at is not None and self._sweep_at <= now:
+            self._sweep_at = None
+        return effects + self._sweep()
+
+    def _sweep(self) -> list[Effect]:
+        """One wake for all answers, however many there are: when the oldest is to be forgotten."""
+        if self._sweep_at is not None or not self._transactions:
+            return []
+        self._sweep_at = next(iter(self._transactions.values())).expires
+        return [WakeAt(self._sweep_at)]
+
+    def _forget(self, key: Key) -> Transaction:
+        held = self._held[key.client]
+        held.popleft()  # which is ``key``: of each client, as of all, the oldest one goes
+        if not held:
+            del self._held[key.client]
+        return self._transactions.pop(key)
 
     # ------------------------------------------------------------ authenticated
 
@@ -232,14 +276,17 @@ class Responder:
         if known is not None:
             self._remember(digest, key)
             return [*effects, Count(Tally.RETRANSMITTED), *known.handle(CommandRepeated(), now)]
-        effects.append(Count(Tally.COMMANDS_RECEIVED))
+        refusal: list[Effect] = []
         try:
             grant = _grant(message, opened, accepted, peer, path, now)
         except Refused as refused:
-            effects += [Count(Tally.COMMANDS_REFUSED), _refusal(accepted.client, message, refused)]
             grant = Grant((_notify(refused),))
+            refusal = [Count(Tally.COMMANDS_REFUSED), *self._told(accepted.client, message, refused, now)]
+        said = (*labels.received(opened.payloads, self._kerberos), _answered(message, grant, bool(refusal)))
+        effects += [Count(Tally.COMMANDS_RECEIVED, said), *refusal]
         reply = self._sealed(message, accepted, *grant.payloads, ackreq=grant.ackreq)
-        transaction = Transaction(reply, path, grant if grant.ackreq else None, peer, now)
+        awaited = grant if grant.ackreq else None
+        transaction = Transaction(reply, path, awaited, peer, now, labels.sent(grant.payloads))
         effects += grant.effects
         effects += self._store(key, digest, transaction, now)
         return effects + transaction.start()
@@ -255,10 +302,11 @@ class Responder:
         if transaction.state is State.AWAIT_ACK:
             self._awaiting[key] = transaction
         self._remember(digest, key)
-        if len(self._transactions) > MAX_ANSWERS:
-            _, oldest = self._transactions.popitem(last=False)
-            effects += oldest.evict(now)
-        return effects
+        held = self._held.setdefault(key.client, deque())
+        held.append(key)
+        if len(held) > max(LEAST_SHARE, MAX_ANSWERS // len(self._peers)):
+            effects += self._forget(held[0]).evict(now)
+        return effects + self._sweep()
 
     def _remember(self, digest: bytes, key: Key) -> None:
         self._seen[digest] = key
@@ -279,9 +327,11 @@ class Responder:
             warning=True,
         )
         error = KrbError(refused.krb_error)
+        said = labels.sent([error], refused.code)
         accepted = refused.accepted
         if accepted is None:
-            return [*counted, *self._limited(path.remote.address, bare_reply(message.xid, error), path, now, tell)]
+            bare = SendMessage(bare_reply(message.xid, error), path, said)
+            return [*counted, *self._to_stranger(bare, len(datagram), now, tell)]
         try:
             opened = open_command(message, datagram, ap, accepted.key)
         except (AuthenticationFailed, MalformedMessage):
@@ -293,7 +343,8 @@ class Responder:
             return [*counted, *known.handle(CommandRepeated(), now)]
         # The key is at hand, so the error goes out under it and may be acted upon (RFC 4430 §3.5). Limited all the
         # same: every command that was ever overheard comes here once it is old enough.
-        return [*counted, *self._limited(accepted.client, self._sealed(message, accepted, error), path, now, tell)]
+        sealed = SendMessage(self._sealed(message, accepted, error), path, said)
+        return [*counted, *self._to_member(accepted.client, sealed, now, tell)]
 
     def _unknown_peer(self, message: Message, accepted: AcceptedRequest, path: Path, now: float) -> list[Effect]:
         """Whoever is in the realm can come this far: nothing is remembered of it (RFC 4430 §10)."""
@@ -301,9 +352,7 @@ class Responder:
         if message.type is MessageType.ACK:
             return counted
         refused = Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no peer is configured with principal {accepted.client}")
-        reply = self._sealed(message, accepted, _notify(refused))
-        tell = _refusal(accepted.client, message, refused)
-        return [*counted, *self._limited(accepted.client, reply, path, now, tell)]
+        return [*counted, *self._refused_member(message, accepted, refused, _notify(refused), path, now)]
 
     def _malformed_inside(
         self, message: Message, accepted: AcceptedRequest, malformed: MalformedMessage, path: Path, now: float
@@ -314,20 +363,55 @@ class Responder:
         # PAYLOAD-MALFORMED for Quick Mode payloads, KINK_ERROR for KINK's own (RFC 4430 §4.2.8, §5.5).
         refused = Refused(NotifyType(malformed.notify or NotifyType.PAYLOAD_MALFORMED), str(malformed))
         answer = KinkError(malformed.code) if malformed.notify is None else _notify(refused)
-        reply = self._sealed(message, accepted, answer)
-        tell = _refusal(accepted.client, message, refused)
-        return [*counted, *self._limited(accepted.client, reply, path, now, tell)]
+        return [*counted, *self._refused_member(message, accepted, refused, answer, path, now)]
 
-    def _bare(self, message: Message, payload: KinkPayload, path: Path, now: float) -> list[Effect]:
+    def _refused_member(
+        self,
+        message: Message,
+        accepted: AcceptedRequest,
+        refused: Refused,
+        answer: KinkPayload,
+        path: Path,
+        now: float,
+    ) -> list[Effect]:
+        reply = SendMessage(self._sealed(message, accepted, answer), path, labels.sent([answer]))
+        return self._to_member(accepted.client, reply, now, _refusal(accepted.client, message, refused))
+
+    def _bare(self, message: Message, datagram: bytes, payload: KinkPayload, path: Path, now: float) -> list[Effect]:
         if message.type is MessageType.ACK:
             return []
-        return self._limited(path.remote.address, bare_reply(message.xid, payload), path, now)
+        reply = SendMessage(bare_reply(message.xid, payload), path, labels.sent([payload]))
+        return self._to_stranger(reply, len(datagram), now)
 
-    def _limited(self, whom: str, datagram: bytes, path: Path, now: float, *told: Tell) -> list[Effect]:
-        """Send, and tell, unless ``whom`` has had too much of it already."""
-        if self._allowance.take(whom, now):
-            return [*told, SendMessage(datagram, path)]
-        return [Count(Tally.ERROR_SUPPRESSED)]
+    def _to_stranger(self, reply: SendMessage, asked: int, now: float, *told: Tell) -> list[Effect]:
+        """Send, and tell, to a source that nobody vouches for: seldom, and never more octets than it sent.
+
+        The source may be forged, and this host must be no use for sending somebody more than a forger can send
+        himself (RFC 4430 §4.2.8, §10). Every command that does any work is longer than the error it may draw.
+
+        Args:
+            asked: octets of the datagram to answer.
+        """
+        source = source_of(reply.path.remote.address)
+        if len(reply.datagram) > asked or not self._strangers.take(source, now, len(reply.datagram)):
+            return [Count(Tally.ERROR_SUPPRESSED)]
+        return [*told, reply]
+
+    def _to_member(self, client: str, reply: SendMessage, now: float, *told: Tell) -> list[Effect]:
+        """Send, and tell, to somebody of the realm, unless there was too much of it already."""
+        if not self._members.take(client, now, len(reply.datagram)):
+            return [Count(Tally.ERROR_SUPPRESSED)]
+        return [*told, reply]
+
+    def _told(self, client: str, message: Message, refused: Refused, now: float) -> list[Effect]:
+        """A configured peer is always answered, but does not fill the log."""
+        return [_refusal(client, message, refused)] if self._lines.take(client, now) else []
+
+
+def _answered(message: Message, grant: Grant, refused: bool) -> Label:
+    refused = refused or any(isinstance(payload, KinkError) for payload in grant.payloads)
+    outcome = "refused" if refused else "granted_3way" if grant.ackreq else "granted"
+    return Label(Family.ANSWERS, f"{message.type.name.lower()}.{outcome}")
 
 
 def _grant(message: Message, opened: Opened, accepted: AcceptedRequest, peer: Peer, path: Path, now: float) -> Grant:

@@ -19,12 +19,15 @@ import trio
 from esp.errors import UnknownSa
 from esp.events import Acquired, EndpointMoved, EspEvent, HardExpired, SoftExpired, UnknownSpiSeen
 from kinkvpn.errors import KinkvpnError, MalformedMessage
+from kinkvpn.proto import labels
 from kinkvpn.proto.events import (
     Count,
     Effect,
+    Family,
     FetchTicket,
     InstallInbound,
     InstallOutbound,
+    Label,
     RemoveInbound,
     RemoveOutbound,
     SendMessage,
@@ -49,6 +52,10 @@ if TYPE_CHECKING:
 from kinkvpn.kerberos.tickets import TicketUnavailable
 
 log = logging.getLogger(__name__)
+
+# Made once: a label for each message that comes or goes.
+_RECEIVED = {kind: Label(Family.MESSAGES_RECEIVED, kind.name.lower()) for kind in MessageType}
+_SENT = {int(kind): Label(Family.MESSAGES_SENT, kind.name.lower()) for kind in MessageType}
 
 # Ours. How long a KDC may take before an exchange gives up on its ticket; the configuration can change it.
 TICKET_DEADLINE = 5.0
@@ -117,6 +124,7 @@ class Keying:
         self._dataplane = dataplane
         self._ticket_deadline = ticket_deadline
         self._counters: Counter[Tally] = Counter()
+        self._labelled: Counter[Label] = Counter()
         self._xids = itertools.count(struct.unpack("!I", random(4))[0])
         self._owners: OrderedDict[int, Peer] = OrderedDict()
         self._wakes: list[tuple[float, int, Peer | Responder]] = []
@@ -199,8 +207,10 @@ class Keying:
         try:
             message = parse_message(datagram)
         except MalformedMessage as malformed:
-            self._perform(self._responder, self._responder.refuse(malformed, path, now))
+            self._labelled[Label(Family.MESSAGES_RECEIVED, "unreadable")] += 1
+            self._perform(self._responder, self._responder.refuse(malformed, datagram, path, now))
             return
+        self._labelled[_RECEIVED[message.type]] += 1
         if message.type is not MessageType.REPLY:
             self._perform(self._responder, self._responder.receive(message, datagram, path, now))
             return
@@ -247,8 +257,8 @@ class Keying:
     def _perform(self, owner: Peer | Responder, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
-                case SendMessage(datagram, path):
-                    self._send(datagram, path)
+                case SendMessage():
+                    self._send(effect)
                 case WakeAt(time, name):
                     heapq.heappush(self._wakes, (time, next(self._order), self.peers[name] if name else owner))
                     self._rescheduled.set()
@@ -264,8 +274,9 @@ class Keying:
                     # Not ``owner``: answering a peer can make this host start an exchange of its own.
                     assert self._nursery is not None
                     self._nursery.start_soon(self._fetch, self._owners[effect.xid], effect)
-                case Count(tally):
+                case Count(tally, said):
                     self._counters[tally] += 1
+                    self._labelled.update(said)
                 case Tell():
                     level = logging.WARNING if effect.warning else logging.INFO
                     log.log(level, effect.event, extra={"fields": dict(effect.fields)})
@@ -274,7 +285,8 @@ class Keying:
         self._changed.set()
         self._changed = trio.Event()
 
-    def _send(self, datagram: bytes, path: Path) -> None:
+    def _send(self, message: SendMessage) -> None:
+        datagram, path = message.datagram, message.path
         try:
             if path.marked:
                 self._dataplane.send_control(datagram, path.remote)
@@ -285,6 +297,9 @@ class Keying:
             self._counters[Tally.SEND_FAILED] += 1
             fields = {"address": path.remote.address, "port": path.remote.port, "reason": str(error)}
             log.debug("send_failed", extra={"fields": fields})
+        else:
+            self._labelled[_SENT[datagram[0]]] += 1
+            self._labelled.update(message.labels)
 
     def _remove_inbound(self, spi: int) -> None:
         try:
@@ -302,8 +317,11 @@ class Keying:
         try:
             ticket = await self._tickets.get(wanted.server, deadline=self._ticket_deadline, fresh=wanted.fresh)
         except TicketUnavailable as unavailable:
+            code = unavailable.refusal.code
+            self._labelled[Label(Family.TICKETS, "unavailable" if code is None else labels.krb_error(code))] += 1
             effects = peer.ticket_refused(wanted.xid, unavailable.refusal, trio.current_time())
         else:
+            self._labelled[Label(Family.TICKETS, "ready")] += 1
             effects = peer.ticket_ready(wanted.xid, ticket, trio.current_time())
         self._perform(peer, effects)
 
@@ -364,6 +382,10 @@ class Keying:
         return {
             "peers": [peer_status(peer, now) for peer in self.peers.values()],
             "counters": {tally.value: count for tally, count in sorted(self._counters.items())},
+            "labelled": {
+                family.value: {label.name: self._labelled[label] for label in found}
+                for family, found in itertools.groupby(sorted(self._labelled), lambda label: label.family)
+            },
         }
 
 

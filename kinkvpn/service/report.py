@@ -19,6 +19,7 @@ def with_traffic(status: dict[str, Any], traffic: Statistics, link: LinkStatisti
     ]
     counters = {
         "kink": status["counters"],
+        "kink_labelled": status["labelled"],
         "drops": {reason.value: count for reason, count in traffic.drops.items() if count},
         "packets_out": traffic.packets_out,
         "octets_out": traffic.octets_out,

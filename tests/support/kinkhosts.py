@@ -115,7 +115,7 @@ class Host:
         try:
             message = parse_message(datagram)
         except MalformedMessage as malformed:
-            return self.responder.refuse(malformed, Path(source), now)
+            return self.responder.refuse(malformed, datagram, Path(source), now)
         if message.type is MessageType.REPLY:
             return self.peer.replied(message, datagram, now)
         return self.responder.receive(message, datagram, Path(source), now)

@@ -3,7 +3,15 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinkvpn.proto.allowance import BURST, MAX_SOURCES, PER_SECOND, Allowance
+from kinkvpn.proto.allowance import (
+    BURST,
+    BURST_OCTETS,
+    MAX_SOURCES,
+    OCTETS_PER_SECOND,
+    PER_SECOND,
+    Allowance,
+    source_of,
+)
 
 
 def test_a_burst_then_one_a_second() -> None:
@@ -42,3 +50,30 @@ def test_few_sources_are_remembered_and_the_longest_silent_is_forgotten() -> Non
     for number in range(MAX_SOURCES):
         allowance.take(str(number), 0.0)
     assert allowance.take("busy", 0.0)
+
+
+def test_an_ipv6_site_is_one_source_and_an_ipv4_address_is_one() -> None:
+    assert source_of("2001:db8:1:2::1") == source_of("2001:db8:1:2:ffff:ffff:ffff:ffff")
+    assert source_of("2001:db8:1:2::1") != source_of("2001:db8:1:3::1")
+    assert source_of("fe80::1%eth0") == source_of("fe80::2%eth1")
+    assert source_of("192.0.2.1") == source_of("::ffff:192.0.2.1") != source_of("192.0.2.2")
+
+
+def test_forged_sources_share_one_allowance_of_octets() -> None:
+    """A new source for each datagram, as fast as they come: a bucket of octets, and a trickle."""
+    allowance, octets, seconds = Allowance(), 0, 30
+    for number in range(200_000):
+        now = seconds * number / 200_000
+        octets += 120 * allowance.take(f"source {number}", now, 120)
+    assert octets <= BURST_OCTETS + seconds * OCTETS_PER_SECOND
+    assert octets > 0.9 * (BURST_OCTETS + seconds * OCTETS_PER_SECOND)
+    assert len(allowance) == MAX_SOURCES
+
+
+def test_what_may_not_go_costs_nothing() -> None:
+    allowance = Allowance()
+    while allowance.take(f"source {len(allowance)}", 0.0, 1000):
+        pass
+    assert [allowance.take("honest", 0.0, 1000) for _ in range(20)] == [False] * 20
+    assert [allowance.take("honest", 1.0, 1000) for _ in range(6)] == [True] * 5 + [False]
+    assert not allowance.take("honest", 1.0)

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from pathlib import Path as FilePath
 from typing import get_args
 
 import pytest
@@ -8,8 +10,10 @@ from support.kinkhosts import Wire, principal
 
 from esp.sa import Endpoint
 from kinkvpn.proto import events
-from kinkvpn.proto.events import Effect, Event, Path, ReplyReceived, SendMessage, TicketReady
+from kinkvpn.proto.events import Count, Effect, Event, Path, ReplyReceived, SendMessage, TicketReady
 from kinkvpn.wire.kink import Message, MessageType
+
+COUNTERS = FilePath(__file__).parents[3] / "docs/counters.md"
 
 
 @pytest.mark.parametrize("kind", [*get_args(Event), *get_args(Effect)])
@@ -35,5 +39,17 @@ def test_no_octets_and_no_tickets_in_a_repr() -> None:
         assert "Ticket(" not in repr(each)
 
 
-def test_tallies_are_named_after_their_values() -> None:
-    assert all(tally.value == tally.name.lower() for tally in events.Tally)
+@pytest.mark.parametrize("kind", [events.Tally, events.Family])
+def test_tallies_are_named_after_their_values(kind: type[events.Tally | events.Family]) -> None:
+    assert all(each.value == each.name.lower() for each in kind)
+
+
+def test_every_counter_is_in_the_page_that_promises_its_name() -> None:
+    """A new tally or family needs a line in docs/counters.md, and no name leaves it again."""
+    listed = re.findall(r"^\| `(\w+)` \|", COUNTERS.read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted([*events.Tally, *events.Family])
+
+
+def test_labels_tell_more_of_the_same_event() -> None:
+    label = events.Label(events.Family.EXCHANGES, "create.completed")
+    assert Count(events.Tally.DUPLICATE, (label,)) == Count(events.Tally.DUPLICATE)

@@ -37,10 +37,10 @@ from kinkvpn.proto.events import (
     WakeAt,
 )
 from kinkvpn.proto.identification import identifications_of
-from kinkvpn.proto.peer import Grant
+from kinkvpn.proto.peer import Grant, Peer
 from kinkvpn.proto.ports import OutstandingRequest, TicketRefusal
 from kinkvpn.proto.proposal import offer
-from kinkvpn.proto.responder import ANSWER_KEPT, Responder, State, Transaction
+from kinkvpn.proto.responder import ANSWER_KEPT, MAX_REPEATS, Responder, State, Transaction
 from kinkvpn.proto.retransmit import FULL_CYCLE, TRANSMISSIONS
 from kinkvpn.wire.ipsec_doi import PayloadType
 from kinkvpn.wire.isakmp import Delete, IsakmpPayload, KeyExchange, Nonce, Notify, SecurityAssociation
@@ -174,7 +174,7 @@ def test_an_unacknowledged_reply_is_sent_again_and_then_abandoned() -> None:
 def test_an_ack_ends_the_waiting_and_the_reply_is_kept() -> None:
     made = transaction(State.AWAIT_ACK)
     play = Playbook(made, 0.3)
-    play >> AckReceived() << Tell("acked") << ANY << WakeAt(ANSWER_KEPT)
+    play >> AckReceived() << Tell("acked") << ANY
     play >> CommandRepeated() << SendMessage(b"reply", Path(SOURCE))
     play >> AckReceived() << Count(Tally.IGNORED_EVENT)
     play.end()
@@ -322,7 +322,8 @@ def test_gettgt_is_refused() -> None:
 @pytest.mark.parametrize("payloads", [(), (ApReq(1, b""), ApReq(1, b"")), (Isakmp(()),), (ApRep(1, b""),)])
 def test_other_than_one_ap_req(payloads: tuple[KinkPayload, ...]) -> None:
     asker = Asker()
-    effects = asker.send(build_message(Message(CREATE, 5, payloads)))
+    # Octets after the message are no part of it (RFC 4430 §4): without them the empty CREATE is too short to answer.
+    effects = asker.send(build_message(Message(CREATE, 5, payloads)) + bytes(8))
     assert counted(effects) == [Tally.UNEXPECTED_PAYLOAD]
     assert [parse_message(each).payloads for each in sent(effects)] == [(KinkError(1),)]
     assert asker.send(build_message(Message(ACK, 5, payloads))) == [Count(Tally.UNEXPECTED_PAYLOAD)]
@@ -366,12 +367,12 @@ def test_skew_is_answered_under_the_key_but_not_for_ever() -> None:
     [
         (b"", Tally.MALFORMED, None),
         (bytes(15), Tally.MALFORMED, None),
-        ("01 20 0010 00000001 00000005 00 00 0000", Tally.WRONG_VERSION, 3),
-        ("01 10 0010 00000002 00000005 00 00 0000", Tally.WRONG_DOI, 2),
-        ("01 10 0010 00000001 00000005 63 00 0000", Tally.MALFORMED, 1),
-        ("03 20 0010 00000001 00000005 00 00 0000", Tally.WRONG_VERSION, None),  # a REPLY
-        ("05 20 0010 00000001 00000005 00 00 0000", Tally.WRONG_VERSION, None),  # an ACK
-        ("63 10 0010 00000001 00000005 00 00 0000", Tally.MALFORMED, None),
+        ("01 20 0010 00000001 00000005 00 00 0000 0000000000000000", Tally.WRONG_VERSION, 3),
+        ("01 10 0010 00000002 00000005 00 00 0000 0000000000000000", Tally.WRONG_DOI, 2),
+        ("01 10 0010 00000001 00000005 63 00 0000 0000000000000000", Tally.MALFORMED, 1),
+        ("03 20 0010 00000001 00000005 00 00 0000 0000000000000000", Tally.WRONG_VERSION, None),  # a REPLY
+        ("05 20 0010 00000001 00000005 00 00 0000 0000000000000000", Tally.WRONG_VERSION, None),  # an ACK
+        ("63 10 0010 00000001 00000005 00 00 0000 0000000000000000", Tally.MALFORMED, None),
     ],
 )
 def test_what_does_not_parse(datagram: bytes | str, tally: Tally, code: int | None) -> None:
@@ -385,7 +386,7 @@ def test_what_does_not_parse(datagram: bytes | str, tally: Tally, code: int | No
 
 def test_errors_to_one_source_are_few() -> None:
     asker = Asker()
-    octets = bytes.fromhex("01 20 0010 00000001 00000005 00 00 0000")
+    octets = bytes.fromhex("01 20 0010 00000001 00000005 00 00 0000 0000000000000000")
     answers = [bool(sent(asker.send(octets))) for _ in range(8)]
     assert answers == [True] * 5 + [False] * 3
     assert asker.b.counts[Tally.ERROR_SUPPRESSED] == 3
@@ -393,7 +394,123 @@ def test_errors_to_one_source_are_few() -> None:
     assert sent(asker.send(octets))
 
 
+def test_an_error_is_never_longer_than_what_draws_it() -> None:
+    """A forger of sources gets nothing out of this host that he does not put in himself."""
+    asker = Asker()
+    for octets in range(16, 40):
+        for header in ("01 20 0010 00000001 00000005 00 00 0000", "04 10 0010 00000001 00000005 00 00 0000"):
+            datagram = bytes.fromhex(header).ljust(octets, b"x")
+            asker.wire.now += 1.0
+            answers = sent(asker.send(datagram))
+            assert [len(answer) <= octets for answer in answers] == ([True] if octets >= 24 else [])
+    # A KRB-ERROR is longer than an AP-REQ that is nothing but noise.
+    noise = build_message(Message(STATUS, 5, (ApReq(1, b"x"),)))
+    assert counted(asker.send(noise)) == [Tally.AP_REQUEST_REFUSED, Tally.ERROR_SUPPRESSED]
+
+
+def test_forged_sources_do_not_silence_the_errors_under_a_key() -> None:
+    asker = Asker()
+    octets = bytes.fromhex("01 20 0010 00000001 00000005 00 00 0000").ljust(24, b"x")
+    answers = 0
+    for number in range(5000):
+        source = Endpoint(f"198.18.{number // 250}.{number % 250}", 910)
+        answers += len(sent(asker.b.receive(octets, source)))
+    assert answers == 65536 // 24
+    datagram, request = asker.command(STATUS)
+    asker.wire.now = 1000.0
+    (payload,) = asker.read(asker.send(datagram), request)
+    assert isinstance(payload, KrbError)
+
+
+def test_a_peer_that_is_refused_for_ever_is_answered_and_does_not_fill_the_log() -> None:
+    asker = Asker()
+    for _ in range(50):
+        datagram, request = asker.create(KeyExchange(b"g^x"))
+        assert asker.notify(asker.send(datagram), request)[0] == 1
+    assert len(asker.b.events("command_refused")) == BURST
+
+
 # ------------------------------------------------------------ the cache
+
+
+def test_an_answer_is_repeated_for_a_retransmission_and_not_for_ever() -> None:
+    asker = Asker()
+    datagram, _ = asker.create(xid=5)
+    (reply,) = sent(asker.send(datagram))
+    answers = [sent(asker.send(datagram)) for _ in range(1000)]
+    assert answers == [[reply]] * MAX_REPEATS + [[]] * (1000 - MAX_REPEATS)
+    assert asker.b.counts[Tally.DUPLICATE] == 1000
+    assert asker.b.counts[Tally.REPEAT_SUPPRESSED] == 1000 - MAX_REPEATS
+
+
+def test_a_peer_has_its_share_of_the_answers_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One peer that asks without end does not make this host forget what another waits for."""
+    monkeypatch.setattr(responder_module, "MAX_ANSWERS", 20)
+    monkeypatch.setattr(responder_module, "LEAST_SHARE", 2)
+    wire = Wire()
+    b = Host(wire, "b", settings("a", policy("b", responder_nonce=True)))
+    mallory = Host(wire, "x", settings("b", policy("a")))
+    greedy = Peer(
+        settings("x", policy("b", name="other")),
+        principal=principal("b"),
+        epoch=1,
+        kerberos=b.kerberos,
+        random=b.random.randbytes,
+        allocate_spi=b.allocate_spi,
+        next_xid=lambda: next(b.xids),
+    )
+    b.responder = Responder(kerberos=b.kerberos, peers={principal("a"): b.peer, principal("x"): greedy}, epoch=1)
+    ticket = wire.realm.issue(principal("a"), principal("b"))
+    create = seal_command(CREATE, 5, 1, ticket.make_request(), ticket.key, (Isakmp(create_payloads()),))
+    b.perform(b.receive(create, SOURCE))
+    (waiting,) = b.peer.half_open
+    ticket = wire.realm.issue(principal("x"), principal("b"))
+    for xid in range(100):
+        status = seal_command(STATUS, xid, 1, ticket.make_request(), ticket.key)
+        b.perform(b.receive(status, mallory.endpoint))
+    assert b.peer.half_open == [waiting]
+    assert len(b.responder._transactions) == 10 + 1
+    wire.now += ANSWER_KEPT
+    b.responder.wake(wire.now)
+    assert not b.responder._transactions
+    assert not b.responder._held
+    assert not b.responder._seen
+
+
+def test_one_wake_is_asked_for_however_many_answers_are_kept() -> None:
+    asker = Asker()
+    wakes: list[Effect] = []
+    for number in range(50):
+        asker.wire.now = number / 10
+        wakes += [each for each in asker.b.receive(asker.command(STATUS)[0], SOURCE) if isinstance(each, WakeAt)]
+    assert wakes == [WakeAt(ANSWER_KEPT)]
+    (again,) = asker.b.responder.wake(ANSWER_KEPT)
+    assert again == WakeAt(pytest.approx(ANSWER_KEPT + 0.1))
+    assert len(asker.b.responder._transactions) == 49
+
+
+def test_what_is_answered_is_counted_by_what_it_says() -> None:
+    asker = Asker()
+
+    def said(effects: list[Effect]) -> list[str]:
+        found = [label for each in effects if isinstance(each, Count | SendMessage) for label in each.labels]
+        return [f"{label.family} {label.name}" for label in found]
+
+    assert said(asker.send(asker.create()[0])) == ["answers create.granted"]
+    again = asker.send(asker.create()[0])
+    assert said(again) == ["answers create.refused", "notifies_sent invalid_spi"]
+    assert said(asker.send(asker.command(STATUS, Isakmp((Notify(3, b"", 40000),)))[0])) == [
+        "notifies_received other_status",
+        "answers status.granted",
+    ]
+    assert said(asker.send(asker.command(CREATE, Isakmp((), 2, 0, (1, b"x")))[0])) == [
+        "answers create.refused",
+        "kink_errors_sent badqmvers",
+    ]
+    gettgt = build_message(Message(MessageType.GETTGT, 5, (TgtReq(b"kink/b@TEST"),)))
+    assert said(asker.send(gettgt)) == ["kink_errors_sent u2udenied"]
+    other = asker.wire.realm.issue(principal("a"), principal("x"))
+    assert said(asker.send(seal_command(STATUS, 6, 1, other.make_request(), other.key))) == ["krb_errors_sent 35"]
 
 
 def test_the_same_datagram_and_the_same_command_are_answered_from_the_cache() -> None:
@@ -446,6 +563,7 @@ def test_answers_are_forgotten_in_time() -> None:
 
 def test_the_cache_is_bounded_and_an_evicted_exchange_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(responder_module, "MAX_ANSWERS", 3)
+    monkeypatch.setattr(responder_module, "LEAST_SHARE", 3)
     asker = Asker(responder_nonce=True)
     create, _ = asker.create()
     asker.send(create)

@@ -48,6 +48,7 @@ def test_the_rest_of_keying_s_status_stays() -> None:
     keying = {
         "peers": [{"name": "b", "epoch": 1, "policies": [{"name": "b/1", "state": "established"}]}],
         "counters": {"malformed": 2},
+        "labelled": {"messages_received": {"create": 2}},
     }
     found = with_traffic(keying, TRAFFIC, LinkStatistics(junk_received=4))
     assert json.loads(json.dumps(found)) == found
@@ -57,6 +58,7 @@ def test_the_rest_of_keying_s_status_stays() -> None:
     counters = found["counters"]
     assert isinstance(counters, dict)
     assert counters["kink"] == {"malformed": 2}
+    assert counters["kink_labelled"] == {"messages_received": {"create": 2}}
     assert counters["drops"] == {"no_policy": 3}
     assert counters["link"]["junk_received"] == 4
     assert (counters["packets_in"], counters["octets_out"]) == (5, 700)
