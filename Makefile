@@ -13,6 +13,8 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
 # What python-pytun and gssapi are compiled against; the KDC; namespaces, ping and capture for the laboratory.
 PACKAGES := libc6-dev libkrb5-dev krb5-kdc krb5-admin-server iproute2 iputils-ping tcpdump
+# The clock of one process; an Active Directory domain controller, of which the tests run the KDC alone.
+TESTED := faketime samba samba-dsdb-modules samba-ad-provision
 # Debian splits its own Python; any other has these two inside.
 PACKAGES += $(shell $(PYTHON) -c 'import sys; sys.base_prefix == "/usr" and print("libpython3-dev python3-venv")')
 
@@ -45,8 +47,9 @@ $(VENV)/demo.installed: pyproject.toml .ci/debian-packages
 	@$(PIP) install --editable .
 	@touch $@
 
-$(VENV)/test.installed: $(VENV)/demo.installed
-	@.ci/debian-packages faketime
+$(VENV)/test.installed: $(VENV)/demo.installed Makefile .ci/debian-unpacked
+	@.ci/debian-packages $(TESTED)
+	@.ci/debian-unpacked $(VENV)/heimdal heimdal heimdal-kdc heimdal-clients
 	@echo "kinkvpn: installing the tools of the tests into $(VENV) by pip"
 	@$(PIP) install --editable '.[test]'
 	@touch $@

@@ -26,7 +26,7 @@ from ipaddress import ip_interface
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from kinkvpn.demo.namespace import LabFailed, Namespace, join
-from kinkvpn.demo.realm import Realm, RealmFailed
+from kinkvpn.demo.realm import KerberosRealm, Realm, RealmFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -120,6 +120,11 @@ class DaemonOptions:
     level: str = "info"
 
 
+def one_realm(directory: Path, prefix: Sequence[str]) -> Sequence[KerberosRealm]:
+    """The laboratory's usual realm, with its KDC behind ``prefix``."""
+    return (Realm(directory / "realm", KDC_PORT, addresses=(KDC_ADDRESS,), prefix=prefix),)
+
+
 class Host:
     """One host of the laboratory, with its namespace, its keytab and its daemon.
 
@@ -130,7 +135,7 @@ class Host:
         realm: the realm that ``keytab`` in ``directory`` is of.
     """
 
-    def __init__(self, site: Site, directory: Path, namespace: Namespace, realm: Realm) -> None:
+    def __init__(self, site: Site, directory: Path, namespace: Namespace, realm: KerberosRealm) -> None:
         self.site = site
         self.namespace = namespace
         self.principal = f"{site.service}@{realm.name}"
@@ -253,29 +258,40 @@ class Lab:
     Args:
         directory: where everything goes; the caller removes it.
         options: for the daemons.
+        realms: makes them, for a directory and what to put before the command line of a KDC. Of two, host a is in
+            the first and host b in the second.
         waiting: called every POLL_SECONDS while the laboratory waits for something.
     """
 
     def __init__(
-        self, directory: Path, options: DaemonOptions | None = None, *, waiting: Callable[[], None] = lambda: None
+        self,
+        directory: Path,
+        options: DaemonOptions | None = None,
+        *,
+        realms: Callable[[Path, Sequence[str]], Sequence[KerberosRealm]] = one_realm,
+        waiting: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._options = options or DaemonOptions()
         self._waiting = waiting
         self._undo = ExitStack()
         self.kdc = self._undo.enter_context(Namespace("kdc"))
-        self.realm = Realm(directory / "realm", KDC_PORT, addresses=(KDC_ADDRESS,), prefix=self.kdc.prefix)
+        self.realms = realms(directory, self.kdc.prefix)
+        self.realm = self.realms[0]
+        self._realm_of = {site: self.realms[index % len(self.realms)] for index, site in enumerate(SITES)}
         self.hosts: tuple[Host, Host]
 
     def start_realm(self) -> None:
-        """A new realm with a principal for each host, and its KDC. Raises LabFailed."""
+        """The realms with a principal for each host, and their KDCs. Raises LabFailed."""
         self.kdc.ip(f"address add {KDC_ADDRESS} dev lo")
         try:
-            self._undo.enter_context(self.realm)
-            for site in SITES:
+            for realm in self.realms:
+                self._undo.callback(realm.stop)
+                realm.start()
+            for site, realm in self._realm_of.items():
                 (self._directory / site.name).mkdir(mode=0o700)
-                self.realm.add_service(site.service)
-                self.realm.write_keytab(site.service, self._directory / site.name / "keytab")
+                realm.add_service(site.service)
+                realm.write_keytab(site.service, self._directory / site.name / "keytab")
         except RealmFailed as error:
             raise LabFailed(str(error), host="kdc") from error
 
@@ -294,7 +310,7 @@ class Lab:
         join(namespace, UPLINK, self.kdc, site.name)
         namespace.ip(f"address add {site.uplink} peer {KDC_ADDRESS} dev {UPLINK}")
         self.kdc.ip(f"address add {KDC_ADDRESS} peer {site.uplink} dev {site.name}")
-        host = Host(site, self._directory / site.name, namespace, self.realm)
+        host = Host(site, self._directory / site.name, namespace, self._realm_of[site])
         self._undo.callback(host.kill)
         return host
 

@@ -13,12 +13,12 @@ import shutil
 import subprocess
 import sys
 import time
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Protocol, Self
 
 from kinkvpn.errors import KinkvpnError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -47,9 +47,7 @@ KRB5_CONF: Final = """\
     permitted_enctypes = {permitted}
 {weak}
 [realms]
-    {realm} = {{
-{kdcs}
-    }}
+{realms}
 """
 
 KDC_CONF: Final = """\
@@ -100,6 +98,34 @@ class RealmFailed(KinkvpnError):
     """A tool of the realm is missing, or said no; the message is its own last line."""
 
 
+class KerberosRealm(Protocol):
+    """What the laboratory needs of a realm, whoever makes its KDC."""
+
+    name: str
+    krb5_conf: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a child process needs to live in this realm and in no other."""
+        ...
+
+    def start(self) -> None:
+        """Returns when the KDC answers. Raises RealmFailed."""
+        ...
+
+    def stop(self) -> None:
+        """Ends the KDC and waits for it."""
+        ...
+
+    def add_service(self, principal: str) -> None:
+        """A principal with random keys. Raises RealmFailed."""
+        ...
+
+    def write_keytab(self, principal: str, path: Path) -> None:
+        """Its keys, as they are now. Raises RealmFailed."""
+        ...
+
+
 class Realm:
     """One MIT realm with its KDC, from :meth:`start` to :meth:`stop`; also a context manager.
 
@@ -134,6 +160,7 @@ class Realm:
         self._max_life = max_life
         self._prefix = tuple(prefix)
         self._kdc: subprocess.Popen[bytes] | None = None
+        self._trusted: list[Realm] = []
 
     @property
     def pid(self) -> int | None:
@@ -143,13 +170,7 @@ class Realm:
     @property
     def environment(self) -> dict[str, str]:
         """What a child process needs to live in this realm and in no other."""
-        kept = {name: value for name, value in os.environ.items() if not name.startswith("KRB5")}
-        return kept | {
-            "KRB5_CONFIG": str(self.krb5_conf),
-            "KRB5_KDC_PROFILE": str(self.directory / "kdc.conf"),
-            "KRB5RCACHEDIR": str(self.directory),  # else /var/tmp/krb5_0.rcache2: the host's, and there for ever
-            "LC_ALL": "C",
-        }
+        return client_environment(self.krb5_conf) | {"KRB5_KDC_PROFILE": str(self.directory / "kdc.conf")}
 
     def start(self) -> None:
         """Makes the database unless it is there, starts krb5kdc, and returns when it answers.
@@ -159,7 +180,7 @@ class Realm:
         """
         if not self.krb5_conf.exists():
             self._create()
-        self._check_port()
+        check_port(self.port, self.addresses, self._prefix)
         self._log.write_text("")  # so that a failure below is not explained by an older one
         self._kdc = subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
             [*self._prefix, tool("krb5kdc"), "-n", "-r", self.name],
@@ -176,16 +197,25 @@ class Realm:
     def stop(self) -> None:
         """Ends the KDC, by its own pid, and waits for it. The database stays: :meth:`start` goes on with it."""
         kdc, self._kdc = self._kdc, None
-        if kdc is None:
-            return
-        kdc.terminate()
-        try:
-            kdc.wait(STOP_SECONDS)
-        except subprocess.TimeoutExpired:
-            kdc.kill()
-            kdc.wait()
-        assert kdc.stdout is not None
-        kdc.stdout.close()
+        if kdc is not None:
+            end(kdc)
+
+    def trust(self, other: Realm) -> None:
+        """Trust both ways: each database gets krbtgt/B@A and krbtgt/A@B with keys that the other has too.
+
+        From then on both krb5.conf name both KDCs. Both realms have been started, and ``other`` is on other ports.
+        """
+        for issuer, target in ((self.name, other.name), (other.name, self.name)):
+            password = secrets.token_urlsafe(32)
+            for realm in (self, other):  # name and password make the key, so it is the same in both
+                realm._run(
+                    "kadmin.local",
+                    *("-r", realm.name, "addprinc", f"krbtgt/{target}@{issuer}"),
+                    stdin=f"{password}\n{password}\n",
+                )
+        for realm, trusted in ((self, other), (other, self)):
+            realm._trusted.append(trusted)
+            realm.krb5_conf.write_text(realm._client_conf())
 
     def add_service(self, principal: str, *options: str) -> None:
         """Adds a principal with random keys; ``options`` go to kadmin's addprinc, such as ``-allow_svr``."""
@@ -223,19 +253,11 @@ class Realm:
             raise
 
     def _endpoints(self) -> list[str]:
-        return [
-            f"[{address}]:{self.port}" if ":" in address else f"{address}:{self.port}" for address in self.addresses
-        ]
+        return endpoints(self.addresses, self.port)
 
     def _client_conf(self) -> str:
-        names = " ".join(ENCTYPE_NAMES[enctype] for enctype in self._enctypes)
-        weak = not set(self._enctypes) <= set(DEFAULT_ENCTYPES)
-        return KRB5_CONF.format(
-            realm=self.name,
-            permitted=names,
-            weak=WEAK_SWITCHES if weak else "",
-            kdcs="\n".join(f"        kdc = {endpoint}" for endpoint in self._endpoints()),
-        )
+        kdcs = {realm.name: realm._endpoints() for realm in (self, *self._trusted)}
+        return client_conf(self.name, kdcs, self._enctypes)
 
     def _kdc_conf(self) -> str:
         return KDC_CONF.format(
@@ -246,12 +268,6 @@ class Realm:
             max_life=self._max_life,
             salted=" ".join(f"{ENCTYPE_NAMES[enctype]}:normal" for enctype in self._enctypes),
         )
-
-    def _check_port(self) -> None:
-        command = [*self._prefix, sys.executable, "-I", "-c", PORT_PROBE, str(self.port), *self.addresses]
-        done = subprocess.run(command, text=True, capture_output=True, check=False)  # noqa: S603 - no shell
-        if done.returncode:
-            raise RealmFailed(f"krb5kdc cannot listen: {last_line(done.stderr)}")
 
     def _wait_listening(self, kdc: subprocess.Popen[bytes]) -> None:
         """Until krb5kdc says ``starting...``, which it does once its sockets listen."""
@@ -283,6 +299,60 @@ class Realm:
         if done.returncode or (name == "kadmin.local" and complaints):
             raise RealmFailed(f"{name}: {complaints[-1] if complaints else f'exit code {done.returncode}'}")
         return done.stdout
+
+
+def client_environment(krb5_conf: Path) -> dict[str, str]:
+    """The caller's environment with this krb5.conf and nothing else of the host's Kerberos."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KRB5")}
+    return kept | {
+        "KRB5_CONFIG": str(krb5_conf),
+        "KRB5RCACHEDIR": str(krb5_conf.parent),  # else /var/tmp/krb5_0.rcache2: the host's, and there for ever
+        "LC_ALL": "C",
+    }
+
+
+def client_conf(realm: str, kdcs: Mapping[str, Sequence[str]], enctypes: Sequence[int]) -> str:
+    """A krb5.conf.
+
+    Args:
+        realm: the default one.
+        kdcs: of every realm, where its KDCs are.
+        enctypes: RFC 3961 numbers, the most wanted first.
+    """
+    return KRB5_CONF.format(
+        realm=realm,
+        permitted=" ".join(ENCTYPE_NAMES[enctype] for enctype in enctypes),
+        weak="" if set(enctypes) <= set(DEFAULT_ENCTYPES) else WEAK_SWITCHES,
+        realms="\n".join(
+            "\n".join([f"    {name} = {{", *(f"        kdc = {endpoint}" for endpoint in there), "    }"])
+            for name, there in kdcs.items()
+        ),
+    )
+
+
+def endpoints(addresses: Sequence[str], port: int) -> list[str]:
+    """As krb5.conf writes them."""
+    return [f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address in addresses]
+
+
+def check_port(port: int, addresses: Sequence[str], prefix: Sequence[str] = ()) -> None:
+    """Raises RealmFailed if somebody has the port already."""
+    command = [*prefix, sys.executable, "-I", "-c", PORT_PROBE, str(port), *addresses]
+    done = subprocess.run(command, text=True, capture_output=True, check=False)  # noqa: S603 - no shell
+    if done.returncode:
+        raise RealmFailed(f"the KDC cannot listen: {last_line(done.stderr)}")
+
+
+def end(kdc: subprocess.Popen[bytes]) -> None:
+    """Ends a KDC by its own pid, and waits for it."""
+    kdc.terminate()
+    try:
+        kdc.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        kdc.kill()
+        kdc.wait()
+    if kdc.stdout is not None:
+        kdc.stdout.close()
 
 
 def tool(name: str) -> str:

@@ -1,0 +1,83 @@
+"""Both halves of an exchange in realms of every kind: what MIT's libkrb5 gets from their KDCs."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from support.heimdal import HeimdalRealm
+from support.kdc import Lab, free_port
+from support.samba import SambaRealm
+
+from kinkvpn.demo.realm import Realm
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from kinkvpn.demo.realm import KerberosRealm
+    from kinkvpn.kerberos.session import SentRequest, VerifiedRequest
+
+pytestmark = pytest.mark.kdc
+
+GROUPS = 70
+FRAME = 1500 - 20 - 8  # what a frame of Ethernet has room for behind IPv4 and UDP
+
+
+@contextmanager
+def living_in(realm: KerberosRealm, directory: Path) -> Iterator[Lab]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("KRB5_CONFIG", str(realm.krb5_conf))
+        yield Lab(realm, directory)
+
+
+def exchange(lab: Lab, client: str, server: str) -> tuple[SentRequest, VerifiedRequest]:
+    """A ticket, AP-REQ, AP-REP; both sides then have the same key."""
+    ticket = lab.ticket(client, server)
+    request = ticket.make_request()
+    accepted = lab.acceptor(server).accept(request.ap_req)
+    request.verify_reply(accepted.make_reply())
+    assert (accepted.client, accepted.server) == (client, server)
+    accepted.key.verify(b"octets", ticket.key.checksum(b"octets"))
+    assert ticket.key.decrypt(accepted.key.encrypt(b"octets"))[:6] == b"octets"
+    assert ticket.key.prf(b"octets") == accepted.key.prf(b"octets")
+    return request, accepted
+
+
+@pytest.mark.parametrize("enctype", [17, 18, 19, 20])
+def test_heimdal(tmp_path: Path, enctype: int) -> None:
+    with HeimdalRealm(tmp_path / "realm", free_port(), enctypes=(enctype,)) as realm, living_in(realm, tmp_path) as lab:
+        _, accepted = exchange(lab, f"kink/a.test@{realm.name}", f"kink/b.test@{realm.name}")
+    assert accepted.key.enctype == enctype
+
+
+@pytest.mark.parametrize("enctype", [17, 18, 19, 20])
+def test_mit(tmp_path: Path, enctype: int) -> None:
+    with Realm(tmp_path / "realm", free_port(), enctypes=(enctype,)) as realm, living_in(realm, tmp_path) as lab:
+        _, accepted = exchange(lab, f"kink/a.test@{realm.name}", f"kink/b.test@{realm.name}")
+    assert accepted.key.enctype == enctype
+
+
+def test_active_directory_with_and_without_a_pac(tmp_path: Path) -> None:
+    """A PAC makes the AP-REQ longer than a frame; the advice for paths that lose fragments makes it short again."""
+    with SambaRealm(tmp_path / "realm", free_port(), groups=GROUPS) as realm, living_in(realm, tmp_path) as lab:
+        client = f"kink/a.test@{realm.name}"
+        with_pac, accepted = exchange(lab, client, f"kink/b.test@{realm.name}")
+        assert accepted.key.enctype == 18
+        realm.add_service("kink/c.test", pac=False)
+        realm.write_keytab("kink/c.test", tmp_path / "kink_c.test.keytab")
+        without_pac, _ = exchange(lab, client, f"kink/c.test@{realm.name}")
+    assert len(with_pac.ap_req) > FRAME
+    assert len(without_pac.ap_req) < 600
+
+
+def test_realms_that_trust_each_other(tmp_path: Path) -> None:
+    west = Realm(tmp_path / "west", free_port(), name="WEST.TEST")
+    east = Realm(tmp_path / "east", free_port(), name="EAST.EXAMPLE")
+    with west, east, living_in(west, tmp_path / "west") as here, living_in(east, tmp_path / "east") as there:
+        west.trust(east)
+        client, server = "kink/a.test@WEST.TEST", "kink/b.test@EAST.EXAMPLE"
+        there.keytab(server)
+        (tmp_path / "west/kink_b.test.keytab").write_bytes(there.keytab(server).read_bytes())
+        exchange(here, client, server)
