@@ -1,5 +1,6 @@
 # make demo    install what is missing, then show the whole journey: realm, two hosts, tunnel, traffic, proof
 # make test    install what is missing, then ruff, mypy and every test
+# make bench   install what is missing, strongSwan to be measured beside us too, then measure keying and the engine
 # make clean   remove .venv and everything else that these made in the clone
 #
 # System packages come from apt, and only those that are not there; Python packages from pip, into .venv. The second
@@ -18,7 +19,7 @@ TESTED := faketime samba samba-dsdb-modules samba-ad-provision
 # Debian splits its own Python; any other has these two inside.
 PACKAGES += $(shell $(PYTHON) -c 'import sys; sys.base_prefix == "/usr" and print("libpython3-dev python3-venv")')
 
-.PHONY: demo test install clean root
+.PHONY: demo test bench install clean root
 
 demo: root $(VENV)/demo.installed
 	$(BIN)/kinkvpn demo
@@ -34,8 +35,13 @@ else
 	$(BIN)/pytest -m "not root"
 endif
 
+bench: root $(VENV)/bench.installed
+	$(BIN)/python -m bench keying
+	$(BIN)/python -m bench engine
+
 root: # before a minute of installing
-	@test "$$(id -u)" = 0 || { echo "make demo: needs root for namespaces and TUN devices: run it with sudo" >&2; exit 2; }
+	@test "$$(id -u)" = 0 || \
+		{ echo "make $(MAKECMDGOALS): needs root for namespaces and TUN devices: run it with sudo" >&2; exit 2; }
 
 install: $(VENV)/demo.installed
 
@@ -52,6 +58,12 @@ $(VENV)/test.installed: $(VENV)/demo.installed Makefile .ci/debian-unpacked
 	@.ci/debian-unpacked $(VENV)/heimdal heimdal heimdal-kdc heimdal-clients
 	@echo "kinkvpn: installing the tools of the tests into $(VENV) by pip"
 	@$(PIP) install --editable '.[test]'
+	@touch $@
+
+$(VENV)/bench.installed: $(VENV)/demo.installed
+	@.ci/debian-packages charon-systemd libcharon-extra-plugins libstrongswan-standard-plugins
+	@echo "kinkvpn: installing what drives strongSwan into $(VENV) by pip"
+	@$(PIP) install --editable '.[bench]'
 	@touch $@
 
 clean:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import engine
+from bench import engine, keying
 
 
 def main(arguments: list[str]) -> int:
@@ -13,9 +13,10 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure parts of kinkvpn on this machine.")
     measurements = parser.add_subparsers(required=True, metavar="NAME")
     engine.add_command(measurements)
+    keying.add_command(measurements)
     options = parser.parse_args(arguments)
-    options.run(options)
-    return 0
+    code: int = options.run(options)
+    return code
 
 
 if __name__ == "__main__":

@@ -133,15 +133,15 @@ def _row(case: Case, operation: str) -> Row:
     )
 
 
-def run(options: argparse.Namespace) -> None:
-    """Print a table, or with ``--json`` one object on one line."""
+def run(options: argparse.Namespace) -> int:
+    """Print a table, or with ``--json`` one object on one line; the exit code."""
     effort = {"rounds": 5, "batches": 4} if options.quick else {"rounds": 15, "batches": 16}
     suites = [SUITES[name] for name in options.suite or SUITES]
     about = machine.describe()
     rows = measure(suites, SIZES, **effort)
     if options.json:
         print(json.dumps({"machine": about, **effort, "batch": BATCH, "rows": [asdict(row) for row in rows]}))
-        return
+        return 0
     print(" · ".join(f"{key} {value}" for key, value in about.items()))
     print(f"portable engine, batches of {BATCH}, medians of {effort['rounds']} rounds, CPU time of one core\n")
     print(f"{'suite':<20}{'octets':>7}  {'operation':<10}{'ns/packet':>10}{'packets/s':>12}{'Gbit/s':>8}{'noise':>8}")
@@ -150,6 +150,7 @@ def run(options: argparse.Namespace) -> None:
             f"{row.suite:<20}{row.octets:>7}  {row.operation:<10}{row.ns_per_packet:>10,.0f}"
             f"{row.packets_per_second:>12,}{row.gbit_per_second:>8.2f}{row.noise:>8.1%}"
         )
+    return 0
 
 
 def add_command(measurements: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Protocol, Self
 from kinkvpn.errors import KinkvpnError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
     from types import TracebackType
 
@@ -228,6 +228,10 @@ class Realm:
     def kadmin(self, *command: str) -> str:
         """Runs one kadmin.local command (``kadmin(1)``) and returns what it printed. Raises RealmFailed."""
         return self._run("kadmin.local", "-r", self.name, *command)
+
+    def kadmin_session(self, commands: Iterable[str]) -> None:
+        """Runs many kadmin.local commands in one session, a millisecond each. Raises RealmFailed."""
+        self._run("kadmin.local", "-r", self.name, stdin="".join(f"{command}\n" for command in commands))
 
     def __enter__(self) -> Self:
         self.start()

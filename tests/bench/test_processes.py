@@ -1,0 +1,22 @@
+"""What this process says of itself and what is measured from outside agree."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from bench.processes import cpu_seconds, resident_kilobytes
+
+
+def test_cpu_is_that_of_the_process() -> None:
+    before, measured = time.process_time(), cpu_seconds(os.getpid())
+    while time.process_time() - before < 0.02:
+        sum(range(1000))
+    assert before <= measured <= cpu_seconds(os.getpid()) - 0.02 <= time.process_time()
+
+
+def test_memory_that_is_touched_counts() -> None:
+    before = resident_kilobytes(os.getpid())
+    held = bytearray(os.urandom(1 << 20) * 8)
+    assert 7 << 10 < resident_kilobytes(os.getpid()) - before < 12 << 10
+    assert len(held) == 8 << 20
