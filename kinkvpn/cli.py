@@ -42,6 +42,7 @@ examples:
   kinkvpn rekey east             new keys for what is established with east
   kinkvpn down                   stop the daemon: deletes its SAs, undoes routes
   kinkvpn demo                   a realm, two hosts and a tunnel, all throwaway
+  kinkvpn decode wire.pcap --keytab east.keytab   every KINK message, explained
 
 the smallest configuration:
   [host]
@@ -75,6 +76,10 @@ gone."""
 ABOUT_DEMO = """A throwaway Kerberos realm and two hosts in network namespaces, a tunnel between them, pings, a
 transfer, and a capture in which every packet is accounted for. Leaves nothing behind. Exit code 0 only if all of it
 held."""
+ABOUT_DECODE = """Prints every KINK message of a pcap or pcapng file, decrypted and explained, with what is wrong with
+it. A message opens with the keytab of its receiver, its answer with the same key. Exit code 0 only if there were KINK
+messages and every one of them parsed, verified and decrypted; 1 if not; 2 for a file that is no capture or no keytab.
+Prints no keys; but who can read a keytab can derive those of the tunnels."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -148,7 +153,27 @@ def parser() -> Parser:
         "--size", type=int, default=200, metavar="MB", help="what to transfer, in 10^6 octets; default 200"
     )
     demo.set_defaults(run=run_demo)
+    add_decode(commands.add_parser("decode", help="explain the KINK messages of a capture", description=ABOUT_DECODE))
     return root
+
+
+def add_decode(decode: argparse.ArgumentParser) -> None:
+    """The options of ``kinkvpn decode``."""
+    decode.add_argument("capture", metavar="CAPTURE", help="a pcap or pcapng file; - for stdin")
+    decode.add_argument(
+        "--keytab", type=Path, action="append", default=[], metavar="FILE", help="keys that open tickets; repeatable"
+    )
+    more = "a UDP port that carries KINK beside 910 and 4500; repeatable"
+    decode.add_argument("--port", type=udp_port, action="append", default=[], metavar="N", help=more)
+    decode.add_argument("--json", action="store_true", help="one JSON object a message and line, the last a summary")
+    decode.set_defaults(run=run_decode)
+
+
+def udp_port(text: str) -> int:
+    """1 to 65535. Raises argparse's error."""
+    if not text.isdecimal() or not 1 <= int(text) <= 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is no UDP port: 1 to 65535")
+    return int(text)
 
 
 def add_socket_options(command: argparse.ArgumentParser) -> None:
@@ -302,3 +327,13 @@ def run_demo(asked: argparse.Namespace) -> int:
     from kinkvpn.demo.command import run
 
     return run(as_json=asked.json, megabytes=asked.size)
+
+
+def run_decode(asked: argparse.Namespace) -> int:
+    """``kinkvpn decode``."""
+    from kinkvpn.decode import command
+
+    try:
+        return command.run(asked.capture, asked.keytab, ports=asked.port, as_json=asked.json, out=sys.stdout)
+    except command.BAD as error:
+        return complain(error, CANNOT)

@@ -27,7 +27,7 @@ LAYERS = {
         {"kinkvpn.kerberos"},
         {"kinkvpn.values", "kinkvpn.document", "kinkvpn.config"},
         {"kinkvpn.service"},
-        {"kinkvpn.demo"},
+        {"kinkvpn.demo", "kinkvpn.decode"},
         {"kinkvpn.cli", "kinkvpn.view", "kinkvpn.__main__"},
     ),
 }

@@ -329,6 +329,12 @@ class Context:
         function, handle = getattr(self.lib, free), self.handle
         return ffi.gc(pointer, lambda owned: function(handle, owned))
 
+    def protocol_message(self, code: int) -> str:
+        """libkrb5's words for an RFC 4120 §7.5.9 code that came over the wire."""
+        if not 0 <= code < PROTOCOL_CODES:
+            return "no such code"
+        return self.message(ERROR_TABLE_BASE + code)
+
     def take(self, data: CData) -> bytes:
         """The octets of a ``krb5_data *`` that libkrb5 filled, which is emptied."""
         try:
@@ -406,6 +412,31 @@ class Context:
             self.lib.krb5_kt_end_seq_get(self.handle, keytab, cursor)
         if code != KT_END:
             self.check(code)
+
+    def keytab_keys(self, keytab: CData) -> Iterator[tuple[str, int, int, CData]]:
+        """Each entry's principal, kvno, enctype and key (krb5_key). Raises Krb5Error."""
+        cursor = ffi.new("krb5_kt_cursor *")
+        self.check(self.lib.krb5_kt_start_seq_get(self.handle, keytab, cursor))
+        try:
+            entry: CData = ffi.new("krb5_keytab_entry *")
+            while not (code := self.lib.krb5_kt_next_entry(self.handle, keytab, entry, cursor)):
+                try:
+                    key = self.key(ffi.addressof(entry, "key"))
+                    yield self.unparse(entry.principal), entry.vno, entry.key.enctype, key
+                finally:
+                    self.lib.krb5_free_keytab_entry_contents(self.handle, entry)
+        finally:
+            self.lib.krb5_kt_end_seq_get(self.handle, keytab, cursor)
+        if code != KT_END:
+            self.check(code)
+
+    def decrypt(self, key: CData, usage: int, enctype: int, ciphertext: bytes) -> bytes:
+        """The plaintext of an EncryptedData under a krb5_key. Raises Krb5Error."""
+        buffer = ffi.new("char[]", len(ciphertext))
+        sealed = ffi.new("krb5_enc_data *", (0, enctype, 0, borrow(ciphertext)[0]))
+        out: CData = ffi.new("krb5_data *", (0, len(ciphertext), buffer))
+        self.check(self.lib.krb5_k_decrypt(self.handle, key, usage, NULL, sealed, out))
+        return bytes(ffi.buffer(buffer, out.length))
 
     def ccache(self, name: str) -> CData:
         """A credential cache by its name, such as ``FILE:/tmp/krb5cc_0``."""

@@ -152,10 +152,14 @@ class SessionKey:
         return bytes(ffi.buffer(buffer, out.ciphertext.length))
 
     def decrypt(self, ciphertext: bytes) -> bytes:
+        return self.decrypt_as(KEY_USAGE_ENCRYPT, ciphertext)
+
+    def decrypt_as(self, usage: int, ciphertext: bytes) -> bytes:
+        """For whoever looks on: libkrb5 itself opens authenticators and AP-REPs. Raises AuthenticationFailed."""
         context, buffer = self._context, ffi.new("char[]", len(ciphertext))
         sealed = ffi.new("krb5_enc_data *", (0, self.enctype, 0, borrow(ciphertext)[0]))
         out: CData = ffi.new("krb5_data *", (0, len(ciphertext), buffer))
-        if context.lib.krb5_k_decrypt(context.handle, self._key, KEY_USAGE_ENCRYPT, NULL, sealed, out):
+        if context.lib.krb5_k_decrypt(context.handle, self._key, usage, NULL, sealed, out):
             raise AuthenticationFailed("the ciphertext does not open")
         return bytes(ffi.buffer(buffer, out.length))
 

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 from support.kdc import ALICE, BOB, Lab
+from support.vectors import KEYTABS, load_vector
 
+from kinkvpn.decode import asn1
 from kinkvpn.kerberos.libkrb5 import (
     CDEF,
     ERROR_TABLE_BASE,
@@ -32,6 +34,7 @@ from kinkvpn.kerberos.libkrb5 import (
 )
 from kinkvpn.kerberos.session import SessionKey
 from kinkvpn.proto.ports import ApRequestRefused
+from kinkvpn.wire import kink
 
 REPOSITORY = Path(__file__).parents[3]
 
@@ -315,3 +318,25 @@ def test_a_keytab_is_listed_without_its_keys(lab: Lab) -> None:
     context = Context()
     entries = list(context.keytab_entries(context.keytab(f"FILE:{lab.keytab(BOB)}")))
     assert entries == [(BOB, 1, enctype) for enctype in (20, 19, 18, 17)]
+
+
+def test_a_keytab_s_keys_open_what_was_sealed_with_them() -> None:
+    """The ticket of a captured CREATE, whose session key an independent decoder found."""
+    context = Context()
+    create = load_vector("create-2way-tunnel-aes256")[0]
+    (payload,) = [one for one in kink.parse_message(create.datagram).payloads if isinstance(one, kink.ApReq)]
+    sealed = asn1.read_ap_req(payload.ap_req).ticket.sealed
+    keys = list(context.keytab_keys(context.keytab(f"FILE:{KEYTABS['b']}")))
+    assert [key[:3] for key in keys] == list(context.keytab_entries(context.keytab(f"FILE:{KEYTABS['b']}")))
+    (key,) = [key for _, kvno, enctype, key in keys if (kvno, enctype) == (sealed.kvno, sealed.enctype)]
+    assert create.session_key is not None
+    assert create.session_key.octets in context.decrypt(key, 2, sealed.enctype, sealed.ciphertext)
+    with pytest.raises(Krb5Error):
+        context.decrypt(key, 3, sealed.enctype, sealed.ciphertext)
+    with pytest.raises(Krb5Error):
+        context.decrypt(key, 2, sealed.enctype, b"")
+
+
+def test_protocol_codes_in_libkrb5_s_words() -> None:
+    assert Context().protocol_message(37) == "Clock skew too great"
+    assert Context().protocol_message(128) == Context().protocol_message(-1) == "no such code"

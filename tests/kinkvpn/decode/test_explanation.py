@@ -1,0 +1,131 @@
+"""Names, units and subnets, and what must not be told."""
+
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import pytest
+from hypothesis import given
+from support.messages import ISAKMP_PAYLOADS
+
+from kinkvpn.decode.explanation import explain_quick_mode, group_of, selector
+from kinkvpn.decode.findings import Finding, Kind
+from kinkvpn.wire.ipsec_doi import IdType, NotifyType
+from kinkvpn.wire.isakmp import (
+    Attribute,
+    Delete,
+    Identification,
+    IsakmpPayload,
+    KeyExchange,
+    Nonce,
+    Notify,
+    Proposal,
+    SecurityAssociation,
+    Transform,
+    Unknown,
+)
+
+
+def explained(payload: IsakmpPayload) -> tuple[dict[str, Any], list[Kind]]:
+    findings: list[Finding] = []
+    tree = explain_quick_mode(payload, findings)
+    return tree, [finding.kind for finding in findings]
+
+
+def sa(*attributes: Attribute, protocol: int = 3, identifier: int = 20) -> SecurityAssociation:
+    return SecurityAssociation(
+        (Proposal(1, protocol, bytes.fromhex("01020304"), (Transform(1, identifier, attributes),)),)
+    )
+
+
+def attributes(payload: SecurityAssociation) -> list[dict[str, Any]]:
+    tree, _ = explained(payload)
+    found: list[dict[str, Any]] = tree["proposals"][0]["transforms"][0]["attributes"]
+    return found
+
+
+def test_an_sa_by_names_with_units() -> None:
+    tree, kinds = explained(sa(Attribute(1, 1), Attribute(2, 28800), Attribute(4, 3), Attribute(6, 256)))
+    assert not kinds
+    (proposal,) = tree["proposals"]
+    assert (proposal["protocol"]["name"], proposal["spi"]) == ("ESP", "0x01020304")
+    (transform,) = proposal["transforms"]
+    assert transform["id"]["name"] == "AES_GCM_16"
+    shown = [(one["type"]["name"], one["value"], one["meaning"], one["unit"]) for one in transform["attributes"]]
+    assert shown == [
+        ("LIFE_TYPE", 1, "SECONDS", None),
+        ("LIFE_DURATION", 28800, None, "s"),
+        ("ENCAPSULATION_MODE", 3, "UDP_TUNNEL", None),
+        ("KEY_LENGTH", 256, None, "bits"),
+    ]
+
+
+def test_a_duration_takes_the_unit_of_the_life_type_before_it() -> None:
+    pairs = attributes(sa(Attribute(1, 2), Attribute(2, b"\x00\x98\x96\x80"), Attribute(1, 1), Attribute(2, 60)))
+    assert [(one["value"], one["unit"]) for one in pairs[1::2]] == [(10_000_000, "kB"), (60, "s")]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        sa(identifier=200),
+        sa(protocol=99),
+        sa(Attribute(4, 77)),
+        sa(Attribute(4711, 1)),
+        Notify(3, b"", 20000),
+        Unknown(99, b"abc"),
+        Delete(99, (b"a",)),
+    ],
+    ids=lambda payload: type(payload).__name__,
+)
+def test_numbers_without_a_name_are_findings(payload: IsakmpPayload) -> None:
+    assert set(explained(payload)[1]) == {Kind.UNKNOWN_NUMBER}
+
+
+def test_nonces_and_public_values_are_counted_and_not_shown() -> None:
+    assert explained(Nonce(b"N" * 32)) == ({"nonce_octets": 32}, [])
+    assert explained(KeyExchange(b"K" * 256)) == ({"public_value_octets": 256}, [])
+
+
+def identification(kind: IdType, *parts: str, protocol: int = 0, port: int = 0) -> Identification:
+    return Identification(kind, protocol, port, b"".join(ip_address(part).packed for part in parts))
+
+
+@pytest.mark.parametrize(
+    ("payload", "text"),
+    [
+        (identification(IdType.IPV4_ADDR_SUBNET, "10.1.0.0", "255.255.0.0"), "10.1.0.0/16"),
+        (identification(IdType.IPV4_ADDR, "10.1.0.1", protocol=6, port=443), "10.1.0.1/32 tcp port 443"),
+        (identification(IdType.IPV6_ADDR, "fd00::1", protocol=99), "fd00::1/128 protocol 99"),
+        (identification(IdType.IPV6_ADDR_SUBNET, "fd00::", str(ip_network("::/32").netmask)), "fd00::/32"),
+        (identification(IdType.IPV4_ADDR_RANGE, "10.0.0.1", "10.0.0.9"), "10.0.0.1 to 10.0.0.9"),
+        (identification(IdType.IPV4_ADDR_SUBNET, "10.0.0.0", "255.0.255.0"), "10.0.0.0 mask 255.0.255.0"),
+    ],
+)
+def test_ids_as_an_operator_writes_them(payload: Identification, text: str) -> None:
+    assert selector(payload) == text
+
+
+def test_notifies_say_what_they_are_about() -> None:
+    tree, _ = explained(Notify(0, b"", NotifyType.INVALID_PAYLOAD_TYPE, b"\x04"))
+    assert tree["meaning"] == "about a payload of type KE"
+    tree, _ = explained(Notify(3, b"\x01\x02\x03\x04", NotifyType.INVALID_SPI))
+    assert (tree["notify"]["name"], tree["spi"], tree["data"]) == ("INVALID_SPI", "0x01020304", None)
+
+
+def test_deletes_list_their_spis() -> None:
+    tree, _ = explained(Delete(3, (b"\x00\x00\x01\x00", b"\x00\x00\x01\x01")))
+    assert tree["spis"] == ["0x00000100", "0x00000101"]
+
+
+def test_the_group_of_an_sa() -> None:
+    group = group_of(sa(Attribute(3, 14)))
+    assert group is not None
+    assert group["number"] == 14
+    assert group_of(sa()) is None
+
+
+@given(ISAKMP_PAYLOADS)
+def test_everything_that_can_be_built_is_explained(payload: IsakmpPayload) -> None:
+    explained(payload)
