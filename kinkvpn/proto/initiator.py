@@ -200,6 +200,7 @@ class Initiator:
         self._retransmission = Retransmission()
         self._first_sent = 0.0
         self._hint = ""
+        self._unreadable = ""
         self._acknowledges = False
 
     @property
@@ -307,8 +308,12 @@ class Initiator:
             return None, Count(Tally.UNAUTHENTICATED_ERROR, self._labels(event.message.payloads))
         try:
             opened = open_reply(event.message, event.datagram, ap, self._outstanding, self._ticket.key)
-        except (AuthenticationFailed, MalformedMessage):
+        except AuthenticationFailed:
             return None, Count(Tally.UNAUTHENTICATED_REPLY)
+        except MalformedMessage as malformed:
+            # Verified, and still not to be read: there is no telling the peer (RFC 4430 §3.5), but the operator.
+            self._unreadable = str(malformed)
+            return Opened(ap.epoch, (), event.message.ackreq), Count(Tally.REPLIES_RECEIVED)
         return opened, Count(Tally.REPLIES_RECEIVED, self._labels(opened.payloads))
 
     def _labels(self, payloads: tuple[KinkPayload, ...]) -> tuple[Label, ...]:
@@ -328,6 +333,8 @@ class Initiator:
 
     def _believe(self, opened: Opened, now: float) -> list[Effect]:
         assert self._ticket is not None
+        if self._unreadable:
+            raise AnswerUnusable(f"the peer's answer cannot be read: {self._unreadable}")
         quick_mode: list[Isakmp] = []
         for payload in opened.payloads:
             if isinstance(payload, KrbError):

@@ -15,7 +15,7 @@ from support.vectors import KEYTABS, Keymat, Layer, VectorMessage, load_messages
 
 from kinkvpn.demo.realm import Realm
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
-from kinkvpn.kerberos import session
+from kinkvpn.kerberos import libkrb5, session
 from kinkvpn.kerberos.libkrb5 import Context, Krb5Error
 from kinkvpn.kerberos.session import (
     PERMITTED_ENCTYPES,
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+AP_OPTS_USE_SUBKEY = 1  # krb5.h: make a subkey and put it into the authenticator
 KEY_SIZES = {17: 16, 18: 32, 19: 16, 20: 32}
 CHECKSUM_SIZES = {17: 12, 18: 12, 19: 16, 20: 24}
 PRF_SIZES = {17: 16, 18: 16, 19: 32, 20: 48}
@@ -177,6 +178,18 @@ class TestPlainExchange:
         assert (accepted.client, accepted.server) == (ticket.client, ticket.server) == (ALICE, BOB)
         assert accepted.endtime == ticket.endtime
         assert accepted.key.prf(b"seed") == ticket.key.prf(b"seed")
+
+    def test_a_subkey_is_ignored(self, lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+        """RFC 4430 §7: whoever sends one is answered under the ticket's session key all the same."""
+        ticket, acceptor = lab.ticket(), lab.acceptor()
+        plain = ticket.make_request()
+        monkeypatch.setattr(libkrb5, "AP_OPTS_MUTUAL_REQUIRED", libkrb5.AP_OPTS_MUTUAL_REQUIRED | AP_OPTS_USE_SUBKEY)
+        request = ticket.make_request()
+        assert len(request.ap_req) > len(plain.ap_req) + 30, "there is a subkey in it"
+        accepted = acceptor.accept(request.ap_req)
+        request.verify_reply(accepted.make_reply())
+        assert accepted.key.prf(b"seed") == ticket.key.prf(b"seed")
+        assert accepted.key.checksum(b"seed") == ticket.key.checksum(b"seed")
 
     def test_ap_req_asks_mutual_authentication_and_nothing_more(self, lab: Lab) -> None:
         """RFC 4430 §4.2.1; the other implementation sends neither checksum, subkey nor sequence number."""
@@ -497,6 +510,15 @@ class TestReadError:
         for length in range(len(krb_error)):
             with pytest.raises(MalformedMessage):
                 reader().read_error(krb_error[:length])
+
+    def test_text_and_data_may_be_there(self) -> None:
+        """e-text and e-data (RFC 4120 §5.9.1): read over, or logged (RFC 4430 §4.2.3)."""
+        bare = refused(reader(), b"").krb_error
+        data = bytes(range(200))
+        fields = bare[4:] + b"\xab\x0e\x1b\x0ccome back \xfc\n" + b"\xac\x81\xcb\x04\x81\xc8" + data
+        sequence = b"\x30\x82" + len(fields).to_bytes(2, "big") + fields
+        details = reader().read_error(b"\x7e\x82" + len(sequence).to_bytes(2, "big") + sequence)
+        assert (details.code, details.text) == (reader().read_error(bare).code, "come back \ufffd?")
 
     def test_hostile_text_becomes_one_short_line(self) -> None:
         assert printable(b"two\nlines\x1b[31m\xff") == "two?lines?[31m\ufffd"

@@ -33,7 +33,9 @@ from kinkvpn.proto.ports import ApRequestRefused, SessionKey, TicketRefusal
 from kinkvpn.proto.retransmit import FULL_CYCLE, TRANSMISSIONS
 from kinkvpn.wire.isakmp import IsakmpPayload, Nonce, Notify
 from kinkvpn.wire.kink import (
+    ApRep,
     ApReq,
+    Encrypt,
     Isakmp,
     KinkError,
     KinkPayload,
@@ -425,6 +427,31 @@ def test_several_quick_modes_or_another_version_cannot_be_used(payloads: tuple[K
     stage.play >> stage.reply(*payloads) << Count(Tally.REPLIES_RECEIVED) << WakeAt(ANY)
     assert isinstance(stage.initiator.outcome, Failed)
     assert stage.initiator.outcome.peer_may_hold_state
+
+
+def test_an_authentic_answer_that_cannot_be_read_is_told_and_acknowledged() -> None:
+    """RFC 4430 §3.5: there is no telling the peer, and §3.2: an ACK wherever ACKREQ is, even so."""
+    stage = Stage().asked()
+    accepted = stage.accepted()
+    encrypt = Encrypt(accepted.key.encrypt(b"\6\0\0\0nonsense"))
+    message = Message(MessageType.REPLY, XID, (ApRep(PEER_EPOCH, accepted.make_reply()), encrypt), ackreq=True)
+    reply = received(build_message(message, accepted.key.checksum))
+    stage.play >> reply << Count(Tally.REPLIES_RECEIVED) << SendMessage(ANY, PATH) << WakeAt(ANY)
+    stage.play.end()
+    assert isinstance(stage.initiator.outcome, Failed)
+    assert stage.initiator.outcome.peer_may_hold_state
+    assert stage.initiator.outcome.reason.startswith("the peer's answer cannot be read: ")
+    assert stage.initiator.peer_epoch == PEER_EPOCH
+
+
+@pytest.mark.parametrize("code", range(128))
+def test_any_kerberos_error_is_understood(code: int) -> None:
+    """RFC 4430 §4.2.3: whatever the code is, under the key it ends the exchange or starts it again, and is named."""
+    stage = Stage().asked()
+    stage.initiator.handle(stage.reply(KrbError(_error(code))), 0.1)
+    outcome = stage.initiator.outcome
+    assert isinstance(outcome, Failed | Restart)
+    assert f"Kerberos error {code}" in outcome.reason
 
 
 def test_error_names() -> None:

@@ -1,0 +1,221 @@
+"""Keying against strangers: what they can make it remember, send and do, which is nothing, little, and count."""
+
+from __future__ import annotations
+
+import gc
+import os
+from collections import OrderedDict, deque
+from pathlib import Path as FilePath
+from random import Random
+from typing import TYPE_CHECKING
+
+import trio
+from support.host import ESP_PORT, KINK_PORT, Host, Tunnel, World, address_of, simulate
+
+from esp.sa import Endpoint
+from esp.wire import NON_ESP_MARKER
+from kinkvpn.proto.allowance import BURST_OCTETS, OCTETS_PER_SECOND
+from kinkvpn.proto.events import Path, Tally
+from kinkvpn.wire.kink import (
+    ApRep,
+    ApReq,
+    Encrypt,
+    ErrorCode,
+    Isakmp,
+    KinkError,
+    KrbError,
+    Message,
+    MessageType,
+    TgtRep,
+    TgtReq,
+    build_message,
+    parse_message,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+DATAGRAMS = 100_000
+# Of them to fill what is bounded and to have Python make what it makes once.
+WARMING_UP = 10_000
+SECONDS = 20.0
+# Over the 90,000 that follow: an object kept of each one would be 90,000 objects, and five megabytes at the least.
+MORE_OBJECTS = 2_000
+MORE_MEMORY = 3 << 20
+
+# What may change: counters, the two allowances, and what an exchange heard last without authentication.
+CHANGES = {"_counters", "_labelled", "_strangers", "_members", "_lines", "_hint", "_repeats"}
+
+
+def census(thing: object, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, object]]:
+    """Every number, string and size of a container that can be reached from ``thing``, with the way to it."""
+    seen = set() if seen is None else seen
+    if thing is None or isinstance(thing, str | bytes | int | float | bool):
+        yield path, thing
+        return
+    if id(thing) in seen or type(thing).__module__.split(".")[0] not in ("kinkvpn", "esp", "builtins", "collections"):
+        return
+    seen.add(id(thing))
+    if isinstance(thing, dict | OrderedDict):
+        yield f"{path}#", len(thing)
+        for key, value in thing.items():
+            yield from census(value, f"{path}[{key!r}]", seen)
+    elif isinstance(thing, list | tuple | set | frozenset | deque):
+        yield f"{path}#", len(thing)
+        for number, value in enumerate(thing):
+            yield from census(value, f"{path}[{number}]", seen)
+    else:
+        slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
+        for name in sorted({*getattr(thing, "__dict__", ()), *slots} - CHANGES):
+            if hasattr(thing, name):
+                yield from census(getattr(thing, name), f"{path}.{name}", seen)
+
+
+def resident() -> int:
+    """Octets of memory that this process has."""
+    return int(FilePath("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class Stranger:
+    """Makes up datagrams, and spoils those that were on the wire."""
+
+    def __init__(self, overheard: list[bytes], seed: int) -> None:
+        self.random = Random(seed)
+        self.overheard = overheard
+        self.xids = sorted({parse_message(each).xid for each in overheard})
+
+    def source(self) -> Endpoint:
+        random = self.random
+        kind = random.random()
+        if kind < 0.1:
+            return Endpoint(address_of(random.choice(("west", "south"))), KINK_PORT)
+        if kind < 0.5:
+            return Endpoint(f"2001:db8:{random.getrandbits(16):x}:{random.getrandbits(16):x}::1", 910)
+        return Endpoint(f"198.18.{random.getrandbits(8)}.{random.getrandbits(8)}", random.getrandbits(16) or 1)
+
+    def datagram(self) -> bytes:
+        made: bytes = self.random.choice(
+            (self._noise, self._noise, self._flipped, self._cut, self._again, self._forged, self._forged, self._version)
+        )()
+        return made
+
+    def _noise(self) -> bytes:
+        return self.random.randbytes(self.random.choice((0, 3, 15, 16, 24, self.random.randrange(600))))
+
+    def _again(self) -> bytes:
+        return self.random.choice(self.overheard)
+
+    def _flipped(self) -> bytes:
+        octets = bytearray(self._again())
+        for _ in range(self.random.randrange(1, 4)):
+            octets[self.random.randrange(len(octets))] ^= 1 << self.random.randrange(8)
+        return bytes(octets)
+
+    def _cut(self) -> bytes:
+        octets = self._again()[: self.random.randrange(400)]
+        return octets[:2] + len(octets).to_bytes(2, "big") + octets[4:]
+
+    def _version(self) -> bytes:
+        return self.random.choice(b"\1\2\4\6").to_bytes() + bytes([self.random.getrandbits(8)]) + self._again()[2:]
+
+    def _forged(self) -> bytes:
+        random = self.random
+        payloads = random.sample(
+            [
+                ApReq(random.getrandbits(32), random.randbytes(random.randrange(300))),
+                ApRep(random.getrandbits(32), random.randbytes(random.randrange(100))),
+                KrbError(random.randbytes(80)),
+                KinkError(random.choice((*ErrorCode, random.getrandbits(32)))),
+                TgtReq(random.randbytes(random.randrange(40))),
+                TgtRep(random.randbytes(200)),
+                Isakmp(()),
+            ],
+            random.randrange(4),
+        )
+        if random.random() < 0.3:
+            payloads.append(Encrypt(random.randbytes(random.randrange(200))))
+        kind = random.choice((*MessageType, MessageType.REPLY, MessageType.REPLY))
+        xid = random.choice((*self.xids, random.getrandbits(32)))
+        checksum = random.randbytes(random.choice((0, 0, 16)))
+        return build_message(Message(kind, xid, tuple(payloads), random.random() < 0.5, checksum))
+
+
+def state(host: Host) -> dict[str, object]:
+    """All that keying, its machines, its engine and its Kerberos know."""
+    found = dict(census(host.keying, "keying"))
+    found |= dict(census(host.dataplane.statistics().sas, "sas"))
+    return found | dict(census(host.kerberos, "kerberos"))
+
+
+def test_a_hundred_thousand_hostile_datagrams_leave_nothing_behind() -> None:
+    """RFC 4430 §2: no state before the AP-REQ has verified. East has two pairs with west, and all that it took.
+
+    Everything that can be reached from keying stays as it is but for counters, and memory stays; no answer is longer
+    than what it answers, all together they are bounded, and none of them is a KINK_OK.
+    """
+
+    async def scenario(world: World) -> None:
+        tunnels = [
+            Tunnel(0, boot=frozenset({"west"}), nonces=frozenset({"east"})),
+            Tunnel(1, ("east", "west"), boot=frozenset({"east"})),
+        ]
+        west, east = await world.pair(tunnels)
+        await world.wait_at_rest(within=5)
+        await east.keying.probe("west")
+        await west.keying.probe("east")
+        network = world.network
+        overheard = [flight.datagram for flight in network.captured if flight.destination.port != ESP_PORT]
+        await trio.sleep(5)  # what was over has been put away
+        # West would acknowledge a REPLY again that it gets again, which is no stranger's doing.
+        network.cut.add((address_of("east"), address_of("west")))
+        stranger = Stranger(overheard, 910)
+        sent = 0
+
+        async def attack(count: int) -> None:
+            nonlocal sent
+            for number in range(count):
+                datagram, source = stranger.datagram(), stranger.source()
+                before = len(network.captured)
+                east.keying.receive(datagram, Path(source, marked=number % 5 == 0))
+                for answer in network.captured[before:]:
+                    octets = answer.datagram.removeprefix(NON_ESP_MARKER)
+                    assert len(octets) <= len(datagram)
+                    assert parse_message(octets).payloads != (KinkError(ErrorCode.OK),)
+                    # What west asked for is repeated to it a bounded number of times; that is no error.
+                    sent += len(octets) if answer.destination.address != address_of("west") else 0
+                del network.captured[before:]
+                # What the witnesses write down is not what the host remembers.
+                del network.trace[:], world.told[:]
+                network.arrived.clear()
+                if number % 100 == 0:
+                    await trio.sleep(SECONDS / DATAGRAMS * 100)
+
+        before, counted = state(east), sum(east.counters().values())
+        began = trio.current_time()
+        await attack(WARMING_UP)
+        gc.collect()
+        objects, memory = len(gc.get_objects()), resident()
+        await attack(DATAGRAMS - WARMING_UP)
+        gc.collect()
+        assert len(gc.get_objects()) - objects < MORE_OBJECTS
+        assert resident() - memory < MORE_MEMORY
+        after = state(east)
+        assert {
+            path: (before.get(path), after.get(path))
+            for path in before.keys() | after.keys()
+            if before.get(path) != after.get(path)
+        } == {}
+        assert len(before) > 300, "there was something to compare"
+        took = trio.current_time() - began
+        assert sent <= BURST_OCTETS + took * OCTETS_PER_SECOND
+        counters = east.counters()
+        assert sum(counters.values()) - counted >= DATAGRAMS
+        for fate in (
+            *(Tally.MALFORMED, Tally.WRONG_VERSION, Tally.WRONG_DOI, Tally.UNEXPECTED_PAYLOAD),
+            *(Tally.AP_REQUEST_REFUSED, Tally.DUPLICATE, Tally.UNKNOWN_XID, Tally.UNAUTHENTICATED_ERROR),
+            *(Tally.UNAUTHENTICATED_REPLY, Tally.ERROR_SUPPRESSED, Tally.REPEAT_SUPPRESSED),
+        ):
+            assert counters[fate] > 100, fate
+        assert "ok" not in east.keying.status()["labelled"].get("kink_errors_sent", {})  # type: ignore[attr-defined]
+
+    simulate(scenario, 910)
