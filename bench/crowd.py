@@ -93,6 +93,7 @@ class Share:
         self.remove_inbound = dataplane.remove_inbound
         self.remove_outbound = dataplane.remove_outbound
         self.send_control = dataplane.send_control
+        self.follow = dataplane.follow
 
     def install_outbound(self, sa: SaParameters) -> None:
         self._dataplane.install_outbound(sa)

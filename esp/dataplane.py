@@ -210,6 +210,10 @@ class Dataplane:
         """As :meth:`esp.engine.Engine.remove_outbound`."""
         self._engine.remove_outbound(policy, spi)
 
+    def follow(self, policy: str, remote: Endpoint) -> None:
+        """As :meth:`esp.engine.Engine.follow`."""
+        self._engine.follow(policy, remote)
+
     def statistics(self) -> Statistics:
         """The engine's; what the TUN and the link refused, and what on the link was junk, is among its drops."""
         return self._engine.statistics()

@@ -279,6 +279,11 @@ class Engine:
             self._expire(sa, now)
         return sa.unwrap(text)
 
+    def follow(self, policy: str, remote: Endpoint) -> None:
+        """Send what the SAs of ``policy`` carry to ``remote``: keying has authentically heard the peer there."""
+        for each in self._sad.of_policy(policy):
+            each.remote = remote
+
     def _follow(self, sa: InboundSa, source: Endpoint) -> None:
         """The peer's newest authentic packet came from ``source``: send there (docs/decisions.md).
 
@@ -286,8 +291,7 @@ class Engine:
         policy move: else a late packet of an older SA would send us elsewhere, and no packet of the newer one, which
         comes from where that one has always been, would ever take us back.
         """
-        for each in self._sad.of_policy(sa.parameters.policy):
-            each.remote = source
+        self.follow(sa.parameters.policy, source)
         self._events.put(EndpointMoved(sa.parameters.policy, sa.parameters.spi, source))
 
     # --- time ---

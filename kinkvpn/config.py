@@ -14,6 +14,7 @@ from esp.suite import DEFAULT_SUITES, Suite
 from kinkvpn import values
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
 from kinkvpn.proto.settings import PeerSettings, PolicySettings, PrfForm, Start
+from kinkvpn.proto.whereabouts import KinkOver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -102,10 +103,17 @@ class HostSettings:
 
 @dataclass(frozen=True, slots=True)
 class KinkSettings:
-    """Where KINK listens."""
+    """Where KINK listens.
+
+    Args:
+        listen: addresses.
+        port: for KINK by itself; KINK behind the non-ESP marker comes to the ESP port.
+        over: what a peer's ``kink_over`` is where it says nothing; ESP_PORT leaves ``port`` alone altogether.
+    """
 
     listen: tuple[str, ...] = ("0.0.0.0", "::")  # noqa: S104 # a VPN gateway is reached from anywhere
     port: int = KINK_PORT
+    over: KinkOver = KinkOver.AUTO
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +151,7 @@ class LogSettings:
 
 @dataclass(frozen=True, slots=True)
 class PeerConfiguration:
-    """A peer as it was written down: ``address`` may still be a DNS name."""
+    """A peer as it was written down: ``address`` may still be a DNS name, and is empty where there is none."""
 
     name: str
     principal: str
@@ -152,10 +160,11 @@ class PeerConfiguration:
     esp_port: int
     prf: PrfForm
     delete_grace: float
+    kink_over: KinkOver
     policies: tuple[PolicySettings, ...]
 
     def settings(self, address: str) -> PeerSettings:
-        """What the machines use, with ``address`` in text form, IPv4 or IPv6."""
+        """What the machines use, with ``address`` in text form, IPv4 or IPv6, or empty."""
         return PeerSettings(
             name=self.name,
             principal=self.principal,
@@ -164,6 +173,7 @@ class PeerConfiguration:
             policies=self.policies,
             prf=self.prf,
             delete_grace=self.delete_grace,
+            kink_over=self.kink_over,
         )
 
 
@@ -214,14 +224,15 @@ def parse(text: str, source: Path) -> Configuration:
     """
     document = Document.parse(text, str(source))
     root = Table(document, (), document.root)
+    kink = _kink(root.table("kink"))
     configuration = Configuration(
         host=_host(root.table("host"), source.parent),
-        kink=_kink(root.table("kink")),
+        kink=kink,
         esp=_esp(root.table("esp")),
         tun=_tun(root.table("tun")),
         control=_control(root.table("control"), source.parent),
         log=_log(root.table("log")),
-        peers=_peers(root),
+        peers=_peers(root, kink),
     )
     if configuration.kink.port == configuration.esp.port:
         written = "esp" if "port" in document.root.get("esp", {}) else "kink"
@@ -271,6 +282,7 @@ def _kink(table: Table) -> KinkSettings:
     settings = KinkSettings(
         listen=table.items("listen", values.ip_address, default.listen),
         port=table.get("port", values.port, default.port),
+        over=table.get("over", values.one_of(KinkOver), default.over),
     )
     table.close()
     return settings
@@ -346,34 +358,45 @@ class _Options:
     responder_nonce: bool = False
 
 
-def _peers(root: Table) -> tuple[PeerConfiguration, ...]:
+def _peers(root: Table, kink: KinkSettings) -> tuple[PeerConfiguration, ...]:
     tables = root.tables("peer")
     if "peer" not in root:
         root.report("peer is missing: expected at least one [[peer]]")
     taken = _Taken()
-    peers = tuple(_peer(table, taken) for table in tables)
+    peers = tuple(_peer(table, taken, kink) for table in tables)
     _check_overlaps(taken.policies)
     return peers
 
 
-def _peer(table: Table, taken: _Taken) -> PeerConfiguration:
+def _peer(table: Table, taken: _Taken, kink: KinkSettings) -> PeerConfiguration:
     name = table.require("name", values.label, "", "a short name for this peer")
     taken.claim(table, "name", name, table.name)
     namespace = name if table.sound else table.name  # what follows from a bad name is not worth a line of its own
     peer = PeerConfiguration(
         name=name,
         principal=table.require("principal", values.principal, "", "one such as kink/gw.example.com@EXAMPLE.COM"),
-        address=table.require("address", values.host_address, "", "an IP address or a DNS name"),
+        address=table.get("address", values.host_address, ""),
         port=table.get("port", values.port, KINK_PORT),
         esp_port=table.get("esp_port", values.port, ESP_PORT),
         prf=table.get("prf", values.one_of(PrfForm), PrfForm.RFC3961),
         delete_grace=table.get("delete_grace", values.seconds(0, 300), 5.0),
+        kink_over=table.get("kink_over", values.one_of(KinkOver), kink.over),
         policies=_policies(table, namespace, taken),
     )
+    _check_reachable(table, peer, kink)
     taken.claim(table, "principal", peer.principal, f"peer {peer.name}")
     taken.claim(table, "address", Endpoint(peer.address, peer.port), f"peer {peer.name}")
     table.close()
     return peer
+
+
+def _check_reachable(table: Table, peer: PeerConfiguration, kink: KinkSettings) -> None:
+    """What cannot come about: nothing is sent to who has no address, nor from a port that is not bound."""
+    booted = any(policy.start is Start.BOOT for policy in peer.policies)
+    if "address" not in table and booted:
+        table.report(f'{table.name}.address is missing: expected one, for start = "boot" sends the first message there')
+    if kink.over is KinkOver.ESP_PORT and peer.kink_over is KinkOver.KINK_PORT:
+        table.report_value(("kink_over",), peer.kink_over.value, 'another, for kink.over = "4500" opens no port 910')
 
 
 def _options(table: Table, inherited: _Options) -> _Options:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from kinkvpn.config import show_selector
+from kinkvpn.proto.whereabouts import KinkOver
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -33,7 +34,10 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
             ("  principal", answer["principal"]),
             ("  device", f"{tun['name']}, MTU {tun['mtu']}, {', '.join(tun['addresses']) or 'no addresses'}"),
             ("  engine", f"{answer['engine']}: {answer['engine_reason']}"),
-            ("  listening", f"KINK {', '.join(listeners['kink'])}; ESP {', '.join(listeners['esp'])}"),
+            (
+                "  listening",
+                f"KINK {', '.join(listeners['kink']) or 'on the ESP port'}; ESP {', '.join(listeners['esp'])}",
+            ),
         ]
     )
     for peer in answer["peers"]:
@@ -52,7 +56,7 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
 
 def _peer_lines(peer: Mapping[str, Any], probe: str | None) -> Iterator[str]:
     heard = "never heard from" if peer["last_heard"] is None else f"heard from {duration(peer['last_heard'])} ago"
-    yield f"{peer['name']}  {peer_state(peer).upper()}  {peer['address']}  {peer['principal']}"
+    yield f"{peer['name']}  {peer_state(peer).upper()}  {peer['address'] or 'nowhere yet'}  {peer['principal']}"
     yield f"  {heard}" + (f", probe: {probe}" if probe else "")
     rows: list[Row] = [("  policy", "state", "age", "in", "out", "traffic")]
     rows += [_policy_row(policy) for policy in peer["policies"]]
@@ -117,13 +121,15 @@ def check(configuration: Configuration, addresses: Mapping[str, str]) -> str:
 def _check_lines(configuration: Configuration, addresses: Mapping[str, str]) -> Iterator[str]:
     tun, kink = configuration.tun, configuration.kink
     inner = ", ".join(map(str, tun.addresses)) or "no addresses"
+    only_esp = kink.over is KinkOver.ESP_PORT
+    kink_port = "KINK and " if only_esp else f"KINK {', '.join(kink.listen)} port {kink.port}; "
     routes = sorted({str(policy.selector.remote) for policy in configuration.policies}) if tun.routes else []
     yield from table(
         [
             ("principal", configuration.host.principal),
             ("device", f"{tun.name}, MTU {tun.mtu}, {inner}"),
             ("routes", ", ".join(routes) or "none"),
-            ("listens", f"KINK {', '.join(kink.listen)} port {kink.port}; ESP port {configuration.esp.port}"),
+            ("listens", f"{kink_port}ESP port {configuration.esp.port}"),
             ("control", str(configuration.control.socket)),
         ]
     )
@@ -137,6 +143,8 @@ def _check_lines(configuration: Configuration, addresses: Mapping[str, str]) -> 
 
 
 def _whereabouts(peer: PeerConfiguration, address: str) -> str:
+    if not peer.address:
+        return "wherever it is heard"
     return peer.address if peer.address == address else f"{peer.address} ({address})"
 
 

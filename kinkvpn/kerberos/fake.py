@@ -141,6 +141,11 @@ class FakeAccepted:
     ctime: float
     serial: int
 
+    @property
+    def client_time(self) -> tuple[int, int]:
+        """Of the authenticator."""
+        return int(self.ctime), int(self.ctime % 1 * 1e6)
+
     def make_reply(self) -> bytes:
         """What only the holder of the session key could answer to this authenticator."""
         return self.key.authenticate(b"reply", self.ctime, self.serial)

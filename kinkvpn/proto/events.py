@@ -60,6 +60,7 @@ class Tally(StrEnum):
     SUPPRESSED_RETRY = "suppressed_retry"  # a packet asked for an SA while the last failure was too fresh
     NOTIFY_IGNORED = "notify_ignored"  # status notify, or error notify in a request, that we do not know (§5.5)
     SEND_FAILED = "send_failed"  # the kernel would not take a KINK datagram
+    PEER_UNLOCATED = "peer_unlocated"  # a packet for a peer without an address, which has not been heard yet
     GETTGT_REFUSED = "gettgt_refused"  # KINK_U2UDENIED: user-to-user is not offered here
 
 
@@ -112,6 +113,7 @@ class ReplyReceived:
 
     message: Message
     datagram: bytes = field(repr=False)
+    path: Path | None = None  # that it came by
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +201,14 @@ class RemoveOutbound:
 
 
 @dataclass(frozen=True, slots=True)
+class FollowPeer:
+    """Send what the SAs of ``policy`` carry to ``remote`` from now on: the peer was authentically heard there."""
+
+    policy: str
+    remote: Endpoint
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """Add one, to the tally and to each of the labels.
 
@@ -233,6 +243,7 @@ Effect = (
     | InstallOutbound
     | RemoveInbound
     | RemoveOutbound
+    | FollowPeer
     | Count
     | Tell
 )

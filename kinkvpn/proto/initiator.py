@@ -161,7 +161,7 @@ class Initiator:
         command: what is asked.
         xid: unique among this host's outstanding exchanges.
         server: the peer's principal.
-        path: where the peer listens.
+        route: where the transmission of that number goes, at that time.
         epoch: ours.
         kerberos: reads KRB-ERRORs.
         offset: added to our clock in authenticators, learned from an earlier KRB_AP_ERR_SKEW.
@@ -175,7 +175,7 @@ class Initiator:
         *,
         xid: int,
         server: str,
-        path: Path,
+        route: Callable[[int, float], Path],
         epoch: int,
         kerberos: Kerberos,
         offset: float = 0.0,
@@ -188,9 +188,10 @@ class Initiator:
         self.state = State.AWAIT_TICKET
         self.outcome: Outcome | None = None
         self.peer_epoch: int | None = None
+        self.answered_by: Path | None = None
         self.deadline: float | None = None
         self._server = server
-        self._path = path
+        self._route = route
         self._epoch = epoch
         self._kerberos = kerberos
         self._offset = offset
@@ -198,7 +199,7 @@ class Initiator:
         self._ticket: Ticket | None = None
         self._outstanding: list[OutstandingRequest] = []
         self._retransmission = Retransmission()
-        self._first_sent = 0.0
+        self.first_sent = 0.0
         self._hint = ""
         self._unreadable = ""
         self._acknowledges = False
@@ -225,7 +226,7 @@ class Initiator:
     def _send_first(self, event: Event, now: float) -> Step:
         assert isinstance(event, TicketReady)
         self._ticket = event.ticket
-        self._first_sent = now
+        self.first_sent = now
         effects = self.command.begin(event.ticket.key, now)
         return State.AWAIT_REPLY, [*effects, Count(Tally.COMMANDS_SENT), *self._transmit(event.ticket, now)]
 
@@ -240,7 +241,8 @@ class Initiator:
         payloads = self.command.payloads()
         datagram = seal_command(self.command.type, self.xid, self._epoch, request, ticket.key, payloads)
         self.deadline = now + self._retransmission.interval
-        return [SendMessage(datagram, self._path, labels.sent(payloads)), WakeAt(self.deadline)]
+        path = self._route(self._retransmission.sent, now)
+        return [SendMessage(datagram, path, labels.sent(payloads)), WakeAt(self.deadline)]
 
     def _retransmit(self, _event: Event, now: float) -> Step:
         assert self._ticket is not None
@@ -249,7 +251,7 @@ class Initiator:
             return self.state, [WakeAt(self.deadline)]
         if self._retransmission.exhausted:
             hint = f"; it did say, unauthenticated: {self._hint}" if self._hint else ""
-            reason = f"no answer in {now - self._first_sent:.1f} s to {self._retransmission.sent} transmissions{hint}"
+            reason = f"no answer in {now - self.first_sent:.1f} s to {self._retransmission.sent} transmissions{hint}"
             return self._close(Failed(reason, peer_may_hold_state=True, cause=Cause.SILENCE), [])
         self._retransmission = self._retransmission.next()
         return State.AWAIT_REPLY, [Count(Tally.COMMANDS_RETRANSMITTED), *self._transmit(self._ticket, now)]
@@ -260,6 +262,7 @@ class Initiator:
         if opened is None:
             return self.state, [counted]
         self.peer_epoch = opened.epoch
+        self.answered_by = event.path
         effects: list[Effect] = [counted]
         try:
             effects += self._believe(opened, now)
@@ -271,14 +274,14 @@ class Initiator:
         except _Curable as curable:
             # Not withdrawn: the same command goes on under another XID.
             return self._end(opened, curable.restart, effects, now)
-        return self._end(opened, Completed(now - self._first_sent), effects, now)
+        return self._end(opened, Completed(now - self.first_sent), effects, now)
 
     def _acknowledge_again(self, event: Event, now: float) -> Step:
         assert isinstance(event, ReplyReceived)
         opened, counted = self._open(event)
         if opened is None or not self._acknowledges:
             return self.state, [Count(Tally.DUPLICATE) if opened else counted]
-        return self.state, [Count(Tally.RETRANSMITTED), self._ack()]
+        return self.state, [Count(Tally.RETRANSMITTED), self._ack(now)]
 
     def _linger(self, _event: Event, now: float) -> Step:
         assert self.deadline is not None
@@ -372,7 +375,7 @@ class Initiator:
         # "MUST always generate an ACK if the ACKREQ bit is set, even if it believes that the responder was in
         # error" (RFC 4430 §3.2).
         if self._acknowledges:
-            effects.append(self._ack())
+            effects.append(self._ack(now))
         self.deadline = now + FULL_CYCLE
         return State.LINGERING, [*effects, WakeAt(self.deadline)]
 
@@ -382,10 +385,11 @@ class Initiator:
         self._outstanding.clear()
         return State.CLOSED, effects
 
-    def _ack(self) -> SendMessage:
+    def _ack(self, now: float) -> SendMessage:
         assert self._ticket is not None
         request = self._ticket.make_request(self._offset)
-        return SendMessage(seal_command(MessageType.ACK, self.xid, self._epoch, request, self._ticket.key), self._path)
+        path = self.answered_by or self._route(self._retransmission.sent, now)
+        return SendMessage(seal_command(MessageType.ACK, self.xid, self._epoch, request, self._ticket.key), path)
 
 
 class _Curable(Exception):

@@ -21,8 +21,8 @@ from kinkvpn.proto.events import (
     Effect,
     Event,
     Family,
+    FollowPeer,
     Label,
-    Path,
     RemoveInbound,
     RemoveOutbound,
     ReplyReceived,
@@ -38,6 +38,7 @@ from kinkvpn.proto.pairs import Pairs
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.settings import Start
 from kinkvpn.proto.status import StatusCommand
+from kinkvpn.proto.whereabouts import Whereabouts
 from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.isakmp import Delete, IsakmpPayload, Notify
 from kinkvpn.wire.kink import ApRep, KinkPayload, Message, MessageType
@@ -45,6 +46,8 @@ from kinkvpn.wire.kink import ApRep, KinkPayload, Message, MessageType
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from esp.sa import Endpoint
+    from kinkvpn.proto.events import Path
     from kinkvpn.proto.initiator import Command
     from kinkvpn.proto.ports import Kerberos, SessionKey, Ticket, TicketRefusal
     from kinkvpn.proto.settings import PeerSettings, PolicySettings
@@ -59,6 +62,8 @@ DENY_SECONDS = 10.0
 # Ours. Earlier lives of a peer that are remembered: a datagram lives minutes at most (the clock skew that Kerberos
 # grants), a host does not restart nine times in them.
 MAX_PAST_EPOCHS = 8
+# Why there is no CREATE to a peer without an address in the configuration.
+UNLOCATED = "the peer has no address in the configuration and has not been heard yet"
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +136,7 @@ class Peer:
         self.policies = {policy.name: PolicyState(policy) for policy in settings.policies}
         self.peer_epoch: int | None = None
         self.last_heard: float | None = None
+        self.whereabouts = Whereabouts(settings.kink, settings.esp, settings.kink_over)
         self._principal = principal
         self._epoch = epoch
         self._kerberos = kerberos
@@ -180,6 +186,9 @@ class Peer:
         if state.negotiating is not None or self._closing:
             return [Count(Tally.IGNORED_EVENT)]
         state.retry_at = None
+        if not self.whereabouts.known:
+            state.last_error = UNLOCATED
+            return [Count(Tally.PEER_UNLOCATED)]
         command = CreateCommand(
             self.settings,
             state.settings,
@@ -266,11 +275,11 @@ class Peer:
         """There will be no ticket for exchange ``xid``."""
         return self._advance(xid, TicketRefused(refusal), now)
 
-    def replied(self, message: Message, datagram: bytes, now: float) -> list[Effect]:
-        """A REPLY with the XID of one of our exchanges."""
+    def replied(self, message: Message, datagram: bytes, now: float, path: Path | None = None) -> list[Effect]:
+        """A REPLY with the XID of one of our exchanges, which came by ``path``."""
         if any(isinstance(payload, ApRep) and self.outlived(payload.epoch) for payload in message.payloads):
             return [Count(Tally.STALE_EPOCH)]
-        return self._advance(message.xid, ReplyReceived(message, datagram), now)
+        return self._advance(message.xid, ReplyReceived(message, datagram, path), now)
 
     def owns(self, xid: int) -> bool:
         """Whether ``xid`` is an exchange of ours."""
@@ -329,9 +338,9 @@ class Peer:
         )
         if answer.ackreq:
             self._pairs.await_ack(answer.pair)
-            effects = answer.now
+            effects = self.whereabouts.place(answer.now)
         else:
-            effects = [*answer.now, *self._established(answer.pair, now)]
+            effects = [*self.whereabouts.place(answer.now), *self._established(answer.pair, now)]
         return Grant(answer.payloads, effects, answer.ackreq, answer.on_ack, answer.pair)
 
     def acknowledged(self, grant: Grant, now: float) -> list[Effect]:
@@ -339,7 +348,7 @@ class Peer:
         assert grant.pair is not None
         if not self._pairs.settle(grant.pair):
             return [Count(Tally.IGNORED_EVENT)]
-        return [*grant.on_ack, *self._established(moved(grant.pair, now), now)]
+        return [*self.whereabouts.place(grant.on_ack), *self._established(moved(grant.pair, now), now)]
 
     def unacknowledged(self, grant: Grant, now: float) -> list[Effect]:
         """Nobody acknowledged: the initiator may have both SAs, so it is told to delete them."""
@@ -359,9 +368,24 @@ class Peer:
         """
         return epoch in self._past_epochs
 
-    def heard(self, epoch: int, now: float) -> list[Effect]:
-        """An authentic command of the peer: it lives, so it can be told what it did not answer."""
-        return [*self.observe_epoch(epoch, now), *self._delete_owed(now)]
+    def heard(self, epoch: int, now: float, path: Path, authenticator: tuple[int, int]) -> list[Effect]:
+        """An authentic command of the peer: it lives, so it can be told what it did not answer.
+
+        Args:
+            epoch: the peer's.
+            now: seconds.
+            path: where it came from.
+            authenticator: its time by the peer's clock, ctime and cusec.
+        """
+        effects = self.observe_epoch(epoch, now)
+        if self.whereabouts.heard(path, authenticator, now):
+            effects += self._follow()
+        return [*effects, *self._delete_owed(now)]
+
+    def esp_moved(self, policy: str, endpoint: Endpoint, now: float) -> list[Effect]:
+        """The newest packet that ``policy`` took came from ``endpoint``, and its SAs send there already."""
+        self.whereabouts.esp_moved(endpoint, now)
+        return self._follow(policy)
 
     def observe_epoch(self, epoch: int, now: float) -> list[Effect]:
         """Record the peer's epoch; another one than before means that it has lost every SA (RFC 4430 §3.7)."""
@@ -391,7 +415,7 @@ class Peer:
             command,
             xid=self._next_xid(),
             server=self.settings.principal,
-            path=Path(self.settings.kink),
+            route=self.whereabouts.path,
             epoch=self._epoch,
             kerberos=self._kerberos,
             offset=self._offset,
@@ -408,7 +432,10 @@ class Peer:
         ended = exchange.outcome is not None
         effects = exchange.handle(event, now)
         if exchange.peer_epoch is not None and not ended:
-            effects = self.observe_epoch(exchange.peer_epoch, now) + effects
+            path = exchange.answered_by
+            if path is not None and self.whereabouts.answered(path, exchange.first_sent, now):
+                effects = self._follow() + effects
+            effects = self.observe_epoch(exchange.peer_epoch, now) + self.whereabouts.place(effects)
         if exchange.outcome is not None and not ended:
             effects += self._concluded(exchange, exchange.outcome, now)
         if exchange.state is State.CLOSED:
@@ -416,6 +443,13 @@ class Peer:
         if exchange.peer_epoch is not None and not ended:
             effects += self._delete_owed(now)
         return effects
+
+    def _follow(self, moved: str = "") -> list[Effect]:
+        """Have everything that goes to the peer go where it is now, but for the policy that has ``moved`` already."""
+        remote = self.whereabouts.esp
+        policies = dict.fromkeys(pair.policy for pair in self._pairs.all() if pair.policy != moved)
+        fields = (("peer", self.settings.name), ("address", remote.address), ("port", remote.port))
+        return [Tell("endpoint_moved", fields), *(FollowPeer(policy, remote) for policy in policies)]
 
     def _concluded(self, exchange: Initiator, outcome: Outcome, now: float) -> list[Effect]:
         command = exchange.command

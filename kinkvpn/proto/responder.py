@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import OrderedDict, deque
+from dataclasses import replace
 from enum import Enum
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
@@ -115,6 +116,12 @@ class Transaction:
     def start(self) -> list[Effect]:
         """Send the REPLY, and again unless it is acknowledged."""
         return [self._reply] if self._grant is None else [self._reply, WakeAt(self.deadline)]
+
+    def answer_to(self, path: Path) -> None:
+        """The command came again by ``path``, under a fresh authenticator: where it came from first may be a mapping
+        that a NAT has forgotten, or a port that is filtered on the way back.
+        """
+        self._reply = replace(self._reply, path=path)
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event; one that means nothing here is counted."""
@@ -268,13 +275,14 @@ class Responder:
         if peer.outlived(opened.epoch):
             return [Count(Tally.STALE_EPOCH)]
         key = Key(accepted.client, opened.epoch, message.xid)
-        effects = peer.heard(opened.epoch, now)
+        effects = peer.heard(opened.epoch, now, path, accepted.client_time)
         known = self._transactions.get(key)
         if message.type is MessageType.ACK:
             unknown: list[Effect] = [Count(Tally.UNKNOWN_XID)]
             return effects + (unknown if known is None else known.handle(AckReceived(), now))
         if known is not None:
             self._remember(digest, key)
+            known.answer_to(path)
             return [*effects, Count(Tally.RETRANSMITTED), *known.handle(CommandRepeated(), now)]
         refusal: list[Effect] = []
         try:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from esp.sa import Encapsulation, Mode
 from esp.suite import DEFAULT_SUITES, Suite
+from kinkvpn.proto.whereabouts import KinkOver
 
 if TYPE_CHECKING:
     from esp.policy import Selector
@@ -52,7 +53,10 @@ class PolicySettings:
 
 @dataclass(frozen=True, slots=True)
 class PeerSettings:
-    """A peer, its principal, where it is, and what it may do here (RFC 4430 §10)."""
+    """A peer, its principal, where it is, and what it may do here (RFC 4430 §10).
+
+    ``kink`` and ``esp`` have an empty address where none is configured: such a peer is answered, and known once heard.
+    """
 
     name: str
     principal: str
@@ -61,3 +65,4 @@ class PeerSettings:
     policies: tuple[PolicySettings, ...]
     prf: PrfForm = PrfForm.RFC3961
     delete_grace: float = 5.0  # seconds that an inbound SA outlives its DELETE (RFC 4430 §3.3)
+    kink_over: KinkOver = KinkOver.AUTO

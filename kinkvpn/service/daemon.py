@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import secrets
@@ -30,6 +31,7 @@ from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import Acceptor
 from kinkvpn.kerberos.tickets import TicketSource
 from kinkvpn.proto.events import Path as DatagramPath
+from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.service import preflight
 from kinkvpn.service.api import AlreadyRunning, ControlSocket, ControlUnavailable
 from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
@@ -225,7 +227,8 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
         peers = await preflight.resolve_peers(configuration)
     listen = listening_addresses(configuration.kink.listen)
     with refused:
-        transport = open_transport(listen, configuration.kink.port)
+        only_esp = configuration.kink.over is KinkOver.ESP_PORT
+        transport = open_transport(() if only_esp else listen, configuration.kink.port)
         held.callback(transport.close)
     with refused:
         link = open_link(esp_addresses(listen), configuration.esp.port)
@@ -301,7 +304,7 @@ def network_plan(configuration: Configuration, peers: Sequence[PeerSettings]) ->
         mtu=tun.mtu,
         addresses=tun.addresses,
         routes=tuple(policy.selector.remote for policy in configuration.policies) if tun.routes else (),
-        outside=tuple(sorted({endpoint.address for peer in peers for endpoint in (peer.kink, peer.esp)})),
+        outside=tuple(sorted({peer.esp.address for peer in peers} - {""})),
     )
 
 
@@ -311,7 +314,10 @@ def open_transport(listen: Sequence[str], port: int) -> KinkTransport:
         return KinkTransport(listen, port)
     except OSError as error:
         address = str(error.filename).partition(" ")[0]
-        raise StartRefused(preflight.explain_bind(address, port, error.errno)) from error
+        reason = preflight.explain_bind(address, port, error.errno)
+        if error.errno in (errno.EACCES, errno.EPERM):
+            reason += ', or without this port, with kink.over = "4500"'
+        raise StartRefused(reason) from error
 
 
 def open_link(addresses: Sequence[str], port: int) -> UdpLink:

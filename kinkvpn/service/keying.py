@@ -25,6 +25,7 @@ from kinkvpn.proto.events import (
     Effect,
     Family,
     FetchTicket,
+    FollowPeer,
     InstallInbound,
     InstallOutbound,
     Label,
@@ -36,7 +37,7 @@ from kinkvpn.proto.events import (
     WakeAt,
 )
 from kinkvpn.proto.initiator import Failed
-from kinkvpn.proto.peer import Peer
+from kinkvpn.proto.peer import UNLOCATED, Peer
 from kinkvpn.proto.responder import Responder
 from kinkvpn.wire.kink import MessageType, parse_message
 
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
     from kinkvpn.service.transport import Transport
 
 from kinkvpn.kerberos.tickets import TicketUnavailable
+from kinkvpn.service.report import spell
 
 log = logging.getLogger(__name__)
 
@@ -72,6 +74,7 @@ class DataPlane(Protocol):
     def install_outbound(self, sa: SaParameters) -> None: ...
     def remove_inbound(self, spi: int) -> None: ...
     def remove_outbound(self, policy: str, spi: int) -> None: ...
+    def follow(self, policy: str, remote: Endpoint) -> None: ...
     def send_control(self, datagram: bytes, remote: Endpoint) -> None: ...
 
 
@@ -134,7 +137,6 @@ class Keying:
         self._nursery: trio.Nursery | None = None
         self.peers = {settings.name: self._peer(settings, principal, epoch, kerberos, random) for settings in peers}
         self._by_policy = {policy: peer for peer in self.peers.values() for policy in peer.policies}
-        self._by_address = {peer.settings.esp.address: peer for peer in self.peers.values()}
         by_principal = {peer.settings.principal: peer for peer in self.peers.values()}
         self._responder = Responder(kerberos=kerberos, peers=by_principal, epoch=epoch)
 
@@ -218,12 +220,12 @@ class Keying:
         if owner is None:
             self._counters[Tally.UNKNOWN_XID] += 1
         else:
-            self._perform(owner, owner.replied(message, datagram, now))
+            self._perform(owner, owner.replied(message, datagram, now, path))
 
     def _take(self, event: EspEvent) -> None:
         now = trio.current_time()
         if isinstance(event, UnknownSpiSeen):
-            sender = self._by_address.get(event.source.address)
+            sender = self._peer_at(event.source)
             if sender is not None:
                 self._perform(sender, sender.unknown_spi_seen(event.spi, now))
             return
@@ -238,19 +240,15 @@ class Keying:
             case HardExpired():
                 self._perform(peer, peer.hard_expired(event.policy, event.spi, now))
             case EndpointMoved():
-                log.info(
-                    "endpoint_moved",
-                    extra={
-                        "fields": {
-                            "peer": peer.settings.name,
-                            "policy": event.policy,
-                            "address": event.remote.address,
-                            "port": event.remote.port,
-                        }
-                    },
-                )
+                self._perform(peer, peer.esp_moved(event.policy, event.remote, now))
             case _:
                 assert_never(event)
+
+    def _peer_at(self, source: Endpoint) -> Peer | None:
+        """Whose ESP comes from ``source``; several peers behind one NAT differ by their ports."""
+        there = [peer for peer in self.peers.values() if peer.whereabouts.esp.address == source.address]
+        exactly = [peer for peer in there if peer.whereabouts.esp.port == source.port]
+        return next(iter(exactly or there), None)
 
     # ------------------------------------------------------------ effects
 
@@ -270,6 +268,8 @@ class Keying:
                     self._remove_inbound(spi)
                 case RemoveOutbound(policy, spi):
                     self._remove_outbound(policy, spi)
+                case FollowPeer(policy, remote):
+                    self._dataplane.follow(policy, remote)
                 case FetchTicket():
                     # Not ``owner``: answering a peer can make this host start an exchange of its own.
                     assert self._nursery is not None
@@ -345,6 +345,8 @@ class Keying:
         peer = self.peers.get(name)
         if peer is None:
             raise ProbeFailed(f"no peer {name!r}; there are {', '.join(self.peers) or 'none'}")
+        if not peer.whereabouts.known:
+            raise ProbeFailed(f"{name}: {UNLOCATED}")
         command, effects = peer.probe()
         self._perform(peer, effects)
         while command.outcome is None:
@@ -396,11 +398,24 @@ def peer_status(peer: Peer, now: float) -> dict[str, object]:
     return {
         "name": peer.settings.name,
         "principal": peer.settings.principal,
-        "address": peer.settings.kink.address,
+        **whereabouts_status(peer, now),
         "epoch": peer.peer_epoch,
         "last_heard": None if peer.last_heard is None else round(now - peer.last_heard, 3),
         "state": "established" if "established" in states else "negotiating" if "negotiating" in states else "down",
         "policies": policies,
+    }
+
+
+def whereabouts_status(peer: Peer, now: float) -> dict[str, object]:
+    """Where a peer is; all of it empty or null while it has no address and has not been heard."""
+    where = peer.whereabouts
+    kink = where.path(1, now) if where.known else None
+    return {
+        "address": where.esp.address,
+        "esp": spell(where.esp) if where.known else None,
+        "kink": kink and spell(kink.remote),
+        "kink_marked": kink and kink.marked,
+        "moved": where.elsewhere,
     }
 
 

@@ -53,7 +53,8 @@ class StartRefused(KinkvpnError):
 
 
 async def resolve_peers(configuration: Configuration) -> tuple[PeerSettings, ...]:
-    """Every peer with an address in place of its name, of a family that KINK listens on; all names at once.
+    """Every peer with an address in place of its name, of a family that KINK listens on; all names at once. Who has
+    neither is answered wherever it comes from.
 
     Raises:
         StartRefused: with a line for every name that does not resolve.
@@ -64,7 +65,7 @@ async def resolve_peers(configuration: Configuration) -> tuple[PeerSettings, ...
 
     async def resolve(peer: PeerConfiguration) -> None:
         try:
-            addresses[peer.name] = await resolve_address(peer.address, versions)
+            addresses[peer.name] = peer.address and await resolve_address(peer.address, versions)
         except StartRefused as refused:
             failures[peer.name] = f"peer {peer.name}: {refused}"
 

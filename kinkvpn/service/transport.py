@@ -56,7 +56,8 @@ class KinkTransport:
     """One UDP socket for each listening address.
 
     Args:
-        listen: addresses, IPv4 or IPv6; the wildcards ``0.0.0.0`` and ``::`` too.
+        listen: addresses, IPv4 or IPv6; the wildcards ``0.0.0.0`` and ``::`` too. None where KINK goes over the ESP
+            port alone.
         port: 910 unless the other end is configured alike.
 
     Raises:

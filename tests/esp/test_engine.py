@@ -574,6 +574,19 @@ def test_a_late_packet_of_an_older_sa_moves_the_endpoint_until_the_next_packet_o
     assert {sa.remote for sa in right.statistics().sas if sa.policy == "four"} == {LEFT}
 
 
+def test_keying_says_where_the_peer_is() -> None:
+    """All SAs of the policy go there, and nobody is told what was their own word."""
+    right, tunnel = both_ways()
+    tunnel.open(*tunnel.seal(ipv4()))
+    right.follow("four", ELSEWHERE)
+    assert answer(right) == ELSEWHERE
+    assert {sa.remote for sa in right.statistics().sas if sa.policy == "four"} == {ELSEWHERE}
+    assert right.take_events() == []
+    tunnel.open(*tunnel.seal(ipv4()))
+    assert answer(right) == LEFT, "its newest packet has the last word"
+    right.follow("no such policy", ELSEWHERE)
+
+
 def test_keepalives_for_remotes_that_heard_nothing() -> None:
     left = open_tunnel().left
     left.install_outbound(parameters(spi=300, remote=ELSEWHERE), 5.0)  # SPI 0x1000 carries no more, its peer is RIGHT

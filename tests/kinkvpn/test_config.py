@@ -15,6 +15,7 @@ from esp.suite import DEFAULT_SUITES, SUITES
 from kinkvpn import config
 from kinkvpn.document import DocumentError
 from kinkvpn.proto.settings import PrfForm, Start
+from kinkvpn.proto.whereabouts import KinkOver
 
 SOURCE = Path("/etc/kinkvpn/kinkvpn.toml")
 
@@ -48,6 +49,7 @@ replay_cache = "/var/lib/rcache"
 [kink]
 listen = "192.0.2.1"
 port = 1910
+over = "910"
 [esp]
 port = 4501
 engine = "portable"
@@ -68,6 +70,7 @@ address = "2001:DB8::2"
 port = 911
 esp_port = 4502
 prf = "rfc3962-literal"
+kink_over = "auto"
 suites = ["aes128-gcm16"]
 lifetime = 600
 lifetime_kilobytes = 2048
@@ -141,7 +144,7 @@ def test_every_key_arrives() -> None:
         kdc_timeout=2.0,
         replay_cache="file2:/var/lib/rcache",
     )
-    assert found.kink == config.KinkSettings(("192.0.2.1",), 1910)
+    assert found.kink == config.KinkSettings(("192.0.2.1",), 1910, KinkOver.KINK_PORT)
     assert found.esp == config.EspSettings(4501, config.EngineChoice.PORTABLE)
     assert found.tun == config.TunSettings("tun7", (ip_interface("10.1.0.1/24"),), 9000, routes=False)
     assert found.control == config.ControlSettings(Path("/etc/kinkvpn/west.sock"))
@@ -149,6 +152,7 @@ def test_every_key_arrives() -> None:
     (peer,) = found.peers
     assert peer.settings(peer.address).kink == Endpoint("2001:db8::2", 911)
     assert (peer.esp_port, peer.prf, peer.delete_grace) == (4502, PrfForm.RFC3962_LITERAL, 1.5)
+    assert peer.kink_over is peer.settings(peer.address).kink_over is KinkOver.AUTO
     first, web, *both = peer.policies
     assert [policy.name for policy in (first, web, *both)] == ["east/1", "web", "both/1", "both/2"]
     assert (first.suites, first.lifetime_seconds, first.start) == ((SUITES["aes128-gcm16"],), 600, Start.BOOT)
@@ -159,6 +163,17 @@ def test_every_key_arrives() -> None:
     assert (web.lifetime_kilobytes, web.lifetime_packets) == (4096, 100_000)
     assert (web.responder_nonce, web.send_ids) == (False, False)
     assert (web.selector.protocol, web.selector.local_port, web.selector.remote_port) == (6, 0, 443)
+
+
+def test_a_peer_without_an_address_is_waited_for_and_inherits_how_it_is_asked() -> None:
+    text = edited('address = "east.example.com"\n', "").replace("[tun]", '[kink]\nover = "4500"\n[tun]')
+    (peer,) = config.parse(text, SOURCE).peers
+    settings = peer.settings("")
+    assert (settings.kink, settings.esp) == (Endpoint("", 910), Endpoint("", 4500))
+    assert settings.kink_over is KinkOver.ESP_PORT
+    other = OTHER.replace('address = "north.example.com"\n', "").replace("10.2.", "10.3.")
+    two = text + other.replace("fd00:2:", "fd00:3:")
+    assert [peer.address for peer in config.parse(two, SOURCE).peers] == ["", ""], "none is one that others may have"
 
 
 EAST = "[[peer]]" + SMALL.split("[[peer]]")[1]
@@ -198,6 +213,15 @@ MISTAKES = [
     ),
     ("host = 1\n" + SMALL.split("\n\n", 1)[1], ["1: host = 1: expected a table: [host]", "1: host.k", "1: host.p"]),
     ("peer = 1\n" + SMALL.split("[[peer")[0], ["1: peer = 1: expected an array of tables: [[peer]]"]),
+    (
+        edited('address = "east.example.com"', 'start = "boot"'),
+        ['8: peer[1].address is missing: expected one, for start = "boot" sends the first message there'],
+    ),
+    (edited("name =", "kink_over = 910\nname ="), ["9: peer[1].kink_over = 910: expected one of auto, 910, 4500"]),
+    (
+        edited("[tun]", '[kink]\nover = "4500"\n[tun]').replace("name =", 'kink_over = "910"\nname ='),
+        ['11: peer[1].kink_over = "910": expected another, for kink.over = "4500" opens no port 910'],
+    ),
     (edited("name =", 'start = "now"\nname ='), ['9: peer[1].start = "now": expected one of boot, demand']),
 ]
 

@@ -197,6 +197,18 @@ east  east.example.com (192.0.2.2)  kink/east.example.com@EXAMPLE.COM
   suites aes256-gcm16, aes128-gcm16, aes256-cbc-sha256, aes128-cbc-sha1"""
 
 
+def test_what_has_no_address_and_no_port_910() -> None:
+    text = CONFIGURATION.replace('address = "east.example.com"\n', "").replace('start = "boot"\n', "")
+    found = config.parse(text.replace("[tun]", '[kink]\nover = "4500"\n[tun]'), Path("k.toml"))
+    shown = view.check(found, {"east": ""})
+    assert "listens    KINK and ESP port 4500\n" in shown
+    assert "east  wherever it is heard  kink/east" in shown
+    east = {**ANSWER["peers"][1], "address": ""}
+    answer = {**ANSWER, "peers": [east], "listeners": {"kink": [], "esp": ["0.0.0.0:4500"]}}
+    assert "listening  KINK on the ESP port; ESP 0.0.0.0:4500\n" in view.status(answer)
+    assert "north  DOWN  nowhere yet  kink/north" in view.status(answer)
+
+
 def test_check() -> None:
     found = config.parse(CONFIGURATION, Path("k.toml"))
     assert view.check(found, {"east": "192.0.2.2"}) == CHECKED

@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 import trio
-from support.host import KINK_PORT, Host, Tunnel, World, address_of, simulate, unmatched
+from support.host import Host, Tunnel, World, address_of, kink_of, simulate, unmatched
 from support.network import CALM, TERRIBLE
 
 from esp.errors import DropReason
@@ -77,7 +77,7 @@ def test_every_datagram_again(age: float, *, restart: bool) -> None:
         again = [
             flight
             for flight in network.captured
-            if flight in network.arrived or (flight.destination.port == KINK_PORT and not restart)
+            if flight in network.arrived or (kink_of(flight) is not None and not restart)
         ]
         for _ in range(2):
             world.chance.shuffle(again)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import pytest
 import trio
-from support.host import KINK_PORT, Host, Tunnel, World, simulate, unmatched
+from support.host import Host, Tunnel, World, kink_of, simulate, unmatched
 from support.network import CALM, TERRIBLE
 
 from esp.suite import SUITES
@@ -52,8 +52,9 @@ def exchanges(world: World) -> dict[tuple[str, int], MessageType]:
     """Every command that was ever sent, by sender and XID."""
     commands: dict[tuple[str, int], MessageType] = {}
     for flight in world.network.captured:
-        if flight.destination.port == KINK_PORT:
-            message = parse_message(flight.datagram)
+        datagram = kink_of(flight)
+        if datagram is not None:
+            message = parse_message(datagram)
             if message.type not in (MessageType.REPLY, MessageType.ACK):
                 commands[flight.source.address, message.xid] = message.type
     return commands
@@ -61,8 +62,8 @@ def exchanges(world: World) -> dict[tuple[str, int], MessageType]:
 
 def acks(world: World) -> int:
     """3-way handshakes."""
-    messages = [parse_message(f.datagram) for f in world.network.captured if f.destination.port == KINK_PORT]
-    return len({message.xid for message in messages if message.type is MessageType.ACK})
+    messages = [kink_of(flight) for flight in world.network.sent_of(MessageType.ACK)]
+    return len({parse_message(message).xid for message in messages if message})
 
 
 async def storm(world: World) -> Storm:

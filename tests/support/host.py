@@ -11,7 +11,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network
 from random import Random
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import trio
 import trio.testing
@@ -23,13 +23,16 @@ from esp.policy import Policy, Selector
 from esp.sa import Endpoint
 from esp.suite import SUITES
 from esp.testing import MemoryTun
+from esp.wire import NON_ESP_MARKER
 from kinkvpn.kerberos.fake import FakeKerberos, FakeRealm, FakeTickets
 from kinkvpn.proto.events import Path
 from kinkvpn.proto.settings import PeerSettings, PolicySettings, Start
 from kinkvpn.service.keying import Keying
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+
+    from support.network import Flight
 
     from esp.sa import SaParameters
     from esp.suite import Suite
@@ -54,6 +57,13 @@ def address_of(name: str) -> str:
 def principal_of(name: str) -> str:
     """Kerberos principal of a host; south is the greatest, then west, then east."""
     return f"kink/{ {'west': 'm', 'east': 'a', 'south': 'z'}[name] }.example.com@EXAMPLE.COM"
+
+
+def kink_of(flight: Flight) -> bytes | None:
+    """The KINK message that a datagram between two hosts without a NAT carries, on either port."""
+    if flight.destination.port == KINK_PORT:
+        return flight.datagram
+    return flight.datagram[len(NON_ESP_MARKER) :] if flight.datagram.startswith(NON_ESP_MARKER) else None
 
 
 def packet(source: str, destination: str, payload: bytes) -> bytes:
@@ -151,6 +161,7 @@ class Host:
         tunnels: those of which it is an end.
         kerberos: keeps a replay cache, so a restarted host takes over its predecessor's, as from a file.
         kdc_latency: seconds that its KDC takes, asked anew for each ticket; may be changed.
+        changes: to the settings of its peers.
     """
 
     def __init__(
@@ -160,6 +171,7 @@ class Host:
         tunnels: Sequence[Tunnel],
         kerberos: FakeKerberos,
         kdc_latency: Callable[[], float],
+        changes: Mapping[str, Any],
     ) -> None:
         self.name = name
         self.kerberos = kerberos
@@ -175,7 +187,7 @@ class Host:
         self.dataplane = WitnessedDataplane(engine, self.tun, self.link, receive_control=self._receive_control)
         self.keying = Keying(
             principal=principal_of(name),
-            peers=self._peers(),
+            peers=self._peers(world.addresses, changes),
             kerberos=kerberos,
             tickets=FakeTickets(world.realm, principal_of(name), latency=lambda: self.kdc_latency()),
             transport=self.transport,
@@ -186,15 +198,16 @@ class Host:
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
-    def _peers(self) -> list[PeerSettings]:
+    def _peers(self, addresses: Mapping[str, str], changes: Mapping[str, Any]) -> list[PeerSettings]:
         others = dict.fromkeys(tunnel.other(self.name) for tunnel in self.tunnels.values())
         return [
             PeerSettings(
                 other,
                 principal_of(other),
-                kink=Endpoint(address_of(other), KINK_PORT),
-                esp=Endpoint(address_of(other), ESP_PORT),
+                kink=Endpoint(addresses.get(other, address_of(other)), KINK_PORT),
+                esp=Endpoint(addresses.get(other, address_of(other)), ESP_PORT),
                 policies=tuple(t.settings(self.name) for t in self.tunnels.values() if other in t.ends),
+                **changes,
             )
             for other in others
         ]
@@ -269,6 +282,7 @@ class World:
         seed: of everything.
         network: between the hosts.
         nursery: of the hosts.
+        addresses: of hosts as their peers have them, where they differ from the real ones; empty for none.
         told: (time, speaker, event, fields) of every Tell.
         spoke: set, and made anew, at every Tell.
     """
@@ -278,6 +292,7 @@ class World:
     nursery: trio.Nursery
     told: list[tuple[float, str, str, dict[str, object]]] = field(default_factory=list)
     hosts: dict[str, Host] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
     spoke: trio.Event = field(default_factory=trio.Event)
     chance: Random = field(init=False)
     realm: FakeRealm = field(init=False)
@@ -291,13 +306,18 @@ class World:
         )
 
     async def start(
-        self, name: str, tunnels: Sequence[Tunnel], *, kdc_latency: Callable[[], float] | None = None
+        self,
+        name: str,
+        tunnels: Sequence[Tunnel],
+        *,
+        kdc_latency: Callable[[], float] | None = None,
+        **changes: Any,
     ) -> Host:
         """Start a host, or start it again after a crash; its KDC takes up to 0.3 s unless something else is asked."""
         before = self.hosts.get(name)
         kerberos = FakeKerberos(self.realm, principal_of(name)) if before is None else before.kerberos
         latency = (lambda: self.chance.uniform(0.0, 0.3)) if kdc_latency is None else kdc_latency
-        host = self.hosts[name] = Host(name, self, tunnels, kerberos, latency)
+        host = self.hosts[name] = Host(name, self, tunnels, kerberos, latency, changes)
         await self.nursery.start(host.run)
         return host
 

@@ -22,6 +22,7 @@ from kinkvpn.proto.events import (
     Count,
     Effect,
     FetchTicket,
+    FollowPeer,
     InstallInbound,
     InstallOutbound,
     Path,
@@ -117,7 +118,7 @@ class Host:
         except MalformedMessage as malformed:
             return self.responder.refuse(malformed, datagram, Path(source), now)
         if message.type is MessageType.REPLY:
-            return self.peer.replied(message, datagram, now)
+            return self.peer.replied(message, datagram, now, Path(source))
         return self.responder.receive(message, datagram, Path(source), now)
 
     def wake(self) -> list[Effect]:
@@ -145,6 +146,10 @@ class Host:
                     self.inbound.pop(spi, None)
                 case RemoveOutbound(_, spi):
                     del self.outbound[spi]
+                case FollowPeer(name, remote):
+                    for sas in (self.inbound, self.outbound):
+                        for sa in [sa for sa in sas.values() if sa.policy == name]:
+                            sas[sa.spi] = replace(sa, remote=remote)
                 case Count(tally):
                     self.counts[tally] += 1
                 case Tell():

@@ -21,14 +21,15 @@ import pytest
 import trio
 import trio._core._run as scheduler
 
+from esp.sa import Endpoint
 from esp.testing import MemoryLink
+from esp.wire import NON_ESP_MARKER
 from kinkvpn.proto.events import Path
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from esp.engine import Outgoing
-    from esp.sa import Endpoint
     from kinkvpn.wire.kink import MessageType
 
 # More than any scenario has under way at once; a loop that feeds itself ends in an assertion and not in swap.
@@ -81,6 +82,46 @@ class Flight(NamedTuple):
 
 
 @dataclass(slots=True)
+class Nat:
+    """Translates for one inside address: a mapping for each inside port, the same towards everybody (RFC 4787 §4.1),
+    which lets in only those that were sent to (§5, address and port dependent), and only outbound datagrams keep it
+    alive (§4.3).
+
+    Args:
+        inside, outside: addresses.
+        lifetime: seconds that a mapping lasts without an outbound datagram.
+        next_port: of the next mapping.
+    """
+
+    inside: str
+    outside: str
+    lifetime: float = 30.0
+    next_port: int = 20_000
+    _mappings: dict[int, tuple[Endpoint, float, set[Endpoint]]] = field(default_factory=dict)  # by inside port
+
+    def rebind(self, outside: str = "") -> None:
+        """Forget every mapping, as after a restart; and have another address, if one is given."""
+        self._mappings.clear()
+        self.outside = outside or self.outside
+
+    def outward(self, source: Endpoint, destination: Endpoint, now: float) -> Endpoint:
+        """What ``source`` looks like from outside."""
+        found, sent, others = self._mappings.get(source.port, (Endpoint("", 0), -self.lifetime, set()))
+        if now >= sent + self.lifetime:
+            found, others = Endpoint(self.outside, self.next_port), set()
+            self.next_port += 1
+        self._mappings[source.port] = (found, now, others | {destination})
+        return found
+
+    def inward(self, source: Endpoint, destination: Endpoint, now: float) -> Endpoint | None:
+        """Whom ``destination`` stands for; None if nobody inside expects ``source``."""
+        for port, (outside, sent, others) in self._mappings.items():
+            if outside == destination and source in others and now < sent + self.lifetime:
+                return Endpoint(self.inside, port)
+        return None
+
+
+@dataclass(slots=True)
 class Network:
     """Delivers datagrams between endpoints, or does not.
 
@@ -88,6 +129,8 @@ class Network:
         seed: of every fate.
         weather: may be changed while it runs.
         cut: addresses between which nothing passes, (from, to).
+        filtered: ports to and from which nothing passes.
+        nats: on the way; what is captured is what passes outside of them.
         captured: everything that was ever sent, oldest first.
         arrived: what of it somebody received.
         trace: a line for everything that was sent and what became of it; others may add theirs.
@@ -96,6 +139,8 @@ class Network:
     seed: object
     weather: Weather = CALM
     cut: set[tuple[str, str]] = field(default_factory=set)
+    filtered: set[int] = field(default_factory=set)
+    nats: list[Nat] = field(default_factory=list)
     captured: list[Flight] = field(default_factory=list)
     arrived: set[Flight] = field(default_factory=set)
     trace: list[str] = field(default_factory=list)
@@ -127,13 +172,16 @@ class Network:
 
     def send(self, datagram: bytes, source: Endpoint, destination: Endpoint) -> None:
         """Decide what becomes of ``datagram``."""
+        for nat in self.nats:
+            if nat.inside == source.address:
+                source = nat.outward(source, destination, trio.current_time())
         flight = Flight(datagram, source, destination)
         self.captured.append(flight)
         self._let_go(flight, "")
 
     def sent_of(self, kind: MessageType) -> list[Flight]:
         """What was ever sent of that KINK message type, oldest first."""
-        return [flight for flight in self.captured if flight.datagram[:1] == bytes([kind])]
+        return [flight for flight in self.captured if flight.datagram.removeprefix(NON_ESP_MARKER)[:1] == bytes([kind])]
 
     def replay(self, flight: Flight) -> None:
         """Somebody on the path sends a captured datagram once more."""
@@ -141,7 +189,7 @@ class Network:
 
     def _let_go(self, flight: Flight, how: str) -> None:
         now = trio.current_time()
-        arrivals = [] if (flight.source.address, flight.destination.address) in self.cut else self._fates(now)
+        arrivals = [] if self._stopped(flight) else self._fates(now)
         for time in arrivals:
             heapq.heappush(self._under_way, (time, next(self._order), flight))
         assert len(self._under_way) <= MOST_UNDER_WAY, "somebody answers answers"
@@ -150,6 +198,11 @@ class Network:
         fate = " ".join(f"{time:.6f}" for time in arrivals) or "lost"
         source, destination = (":".join(map(str, end)) for end in (flight.source, flight.destination))
         self.note(f"{how}{source} > {destination} {len(flight.datagram)} {name}: {fate}")
+
+    def _stopped(self, flight: Flight) -> bool:
+        if not self.filtered.isdisjoint((flight.source.port, flight.destination.port)):
+            return True
+        return (flight.source.address, flight.destination.address) in self.cut
 
     def _fates(self, now: float) -> list[float]:
         weather, chance = self.weather, self._chance
@@ -172,7 +225,7 @@ class Network:
             now = trio.current_time()
             while self._under_way and self._under_way[0][0] <= now:
                 flight = heapq.heappop(self._under_way)[2]
-                receiver = self._receivers.get(flight.destination)
+                receiver = self._receivers.get(self._inside(flight, now))
                 if receiver is not None and receiver(flight.datagram, flight.source):
                     self.arrived.add(flight)
                 else:
@@ -180,6 +233,12 @@ class Network:
             self._sent = trio.Event()
             with trio.move_on_at(self._under_way[0][0] if self._under_way else float("inf")):
                 await self._sent.wait()
+
+    def _inside(self, flight: Flight, now: float) -> Endpoint:
+        for nat in self.nats:
+            if nat.outside == flight.destination.address:
+                return nat.inward(flight.source, flight.destination, now) or flight.destination
+        return flight.destination
 
 
 class NetworkTransport:

@@ -89,7 +89,7 @@ class Stage:
             **{
                 "xid": XID,
                 "server": principal("b"),
-                "path": PATH,
+                "route": lambda transmission, now: PATH,
                 "epoch": EPOCH,
                 "kerberos": self.acceptor,
                 **changes,

@@ -84,8 +84,8 @@ class Asker:
     def create(self, *extra: IsakmpPayload, spi: bytes = SPI, **how: Any) -> tuple[bytes, OutstandingRequest]:
         return self.command(CREATE, Isakmp((*create_payloads(spi), *extra)), **how)
 
-    def send(self, datagram: bytes) -> list[Effect]:
-        effects = self.b.receive(datagram, SOURCE)
+    def send(self, datagram: bytes, source: Endpoint = SOURCE) -> list[Effect]:
+        effects = self.b.receive(datagram, source)
         self.b.perform(effects)
         return effects
 
@@ -221,6 +221,26 @@ def test_a_create_for_an_spi_in_use_or_just_deleted_is_refused() -> None:
     asker.send(asker.command(DELETE, Isakmp((Delete(3, (SPI,)),)))[0])
     again, request = asker.create()
     assert asker.notify(asker.send(again), request) == (11, b"")
+
+
+def test_a_command_that_comes_again_from_elsewhere_is_answered_there_unless_it_is_a_replay() -> None:
+    asker = Asker()
+    elsewhere = Endpoint("203.0.113.1", 20_000)
+
+    def answered(effects: list[Effect]) -> list[Endpoint]:
+        return [effect.path.remote for effect in effects if isinstance(effect, SendMessage)]
+
+    first, _ = asker.create(xid=7)
+    assert answered(asker.send(first)) == [SOURCE]
+    assert answered(asker.send(first, elsewhere)) == [SOURCE]
+    asker.wire.now = 0.5
+    second, _ = asker.create(xid=7)
+    assert answered(asker.send(second, elsewhere)) == [elsewhere]
+    assert answered(asker.send(second)) == [elsewhere]
+    assert asker.b.counts[Tally.DUPLICATE] == 2
+    assert {sa.remote for sa in (*asker.b.inbound.values(), *asker.b.outbound.values())} == {
+        elsewhere._replace(port=4500)
+    }
 
 
 def test_delete_of_an_unknown_spi() -> None:

@@ -77,6 +77,7 @@ def test_the_plan_routes_what_peers_have_and_spares_where_they_are() -> None:
     plan = network_plan(found, [peer.settings("192.0.2.2")])
     assert [str(route) for route in plan.routes] == ["10.2.0.0/24"]
     assert plan.outside == ("192.0.2.2",)
+    assert network_plan(found, [peer.settings("")]).outside == ()
     without = parse(CONFIGURATION.replace("[tun]", "[tun]\nroutes = false"), Path("/x/k.toml"))
     assert network_plan(without, []).routes == ()
 

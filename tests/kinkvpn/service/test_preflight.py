@@ -49,6 +49,13 @@ async def test_addresses_and_names_become_endpoints() -> None:
     assert policy.name == "c/1"
 
 
+async def test_a_peer_without_an_address_has_none() -> None:
+    text = CONFIGURATION.format(first="", second="127.0.0.3", listen="0.0.0.0").replace('address = ""\n', "")
+    first, second = await preflight.resolve_peers(config.parse(text, Path("k.toml")))
+    assert (first.kink, first.esp) == (("", 910), ("", 4500))
+    assert second.kink.address == "127.0.0.3"
+
+
 async def test_every_address_of_the_wrong_family_is_named() -> None:
     with pytest.raises(StartRefused) as caught:
         await preflight.resolve_peers(configuration("127.0.0.2", "127.0.0.3", listen="::1"))

@@ -71,6 +71,13 @@ async def test_a_family_without_a_socket_is_an_error() -> None:
         assert error.value.errno == errno.EAFNOSUPPORT
 
 
+async def test_without_a_socket_it_waits_for_nobody() -> None:
+    async with running() as none:
+        assert none.local == []
+        with pytest.raises(OSError, match="not supported"):
+            none.send(b"x", Path(Endpoint("127.0.0.1", 910)))
+
+
 async def test_large_and_empty_datagrams() -> None:
     async with running("127.0.0.1") as one, running("127.0.0.1") as two:
         for datagram in (b"", bytes(LARGEST_DATAGRAM - 28)):  # less the IPv4 and UDP headers
