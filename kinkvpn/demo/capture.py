@@ -271,17 +271,19 @@ class Capture:
         namespace: where the device is.
         device: its name.
         path: the file to write, ending in ``.pcap`` (Debian's AppArmor profile of tcpdump allows no other).
+        snaplen: octets of each packet to keep.
     """
 
-    def __init__(self, namespace: Namespace, device: str, path: Path) -> None:
+    def __init__(self, namespace: Namespace, device: str, path: Path, *, snaplen: int = SNAPLEN) -> None:
         self._namespace = namespace
         self._device = device
+        self._snaplen = snaplen
         self._tcpdump: subprocess.Popen[str] | None = None
         self.path = path
 
     def start(self) -> None:
         """Returns when tcpdump listens. Raises LabFailed."""
-        options = ["-n", "-p", "-i", self._device, "-s", str(SNAPLEN), "-B", str(RING_KIBIBYTES), "-Z", "root"]
+        options = ["-n", "-p", "-i", self._device, "-s", str(self._snaplen), "-B", str(RING_KIBIBYTES), "-Z", "root"]
         self._tcpdump = self._namespace.spawn(["tcpdump", *options, "-w", str(self.path)], stderr=subprocess.PIPE)
         assert self._tcpdump.stderr is not None
         said = ""

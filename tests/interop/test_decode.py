@@ -1,0 +1,83 @@
+"""``kinkvpn decode`` of what two daemons say to each other: all of it verifies, with both keytabs."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.lab import ask, configure, crosswise, start, wait
+
+from kinkvpn.demo.capture import Capture
+from kinkvpn.demo.lab import WIRE, DaemonOptions, Host, Lab, kinkvpn
+from kinkvpn.demo.traffic import ping
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = [pytest.mark.root, pytest.mark.kdc]
+
+WHOLE = 65535
+
+
+def keytab(host: Host) -> str:
+    return str(host.configuration.parent / "keytab")
+
+
+def decoded(capture: Path, *keytabs: str) -> tuple[int, list[dict[str, Any]]]:
+    """Exit code and records of the command."""
+    given = [argument for path in keytabs for argument in ("--keytab", path)]
+    process = [*kinkvpn(), "decode", "--json", str(capture), *given]
+    done = subprocess.run(process, capture_output=True, text=True, check=False)
+    assert not done.stderr
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def conversation(lab: Lab, path: Path) -> None:
+    """A tunnel made, used, probed and ended, with a capture of the wire from before to after."""
+    a, b = lab.hosts
+    with Capture(a.namespace, WIRE, path, snaplen=WHOLE) as capture:
+        start(lab)
+        ping(a, b, 4)
+        ping(b, a, 6)
+        wait(lab, b, lambda: crosswise(a, b), "has not one pair per policy with a")
+        ask(a, "probe", peer="b")
+        a.stop()
+        b.stop()
+        assert capture.stop() == 0
+
+
+def test_a_conversation_of_two_daemons_verifies_whole(lab: Lab, directory: Path) -> None:
+    a, b = configure(lab, DaemonOptions())
+    path = directory / "conversation.pcap"
+    conversation(lab, path)
+    code, (*messages, summary) = decoded(path, keytab(a), keytab(b))
+    assert (code, summary["ok"], summary["unanswered"]["count"]) == (0, True, 0)
+    assert {message["status"] for message in messages} == {"verified"}
+    assert {message["type"]["name"] for message in messages} >= {"CREATE", "REPLY", "STATUS", "DELETE"}
+    # Nothing that we send is against the letter of the RFC.
+    assert not {found["kind"] for message in messages for found in message["findings"] if found["severity"] != "note"}
+    for message in messages:
+        assert {message["client"], message["server"]} == {a.principal, b.principal}
+        if message["type"]["name"] == "REPLY":
+            assert message["ap_rep"]["answers"] == message["relation"]["answers"]
+    create = next(message for message in messages if message["type"]["name"] == "CREATE")
+    (isakmp,) = create["payloads"][1]["inside"]
+    assert [entry["payload"] for entry in isakmp["quick_mode"]][:4] == ["SA", "NONCE", "ID", "ID"]
+    assert [entry["selector"] for entry in isakmp["quick_mode"][2:4]] == ["10.1.0.0/24", "10.2.0.0/24"]
+
+
+def test_one_keytab_opens_what_was_sent_to_its_host(lab: Lab, directory: Path) -> None:
+    a, b = configure(lab, DaemonOptions())
+    path = directory / "half.pcap"
+    conversation(lab, path)
+    code, (*messages, summary) = decoded(path, keytab(b))
+    assert (code, summary["ok"]) == (1, False)
+    began = {message["number"]: message["source"] for message in messages if message["relation"]["role"] == "command"}
+    for message in messages:
+        first = message["relation"].get("answers") or message["relation"]["repeats"] or message["number"]
+        opened = began[first].startswith(a.site.wire)
+        assert message["status"] == ("verified" if opened else "failed")
+        if not opened:
+            assert "no-key" in [found["kind"] for found in message["findings"]]
