@@ -7,7 +7,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.lab import ask, configure, crosswise, start, wait
+from support.lab import amend, ask, configure, crosswise, start, wait
 
 from kinkvpn.demo.capture import Capture
 from kinkvpn.demo.lab import WIRE, DaemonOptions, Host, Lab, kinkvpn
@@ -48,12 +48,17 @@ def conversation(lab: Lab, path: Path) -> None:
         assert capture.stop() == 0
 
 
-def test_a_conversation_of_two_daemons_verifies_whole(lab: Lab, directory: Path) -> None:
+@pytest.mark.parametrize("port", [910, 4500])
+def test_a_conversation_of_two_daemons_verifies_whole(lab: Lab, directory: Path, port: int) -> None:
     a, b = configure(lab, DaemonOptions())
-    path = directory / "conversation.pcap"
+    for host in (a, b):
+        amend(host, "[peer]", kink_over=str(port))
+    path = directory / f"{port}.pcap"
     conversation(lab, path)
     code, (*messages, summary) = decoded(path, keytab(a), keytab(b))
     assert (code, summary["ok"], summary["unanswered"]["count"]) == (0, True, 0)
+    assert {message["marked"] for message in messages} == {port == 4500}
+    assert all(message["destination"].endswith(f":{port}") for message in messages)
     assert {message["status"] for message in messages} == {"verified"}
     assert {message["type"]["name"] for message in messages} >= {"CREATE", "REPLY", "STATUS", "DELETE"}
     # Nothing that we send is against the letter of the RFC.
