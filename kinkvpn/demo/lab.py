@@ -174,11 +174,11 @@ class Host:
         )
         self.configuration.write_text(text)
 
-    def start(self) -> None:
-        """Starts ``kinkvpn up``; :meth:`status` answers a little later."""
+    def start(self, prefix: Sequence[str] = ()) -> None:
+        """Starts ``kinkvpn up``, behind ``prefix`` if there is one; :meth:`status` answers a little later."""
         with self.log.open("a") as log:
             self._daemon = self.namespace.spawn(
-                [*kinkvpn(), "up", "-c", str(self.configuration)],
+                [*prefix, *kinkvpn(), "up", "-c", str(self.configuration)],
                 stdout=log,
                 stderr=log,
                 environment=self._realm.environment | {"PYTHONUNBUFFERED": "1"},
