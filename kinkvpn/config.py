@@ -13,6 +13,7 @@ from esp.sa import Endpoint
 from esp.suite import DEFAULT_SUITES, Suite
 from kinkvpn import values
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
+from kinkvpn.proto.create import MAX_QUICK_MODES
 from kinkvpn.proto.settings import PeerSettings, PolicySettings, PrfForm, Start
 from kinkvpn.proto.whereabouts import KinkOver
 
@@ -161,6 +162,7 @@ class PeerConfiguration:
     prf: PrfForm
     delete_grace: float
     kink_over: KinkOver
+    sas_per_create: int
     policies: tuple[PolicySettings, ...]
 
     def settings(self, address: str) -> PeerSettings:
@@ -174,6 +176,7 @@ class PeerConfiguration:
             prf=self.prf,
             delete_grace=self.delete_grace,
             kink_over=self.kink_over,
+            sas_per_create=self.sas_per_create,
         )
 
 
@@ -356,6 +359,7 @@ class _Options:
     start: Start = Start.DEMAND
     replay_window: int = 8192
     responder_nonce: bool = False
+    together: bool = False
 
 
 def _peers(root: Table, kink: KinkSettings) -> tuple[PeerConfiguration, ...]:
@@ -381,6 +385,7 @@ def _peer(table: Table, taken: _Taken, kink: KinkSettings) -> PeerConfiguration:
         prf=table.get("prf", values.one_of(PrfForm), PrfForm.RFC3961),
         delete_grace=table.get("delete_grace", values.seconds(0, 300), 5.0),
         kink_over=table.get("kink_over", values.one_of(KinkOver), kink.over),
+        sas_per_create=table.get("sas_per_create", values.integer(1, MAX_QUICK_MODES), MAX_QUICK_MODES),
         policies=_policies(table, namespace, taken),
     )
     _check_reachable(table, peer, kink)
@@ -411,6 +416,7 @@ def _options(table: Table, inherited: _Options) -> _Options:
         start=table.get("start", values.one_of(Start), inherited.start),
         replay_window=table.get("replay_window", values.integer(0, MAXIMUM_REPLAY_WINDOW), inherited.replay_window),
         responder_nonce=table.get("responder_nonce", values.boolean, inherited.responder_nonce),
+        together=table.get("together", values.boolean, inherited.together),
     )
 
 
@@ -429,14 +435,16 @@ def _policies(table: Table, peer: str, taken: _Taken) -> tuple[PolicySettings, .
         entry.close()
         for number, selector in enumerate(selectors, 1):
             own = f"{given}/{number}" if len(selectors) > 1 else given
-            policy = _policy(own if given else f"{peer}/{len(policies) + 1}", selector, options, send_ids=send_ids)
+            name = own if given else f"{peer}/{len(policies) + 1}"
+            together = entry.name if options.together else ""
+            policy = _policy(name, selector, options, send_ids=send_ids, entry=together)
             taken.claim(entry, "name", policy.name, entry.name, kind="policy")
             taken.policies.append((policy, entry))
             policies.append(policy)
     return tuple(policies)
 
 
-def _policy(name: str, selector: Selector, options: _Options, *, send_ids: bool) -> PolicySettings:
+def _policy(name: str, selector: Selector, options: _Options, *, send_ids: bool, entry: str) -> PolicySettings:
     return PolicySettings(
         name=name,
         selector=selector,
@@ -448,6 +456,7 @@ def _policy(name: str, selector: Selector, options: _Options, *, send_ids: bool)
         start=options.start,
         responder_nonce=options.responder_nonce,
         send_ids=send_ids,
+        entry=entry,
     )
 
 

@@ -1,252 +1,183 @@
-"""CREATE, both halves: what the initiator proposes and makes of the answer, what the responder makes of a proposal.
+"""CREATE, both halves: any number of Quick Modes in one command, each granted or refused by itself (RFC 4430 §6.3).
 
-2-way: the optimistic proposal is taken and keyed from Ni alone. 3-way: something else is taken, or the responder adds
-Nr; then it asks for an ACK before it sends on the new SA (RFC 4430 §3.2, §6.3).
+Each has a KINK_ISAKMP payload of its own (§4.2.6), and the REPLY answers them in the same order, by an SA payload or
+by a notify in its place: nothing else in a refusal says which one it is about.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
 
-from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters
-from kinkvpn.errors import KinkvpnError
-from kinkvpn.proto.events import Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound
-from kinkvpn.proto.identification import identifications_of, names_selector
-from kinkvpn.proto.keymat import derive_keymat, prf_of
-from kinkvpn.proto.lifetime import aged, answered, answered_seconds, draw_fraction, initiated
-from kinkvpn.proto.proposal import Agreement, Refused, Terms, agree, answer, choose, offer
-from kinkvpn.wire.ipsec_doi import LAST_ERROR_NOTIFY, NotifyType, Protocol
-from kinkvpn.wire.isakmp import (
-    Delete,
-    Identification,
-    IsakmpPayload,
-    KeyExchange,
-    Nonce,
-    Notify,
-    SecurityAssociation,
-    Unknown,
+from kinkvpn.proto.initiator import Cause, Completed, Failed
+from kinkvpn.proto.proposal import Refused
+from kinkvpn.proto.quick_mode import (
+    AnswerUnusable,
+    QuickMode,
+    QuickModeAnswer,
+    RequestFailed,
+    SaPair,
+    Unanswered,
+    answer_quick_mode,
+    refuse_on_error_notify,
 )
-from kinkvpn.wire.kink import Isakmp, KinkPayload, MessageType
+from kinkvpn.wire.ipsec_doi import NotifyType, Protocol
+from kinkvpn.wire.isakmp import IsakmpPayload, Notify, SecurityAssociation
+from kinkvpn.wire.kink import Isakmp, KinkPayload, MessageType, build_plaintext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from kinkvpn.proto.events import Effect
     from kinkvpn.proto.ports import SessionKey
-    from kinkvpn.proto.settings import PeerSettings, PolicySettings
+    from kinkvpn.proto.settings import PeerSettings
 
-_Payload = TypeVar("_Payload", bound="IsakmpPayload")
-
-# Ours. Sixteen octets is what the other implementation sends; the KDC's session key carries the entropy (§3.2.1).
-NONCE_OCTETS = 16
-# ISAKMP payload type of KE: the data of INVALID-PAYLOAD-TYPE when PFS is asked for (RFC 4430 §5.5).
-_KE_TYPE = 4
-# SPIs up to 255 are reserved (RFC 4303 §2.1).
-_FIRST_SPI = 256
-
-
-class RequestFailed(KinkvpnError):
-    """The peer answered, authentically, that it will not; it keeps no state of the request."""
-
-
-class AnswerUnusable(KinkvpnError):
-    """The peer may have installed what it answered, and the answer cannot be used: it has to be deleted."""
-
-
-@dataclass(frozen=True, slots=True)
-class SaPair:
-    """Two SAs, one each way, made by one CREATE.
-
-    Args:
-        policy: the policy they serve.
-        inbound_spi, outbound_spi: ours and the peer's.
-        suite: its name.
-        initiated: whether this host sent the CREATE, and so rekeys and deletes (RFC 4430 §3.6).
-        lifetime: hard, in seconds.
-        established: when, on the machine's clock.
-        took: seconds from the first transmission of CREATE; 0 for a responder.
-    """
-
-    policy: str
-    inbound_spi: int
-    outbound_spi: int
-    suite: str
-    initiated: bool
-    lifetime: int
-    established: float
-    took: float = 0.0
-
-
-def _only(payloads: Sequence[IsakmpPayload], kind: type[_Payload], name: str) -> _Payload:
-    found = [payload for payload in payloads if isinstance(payload, kind)]
-    if len(found) != 1:
-        raise Refused(NotifyType.PAYLOAD_MALFORMED, f"{len(found)} {name} payloads where there must be one")
-    return found[0]
-
-
-def _identifications(payloads: Sequence[IsakmpPayload]) -> tuple[Identification, Identification] | None:
-    found = [payload for payload in payloads if isinstance(payload, Identification)]
-    if len(found) not in (0, 2):
-        raise Refused(NotifyType.PAYLOAD_MALFORMED, f"{len(found)} ID payloads where there must be none or two")
-    return (found[0], found[1]) if found else None
-
-
-def _parameters(
-    policy: PolicySettings, spi: int, terms: Terms, keymat: bytes, remote: Endpoint, life: Lifetime
-) -> SaParameters:
-    return SaParameters(
-        spi=spi,
-        suite=terms.suite,
-        keymat=keymat,
-        policy=policy.name,
-        selector=policy.selector,
-        remote=remote if terms.encapsulation is Encapsulation.UDP else Endpoint(remote.address, 0),
-        lifetime=life,
-        mode=terms.mode,
-        encapsulation=terms.encapsulation,
-        replay_window=policy.replay_window,
-    )
+# Ours. What one CREATE may ask for and is granted at most: beyond that the work of one datagram, 0.2 ms for each pair,
+# would keep everybody else waiting, and everything that hangs on one datagram would wait for its retransmission.
+MAX_QUICK_MODES = 16
+# Ours. A CREATE in one frame is lost as one frame, and passes where fragments do not: of 1,500 octets the IPv6, UDP
+# and KINK headers, an AP-REQ without a PAC (some 600), encryption and checksum leave this for Quick Modes.
+QUICK_MODE_OCTETS = 720
 
 
 class CreateCommand:
     """The initiator's half.
 
     Args:
-        peer: whom to negotiate with.
-        policy: what for.
-        spi: our inbound SPI, reserved for this command.
-        nonce: Ni, random.
-        fraction: uniform in [0, 1), spreads the soft lifetime.
-        taken: SPIs that the peer may not name at a given time: of its other pairs, or just deleted.
+        quick_modes: what is asked for; at least one.
+        notifies: for the peer as a whole; they go out at the end of the first Quick Mode (RFC 4430 §5.5, §6.3).
     """
 
     type = MessageType.CREATE
 
-    def __init__(
-        self,
-        peer: PeerSettings,
-        policy: PolicySettings,
-        *,
-        spi: int,
-        nonce: bytes,
-        fraction: float,
-        taken: Callable[[float], Collection[int]],
-    ) -> None:
-        self.peer = peer
-        self.policy = policy
-        self.spi = spi
-        self.pair: SaPair | None = None
-        self._fraction = fraction
-        self._taken = taken
-        self._nonce = nonce
-        self._offer = offer(policy, spi.to_bytes(4, "big"))
-        self._started = 0.0
+    def __init__(self, quick_modes: Sequence[QuickMode], notifies: tuple[Notify, ...] = ()) -> None:
+        self.quick_modes = tuple(quick_modes)
+        self.curtailed = False  # the answer was about fewer than were asked for
+        self._notifies = notifies
 
     @property
     def subject(self) -> str:
         """What the command is about, for the operator."""
-        return self.policy.name
+        return ", ".join(asked.policy.name for asked in self.quick_modes)
 
     def payloads(self) -> tuple[KinkPayload, ...]:
-        """SA, Ni, [IDci, IDcr] (RFC 4430 §6.3)."""
-        ids = identifications_of(self.policy.selector, initiator=True) if self.policy.send_ids else ()
-        return (Isakmp((self._offer, Nonce(self._nonce), *ids)),)
+        """A KINK_ISAKMP payload for each Quick Mode (RFC 4430 §4.2.6)."""
+        first, *others = (asked.payloads() for asked in self.quick_modes)
+        return (Isakmp((*first, *self._notifies)), *map(Isakmp, others))
 
     def begin(self, key: SessionKey, now: float) -> list[Effect]:
-        """Install the inbound SA of the optimistic proposal before anything is sent (RFC 4430 §3.2 step 1)."""
-        self._started = now
-        terms = Terms(
-            self.policy.suites[0],
-            self.policy.mode,
-            self.policy.encapsulation,
-            self.policy.lifetime_seconds,
-            self.policy.lifetime_kilobytes,
-        )
-        return [InstallInbound(self._sa(key, self.spi, terms, b"", None))]
+        """Install what optimism allows before anything is sent (RFC 4430 §3.2 step 1)."""
+        return [effect for asked in self.quick_modes for effect in asked.begin(key, now)]
 
     def complete(
-        self, payloads: tuple[IsakmpPayload, ...], *, ackreq: bool, key: SessionKey, now: float
+        self, answers: tuple[tuple[IsakmpPayload, ...], ...], *, ackreq: bool, key: SessionKey, now: float
     ) -> list[Effect]:
-        """Make the pair from an authentic answer.
+        """Make the pairs from an authentic answer; ``quick_modes`` know afterwards what became of each.
 
         Raises:
-            RequestFailed: the peer refuses.
-            AnswerUnusable: the peer's answer does not keep to the offer.
+            RequestFailed: the peer refuses all of them.
+            AnswerUnusable: none of them was made, and the peer may think otherwise.
         """
-        del ackreq  # the ACK is the exchange's; what keys the pair is Nr
-        refuse_on_error_notify(payloads)
-        try:
-            agreement = agree(self._offer, _only(payloads, SecurityAssociation, "SA"))
-            outbound_spi = _free_spi(agreement, self._taken(now))
-            responder_nonce = self._responder_nonce(payloads)
-            self._same_identifications(payloads)
-        except Refused as mismatch:
-            raise AnswerUnusable(str(mismatch)) from mismatch
-        terms = agreement.terms
-        hard = terms.seconds or self.policy.lifetime_seconds
-        inbound, outbound = (
-            self._sa(key, spi, terms, responder_nonce, self._fraction) for spi in (self.spi, outbound_spi)
-        )
-        self.pair = SaPair(
-            self.policy.name, self.spi, outbound_spi, terms.suite.name, True, hard, now, now - self._started
-        )
-        return [InstallInbound(inbound), InstallOutbound(aged(outbound, now - self._started))]
+        del ackreq  # the ACK is the exchange's; what keys a pair is Nr
+        if not answers or len(answers) > len(self.quick_modes):
+            reason = f"{len(answers)} Quick Modes answer our {len(self.quick_modes)}"
+            raise AnswerUnusable(reason)
+        self.curtailed = len(answers) < len(self.quick_modes)
+        if self.curtailed and not _accepts(answers[0]):
+            # An error and nothing else is about the whole command (RFC 4430 §6.3).
+            refuse_on_error_notify(answers[0])
+        effects: list[Effect] = []
+        for asked, payloads in zip(self.quick_modes, answers, strict=False):
+            try:
+                effects += asked.complete(payloads, key=key, now=now)
+            except (RequestFailed, AnswerUnusable) as failure:
+                asked.failure = failure
+        for asked in self.quick_modes[len(answers) :]:
+            asked.failure = Unanswered("the peer answered others of the same CREATE, and not this one")
+        self._fail_unless_some_stand()
+        return effects
+
+    def _fail_unless_some_stand(self) -> None:
+        if any(asked.pair is not None for asked in self.quick_modes):
+            return
+        failures = [asked.failure for asked in self.quick_modes if asked.failure is not None]
+        reasons = ", ".join(dict.fromkeys(map(str, failures)))
+        unusable = any(isinstance(failure, AnswerUnusable) for failure in failures)
+        raise (AnswerUnusable if unusable else RequestFailed)(reasons)
 
     def withdraw(self) -> list[Effect]:
-        """Undo ``begin``: nobody will answer on this SPI."""
-        return [RemoveInbound(self.spi)]
+        """Undo ``begin``: nobody will answer on these SPIs."""
+        return [effect for asked in self.quick_modes for effect in asked.withdraw()]
 
-    def _responder_nonce(self, payloads: tuple[IsakmpPayload, ...]) -> bytes:
-        nonces = [payload.value for payload in payloads if isinstance(payload, Nonce)]
-        if len(nonces) > 1:
-            raise Refused(NotifyType.PAYLOAD_MALFORMED, "more than one Nr")
-        # Nr without ACKREQ breaks §6.3, but its sender still waits for an ACK: Initiator sends one for any Nr.
-        return nonces[0] if nonces else b""
+    # ------------------------------------------------------------ when it is over
 
-    def _same_identifications(self, payloads: tuple[IsakmpPayload, ...]) -> None:
-        ids = _identifications(payloads)
-        if ids is not None and ids != identifications_of(self.policy.selector, initiator=True):
-            raise Refused(NotifyType.PAYLOAD_MALFORMED, "other selectors (IDci, IDcr) than we asked for")
+    def reason(self, asked: QuickMode, outcome: Completed | Failed) -> str:
+        """Why ``asked`` made no pair: its own answer, or what became of the whole command."""
+        return str(asked.failure) if asked.failure is not None or isinstance(outcome, Completed) else outcome.reason
 
-    def _sa(self, key: SessionKey, spi: int, terms: Terms, nr: bytes, fraction: float | None) -> SaParameters:
-        keymat = _keymat(key, self.peer, spi, terms, self._nonce, nr)
-        life = initiated(self.policy, terms, fraction)
-        return _parameters(self.policy, spi, terms, keymat, self.peer.esp, life)
+    def in_vain(self, outcome: Completed | Failed) -> bool:
+        """Whether several were asked for at once and nobody answered: perhaps just because it was several."""
+        return isinstance(outcome, Failed) and outcome.cause is Cause.SILENCE and len(self.quick_modes) > 1
 
+    def held(self, outcome: Completed | Failed) -> list[QuickMode]:
+        """Those of which the peer may have a pair that this host has not."""
+        silent = isinstance(outcome, Failed) and outcome.peer_may_hold_state
+        return [
+            asked
+            for asked in self.quick_modes
+            if asked.pair is None and (silent if asked.failure is None else isinstance(asked.failure, AnswerUnusable))
+        ]
 
-def _keymat(key: SessionKey, peer: PeerSettings, spi: int, terms: Terms, ni: bytes, nr: bytes) -> bytes:
-    return derive_keymat(
-        prf_of(key, peer.prf),
-        protocol=Protocol.ESP,
-        spi=spi.to_bytes(4, "big"),
-        initiator_nonce=ni,
-        responder_nonce=nr,
-        octets=terms.suite.keymat_octets,
-    )
+    def release(self, outcome: Completed | Failed) -> list[Effect]:
+        """Undo ``begin`` for those that were refused, where others were not, and so ``withdraw`` was not called."""
+        if isinstance(outcome, Failed) and not outcome.peer_may_hold_state:
+            return []
+        refused = [asked for asked in self.quick_modes if isinstance(asked.failure, RequestFailed)]
+        return [effect for asked in refused for effect in asked.withdraw()]
 
 
-def refuse_on_error_notify(payloads: tuple[IsakmpPayload, ...]) -> None:
-    """Any error notify in a response, known or not, fails the whole request (RFC 4430 §5.5).
+def _accepts(payloads: tuple[IsakmpPayload, ...]) -> bool:
+    return any(isinstance(payload, SecurityAssociation) for payload in payloads)
 
-    Raises:
-        RequestFailed: naming it.
-        AnswerUnusable: INVALID-SPI, which says that the peer holds something under our SPI (RFC 4430 §3.2).
+
+def batches(quick_modes: Iterable[QuickMode], most: int) -> list[list[QuickMode]]:
+    """What goes into one CREATE each, in order: at most ``most``, and no more octets than one frame has."""
+    made: list[list[QuickMode]] = []
+    room = 0
+    for asked in quick_modes:
+        octets = len(build_plaintext((Isakmp(asked.payloads()),)))
+        if not made or len(made[-1]) >= min(most, MAX_QUICK_MODES) or octets > room:
+            made.append([])
+            room = QUICK_MODE_OCTETS
+        made[-1].append(asked)
+        room -= octets
+    return made
+
+
+class HalfOpen(NamedTuple):
+    """A pair that waits for the ACK, and the effects when it comes: the outbound SA (RFC 4430 §3.2 step 6)."""
+
+    pair: SaPair
+    on_ack: list[Effect]
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What a command was granted.
+
+    Args:
+        payloads: of the REPLY.
+        effects: before the REPLY leaves.
+        ackreq: an ACK is awaited.
+        half_open: pairs that wait for it.
+        refusals: what of it was not granted.
     """
-    for payload in payloads:
-        if isinstance(payload, Notify) and payload.type == NotifyType.INVALID_SPI:
-            # It has a pair under our SPI: made from a transmission whose REPLY was lost, before Kerberos refused the
-            # next one. Only a DELETE gets rid of it.
-            raise AnswerUnusable(f"the peer answers {notify_name(payload.type)}")
-        if isinstance(payload, Notify) and payload.type <= LAST_ERROR_NOTIFY:
-            raise RequestFailed(f"the peer answers {notify_name(payload.type)}")
 
-
-def notify_name(number: int) -> str:
-    """The registry's name of a notify type, or its number."""
-    try:
-        return NotifyType(number).name.replace("_", "-")
-    except ValueError:
-        return f"notify {number}"
+    payloads: tuple[KinkPayload, ...]
+    effects: list[Effect] = field(default_factory=list)
+    ackreq: bool = False
+    half_open: tuple[HalfOpen, ...] = ()
+    refusals: tuple[Refused, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,22 +185,24 @@ class CreateAnswer:
     """The responder's half, worked out.
 
     Args:
-        payloads: for the REPLY.
-        ackreq: whether the initiator must ACK (RFC 4430 §3.2).
-        now: effects before the REPLY leaves.
-        on_ack: effects when the ACK is in; empty without ``ackreq``.
-        pair: what stands when all of it is done.
+        payloads: for the REPLY, in the order of the command.
+        ackreq: whether the initiator must ACK (RFC 4430 §3.2, §6.3).
+        effects: before the REPLY leaves.
+        pairs: those that stand with that.
+        half_open: those that wait for the ACK; none without ``ackreq``.
+        refusals: of Quick Modes that were not granted, others being so.
     """
 
     payloads: tuple[KinkPayload, ...]
     ackreq: bool
-    now: list[Effect]
-    on_ack: list[Effect]
-    pair: SaPair
+    effects: list[Effect]
+    pairs: tuple[SaPair, ...]
+    half_open: tuple[HalfOpen, ...]
+    refusals: tuple[Refused, ...]
 
 
 def answer_create(
-    payloads: tuple[IsakmpPayload, ...],
+    quick_modes: tuple[tuple[IsakmpPayload, ...], ...],
     *,
     peer: PeerSettings,
     remote: str,
@@ -278,97 +211,75 @@ def answer_create(
     allocate_spi: Callable[[], int],
     random: Callable[[int], bytes],
     now: float,
+    notifies: tuple[Notify, ...] = (),
 ) -> CreateAnswer:
-    """Choose, key and install (RFC 4430 §3.2, §6.3).
+    """Grant what can be granted (RFC 4430 §3.2, §6.3).
 
     Args:
-        payloads: of the CREATE's one Quick Mode transaction.
+        quick_modes: payloads of each KINK_ISAKMP payload of the CREATE.
         peer: the authenticated initiator.
         remote: its address, as the CREATE came.
         key: session key of its ticket.
         taken: SPIs that the peer may not name (installed already, or just deleted).
         allocate_spi: reserves an inbound SPI here.
+        notifies: for the peer as a whole; they go out at the end of the first Quick Mode that is granted.
 
     Raises:
-        Refused: with the notify to answer.
+        Refused: with the notify to answer, when there is but one Quick Mode, or none.
     """
-    _only_known(payloads)
-    offered = _only(payloads, SecurityAssociation, "SA")
-    ni = _only(payloads, Nonce, "Ni").value
-    policy = _policy_for(peer, _identifications(payloads))
-    agreement = choose(offered, policy)
-    outbound_spi = _free_spi(agreement, taken)
-    three_way = policy.responder_nonce or not agreement.optimistic
-    nr = random(NONCE_OCTETS) if three_way else b""
-    hard = answered_seconds(policy, agreement.terms)
-    life = answered(policy, agreement.terms, draw_fraction(random))
-    spi = allocate_spi()
-    esp = peer.esp if remote == peer.esp.address else Endpoint(remote, peer.esp.port)
-    inbound, outbound = (
-        _parameters(
-            policy,
-            number,
-            agreement.terms,
-            _keymat(key, peer, number, agreement.terms, ni, nr),
-            esp,
-            life,
-        )
-        for number in (spi, outbound_spi)
-    )
-    sa = answer(agreement, spi.to_bytes(4, "big"), policy)
-    ids = tuple(payload for payload in payloads if isinstance(payload, Identification))
-    pair = SaPair(policy.name, spi, outbound_spi, agreement.terms.suite.name, False, hard, now)
-    installs: list[Effect] = [InstallInbound(inbound), InstallOutbound(outbound)]
-    return CreateAnswer(
-        payloads=(Isakmp((sa, *((Nonce(nr),) if nr else ()), *ids)),),
-        ackreq=three_way,
-        now=installs[:1] if three_way else installs,
-        on_ack=installs[1:] if three_way else [],
-        pair=pair,
-    )
-
-
-def _free_spi(agreement: Agreement, taken: Collection[int]) -> int:
-    """The peer's SPI as a number; it must not be one that it gave another pair (RFC 4430 §3.2)."""
-    spi = int.from_bytes(agreement.proposal.spi, "big")
-    if spi in taken or spi < _FIRST_SPI:
-        reason = f"SPI {spi:#010x} is not free: in use, just deleted, or reserved"
-        raise Refused(NotifyType.INVALID_SPI, reason, spi=agreement.proposal.spi)
-    return spi
-
-
-def _only_known(payloads: tuple[IsakmpPayload, ...]) -> None:
-    for payload in payloads:
-        if isinstance(payload, KeyExchange):
-            # No PFS here yet: the initiator may come again without KE (RFC 4430 §3.2, §5.7).
-            raise Refused(NotifyType.INVALID_PAYLOAD_TYPE, "the peer asks for PFS (KE)", value=bytes([_KE_TYPE]))
-        if isinstance(payload, Unknown):
-            raise Refused(
-                NotifyType.INVALID_PAYLOAD_TYPE, f"ISAKMP payload type {payload.type}", value=bytes([payload.type])
+    if not quick_modes:
+        raise Refused(NotifyType.PAYLOAD_MALFORMED, "no Quick Mode in CREATE")
+    used = set(taken)
+    answers: list[QuickModeAnswer | Refused] = []
+    for number, payloads in enumerate(quick_modes):
+        try:
+            if number >= MAX_QUICK_MODES:
+                raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"more than {MAX_QUICK_MODES} Quick Modes in CREATE")
+            made = answer_quick_mode(
+                payloads,
+                peer=peer,
+                remote=remote,
+                key=key,
+                taken=used,
+                allocate_spi=allocate_spi,
+                random=random,
+                now=now,
             )
-        if isinstance(payload, Delete):
-            raise Refused(NotifyType.PAYLOAD_MALFORMED, "a Delete payload in CREATE")
+        except Refused as refused:
+            if len(quick_modes) == 1:
+                raise
+            answers.append(refused)
+        else:
+            used.add(made.pair.outbound_spi)
+            answers.append(made)
+    return _combined(answers, notifies)
 
 
-def _policy_for(peer: PeerSettings, ids: tuple[Identification, Identification] | None) -> PolicySettings:
-    if ids is None:
-        # The other implementation sends none, even in tunnel mode: the principal says which policy it is.
-        return peer.policies[0]
-    for policy in peer.policies:
-        if names_selector(policy.selector, *ids):
-            return policy
-    raise Refused(
-        NotifyType.NO_PROPOSAL_CHOSEN,
-        f"peer {peer.name} asks for selectors that none of its policies has "
-        f"({', '.join(f'{p.selector.local} <-> {p.selector.remote}' for p in peer.policies)})",
+def _combined(answers: list[QuickModeAnswer | Refused], notifies: tuple[Notify, ...]) -> CreateAnswer:
+    granted = [made for made in answers if isinstance(made, QuickModeAnswer)]
+    refusals = tuple(refused for refused in answers if isinstance(refused, Refused))
+    effects: list[Effect] = []
+    for made in granted:
+        effects += [made.inbound] if made.three_way else [made.inbound, made.outbound]
+    payloads: list[KinkPayload] = []
+    for made_or_refused in answers:
+        if isinstance(made_or_refused, Refused):
+            payloads.append(notify_of(made_or_refused))
+        else:
+            payloads.append(Isakmp((*made_or_refused.payloads, *notifies)))
+            notifies = ()
+    return CreateAnswer(
+        payloads=tuple(payloads),
+        # "If any of the optimistic proposals are not chosen by the responder, it MUST request an ACK" (RFC 4430 §6.3):
+        # a refused one among granted ones is not chosen either. What is refused whole has the form of an error.
+        ackreq=any(made.three_way for made in granted) or bool(granted and refusals),
+        effects=effects,
+        pairs=tuple(made.pair for made in granted if not made.three_way),
+        half_open=tuple(HalfOpen(made.pair, [made.outbound]) for made in granted if made.three_way),
+        refusals=refusals,
     )
 
 
-def teardown(pair: SaPair) -> list[Effect]:
-    """Remove both SAs at once."""
-    return [RemoveOutbound(pair.policy, pair.outbound_spi), RemoveInbound(pair.inbound_spi)]
-
-
-def moved(pair: SaPair, now: float) -> SaPair:
-    """The pair as established at ``now``: a responder's counts from the ACK."""
-    return replace(pair, established=now)
+def notify_of(refused: Refused) -> Isakmp:
+    """The answer to a Quick Mode that is not granted (RFC 4430 §5.5, §6.3)."""
+    return Isakmp((Notify(Protocol.ESP, refused.spi, refused.notify, refused.value),))

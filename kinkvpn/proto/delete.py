@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from kinkvpn.proto.create import RequestFailed, notify_name
+from kinkvpn.proto.quick_mode import RequestFailed, notify_name
 from kinkvpn.wire.ipsec_doi import NotifyType, Protocol
 from kinkvpn.wire.isakmp import Delete, IsakmpPayload, Notify
 from kinkvpn.wire.kink import Isakmp, KinkPayload, MessageType
@@ -12,56 +12,71 @@ from kinkvpn.wire.kink import Isakmp, KinkPayload, MessageType
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from kinkvpn.proto.create import SaPair
     from kinkvpn.proto.events import Effect
     from kinkvpn.proto.ports import SessionKey
+    from kinkvpn.proto.quick_mode import SaPair
 
 # Ours. One DELETE can name 16,000 SPIs, of which none need exist; a REPLY holds some thirty payloads. A peer that
 # deletes that many at once and knows none of them learns enough from the first sixteen.
 MAX_NOTIFIES = 16
 
 
-class DeleteCommand:
-    """The initiator's half: one pair, named by our inbound SPI.
+# Ours. Pairs that one DELETE takes along: 64 SPIs are 256 octets, which leaves the command in one frame.
+MAX_DOOMED = 64
 
-    Our outbound SA is gone before this is sent; the inbound one stays until the answer and the grace time are in, so
-    that packets in flight still arrive ("pessimistic", RFC 4430 §3.3).
+
+class Doomed(NamedTuple):
+    """A pair to delete.
 
     Args:
-        policy: what the pair served.
+        policy: what it served, or what to call an SPI that is none's.
         spi: inbound, ours.
         ends: when the peer's SAs end by themselves at the latest.
     """
 
+    policy: str
+    spi: int
+    ends: float
+
+
+class DeleteCommand:
+    """The initiator's half: pairs, named by our inbound SPIs.
+
+    Our outbound SAs are gone before this is sent; the inbound ones stay until the answer and the grace time are in, so
+    that packets in flight still arrive ("pessimistic", RFC 4430 §3.3).
+
+    Args:
+        doomed: at least one.
+    """
+
     type = MessageType.DELETE
 
-    def __init__(self, policy: str, spi: int, ends: float) -> None:
-        self.policy = policy
-        self.spi = spi
-        self.ends = ends
+    def __init__(self, *doomed: Doomed) -> None:
+        self.doomed = doomed
 
     @property
     def subject(self) -> str:
-        """What the command is about, for the operator: a policy, or an SPI that is none's."""
-        return self.policy
+        """What the command is about, for the operator."""
+        return ", ".join(dict.fromkeys(pair.policy for pair in self.doomed))
 
     def payloads(self) -> tuple[KinkPayload, ...]:
-        """One Delete payload (RFC 2408 §3.15)."""
-        return (Isakmp((Delete(Protocol.ESP, (self.spi.to_bytes(4, "big"),)),)),)
+        """One Delete payload (RFC 2408 §3.15) for them all."""
+        return (Isakmp((Delete(Protocol.ESP, tuple(pair.spi.to_bytes(4, "big") for pair in self.doomed)),)),)
 
     def begin(self, _key: SessionKey, _now: float) -> list[Effect]:
         """Nothing to prepare."""
         return []
 
     def complete(
-        self, payloads: tuple[IsakmpPayload, ...], *, ackreq: bool, key: SessionKey, now: float
+        self, answers: tuple[tuple[IsakmpPayload, ...], ...], *, ackreq: bool, key: SessionKey, now: float
     ) -> list[Effect]:
-        """A Delete with the twin, or INVALID-SPI: either way the peer has nothing left of the pair.
+        """A Delete with the twins, or INVALID-SPI: either way the peer has nothing left of the pairs.
 
         Raises:
             RequestFailed: any other error notify.
         """
         del ackreq, key, now
+        payloads = [payload for answer in answers for payload in answer]
         for payload in payloads:
             if isinstance(payload, Delete):
                 return []

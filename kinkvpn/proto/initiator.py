@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
 from kinkvpn.proto import labels
-from kinkvpn.proto.create import AnswerUnusable, RequestFailed
 from kinkvpn.proto.envelope import Opened, open_reply, seal_command
 from kinkvpn.proto.events import (
     Count,
@@ -35,6 +34,7 @@ from kinkvpn.proto.events import (
     TicketRefused,
     WakeAt,
 )
+from kinkvpn.proto.quick_mode import AnswerUnusable, RequestFailed
 from kinkvpn.proto.retransmit import FULL_CYCLE, Retransmission
 from kinkvpn.wire.isakmp import IsakmpPayload, Nonce
 from kinkvpn.wire.kink import (
@@ -90,9 +90,13 @@ class Command(Protocol):
         ...
 
     def complete(
-        self, payloads: tuple[IsakmpPayload, ...], *, ackreq: bool, key: SessionKey, now: float
+        self, answers: tuple[tuple[IsakmpPayload, ...], ...], *, ackreq: bool, key: SessionKey, now: float
     ) -> list[Effect]:
-        """Effects of an authentic answer. Raises RequestFailed or AnswerUnusable."""
+        """Effects of an authentic answer, a tuple for each KINK_ISAKMP payload in it.
+
+        Raises:
+            RequestFailed, AnswerUnusable: nothing of what was asked for came about.
+        """
         ...
 
     def withdraw(self) -> list[Effect]:
@@ -346,12 +350,12 @@ class Initiator:
                 raise RequestFailed(f"the peer answers {error_name(payload.code)}")
             if isinstance(payload, Isakmp):
                 quick_mode.append(payload)
-        if len(quick_mode) > 1 or any(payload.unread for payload in quick_mode):
-            raise AnswerUnusable("the peer answers several Quick Modes, or another version of it, to our one")
-        payloads = quick_mode[0].payloads if quick_mode else ()
-        effects = self.command.complete(payloads, ackreq=opened.ackreq, key=self._ticket.key, now=now)
+        if any(payload.unread for payload in quick_mode):
+            raise AnswerUnusable("the peer answers in another version of Quick Mode than ours")
+        answers = tuple(payload.payloads for payload in quick_mode)
+        effects = self.command.complete(answers, ackreq=opened.ackreq, key=self._ticket.key, now=now)
         # §6.3 wants ACKREQ wherever Nr is; a peer that forgets the bit still waits (spec: the other implementation).
-        self._acknowledges = any(isinstance(payload, Nonce) for payload in payloads)
+        self._acknowledges = any(isinstance(payload, Nonce) for answer in answers for payload in answer)
         return effects
 
     def _kerberos_refusal(self, payload: KrbError) -> Exception:

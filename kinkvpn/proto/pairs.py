@@ -6,14 +6,15 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from kinkvpn.proto.create import SaPair
+    from kinkvpn.proto.quick_mode import SaPair
 
 # Ours. A peer that creates and never deletes has lost track of its own pairs: of those that it initiated for one
 # policy, four stand (the one in use, the one that replaces it, and two whose DELETE is still on its way), and the
 # oldest goes for a fifth. Refusing the fifth would lock a peer out that lost its DELETEs to a broken link.
 MAX_OF_PEER = 4
-# Ours. Pairs that wait for an ACK last one retransmission cycle at most; a peer has a few, not a stream of them.
-MAX_UNACKNOWLEDGED = 16
+# Ours. Pairs that wait for an ACK last one retransmission cycle at most; a peer has those of a few CREATEs at once,
+# which may ask for sixteen each, not a stream of them.
+MAX_UNACKNOWLEDGED = 64
 # Ours. Whoever holds back one retransmission of a CREATE can deliver it until its authenticator is too old: for twice
 # the clock skew that Kerberos allows (five minutes usually, RFC 4430 §3.5), should the sender's clock be ahead. A pair
 # made from it anew would be half open, and worse: same session key, same SPI, same Ni, so the same KEYMAT, with its

@@ -9,12 +9,11 @@ that it initiated: both sides come to the same end without another message.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
-from kinkvpn.proto.create import NONCE_OCTETS, CreateCommand, SaPair, answer_create, moved, teardown
-from kinkvpn.proto.delete import DeleteCommand, answer_delete
+from kinkvpn.proto.create import CreateCommand, Grant, answer_create, batches
+from kinkvpn.proto.delete import MAX_DOOMED, DeleteCommand, Doomed, answer_delete
 from kinkvpn.proto.events import (
     Count,
     DeadlineReached,
@@ -35,27 +34,25 @@ from kinkvpn.proto.events import (
 from kinkvpn.proto.initiator import Cause, Completed, Failed, Initiator, Outcome, Restart, State
 from kinkvpn.proto.lifetime import draw_fraction
 from kinkvpn.proto.pairs import Pairs
+from kinkvpn.proto.policies import FIRST_RETRY, LONGEST_RETRY, PolicyState, boot, companions, take_due
 from kinkvpn.proto.proposal import Refused
+from kinkvpn.proto.quick_mode import NONCE_OCTETS, QuickMode, SaPair, Unanswered, moved, teardown
 from kinkvpn.proto.settings import Start
 from kinkvpn.proto.status import StatusCommand
 from kinkvpn.proto.whereabouts import Whereabouts
 from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.isakmp import Delete, IsakmpPayload, Notify
-from kinkvpn.wire.kink import ApRep, KinkPayload, Message, MessageType
+from kinkvpn.wire.kink import ApRep, Message, MessageType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from esp.sa import Endpoint
     from kinkvpn.proto.events import Path
     from kinkvpn.proto.initiator import Command
     from kinkvpn.proto.ports import Kerberos, SessionKey, Ticket, TicketRefusal
-    from kinkvpn.proto.settings import PeerSettings, PolicySettings
+    from kinkvpn.proto.settings import PeerSettings
 
-# Ours. A policy that failed is tried again after one second, two, four and so on, and for ever once a minute: long
-# enough not to burden a dead peer or KDC, short enough that nobody has to be woken when it comes back.
-FIRST_RETRY = 1.0
-LONGEST_RETRY = 60.0
 # Ours. Between two DELETEs of SPIs that are not here. The first after a restart brings the new epoch and ends them all;
 # what a forger can make of it is one short exchange between two honest hosts in ten seconds.
 DENY_SECONDS = 10.0
@@ -64,48 +61,6 @@ DENY_SECONDS = 10.0
 MAX_PAST_EPOCHS = 8
 # Why there is no CREATE to a peer without an address in the configuration.
 UNLOCATED = "the peer has no address in the configuration and has not been heard yet"
-
-
-@dataclass(frozen=True, slots=True)
-class Grant:
-    """What a command was granted.
-
-    Args:
-        payloads: of the REPLY.
-        effects: before the REPLY leaves.
-        ackreq: an ACK is awaited; then ``on_ack`` and ``pair`` are for when it comes.
-    """
-
-    payloads: tuple[KinkPayload, ...]
-    effects: list[Effect] = field(default_factory=list)
-    ackreq: bool = False
-    on_ack: list[Effect] = field(default_factory=list)
-    pair: SaPair | None = None
-
-
-@dataclass(slots=True)
-class PolicyState:
-    """What goes on for one policy.
-
-    Args:
-        settings: what the operator wants.
-        negotiating: XID of the CREATE under way.
-        failures: in a row.
-        retry_at: when to try again by ourselves, or None.
-        not_before: a packet may ask for an SA again from then on.
-        last_error: of the newest failure, for the operator.
-        create_seconds: how long the newest CREATE of ours took.
-        replacing: the pair that our CREATE, under way or to be tried again, takes the place of, whoever made it.
-    """
-
-    settings: PolicySettings
-    negotiating: int | None = None
-    failures: int = 0
-    retry_at: float | None = None
-    not_before: float = 0.0
-    last_error: str = ""
-    create_seconds: float | None = None
-    replacing: SaPair | None = None
 
 
 class Peer:
@@ -150,6 +105,9 @@ class Peer:
         self._deny_at = -inf
         self._offset = 0.0
         self._closing = False
+        # Without IDci and IDcr nothing in a Quick Mode says which policy it is for.
+        self._at_most = settings.sas_per_create if all(policy.send_ids for policy in settings.policies) else 1
+        self._singly = False  # the peer was seen to answer one Quick Mode of several
 
     # ------------------------------------------------------------ what others may see
 
@@ -174,41 +132,29 @@ class Peer:
 
     def start(self, now: float) -> list[Effect]:
         """Negotiate what has to stand from the beginning."""
-        effects: list[Effect] = []
-        for name, state in self.policies.items():
-            if state.settings.start is Start.BOOT:
-                effects += self.initiate(name, now)
-        return effects
+        return self._create(boot(self.policies), now)
 
     def initiate(self, policy: str, now: float) -> list[Effect]:
-        """Send a CREATE for ``policy`` unless one is under way."""
-        state = self.policies[policy]
-        if state.negotiating is not None or self._closing:
+        """Send a CREATE for ``policy`` alone unless one is under way."""
+        if self.policies[policy].negotiating is not None or self._closing:
             return [Count(Tally.IGNORED_EVENT)]
-        state.retry_at = None
-        if not self.whereabouts.known:
-            state.last_error = UNLOCATED
-            return [Count(Tally.PEER_UNLOCATED)]
-        command = CreateCommand(
-            self.settings,
-            state.settings,
-            spi=self._allocate_spi(),
-            nonce=self._random(NONCE_OCTETS),
-            fraction=draw_fraction(self._random),
-            taken=self._pairs.taken,
-        )
-        exchange = self._begin(command)
-        state.negotiating = exchange.xid
-        return exchange.start()
+        return self._create([policy], now)
 
     def acquired(self, policy: str, now: float) -> list[Effect]:
         """A packet waits for an SA of ``policy``."""
-        if self.pairs(policy) or any(pair.policy == policy for pair in self._pairs.unacknowledged()):
+        if self._has_pair(policy):
             # Answered while the event was on its way, or as soon as the ACK is in: it comes again if that is not so.
             return [Count(Tally.IGNORED_EVENT)]
         if now < self.policies[policy].not_before:
             return [Count(Tally.SUPPRESSED_RETRY)]
-        return self.initiate(policy, now)
+        if self.policies[policy].negotiating is not None or self._closing:
+            return [Count(Tally.IGNORED_EVENT)]
+        along = [name for name in companions(self.policies, policy, now) if not self._has_pair(name)]
+        return self._create([policy], now, along=along)
+
+    def _has_pair(self, policy: str) -> bool:
+        """Whether one stands or waits for its ACK."""
+        return bool(self.pairs(policy)) or any(pair.policy == policy for pair in self._pairs.unacknowledged())
 
     def soft_expired(self, policy: str, spi: int, now: float) -> list[Effect]:
         """An SA has reached its soft lifetime: who set that one rekeys (RFC 4430 §3.6, ``proto.lifetime``)."""
@@ -235,7 +181,7 @@ class Peer:
             return [Count(Tally.IGNORED_EVENT)]
         told = Tell("sa_expired", (("peer", self.settings.name), ("policy", policy)), warning=True)
         gone = RemoveOutbound(policy, spi)
-        return [told, *(e for e in self._delete(pair, now) if e != gone), *self._lost(policy, now)]
+        return [told, *(e for e in self._delete([pair], now) if e != gone), *self._lost(policy, now)]
 
     def unknown_spi_seen(self, spi: int, now: float) -> list[Effect]:
         """The peer seems to send on ``spi``, which has no SA here: this host has restarted, or the pair is half open.
@@ -247,7 +193,7 @@ class Peer:
         if self._closing or now < self._deny_at:
             return [Count(Tally.SUPPRESSED_RETRY)]
         self._deny_at = now + DENY_SECONDS
-        return self._begin(DeleteCommand(f"unknown SPI {spi:#010x}", spi, now)).start()
+        return self._begin(DeleteCommand(Doomed(f"unknown SPI {spi:#010x}", spi, now))).start()
 
     def probe(self) -> tuple[StatusCommand, list[Effect]]:
         """Send a STATUS; the command, whose ``outcome`` tells the end, and the effects."""
@@ -257,13 +203,10 @@ class Peer:
     def close(self, now: float) -> list[Effect]:
         """Delete every pair; start nothing new."""
         self._closing = True
-        effects: list[Effect] = []
-        for pair in self._pairs.all():
-            effects += self._delete(pair, now)
-        for pair in self._pairs.unacknowledged():
+        half_open = self._pairs.unacknowledged()
+        for pair in half_open:
             self._pairs.remove(pair, now)
-            effects += self._tell_delete(pair)
-        return effects
+        return [*self._delete(self._pairs.all(), now), *self._tell_delete(half_open)]
 
     # ------------------------------------------------------------ what exchanges are told
 
@@ -294,19 +237,15 @@ class Peer:
         effects += [RemoveInbound(spi) for spi in self._pairs.lapsed(now)]
         if self._delete_again is not None and self._delete_again <= now:
             effects += self._delete_owed(now)
-        for name, state in self.policies.items():
-            if state.retry_at is not None and state.retry_at <= now:
-                state.retry_at = None
-                if not self.pairs(name) or self._rekeys(name):
-                    effects += self.initiate(name, now)
-        return effects
+        due = take_due(self.policies, now)
+        return effects + self._create([name for name in due if not self.pairs(name) or self._rekeys(name)], now)
 
     # ------------------------------------------------------------ asked from the other side
 
     def respond(
         self,
         kind: MessageType,
-        payloads: tuple[IsakmpPayload, ...],
+        quick_modes: tuple[tuple[IsakmpPayload, ...], ...],
         *,
         key: SessionKey,
         path: Path,
@@ -314,10 +253,14 @@ class Peer:
     ) -> Grant:
         """Answer a verified command of this peer.
 
+        Args:
+            quick_modes: what is in each KINK_ISAKMP payload of it.
+
         Raises:
             Refused: with the notify to answer.
         """
         self.last_heard = now
+        payloads = tuple(payload for one in quick_modes for payload in one)
         if kind is MessageType.DELETE:
             return self._deleted_by_peer(payloads, now)
         if kind is MessageType.STATUS:
@@ -327,7 +270,7 @@ class Peer:
         if self._pairs.crowded:
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"{self.settings.name} has not acknowledged earlier REPLYs")
         answer = answer_create(
-            payloads,
+            quick_modes,
             peer=self.settings,
             remote=path.remote.address,
             key=key,
@@ -336,30 +279,36 @@ class Peer:
             random=self._random,
             now=now,
         )
-        if answer.ackreq:
-            self._pairs.await_ack(answer.pair)
-            effects = self.whereabouts.place(answer.now)
-        else:
-            effects = [*self.whereabouts.place(answer.now), *self._established(answer.pair, now)]
-        return Grant(answer.payloads, effects, answer.ackreq, answer.on_ack, answer.pair)
+        for half in answer.half_open:
+            self._pairs.await_ack(half.pair)
+        effects = self.whereabouts.place(answer.effects)
+        effects += [effect for pair in answer.pairs for effect in self._established(pair, now)]
+        return Grant(answer.payloads, effects, answer.ackreq, answer.half_open, answer.refusals)
 
     def acknowledged(self, grant: Grant, now: float) -> list[Effect]:
-        """The ACK of a 3-way CREATE is in: its outbound SA may carry (RFC 4430 §3.2 step 6)."""
-        assert grant.pair is not None
-        if not self._pairs.settle(grant.pair):
-            return [Count(Tally.IGNORED_EVENT)]
-        return [*self.whereabouts.place(grant.on_ack), *self._established(moved(grant.pair, now), now)]
+        """The ACK of a 3-way CREATE is in: its outbound SAs may carry (RFC 4430 §3.2 step 6)."""
+        effects: list[Effect] = []
+        for pair, on_ack in grant.half_open:
+            if self._pairs.settle(pair):
+                effects += [*self.whereabouts.place(on_ack), *self._established(moved(pair, now), now)]
+            else:
+                effects.append(Count(Tally.IGNORED_EVENT))
+        return effects
 
     def unacknowledged(self, grant: Grant, now: float) -> list[Effect]:
-        """Nobody acknowledged: the initiator may have both SAs, so it is told to delete them."""
-        assert grant.pair is not None
-        if not self._pairs.settle(grant.pair):
+        """Nobody acknowledged: the initiator may have both SAs of a pair, so it is told to delete them.
+
+        What was made 2-way in the same CREATE stays, as after a 2-way CREATE: an initiator that had no answer deletes.
+        """
+        left = [half.pair for half in grant.half_open if self._pairs.settle(half.pair)]
+        if grant.half_open and not left:
             return [Count(Tally.IGNORED_EVENT)]
-        self._pairs.bury(grant.pair.outbound_spi, now)
-        told = Tell(
-            "create_unacknowledged", (("peer", self.settings.name), ("policy", grant.pair.policy)), warning=True
-        )
-        return [told, *self._tell_delete(grant.pair)]
+        effects: list[Effect] = []
+        for pair in left:
+            self._pairs.bury(pair.outbound_spi, now)
+            fields = (("peer", self.settings.name), ("policy", pair.policy))
+            effects.append(Tell("create_unacknowledged", fields, warning=True))
+        return effects + self._tell_delete(left)
 
     def outlived(self, epoch: int) -> bool:
         """Whether ``epoch`` is of an earlier life of the peer: a message that was late, or kept back by somebody.
@@ -394,6 +343,7 @@ class Peer:
         if before is None or before == epoch:
             return []
         self._past_epochs.append(before)
+        self._singly = False
         effects: list[Effect] = [
             Count(Tally.PEER_RESTARTED),
             Tell("peer_restarted", (("peer", self.settings.name), ("epoch", epoch)), warning=True),
@@ -407,6 +357,81 @@ class Peer:
         for policy in sorted(lost):
             effects += self._lost(policy, now)
         return effects
+
+    # ------------------------------------------------------------ CREATE
+
+    def _create(self, policies: Sequence[str], now: float, *, along: Sequence[str] = ()) -> list[Effect]:
+        """Negotiate ``policies``, but those under way, in as few CREATEs as they fit into.
+
+        Args:
+            along: others that come along in the first of these as far as there is room, and else not at all.
+        """
+        del now
+        if self._closing:
+            return []
+        wanted = [name for name in policies if self.policies[name].negotiating is None]
+        if wanted and not self.whereabouts.known:
+            return self._unlocated(wanted)
+        alone = [[self._quick_mode(name)] for name in wanted if self.policies[name].alone]
+        asked = [self._quick_mode(name) for name in wanted if not self.policies[name].alone]
+        # No more than can come along: each of them reserves an SPI.
+        extra = [self._quick_mode(name) for name in along[: self._most - 1]] if asked else []
+        effects: list[Effect] = []
+        for batch in alone + batches([*asked, *extra], self._most):
+            if batch[0] in extra:
+                effects += [effect for left in batch for effect in left.withdraw()]
+            else:
+                effects += self._send_create(batch)
+        return effects
+
+    def _unlocated(self, policies: Sequence[str]) -> list[Effect]:
+        for name in policies:
+            self.policies[name].last_error = UNLOCATED
+        return [Count(Tally.PEER_UNLOCATED)]
+
+    @property
+    def _most(self) -> int:
+        """Pairs that one message may be about, with this peer."""
+        return 1 if self._singly else self._at_most
+
+    def _quick_mode(self, policy: str) -> QuickMode:
+        return QuickMode(
+            self.settings,
+            self.policies[policy].settings,
+            spi=self._allocate_spi(),
+            nonce=self._random(NONCE_OCTETS),
+            fraction=draw_fraction(self._random),
+            taken=self._pairs.taken,
+        )
+
+    def _send_create(self, quick_modes: Sequence[QuickMode]) -> list[Effect]:
+        exchange = self._begin(CreateCommand(quick_modes))
+        for quick_mode in quick_modes:
+            state = self.policies[quick_mode.policy.name]
+            state.retry_at, state.negotiating = None, exchange.xid
+        return exchange.start()
+
+    def _create_concluded(self, command: CreateCommand, outcome: Completed | Failed, now: float) -> list[Effect]:
+        self._singly = self._singly or command.curtailed
+        effects: list[Effect] = []
+        for asked in command.quick_modes:
+            state = self.policies[asked.policy.name]
+            state.negotiating = None
+            if asked.pair is not None:
+                state.create_seconds = outcome.took if isinstance(outcome, Completed) else None
+                effects += self._established(asked.pair, now)
+            elif not isinstance(asked.failure, Unanswered):
+                state.alone = state.alone or command.in_vain(outcome)
+                effects += self._failed(state, command.reason(asked, outcome), now)
+            if asked.pair is None and isinstance(outcome, Completed):
+                effects.append(self._told_failure(command, asked.policy.name, str(asked.failure)))
+        # A pair that only the peer knows of would be half open: delete it, and keep the inbound SA until then.
+        doomed = [Doomed(one.policy.name, one.spi, now + one.policy.lifetime_seconds) for one in command.held(outcome)]
+        effects += [*command.release(outcome), *self._send_deletes(doomed)]
+        if self._closing:
+            effects += self._delete([asked.pair for asked in command.quick_modes if asked.pair is not None], now)
+        overlooked = [one.policy.name for one in command.quick_modes if isinstance(one.failure, Unanswered)]
+        return effects + self._create(overlooked, now)
 
     # ------------------------------------------------------------ inside
 
@@ -461,7 +486,7 @@ class Peer:
             outcome, effects = Failed(f"{outcome.reason} (again)", cause=Cause.UNCURED), command.withdraw()
         effects.append(_count_ended(command, outcome))
         if isinstance(outcome, Failed):
-            effects.append(self._told_failure(exchange, outcome))
+            effects.append(self._told_failure(command, command.subject, outcome.reason))
         if isinstance(command, CreateCommand):
             return effects + self._create_concluded(command, outcome, now)
         if isinstance(command, DeleteCommand):
@@ -475,39 +500,37 @@ class Peer:
         self._offset = outcome.offset
         again = self._begin(exchange.command, fresh_ticket=outcome.fresh_ticket, second_try=True)
         if isinstance(exchange.command, CreateCommand):
-            self.policies[exchange.command.policy.name].negotiating = again.xid
+            for quick_mode in exchange.command.quick_modes:
+                self.policies[quick_mode.policy.name].negotiating = again.xid
         told = Tell("command_restarted", (("peer", self.settings.name), ("reason", outcome.reason)))
         return [told, *again.start()]
-
-    def _create_concluded(self, command: CreateCommand, outcome: Completed | Failed, now: float) -> list[Effect]:
-        state = self.policies[command.policy.name]
-        state.negotiating = None
-        if isinstance(outcome, Completed):
-            assert command.pair is not None
-            state.create_seconds = outcome.took
-            effects = self._established(command.pair, now)
-            return effects + self._delete(command.pair, now) if self._closing else effects
-        effects = self._failed(state, outcome.reason, now)
-        if outcome.peer_may_hold_state:
-            # A pair that only the peer knows of would be half open: delete it, and keep the inbound SA until then.
-            ends = now + command.policy.lifetime_seconds
-            effects += self._begin(DeleteCommand(command.policy.name, command.spi, ends)).start()
-        return effects
 
     def _delete_concluded(
         self, command: DeleteCommand, outcome: Completed | Failed, now: float, *, heard: bool
     ) -> list[Effect]:
-        if heard or self._closing:
-            self._pairs.repaid(command.spi)
+        effects: list[Effect] = []
+        for doomed in command.doomed:
+            if not heard and not self._closing:
+                effects += self._owe(doomed)
+                continue
+            self._pairs.repaid(doomed.spi)
             if isinstance(outcome, Failed):
-                return [RemoveInbound(command.spi)]
-            return self._remove_after_grace(command.spi, now)
-        # "KINK does not allow half-open SAs" (RFC 4430 §3.3), and the peer may go on sending on its half: our inbound
-        # SA stays until the peer is heard again and told, or its lifetime ends it.
-        dropped = self._pairs.owe(command.policy, command.spi, command.ends)
-        self._delete_again = now + LONGEST_RETRY
-        forgotten: list[Effect] = [] if dropped is None else [RemoveInbound(dropped)]
-        return [*forgotten, self._wake_at(self._delete_again)]
+                effects.append(RemoveInbound(doomed.spi))
+            else:
+                effects += self._remove_after_grace(doomed.spi, now)
+        if not heard and not self._closing:
+            self._delete_again = now + LONGEST_RETRY
+            effects.append(self._wake_at(self._delete_again))
+        return effects
+
+    def _owe(self, doomed: Doomed) -> list[Effect]:
+        """A DELETE without an answer.
+
+        "KINK does not allow half-open SAs" (RFC 4430 §3.3), and the peer may go on sending on its half: our inbound SA
+        stays until the peer is heard again and told, or its lifetime ends it.
+        """
+        dropped = self._pairs.owe(doomed.policy, doomed.spi, doomed.ends)
+        return [] if dropped is None else [RemoveInbound(dropped)]
 
     def _delete_owed(self, now: float) -> list[Effect]:
         """Send the next DELETE that found no answer before, one at a time; an answer to it brings the one after."""
@@ -518,26 +541,14 @@ class Peer:
             return []
         self._delete_again = None
         owed = self._pairs.owed(now)
-        return [] if owed is None else self._begin(DeleteCommand(*owed)).start()
+        return [] if owed is None else self._begin(DeleteCommand(Doomed(*owed))).start()
 
-    def _told_failure(self, exchange: Initiator, outcome: Failed) -> Tell:
-        return Tell(
-            f"{exchange.command.type.name.lower()}_failed",
-            (
-                ("peer", self.settings.name),
-                ("subject", exchange.command.subject),
-                ("reason", outcome.reason),
-            ),
-            warning=True,
-        )
+    def _told_failure(self, command: Command, subject: str, reason: str) -> Tell:
+        fields = (("peer", self.settings.name), ("subject", subject), ("reason", reason))
+        return Tell(f"{command.type.name.lower()}_failed", fields, warning=True)
 
     def _failed(self, state: PolicyState, reason: str, now: float) -> list[Effect]:
-        state.failures += 1
-        state.last_error = reason
-        # A float ends at 2^1024, which a peer that is down for a day would reach.
-        wait = min(FIRST_RETRY * 2 ** min(state.failures - 1, 16), LONGEST_RETRY)
-        state.not_before = now + wait
-        return self._retry(state, now + wait)
+        return self._retry(state, state.failed(reason, now))
 
     def _retry(self, state: PolicyState, time: float) -> list[Effect]:
         """Try again by ourselves what has to stand, and what stands and is ours to rekey before it ends."""
@@ -564,7 +575,7 @@ class Peer:
 
     def _established(self, pair: SaPair, now: float) -> list[Effect]:
         state = self.policies[pair.policy]
-        state.failures, state.last_error, state.retry_at, state.not_before = 0, "", None, 0.0
+        state.established()
         self._pairs.establish(pair)
         told = Tell(
             "sa_established",
@@ -578,21 +589,27 @@ class Peer:
                 ("seconds", round(pair.took, 4)),
             ),
         )
-        effects: list[Effect] = [told]
-        if pair.initiated and state.replacing in self._pairs.of(pair.policy):
-            effects += self._delete(state.replacing, now)
-        state.replacing = None
-        for old in self._pairs.superseded(pair.policy, ours_yield=self._principal > self.settings.principal):
-            effects += self._delete(old, now)
-        return effects
+        replaced, state.replacing = state.replacing, None
+        stood = pair.initiated and replaced in self._pairs.of(pair.policy)
+        effects = self._delete([replaced], now) if stood and replaced is not None else []
+        superseded = self._pairs.superseded(pair.policy, ours_yield=self._principal > self.settings.principal)
+        return [told, *effects, *self._delete(superseded, now)]
 
-    def _delete(self, pair: SaPair, now: float) -> list[Effect]:
-        """Drop the outbound SA and tell the peer; the inbound one follows (RFC 4430 §3.3)."""
-        self._pairs.remove(pair, now)
-        return [RemoveOutbound(pair.policy, pair.outbound_spi), *self._tell_delete(pair)]
+    def _delete(self, pairs: Sequence[SaPair], now: float) -> list[Effect]:
+        """Drop the outbound SAs and tell the peer; the inbound ones follow (RFC 4430 §3.3)."""
+        for pair in pairs:
+            self._pairs.remove(pair, now)
+        return [*(RemoveOutbound(pair.policy, pair.outbound_spi) for pair in pairs), *self._tell_delete(pairs)]
 
-    def _tell_delete(self, pair: SaPair) -> list[Effect]:
-        return self._begin(DeleteCommand(pair.policy, pair.inbound_spi, pair.established + pair.lifetime)).start()
+    def _tell_delete(self, pairs: Sequence[SaPair]) -> list[Effect]:
+        return self._send_deletes(
+            [Doomed(pair.policy, pair.inbound_spi, pair.established + pair.lifetime) for pair in pairs]
+        )
+
+    def _send_deletes(self, doomed: Sequence[Doomed]) -> list[Effect]:
+        most = 1 if self._most == 1 else MAX_DOOMED
+        chunks = [doomed[first : first + most] for first in range(0, len(doomed), most)]
+        return [effect for chunk in chunks for effect in self._begin(DeleteCommand(*chunk)).start()]
 
     def _deleted_by_peer(self, payloads: tuple[IsakmpPayload, ...], now: float) -> Grant:
         answers, gone = answer_delete(payloads, self._pairs.by_outbound())

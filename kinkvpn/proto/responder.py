@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
 from kinkvpn.proto import labels
 from kinkvpn.proto.allowance import Allowance, source_of
-from kinkvpn.proto.create import notify_name
+from kinkvpn.proto.create import Grant, notify_of
 from kinkvpn.proto.envelope import Opened, bare_reply, open_command, seal_reply
 from kinkvpn.proto.events import (
     AckReceived,
@@ -39,16 +39,17 @@ from kinkvpn.proto.events import (
     Tell,
     WakeAt,
 )
-from kinkvpn.proto.peer import Grant, Peer
 from kinkvpn.proto.ports import AcceptedRequest, ApRequestRefused, Kerberos
 from kinkvpn.proto.proposal import Refused
+from kinkvpn.proto.quick_mode import notify_name
 from kinkvpn.proto.retransmit import FULL_CYCLE, Retransmission
-from kinkvpn.wire.ipsec_doi import NotifyType, Protocol
-from kinkvpn.wire.isakmp import Notify
+from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.kink import ApReq, ErrorCode, Isakmp, KinkError, KinkPayload, KrbError, Message, MessageType
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+
+    from kinkvpn.proto.peer import Peer
 
 # Ours. An answer is kept for two of the initiator's full cycles: one in which it may repeat the command, and one for
 # datagrams that the network kept back. An older one is stopped by Kerberos' replay cache.
@@ -284,13 +285,16 @@ class Responder:
             self._remember(digest, key)
             known.answer_to(path)
             return [*effects, Count(Tally.RETRANSMITTED), *known.handle(CommandRepeated(), now)]
-        refusal: list[Effect] = []
         try:
             grant = _grant(message, opened, accepted, peer, path, now)
         except Refused as refused:
-            grant = Grant((_notify(refused),))
-            refusal = [Count(Tally.COMMANDS_REFUSED), *self._told(accepted.client, message, refused, now)]
-        said = (*labels.received(opened.payloads, self._kerberos), _answered(message, grant, bool(refusal)))
+            # In place of each Quick Mode, so that the initiator can tell a refusal from one that was overlooked.
+            asked = sum(isinstance(payload, Isakmp) for payload in opened.payloads)
+            grant = Grant((notify_of(refused),) * max(1, asked), refusals=(refused,))
+        refusal: list[Effect] = []
+        for one in grant.refusals:
+            refusal += [Count(Tally.COMMANDS_REFUSED), *self._told(accepted.client, message, one, now)]
+        said = (*labels.received(opened.payloads, self._kerberos), _answered(message, grant))
         effects += [Count(Tally.COMMANDS_RECEIVED, said), *refusal]
         reply = self._sealed(message, accepted, *grant.payloads, ackreq=grant.ackreq)
         awaited = grant if grant.ackreq else None
@@ -360,7 +364,7 @@ class Responder:
         if message.type is MessageType.ACK:
             return counted
         refused = Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no peer is configured with principal {accepted.client}")
-        return [*counted, *self._refused_member(message, accepted, refused, _notify(refused), path, now)]
+        return [*counted, *self._refused_member(message, accepted, refused, notify_of(refused), path, now)]
 
     def _malformed_inside(
         self, message: Message, accepted: AcceptedRequest, malformed: MalformedMessage, path: Path, now: float
@@ -370,7 +374,7 @@ class Responder:
             return counted
         # PAYLOAD-MALFORMED for Quick Mode payloads, KINK_ERROR for KINK's own (RFC 4430 §4.2.8, §5.5).
         refused = Refused(NotifyType(malformed.notify or NotifyType.PAYLOAD_MALFORMED), str(malformed))
-        answer = KinkError(malformed.code) if malformed.notify is None else _notify(refused)
+        answer = KinkError(malformed.code) if malformed.notify is None else notify_of(refused)
         return [*counted, *self._refused_member(message, accepted, refused, answer, path, now)]
 
     def _refused_member(
@@ -416,9 +420,13 @@ class Responder:
         return [_refusal(client, message, refused)] if self._lines.take(client, now) else []
 
 
-def _answered(message: Message, grant: Grant, refused: bool) -> Label:
-    refused = refused or any(isinstance(payload, KinkError) for payload in grant.payloads)
-    outcome = "refused" if refused else "granted_3way" if grant.ackreq else "granted"
+def _answered(message: Message, grant: Grant) -> Label:
+    if grant.refusals:
+        outcome = "granted_partly" if grant.ackreq else "refused"
+    elif any(isinstance(payload, KinkError) for payload in grant.payloads):
+        outcome = "refused"
+    else:
+        outcome = "granted_3way" if grant.ackreq else "granted"
     return Label(Family.ANSWERS, f"{message.type.name.lower()}.{outcome}")
 
 
@@ -426,14 +434,10 @@ def _grant(message: Message, opened: Opened, accepted: AcceptedRequest, peer: Pe
     quick_mode = [payload for payload in opened.payloads if isinstance(payload, Isakmp)]
     if any(payload.unread for payload in quick_mode):
         return Grant((KinkError(ErrorCode.BADQMVERS),))
-    if len(quick_mode) > 1 or len(quick_mode) != len(opened.payloads):
-        raise Refused(NotifyType.PAYLOAD_MALFORMED, "other than one KINK_ISAKMP payload in the command")
-    payloads = quick_mode[0].payloads if quick_mode else ()
-    return peer.respond(message.type, payloads, key=accepted.key, path=path, now=now)
-
-
-def _notify(refused: Refused) -> Isakmp:
-    return Isakmp((Notify(Protocol.ESP, refused.spi, refused.notify, refused.value),))
+    if len(quick_mode) != len(opened.payloads):
+        raise Refused(NotifyType.PAYLOAD_MALFORMED, "other payloads than KINK_ISAKMP in the command")
+    asked = tuple(payload.payloads for payload in quick_mode)
+    return peer.respond(message.type, asked, key=accepted.key, path=path, now=now)
 
 
 def _refusal(client: str, message: Message, refused: Refused) -> Tell:

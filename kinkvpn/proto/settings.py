@@ -48,6 +48,7 @@ class PolicySettings:
     replay_window: int = 8192
     start: Start = Start.DEMAND
     responder_nonce: bool = False  # always add Nr when responding: a 3-way handshake (RFC 4430 §3.2.1)
+    entry: str = ""  # a packet for one policy of it brings the others along; empty for one by itself
     send_ids: bool = True  # IDci, IDcr in CREATE; off for a peer that knows its selectors by principal
 
 
@@ -64,5 +65,6 @@ class PeerSettings:
     esp: Endpoint
     policies: tuple[PolicySettings, ...]
     prf: PrfForm = PrfForm.RFC3961
+    sas_per_create: int = 16  # pairs asked for in one CREATE at most; 1 for a peer that reads one KINK_ISAKMP payload
     delete_grace: float = 5.0  # seconds that an inbound SA outlives its DELETE (RFC 4430 §3.3)
     kink_over: KinkOver = KinkOver.AUTO

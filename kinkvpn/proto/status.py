@@ -31,10 +31,10 @@ class StatusCommand:
         return []
 
     def complete(
-        self, payloads: tuple[IsakmpPayload, ...], *, ackreq: bool, key: SessionKey, now: float
+        self, answers: tuple[tuple[IsakmpPayload, ...], ...], *, ackreq: bool, key: SessionKey, now: float
     ) -> list[Effect]:
         """Any authentic answer is good news; notifies in it are ignored (RFC 4430 §5.5)."""
-        del payloads, ackreq, key, now
+        del answers, ackreq, key, now
         return []
 
     def withdraw(self) -> list[Effect]:

@@ -78,6 +78,7 @@ lifetime_packets = 100000
 start = "boot"
 replay_window = 0
 delete_grace = 1.5
+sas_per_create = 4
 responder_nonce = true
 send_ids = false
 [[peer.policy]]
@@ -97,6 +98,7 @@ replay_window = 64
 responder_nonce = false
 [[peer.policy]]
 name = "both"
+together = true
 local = "10.1.0.0/24"
 remote = ["10.4.0.0/24", "10.5.0.0/24"]
 """
@@ -153,7 +155,9 @@ def test_every_key_arrives() -> None:
     assert peer.settings(peer.address).kink == Endpoint("2001:db8::2", 911)
     assert (peer.esp_port, peer.prf, peer.delete_grace) == (4502, PrfForm.RFC3962_LITERAL, 1.5)
     assert peer.kink_over is peer.settings(peer.address).kink_over is KinkOver.AUTO
+    assert peer.settings(peer.address).sas_per_create == 4
     first, web, *both = peer.policies
+    assert [policy.entry for policy in peer.policies] == ["", "", "peer[1].policy[3]", "peer[1].policy[3]"]
     assert [policy.name for policy in (first, web, *both)] == ["east/1", "web", "both/1", "both/2"]
     assert (first.suites, first.lifetime_seconds, first.start) == ((SUITES["aes128-gcm16"],), 600, Start.BOOT)
     assert (first.lifetime_kilobytes, first.lifetime_packets) == (2048, 100_000)
@@ -202,6 +206,10 @@ MISTAKES = [
     (edited(', "fd00:1::/64"', ""), ['15: peer[1].policy[1].remote = "fd00:2::/64": expected an IPv6 subnet in local']),
     (SMALL + "local_port = 80\n", ["16: peer[1].policy[1].local_port = 80: expected a protocol that has ports"]),
     (SMALL + 'protocol = "icmp"\nremote_port = 1\n', ["17: peer[1].policy[1].remote_port = 1: expected a protocol"]),
+    (
+        edited("[[peer.policy]]", "sas_per_create = 0\n[[peer.policy]]"),
+        ["13: peer[1].sas_per_create = 0: expected an integer from 1 to 16"],
+    ),
     (SMALL + "send_ids = true\n", ["16: peer[1].policy[1].send_ids: unknown key"]),
     (edited('"10.2.0.0/24"', '"10.2.0.0/24", "10.2.0.128/25"'), ["13: peer[1].policy[1]: policy east/2"]),
     (TWO.replace('"north"', '"east"'), ['17: peer[2].name = "east": expected one of its own; peer[1] has']),

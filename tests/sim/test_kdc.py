@@ -7,7 +7,7 @@ from math import inf
 import trio
 from support.host import Tunnel, World, address_of, simulate, unmatched
 
-from kinkvpn.proto.peer import FIRST_RETRY
+from kinkvpn.proto.policies import FIRST_RETRY
 from kinkvpn.service.keying import TICKET_DEADLINE
 
 WEST, EAST = frozenset({"west"}), frozenset({"east"})

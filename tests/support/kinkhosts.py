@@ -53,6 +53,16 @@ def policy(near: str = "a", name: str = "net", **changes: Any) -> PolicySettings
     return PolicySettings(name, **{"selector": Selector(local, remote), **changes})
 
 
+def policies(near: str, count: int, **changes: Any) -> tuple[PolicySettings, ...]:
+    """Of one entry: 10.1.n/24 is behind host a, 10.2.n/24 behind host b."""
+    made = []
+    for number in range(count):
+        nets = ip_network(f"10.1.{number}.0/24"), ip_network(f"10.2.{number}.0/24")
+        selector = Selector(*(nets if near == "a" else nets[::-1]))
+        made.append(PolicySettings(f"net{number}", **{"selector": selector, "entry": "net", **changes}))
+    return tuple(made)
+
+
 def principal(name: str) -> str:
     return f"kink/{name}@TEST"
 
@@ -241,4 +251,5 @@ def assert_twins(a: Host, b: Host, pairs: int) -> None:
                 twin.encapsulation,
             )
             assert (sa.selector.local, sa.selector.remote) == (twin.selector.remote, twin.selector.local)
-    assert {pair.inbound_spi for pair in a.peer.pairs("net")} == {pair.outbound_spi for pair in b.peer.pairs("net")}
+    for name in a.peer.policies:
+        assert {pair.inbound_spi for pair in a.peer.pairs(name)} == {pair.outbound_spi for pair in b.peer.pairs(name)}

@@ -1,358 +1,258 @@
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from support.kinkhosts import Wire, policy, principal, settings
+from hypothesis import given
+from hypothesis import strategies as st
+from support.kinkhosts import Wire, policies, principal, settings
 
-from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters, check_parameters
 from esp.suite import SUITES
 from kinkvpn.proto.create import (
-    AnswerUnusable,
+    MAX_QUICK_MODES,
+    QUICK_MODE_OCTETS,
     CreateAnswer,
     CreateCommand,
-    RequestFailed,
-    SaPair,
     answer_create,
-    moved,
-    notify_name,
-    teardown,
+    batches,
 )
-from kinkvpn.proto.events import Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound
-from kinkvpn.proto.identification import identifications_of
-from kinkvpn.proto.lifetime import HARD_PACKETS, soft_count, soft_seconds
-from kinkvpn.proto.proposal import Refused, offer
+from kinkvpn.proto.events import InstallInbound, InstallOutbound, RemoveInbound
+from kinkvpn.proto.initiator import Cause, Completed, Failed
+from kinkvpn.proto.proposal import Refused
+from kinkvpn.proto.quick_mode import AnswerUnusable, QuickMode, RequestFailed, Unanswered
 from kinkvpn.wire.ipsec_doi import NotifyType
-from kinkvpn.wire.isakmp import (
-    Attribute,
-    Delete,
-    IsakmpPayload,
-    KeyExchange,
-    Nonce,
-    Notify,
-    Proposal,
-    SecurityAssociation,
-    Transform,
-    Unknown,
-)
-from kinkvpn.wire.kink import Isakmp
+from kinkvpn.wire.isakmp import IsakmpPayload, Notify, SecurityAssociation
+from kinkvpn.wire.kink import Isakmp, KinkPayload, build_plaintext
 
 if TYPE_CHECKING:
-    from kinkvpn.proto.settings import PeerSettings, PolicySettings
+    from kinkvpn.proto.settings import PolicySettings
 
 KEY = Wire().realm.issue(principal("a"), principal("b")).key
-NI, A_SPI, B_SPI = b"initiator's nonc", 0x1001, 0x2002
-A_ADDRESS = settings("a").kink.address
+DONE = Completed(1.0)
+SILENCE = Failed("nobody", peer_may_hold_state=True, cause=Cause.SILENCE)
 
 
-def command(taken: set[int] = set(), **changes: Any) -> CreateCommand:  # noqa: B006 - never changed
-    asked = policy("a", **changes)
-    return CreateCommand(settings("b", asked), asked, spi=A_SPI, nonce=NI, fraction=0.5, taken=lambda now: taken)
+def command(*asked: PolicySettings, notifies: tuple[Notify, ...] = ()) -> CreateCommand:
+    peer = settings("b", *asked)
+    modes = [
+        QuickMode(peer, one, spi=0x1001 + n, nonce=bytes([n]) * 16, fraction=0.5, taken=lambda now: ())
+        for n, one in enumerate(asked)
+    ]
+    return CreateCommand(modes, notifies)
 
 
-def quick_mode(asked: CreateCommand) -> tuple[IsakmpPayload, ...]:
-    (payload,) = asked.payloads()
-    assert isinstance(payload, Isakmp)
-    return payload.payloads
+def said(payloads: tuple[KinkPayload, ...]) -> tuple[tuple[IsakmpPayload, ...], ...]:
+    assert all(isinstance(payload, Isakmp) for payload in payloads)
+    return tuple(payload.payloads for payload in payloads if isinstance(payload, Isakmp))
 
 
 def respond(
-    payloads: tuple[IsakmpPayload, ...],
-    *policies: PolicySettings,
-    taken: set[int] | None = None,
-    remote: str = A_ADDRESS,
-    **changes: Any,
+    asked: tuple[tuple[IsakmpPayload, ...], ...], *granted: PolicySettings, notifies: tuple[Notify, ...] = ()
 ) -> CreateAnswer:
-    peer: PeerSettings = settings("a", *(policies or (policy("b", **changes),)))
+    spis = itertools.count(0x2001)
     return answer_create(
-        payloads,
-        peer=peer,
-        remote=remote,
+        asked,
+        peer=settings("a", *granted),
+        remote=settings("a").kink.address,
         key=KEY,
-        taken=taken or set(),
-        allocate_spi=lambda: B_SPI,
+        taken=(),
+        allocate_spi=lambda: next(spis),
         random=random.Random(1).randbytes,
         now=5.0,
+        notifies=notifies,
     )
 
 
-def answered(answer: CreateAnswer) -> tuple[IsakmpPayload, ...]:
-    (payload,) = answer.payloads
-    assert isinstance(payload, Isakmp)
-    return payload.payloads
+def complete(asked: CreateCommand, answers: tuple[tuple[IsakmpPayload, ...], ...]) -> list[object]:
+    return list(asked.complete(answers, ackreq=False, key=KEY, now=1.0))
 
 
-def sas(effects: list[Effect]) -> list[SaParameters]:
-    return [effect.sa for effect in effects if isinstance(effect, InstallInbound | InstallOutbound)]
+# ------------------------------------------------------------ all of it
 
 
-# ------------------------------------------------------------ both halves
+def test_many_pairs_in_one_round_trip() -> None:
+    asked = command(*policies("a", 5))
+    assert asked.subject == "net0, net1, net2, net3, net4"
+    assert len(asked.begin(KEY, 0.0)) == 5
+    answer = respond(said(asked.payloads()), *policies("b", 5))
+    assert not answer.ackreq
+    assert not answer.half_open
+    assert [type(effect) for effect in answer.effects] == [InstallInbound, InstallOutbound] * 5
+    assert len(complete(asked, said(answer.payloads))) == 10
+    ours = [one.pair for one in asked.quick_modes]
+    assert [(pair.policy, pair.inbound_spi, pair.outbound_spi) for pair in answer.pairs] == [
+        (pair.policy, pair.outbound_spi, pair.inbound_spi) for pair in ours if pair is not None
+    ]
+    assert asked.held(DONE) == asked.release(DONE) == []
 
 
-@pytest.mark.parametrize("nonce", [False, True])
-@pytest.mark.parametrize("suites", [("aes256-gcm16",), ("aes128-cbc-sha1",), ("aes192-gcm16", "aes128-cbc-sha256")])
-def test_both_halves_make_the_same_pair(nonce: bool, suites: tuple[str, ...]) -> None:
-    asked = command(suites=tuple(SUITES[name] for name in suites))
-    (optimistic,) = sas(asked.begin(KEY, 1.0))
-    answer = respond(quick_mode(asked), suites=(SUITES[suites[-1]],), responder_nonce=nonce)
-    three_way = nonce or len(suites) > 1
-    assert answer.ackreq is three_way
-    assert any(isinstance(payload, Nonce) for payload in answered(answer)) is three_way
-    assert [type(effect) for effect in answer.now + answer.on_ack] == [InstallInbound, InstallOutbound]
-    assert len(answer.on_ack) == three_way
-    done = asked.complete(answered(answer), ackreq=answer.ackreq, key=KEY, now=3.0)
-    assert [type(effect) for effect in done] == [InstallInbound, InstallOutbound]
-    a_in, a_out = sas(done)
-    b_in, b_out = sas(answer.now + answer.on_ack)
-    assert (a_in.spi, a_out.spi, b_in.spi, b_out.spi) == (A_SPI, B_SPI, B_SPI, A_SPI)
-    assert a_in.keymat == b_out.keymat
-    assert a_out.keymat == b_in.keymat
-    assert a_in.keymat != a_out.keymat
-    assert len(a_in.keymat) == SUITES[suites[-1]].keymat_octets
-    # Optimism was right exactly in the two-way case (RFC 4430 §3.2).
-    assert (optimistic.keymat == a_in.keymat) is not three_way
-    assert asked.pair == SaPair("net", A_SPI, B_SPI, suites[-1], True, 28800, 3.0, 2.0)
-    assert answer.pair == SaPair("net", B_SPI, A_SPI, suites[-1], False, 28800, 5.0)
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+def test_the_answer_keeps_the_order_of_the_command(order: tuple[int, ...]) -> None:
+    """Whatever is asked first, and however the responder has written it down."""
+    theirs, ours = policies("b", 3), policies("a", 3)
+    asked = command(*(ours[number] for number in order))
+    answer = respond(said(asked.payloads()), *theirs)
+    assert [pair.policy for pair in answer.pairs] == [f"net{number}" for number in order]
 
 
-def test_another_choice_without_a_nonce_is_keyed_from_ni_alone() -> None:
-    """The other implementation counts "first" over what it recognises (docs/decisions.md)."""
-    asked = command()
-    answer = respond(quick_mode(asked), suites=policy().suites[1:])
-    without = tuple(payload for payload in answered(answer) if not isinstance(payload, Nonce))
-    done = asked.complete(without, ackreq=False, key=KEY, now=3.0)
-    twin = command(suites=policy().suites[1:])
-    assert sas(done)[0].keymat == sas(twin.begin(KEY, 0.0))[0].keymat
+# ------------------------------------------------------------ part of it
 
 
-def test_where_an_sa_goes() -> None:
-    asked = quick_mode(command())
-    known, roaming = respond(asked), respond(asked, remote="198.51.100.9")
-    assert sas(known.now)[1].remote == Endpoint(A_ADDRESS, 4500)
-    assert sas(roaming.now)[1].remote == Endpoint("198.51.100.9", 4500)
-    raw = respond(quick_mode(command(encapsulation=Encapsulation.RAW)), encapsulation=Encapsulation.RAW)
-    assert sas(raw.now)[1].remote == Endpoint(A_ADDRESS, 0)
+def test_mixed_acceptance() -> None:
+    """RFC 4430 §6.3: what is refused has a notify in its place, and then an ACK is asked for."""
+    asked = command(*policies("a", 4))
+    asked.begin(KEY, 0.0)
+    first, second, third, fourth = policies("b", 4)
+    other = replace(third, suites=third.suites[1:])
+    answer = respond(said(asked.payloads()), first, other, fourth)
+    assert answer.ackreq
+    assert [refused.notify for refused in answer.refusals] == [NotifyType.NO_PROPOSAL_CHOSEN]
+    assert second.name not in {pair.policy for pair in answer.pairs}
+    assert [pair.policy for pair in answer.pairs] == ["net0", "net3"]
+    assert [half.pair.policy for half in answer.half_open] == ["net2"]
+    assert [type(effect) for effect in answer.effects] == [
+        *(InstallInbound, InstallOutbound),
+        InstallInbound,
+        *(InstallInbound, InstallOutbound),
+    ]
+    answers = said(answer.payloads)
+    assert answers[1] == (Notify(3, b"", NotifyType.NO_PROPOSAL_CHOSEN),)
+    assert len(complete(asked, answers)) == 6
+    assert [one.pair is not None for one in asked.quick_modes] == [True, False, True, True]
+    refused = asked.quick_modes[1]
+    assert asked.reason(refused, DONE) == "the peer answers NO-PROPOSAL-CHOSEN"
+    assert asked.release(DONE) == [RemoveInbound(refused.spi)]
+    assert asked.held(DONE) == []
+    assert not asked.curtailed
 
 
-# ------------------------------------------------------------ lifetimes
+def test_one_refused_among_two_way_ones_asks_for_an_ack_too() -> None:
+    asked = command(*policies("a", 2))
+    answer = respond(said(asked.payloads()), policies("b", 2)[0])
+    assert answer.ackreq
+    assert answer.half_open == ()
 
 
-def test_a_lowered_life_is_kept_by_both() -> None:
-    asked = command(lifetime_seconds=7200)
-    answer = respond(quick_mode(asked), lifetime_seconds=600)
-    assert answer.pair.lifetime == 600
-    done = asked.complete(answered(answer), ackreq=False, key=KEY, now=3.0)
-    assert asked.pair is not None
-    assert asked.pair.lifetime == 600
-    # The responder counts since the CREATE, three seconds longer: what is sent to its inbound SA ends with that one.
-    assert [sa.lifetime.hard_seconds for sa in sas(done)] == [600, 597]
-    for sa in sas(done):
-        assert sa.lifetime.soft_seconds == soft_seconds(600, 0.5)
-        assert sa.lifetime.hard_packets == HARD_PACKETS
-        assert sa.lifetime.soft_packets == soft_count(HARD_PACKETS, 0.5)
-        assert sa.lifetime.hard_octets is sa.lifetime.soft_octets is None
-    # A responder does not rekey: no soft life (RFC 4430 §3.6), but for the counter, which no message tells of.
-    there = sas(answer.now)[0].lifetime
-    assert replace(there, soft_packets=None) == Lifetime(hard_seconds=600, hard_packets=HARD_PACKETS)
-    assert there.soft_packets is not None
-    assert there.soft_packets > soft_count(HARD_PACKETS, 0), "after every initiator's"
+def test_all_refused_is_an_error_and_asks_for_no_ack() -> None:
+    asked = command(*policies("a", 3))
+    answer = respond(said(asked.payloads()), *policies("b", 3, suites=(SUITES["aes192-gcm16"],)))
+    assert not answer.ackreq
+    assert len(answer.refusals) == len(answer.payloads) == 3
+    assert answer.effects == []
+    with pytest.raises(RequestFailed, match=r"^the peer answers NO-PROPOSAL-CHOSEN$"):
+        complete(asked, said(answer.payloads))
+    with pytest.raises(Refused):
+        respond(said(command(*policies("a", 1)).payloads()), *policies("b", 1, suites=(SUITES["aes192-gcm16"],)))
+    with pytest.raises(Refused, match="no Quick Mode"):
+        respond((), *policies("b", 1))
 
 
-def test_a_life_that_the_exchange_has_used_up_ends_at_once() -> None:
-    asked = command(lifetime_seconds=20)
-    answer = respond(quick_mode(asked), lifetime_seconds=20)
-    inbound, outbound = sas(asked.complete(answered(answer), ackreq=False, key=KEY, now=31.5))
-    assert inbound.lifetime.hard_seconds == 20
-    assert (outbound.lifetime.soft_seconds, outbound.lifetime.hard_seconds) == (1, 1)
-    check_parameters(outbound)
+def test_the_same_spi_twice_is_refused_the_second_time() -> None:
+    one = said(command(*policies("a", 1)).payloads())
+    answer = respond(one + one, *policies("b", 1))
+    assert [refused.notify for refused in answer.refusals] == [NotifyType.INVALID_SPI]
+    assert len(answer.pairs) == 1
 
 
-def changed_sa(payloads: tuple[IsakmpPayload, ...], **changes: Any) -> tuple[IsakmpPayload, ...]:
-    """``payloads`` with another transform, proposal SPI or such in the SA payload."""
-
-    def change(payload: IsakmpPayload) -> IsakmpPayload:
-        if not isinstance(payload, SecurityAssociation):
-            return payload
-        return SecurityAssociation(tuple(replace(proposal, **changes) for proposal in payload.proposals))
-
-    return tuple(change(payload) for payload in payloads)
+def test_no_more_is_granted_than_a_datagram_may_ask_for() -> None:
+    asked = command(*policies("a", MAX_QUICK_MODES + 2))
+    answer = respond(said(asked.payloads()), *policies("b", MAX_QUICK_MODES + 2))
+    assert len(answer.pairs) == MAX_QUICK_MODES
+    assert len(answer.refusals) == 2
 
 
-def life(*attributes: tuple[int, int]) -> tuple[Transform, ...]:
-    (first, *_) = offer(policy(), bytes(4)).proposals[0].transforms
-    given_lives = tuple(Attribute(*attribute) for attribute in attributes)
-    return (replace(first, attributes=given_lives + first.attributes[2:]),)
+def test_one_answer_that_cannot_be_used_spoils_no_other() -> None:
+    asked = command(*policies("a", 3))
+    good = said(respond(said(asked.payloads()), *policies("b", 3)).payloads)
+    assert len(complete(asked, (good[0], (), good[2]))) == 4
+    (spoilt,) = asked.held(DONE)
+    assert spoilt is asked.quick_modes[1]
+    assert isinstance(spoilt.failure, AnswerUnusable)
+    assert asked.release(DONE) == []
 
 
-def test_a_raised_life_is_refused() -> None:
-    asked = command()
-    answer = changed_sa(answered(respond(quick_mode(asked))), transforms=life((1, 1), (2, 28801)))
-    with pytest.raises(AnswerUnusable, match="raised"):
-        asked.complete(answer, ackreq=False, key=KEY, now=0.0)
-    assert asked.pair is None
+def test_answers_out_of_order_are_noticed() -> None:
+    """By IDci and IDcr: nobody's traffic goes into a pair that was made for another's."""
+    asked = command(*policies("a", 2))
+    good = said(respond(said(asked.payloads()), *policies("b", 2)).payloads)
+    with pytest.raises(AnswerUnusable, match="other selectors"):
+        complete(asked, good[::-1])
+    assert asked.held(Failed("", peer_may_hold_state=True)) == list(asked.quick_modes)
 
 
-def test_no_life_means_eight_hours_to_the_initiator() -> None:
-    """RFC 2407 §4.5; the shorter of that and ours is what stands."""
-    offered = changed_sa(quick_mode(command()), transforms=life())
-    assert respond(offered, lifetime_seconds=86400).pair.lifetime == 28800
-    assert respond(offered, lifetime_seconds=600).pair.lifetime == 600
+# ------------------------------------------------------------ more or less than was asked
 
 
-@pytest.mark.parametrize(
-    ("ours", "theirs", "agreed"), [(2000, 5000, 2000), (5000, 2000, 2000), (5000, None, 5000), (None, None, None)]
-)
-def test_the_shorter_life_in_kilobytes_is_kept_by_both(
-    ours: int | None, theirs: int | None, agreed: int | None
-) -> None:
-    asked = command(lifetime_kilobytes=ours)
-    answer = respond(quick_mode(asked), lifetime_kilobytes=theirs)
-    done = asked.complete(answered(answer), ackreq=False, key=KEY, now=0.0)
-    octets = None if agreed is None else 1024 * agreed
-    for sa in sas(answer.now):
-        assert (sa.lifetime.hard_octets, sa.lifetime.soft_octets) == (octets, None)
-    for sa in sas(done):
-        assert sa.lifetime.hard_octets == octets
-        assert sa.lifetime.soft_octets == (None if octets is None else soft_count(octets, 0.5))
+def test_a_peer_that_takes_the_first_only() -> None:
+    """The other implementation reads one KINK_ISAKMP payload of a message."""
+    asked = command(*policies("a", 3))
+    answers = said(respond(said(asked.payloads())[:1], *policies("b", 3)).payloads)
+    assert len(complete(asked, answers)) == 2
+    assert asked.curtailed
+    assert [type(one.failure) for one in asked.quick_modes] == [type(None), Unanswered, Unanswered]
+    assert asked.release(DONE) == [RemoveInbound(0x1002), RemoveInbound(0x1003)]
+    assert asked.held(DONE) == []
 
 
-def test_a_life_in_kilobytes_that_the_initiator_did_not_name_is_the_responders_to_watch() -> None:
-    """It is not added to the answer, which repeats the offer: whoever knows the limit rekeys before it."""
-    asked = command()
-    answer = respond(quick_mode(asked), lifetime_kilobytes=2000)
-    for sa in sas(answer.now):
-        assert sa.lifetime.hard_octets == 2_048_000
-        assert sa.lifetime.soft_octets is not None
-        assert 1_792_000 <= sa.lifetime.soft_octets <= 1_920_000
-    for sa in sas(asked.complete(answered(answer), ackreq=False, key=KEY, now=0.0)):
-        assert sa.lifetime.hard_octets is None
+@pytest.mark.parametrize(("notify", "error"), [(14, RequestFailed), (11, AnswerUnusable)])
+def test_a_lone_error_is_about_the_whole_command(notify: int, error: type[Exception]) -> None:
+    asked = command(*policies("a", 3))
+    with pytest.raises(error):
+        complete(asked, ((Notify(3, b"", notify),),))
+    assert asked.curtailed
+    assert {one.failure for one in asked.quick_modes} == {None}
 
 
-@pytest.mark.parametrize("raised", [((1, 1), (2, 28800), (1, 2), (2, 2001)), ((1, 1), (2, 28800))])
-def test_a_raised_life_in_kilobytes_is_refused(raised: tuple[tuple[int, int], ...]) -> None:
-    asked = command(lifetime_kilobytes=2000)
-    answer = changed_sa(answered(respond(quick_mode(asked))), transforms=life(*raised))
-    with pytest.raises(AnswerUnusable, match="kilobytes was raised or left out"):
-        asked.complete(answer, ackreq=False, key=KEY, now=0.0)
-    assert asked.pair is None
+@pytest.mark.parametrize("count", [0, 3])
+def test_no_answer_and_more_answers_than_questions(count: int) -> None:
+    asked = command(*policies("a", 2))
+    with pytest.raises(AnswerUnusable, match=f"{count} Quick Modes answer our 2"):
+        complete(asked, ((),) * count)
 
 
-def test_a_life_in_packets_is_each_hosts_own() -> None:
-    asked = command(lifetime_packets=5000)
-    answer = respond(quick_mode(asked), lifetime_packets=3000)
-    assert {sa.lifetime.hard_packets for sa in sas(answer.now)} == {3000}
-    done = asked.complete(answered(answer), ackreq=False, key=KEY, now=0.0)
-    assert {(sa.lifetime.soft_packets, sa.lifetime.hard_packets) for sa in sas(done)} == {(soft_count(5000, 0.5), 5000)}
+def test_silence_says_the_same_of_all() -> None:
+    asked = command(*policies("a", 2))
+    assert asked.held(SILENCE) == list(asked.quick_modes)
+    assert asked.release(SILENCE) == []
+    assert asked.in_vain(SILENCE)
+    assert not asked.in_vain(DONE)
+    assert not command(*policies("a", 1)).in_vain(SILENCE)
+    assert asked.reason(asked.quick_modes[0], SILENCE) == "nobody"
+    assert asked.withdraw() == [RemoveInbound(0x1001), RemoveInbound(0x1002)]
 
 
-# ------------------------------------------------------------ identities and policies
+# ------------------------------------------------------------ packing, notifies
 
 
-def test_ids_name_the_policy() -> None:
-    other = replace(policy("b", "other"), selector=replace(policy("b").selector, protocol=17))
-    asked = quick_mode(command(selector=replace(policy("a").selector, protocol=17)))
-    assert respond(asked, policy("b"), other).pair.policy == "other"
-    with pytest.raises(Refused, match=r"10\.2\.0\.0/16 <-> 10\.1\.0\.0/16") as refused:
-        respond(asked, policy("b"))
-    assert refused.value.notify is NotifyType.NO_PROPOSAL_CHOSEN
+@given(st.lists(st.integers(1, 3), max_size=40), st.integers(1, 40))
+def test_every_quick_mode_goes_out_once_in_order_and_within_the_bounds(suites: list[int], most: int) -> None:
+    all_suites = policies("a", 1)[0].suites
+    asked = [
+        QuickMode(settings("b"), one, spi=n + 256, nonce=bytes(16), fraction=0, taken=lambda now: ())
+        for n, one in enumerate(replace(policies("a", 1)[0], suites=all_suites[:count]) for count in suites)
+    ]
+    packed = batches(asked, most)
+    assert [one for batch in packed for one in batch] == asked
+    for batch, following in itertools.zip_longest(packed, packed[1:]):
+        octets = [len(build_plaintext((Isakmp(one.payloads()),))) for one in batch]
+        assert 1 <= len(batch) <= min(most, MAX_QUICK_MODES)
+        assert sum(octets) <= QUICK_MODE_OCTETS or len(batch) == 1
+        if following is not None and len(batch) < min(most, MAX_QUICK_MODES):
+            next_one = len(build_plaintext((Isakmp(following[0].payloads()),)))
+            assert sum(octets) + next_one > QUICK_MODE_OCTETS
 
 
-def test_ids_are_echoed_and_an_initiator_holds_them_to_it() -> None:
-    asked = command()
-    reply = answered(respond(quick_mode(asked)))
-    assert reply[-2:] == identifications_of(policy("a").selector, initiator=True)
-    with pytest.raises(AnswerUnusable, match="selectors"):
-        asked.complete((*reply[:-2], reply[-1], reply[-2]), ackreq=False, key=KEY, now=0.0)
-    with pytest.raises(AnswerUnusable, match="1 ID payloads"):
-        asked.complete(reply[:-1], ackreq=False, key=KEY, now=0.0)
-    assert asked.complete(reply[:-2], ackreq=False, key=KEY, now=0.0)
-
-
-def test_without_ids_the_first_policy_is_meant() -> None:
-    asked = command(send_ids=False)
-    assert len(quick_mode(asked)) == 2
-    answer = respond(quick_mode(asked), policy("b", "first"), policy("b", "second"))
-    assert answer.pair.policy == "first"
-    assert asked.complete(answered(answer), ackreq=False, key=KEY, now=0.0)
-
-
-# ------------------------------------------------------------ refusals
-
-
-@pytest.mark.parametrize(
-    ("change", "notify", "value"),
-    [
-        (lambda p: (*p, KeyExchange(b"g^x")), 1, b"\4"),
-        (lambda p: (*p, Unknown(77, b"?")), 1, b"\x4d"),
-        (lambda p: (*p, Delete(3, (bytes(4),))), 16, b""),
-        (lambda p: p[1:], 16, b""),  # no SA
-        (lambda p: (p[0], *p), 16, b""),  # two
-        (lambda p: (p[0], *p[2:]), 16, b""),  # no Ni
-        (lambda p: (*p, Nonce(NI)), 16, b""),
-        (lambda p: p[:3], 16, b""),  # one ID
-        (lambda p: (*p, p[-1]), 16, b""),
-        (lambda p: changed_sa(p, transforms=(Transform(1, 99, ()),)), 14, b""),
-        (lambda p: changed_sa(p, spi=b"\0\0\0\xff"), 11, b""),  # reserved
-        (lambda p: changed_sa(p, spi=b"\0\0\x30\x03"), 11, b""),  # taken
-        (lambda p: (), 16, b""),
-    ],
-)
-def test_what_a_responder_refuses(change: Any, notify: int, value: bytes) -> None:
-    with pytest.raises(Refused) as refused:
-        respond(change(quick_mode(command())), taken={0x3003})
-    assert refused.value.notify == notify
-    assert refused.value.value == value
-
-
-def test_a_notify_in_a_request_is_no_reason_to_refuse() -> None:
-    """RFC 4430 §5.5: unknown notifies in a request are ignored."""
-    assert respond((*quick_mode(command()), Notify(3, b"", 14), Notify(3, b"", 40000)))
-
-
-@pytest.mark.parametrize("notify", [1, 14, 16, 8191, 16383])
-def test_any_error_notify_fails_the_request(notify: int) -> None:
-    asked = command()
-    reply = answered(respond(quick_mode(asked)))
-    with pytest.raises(RequestFailed, match=notify_name(notify)):
-        asked.complete((*reply, Notify(3, b"", notify)), ackreq=False, key=KEY, now=0.0)
-    assert asked.complete((*reply, Notify(3, b"", 24576)), ackreq=False, key=KEY, now=0.0)
-
-
-def test_invalid_spi_says_that_the_peer_has_something() -> None:
-    with pytest.raises(AnswerUnusable, match="INVALID-SPI"):
-        command().complete((Notify(3, bytes(4), 11),), ackreq=False, key=KEY, now=0.0)
-
-
-@pytest.mark.parametrize("spi", [0, 255, 0x3003])
-def test_an_answer_may_not_name_an_spi_that_is_not_free(spi: int) -> None:
-    asked = command({0x3003})
-    reply = changed_sa(answered(respond(quick_mode(asked))), spi=spi.to_bytes(4, "big"))
-    with pytest.raises(AnswerUnusable, match="not free"):
-        asked.complete(reply, ackreq=False, key=KEY, now=0.0)
-
-
-@pytest.mark.parametrize(
-    ("change", "why"),
-    [
-        (lambda p: (), "0 SA"),
-        (lambda p: (p[0], *p), "2 SA"),
-        (lambda p: (*p, Nonce(NI), Nonce(NI)), "more than one Nr"),
-        (lambda p: (SecurityAssociation((Proposal(9, 3, bytes(4), ()),)), *p[1:]), "one transform"),
-    ],
-)
-def test_answers_that_cannot_be_used(change: Any, why: str) -> None:
-    asked = command()
-    with pytest.raises(AnswerUnusable, match=why):
-        asked.complete(change(answered(respond(quick_mode(asked)))), ackreq=False, key=KEY, now=0.0)
-
-
-def test_small_things() -> None:
-    assert notify_name(14) == "NO-PROPOSAL-CHOSEN"
-    assert notify_name(9999) == "notify 9999"
-    pair = SaPair("net", 1, 2, "s", False, 60, 1.0)
-    assert teardown(pair) == [RemoveOutbound("net", 2), RemoveInbound(1)]
-    assert moved(pair, 9.0) == SaPair("net", 1, 2, "s", False, 60, 9.0)
-    assert command().withdraw() == [RemoveInbound(A_SPI)]
-    assert command().subject == "net"
+def test_notifies_for_the_peer_go_out_once() -> None:
+    capability = Notify(1, b"", 40000, b"can")
+    asked = command(*policies("a", 2), notifies=(capability,))
+    first, second = said(asked.payloads())
+    assert first[-1] == capability
+    assert capability not in second
+    answer = respond((first, second), policies("b", 2)[1], notifies=(capability,))
+    refused, granted = said(answer.payloads)
+    assert isinstance(granted[0], SecurityAssociation)
+    assert granted[-1] == capability
+    assert capability not in refused

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.kinkhosts import Wire, principal
 
-from kinkvpn.proto.create import RequestFailed, SaPair
-from kinkvpn.proto.delete import MAX_NOTIFIES, DeleteCommand, answer_delete
+from kinkvpn.proto.delete import MAX_NOTIFIES, DeleteCommand, Doomed, answer_delete
+from kinkvpn.proto.quick_mode import RequestFailed, SaPair
 from kinkvpn.wire.isakmp import Delete, IsakmpPayload, Nonce, Notify
 from kinkvpn.wire.kink import Isakmp, KinkPayload, MessageType, build_plaintext
 
@@ -25,17 +25,27 @@ def said(payloads: tuple[KinkPayload, ...]) -> tuple[IsakmpPayload, ...]:
 
 
 def test_the_command_names_our_inbound_spi() -> None:
-    command = DeleteCommand("net", 0x1001, 60.0)
+    command = DeleteCommand(Doomed("net", 0x1001, 60.0))
     assert command.type is MessageType.DELETE
     assert command.subject == "net"
     assert said(command.payloads()) == (Delete(3, octets(0x1001)),)
     assert command.begin(KEY, 0.0) == command.withdraw() == []
 
 
+def test_several_pairs_in_one_payload() -> None:
+    pairs = [Doomed(name, spi, 60.0) for name, spi in (("net", 0x1001), ("net", 0x1002), ("other", 0x1003))]
+    command = DeleteCommand(*pairs)
+    assert said(command.payloads()) == (Delete(3, octets(0x1001, 0x1002, 0x1003)),)
+    assert command.subject == "net, other"
+    answers, gone = answer_delete((Delete(3, octets(2002, 2000)),), PAIRS)
+    assert said(answers) == (Delete(3, octets(1002, 1000)),)
+    assert gone == [PAIRS[2002], PAIRS[2000]]
+
+
 @pytest.mark.parametrize("answer", [Delete(3, octets(7)), Notify(3, octets(7)[0], 11)])
 def test_the_twin_or_invalid_spi_is_the_end(answer: IsakmpPayload) -> None:
-    command = DeleteCommand("net", 0x1001, 60.0)
-    assert command.complete((Notify(3, b"", 40000), answer), ackreq=False, key=KEY, now=0.0) == []
+    command = DeleteCommand(Doomed("net", 0x1001, 60.0))
+    assert command.complete(((Notify(3, b"", 40000), answer),), ackreq=False, key=KEY, now=0.0) == []
 
 
 @pytest.mark.parametrize(
@@ -44,7 +54,7 @@ def test_the_twin_or_invalid_spi_is_the_end(answer: IsakmpPayload) -> None:
 )
 def test_anything_else_is_a_failure(answer: tuple[IsakmpPayload, ...], why: str) -> None:
     with pytest.raises(RequestFailed, match=why):
-        DeleteCommand("net", 0x1001, 60.0).complete(answer, ackreq=False, key=KEY, now=0.0)
+        DeleteCommand(Doomed("net", 0x1001, 60.0)).complete((answer,), ackreq=False, key=KEY, now=0.0)
 
 
 def test_a_known_spi_is_answered_with_its_twin() -> None:

@@ -5,8 +5,8 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinkvpn.proto.create import SaPair
 from kinkvpn.proto.pairs import MAX_OF_PEER, MAX_TOMBSTONES, MAX_UNACKNOWLEDGED, MAX_UNDELETED, TOMBSTONE_KEPT, Pairs
+from kinkvpn.proto.quick_mode import SaPair
 
 
 def pair(number: int, *, initiated: bool = True, policy: str = "net") -> SaPair:

@@ -14,7 +14,7 @@ from esp.sa import Endpoint
 from kinkvpn.kerberos.fake import CLOCK_SKEW
 from kinkvpn.proto import responder as responder_module
 from kinkvpn.proto.allowance import BURST
-from kinkvpn.proto.create import SaPair
+from kinkvpn.proto.create import Grant, HalfOpen
 from kinkvpn.proto.envelope import open_reply, seal_command
 from kinkvpn.proto.events import (
     AckReceived,
@@ -37,9 +37,10 @@ from kinkvpn.proto.events import (
     WakeAt,
 )
 from kinkvpn.proto.identification import identifications_of
-from kinkvpn.proto.peer import Grant, Peer
+from kinkvpn.proto.peer import Peer
 from kinkvpn.proto.ports import OutstandingRequest, TicketRefusal
 from kinkvpn.proto.proposal import offer
+from kinkvpn.proto.quick_mode import SaPair
 from kinkvpn.proto.responder import ANSWER_KEPT, MAX_REPEATS, Responder, State, Transaction
 from kinkvpn.proto.retransmit import FULL_CYCLE, TRANSMISSIONS
 from kinkvpn.wire.ipsec_doi import PayloadType
@@ -126,7 +127,7 @@ def transaction(state: State) -> Transaction:
     asker = Asker()
     pair = SaPair("net", 1000, 2000, "s", False, 60, 0.0)
     asker.b.peer._pairs.await_ack(pair)
-    grant = None if state is State.ANSWERED else Grant((), ackreq=True, on_ack=[Tell("acked")], pair=pair)
+    grant = None if state is State.ANSWERED else Grant((), ackreq=True, half_open=(HalfOpen(pair, [Tell("acked")]),))
     made = Transaction(b"reply", Path(SOURCE), grant, asker.b.peer, 0.0)
     if state is State.ACKNOWLEDGED:
         made.handle(AckReceived(), 1.0)
@@ -270,8 +271,8 @@ def test_another_quick_mode_is_answered_badqmvers() -> None:
     assert asker.read(asker.send(datagram), request) == (KinkError(6),)
 
 
-@pytest.mark.parametrize("payloads", [(Isakmp(()), Isakmp(())), (KinkError(1),), (Isakmp(()), KrbError(b""))])
-def test_other_than_one_quick_mode(payloads: tuple[KinkPayload, ...]) -> None:
+@pytest.mark.parametrize("payloads", [(Isakmp(()),), (KinkError(1),), (Isakmp(()), KrbError(b"")), ()])
+def test_other_than_quick_modes(payloads: tuple[KinkPayload, ...]) -> None:
     asker = Asker()
     datagram, request = asker.command(CREATE, *payloads)
     assert asker.notify(asker.send(datagram), request) == (16, b"")

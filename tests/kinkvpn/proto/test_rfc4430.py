@@ -10,11 +10,11 @@ from support.kinkhosts import POSIX, Host, Wire, assert_twins, policy, principal
 
 from esp.sa import Endpoint
 from kinkvpn.kerberos.fake import _REQUEST, CLOCK_SKEW, FakeRequest
-from kinkvpn.proto.create import NONCE_OCTETS
 from kinkvpn.proto.envelope import open_reply, seal_command
 from kinkvpn.proto.events import Effect, InstallInbound, InstallOutbound, SendMessage
 from kinkvpn.proto.identification import identifications_of
 from kinkvpn.proto.proposal import offer
+from kinkvpn.proto.quick_mode import NONCE_OCTETS
 from kinkvpn.proto.retransmit import FULL_CYCLE
 from kinkvpn.wire.isakmp import Delete, Identification, Nonce, Notify, SecurityAssociation
 from kinkvpn.wire.kink import (

@@ -14,5 +14,5 @@ def test_nothing_is_said_and_any_answer_is_good() -> None:
     assert command.subject == "status"
     assert command.payloads() == ()
     assert command.begin(key, 0.0) == command.withdraw() == []
-    assert command.complete((Notify(3, b"", 14),), ackreq=True, key=key, now=0.0) == []
+    assert command.complete(((Notify(3, b"", 14),),), ackreq=True, key=key, now=0.0) == []
     assert command.outcome is None

@@ -1,0 +1,365 @@
+"""One Quick Mode transaction, both halves: what is proposed and made of the answer, what is made of a proposal.
+
+2-way: the optimistic proposal is taken and keyed from Ni alone. 3-way: something else is taken, or the responder adds
+Nr; then it asks for an ACK before it sends on the new SA (RFC 4430 §3.2, §6.3). A CREATE carries any number of them,
+each in a KINK_ISAKMP payload of its own (§4.2.6, ``proto.create``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, TypeVar
+
+from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters
+from kinkvpn.errors import KinkvpnError
+from kinkvpn.proto.events import Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound
+from kinkvpn.proto.identification import identifications_of, names_selector
+from kinkvpn.proto.keymat import derive_keymat, prf_of
+from kinkvpn.proto.lifetime import aged, answered, answered_seconds, draw_fraction, initiated
+from kinkvpn.proto.proposal import Agreement, Refused, Terms, agree, answer, choose, offer
+from kinkvpn.wire.ipsec_doi import LAST_ERROR_NOTIFY, NotifyType, PayloadType, Protocol
+from kinkvpn.wire.isakmp import (
+    Delete,
+    Identification,
+    IsakmpPayload,
+    KeyExchange,
+    Nonce,
+    Notify,
+    SecurityAssociation,
+    Unknown,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+
+    from kinkvpn.proto.ports import SessionKey
+    from kinkvpn.proto.settings import PeerSettings, PolicySettings
+
+_Payload = TypeVar("_Payload", bound="IsakmpPayload")
+
+# Ours. Sixteen octets is what the other implementation sends; the KDC's session key carries the entropy (§3.2.1).
+NONCE_OCTETS = 16
+# SPIs up to 255 are reserved (RFC 4303 §2.1).
+_FIRST_SPI = 256
+
+
+class RequestFailed(KinkvpnError):
+    """The peer answered, authentically, that it will not; it keeps no state of the request."""
+
+
+class Unanswered(RequestFailed):
+    """The peer answered fewer Quick Modes than it was asked for: it takes one of them in a message."""
+
+
+class AnswerUnusable(KinkvpnError):
+    """The peer may have installed what it answered, and the answer cannot be used: it has to be deleted."""
+
+
+@dataclass(frozen=True, slots=True)
+class SaPair:
+    """Two SAs, one each way, made by one Quick Mode.
+
+    Args:
+        policy: the policy they serve.
+        inbound_spi, outbound_spi: ours and the peer's.
+        suite: its name.
+        initiated: whether this host sent the CREATE, and so rekeys and deletes (RFC 4430 §3.6).
+        lifetime: hard, in seconds.
+        established: when, on the machine's clock.
+        took: seconds from the first transmission of CREATE; 0 for a responder.
+    """
+
+    policy: str
+    inbound_spi: int
+    outbound_spi: int
+    suite: str
+    initiated: bool
+    lifetime: int
+    established: float
+    took: float = 0.0
+
+
+def _only(payloads: Sequence[IsakmpPayload], kind: type[_Payload], name: str) -> _Payload:
+    found = [payload for payload in payloads if isinstance(payload, kind)]
+    if len(found) != 1:
+        raise Refused(NotifyType.PAYLOAD_MALFORMED, f"{len(found)} {name} payloads where there must be one")
+    return found[0]
+
+
+def _identifications(payloads: Sequence[IsakmpPayload]) -> tuple[Identification, Identification] | None:
+    found = [payload for payload in payloads if isinstance(payload, Identification)]
+    if len(found) not in (0, 2):
+        raise Refused(NotifyType.PAYLOAD_MALFORMED, f"{len(found)} ID payloads where there must be none or two")
+    return (found[0], found[1]) if found else None
+
+
+def _parameters(
+    policy: PolicySettings, spi: int, terms: Terms, keymat: bytes, remote: Endpoint, life: Lifetime
+) -> SaParameters:
+    return SaParameters(
+        spi=spi,
+        suite=terms.suite,
+        keymat=keymat,
+        policy=policy.name,
+        selector=policy.selector,
+        remote=remote if terms.encapsulation is Encapsulation.UDP else Endpoint(remote.address, 0),
+        lifetime=life,
+        mode=terms.mode,
+        encapsulation=terms.encapsulation,
+        replay_window=policy.replay_window,
+    )
+
+
+class QuickMode:
+    """The initiator's half.
+
+    Args:
+        peer: whom to negotiate with.
+        policy: what for.
+        spi: our inbound SPI, reserved for this transaction.
+        nonce: Ni, random.
+        fraction: uniform in [0, 1), spreads the soft lifetime.
+        taken: SPIs that the peer may not name at a given time: of its other pairs, or just deleted.
+    """
+
+    def __init__(
+        self,
+        peer: PeerSettings,
+        policy: PolicySettings,
+        *,
+        spi: int,
+        nonce: bytes,
+        fraction: float,
+        taken: Callable[[float], Collection[int]],
+    ) -> None:
+        self.peer = peer
+        self.policy = policy
+        self.spi = spi
+        self.pair: SaPair | None = None
+        # Why this one came to nothing, where the answer says it of this one; None while there is no answer.
+        self.failure: RequestFailed | AnswerUnusable | None = None
+        self._fraction = fraction
+        self._taken = taken
+        self._nonce = nonce
+        self._offer = offer(policy, spi.to_bytes(4, "big"))
+        self._started = 0.0
+
+    def payloads(self) -> tuple[IsakmpPayload, ...]:
+        """SA, Ni, [IDci, IDcr] (RFC 4430 §6.3)."""
+        ids = identifications_of(self.policy.selector, initiator=True) if self.policy.send_ids else ()
+        return (self._offer, Nonce(self._nonce), *ids)
+
+    def begin(self, key: SessionKey, now: float) -> list[Effect]:
+        """Install the inbound SA of the optimistic proposal before anything is sent (RFC 4430 §3.2 step 1)."""
+        self._started = now
+        terms = Terms(
+            self.policy.suites[0],
+            self.policy.mode,
+            self.policy.encapsulation,
+            self.policy.lifetime_seconds,
+            self.policy.lifetime_kilobytes,
+        )
+        return [InstallInbound(self._sa(key, self.spi, terms, b"", None))]
+
+    def complete(self, payloads: tuple[IsakmpPayload, ...], *, key: SessionKey, now: float) -> list[Effect]:
+        """Make the pair from an authentic answer.
+
+        Raises:
+            RequestFailed: the peer refuses.
+            AnswerUnusable: the peer's answer does not keep to the offer.
+        """
+        refuse_on_error_notify(payloads)
+        try:
+            agreement = agree(self._offer, _only(payloads, SecurityAssociation, "SA"))
+            outbound_spi = _free_spi(agreement, self._taken(now))
+            responder_nonce = self._responder_nonce(payloads)
+            self._same_identifications(payloads)
+        except Refused as mismatch:
+            raise AnswerUnusable(str(mismatch)) from mismatch
+        terms = agreement.terms
+        hard = terms.seconds or self.policy.lifetime_seconds
+        inbound, outbound = (
+            self._sa(key, spi, terms, responder_nonce, self._fraction) for spi in (self.spi, outbound_spi)
+        )
+        self.pair = SaPair(
+            self.policy.name, self.spi, outbound_spi, terms.suite.name, True, hard, now, now - self._started
+        )
+        return [InstallInbound(inbound), InstallOutbound(aged(outbound, now - self._started))]
+
+    def withdraw(self) -> list[Effect]:
+        """Undo ``begin``: nobody will answer on this SPI."""
+        return [RemoveInbound(self.spi)]
+
+    def _responder_nonce(self, payloads: tuple[IsakmpPayload, ...]) -> bytes:
+        nonces = [payload.value for payload in payloads if isinstance(payload, Nonce)]
+        if len(nonces) > 1:
+            raise Refused(NotifyType.PAYLOAD_MALFORMED, "more than one Nr")
+        # Nr without ACKREQ breaks §6.3, but its sender still waits for an ACK: Initiator sends one for any Nr.
+        return nonces[0] if nonces else b""
+
+    def _same_identifications(self, payloads: tuple[IsakmpPayload, ...]) -> None:
+        ids = _identifications(payloads)
+        if ids is not None and ids != identifications_of(self.policy.selector, initiator=True):
+            raise Refused(NotifyType.PAYLOAD_MALFORMED, "other selectors (IDci, IDcr) than we asked for")
+
+    def _sa(self, key: SessionKey, spi: int, terms: Terms, nr: bytes, fraction: float | None) -> SaParameters:
+        keymat = _keymat(key, self.peer, spi, terms, self._nonce, nr)
+        life = initiated(self.policy, terms, fraction)
+        return _parameters(self.policy, spi, terms, keymat, self.peer.esp, life)
+
+
+def _keymat(key: SessionKey, peer: PeerSettings, spi: int, terms: Terms, ni: bytes, nr: bytes) -> bytes:
+    return derive_keymat(
+        prf_of(key, peer.prf),
+        protocol=Protocol.ESP,
+        spi=spi.to_bytes(4, "big"),
+        initiator_nonce=ni,
+        responder_nonce=nr,
+        octets=terms.suite.keymat_octets,
+    )
+
+
+def refuse_on_error_notify(payloads: tuple[IsakmpPayload, ...]) -> None:
+    """Any error notify in a response, known or not, fails the whole transaction (RFC 4430 §5.5).
+
+    Raises:
+        RequestFailed: naming it.
+        AnswerUnusable: INVALID-SPI, which says that the peer holds something under our SPI (RFC 4430 §3.2).
+    """
+    for payload in payloads:
+        if isinstance(payload, Notify) and payload.type == NotifyType.INVALID_SPI:
+            # It has a pair under our SPI: made from a transmission whose REPLY was lost, before Kerberos refused the
+            # next one. Only a DELETE gets rid of it.
+            raise AnswerUnusable(f"the peer answers {notify_name(payload.type)}")
+        if isinstance(payload, Notify) and payload.type <= LAST_ERROR_NOTIFY:
+            raise RequestFailed(f"the peer answers {notify_name(payload.type)}")
+
+
+def notify_name(number: int) -> str:
+    """The registry's name of a notify type, or its number."""
+    try:
+        return NotifyType(number).name.replace("_", "-")
+    except ValueError:
+        return f"notify {number}"
+
+
+@dataclass(frozen=True, slots=True)
+class QuickModeAnswer:
+    """The responder's half, worked out.
+
+    Args:
+        payloads: of the KINK_ISAKMP payload in the REPLY.
+        three_way: whether the initiator must ACK before ``outbound`` is installed (RFC 4430 §3.2).
+        inbound, outbound: the SAs to install.
+        pair: what stands when all of it is done.
+    """
+
+    payloads: tuple[IsakmpPayload, ...]
+    three_way: bool
+    inbound: InstallInbound
+    outbound: InstallOutbound
+    pair: SaPair
+
+
+def answer_quick_mode(
+    payloads: tuple[IsakmpPayload, ...],
+    *,
+    peer: PeerSettings,
+    remote: str,
+    key: SessionKey,
+    taken: Collection[int],
+    allocate_spi: Callable[[], int],
+    random: Callable[[int], bytes],
+    now: float,
+) -> QuickModeAnswer:
+    """Choose, key and install (RFC 4430 §3.2, §6.3).
+
+    Args:
+        payloads: of one KINK_ISAKMP payload of the CREATE.
+        peer: the authenticated initiator.
+        remote: its address, as the CREATE came.
+        key: session key of its ticket.
+        taken: SPIs that the peer may not name (installed already, or just deleted).
+        allocate_spi: reserves an inbound SPI here.
+
+    Raises:
+        Refused: with the notify to answer.
+    """
+    _only_known(payloads)
+    offered = _only(payloads, SecurityAssociation, "SA")
+    ni = _only(payloads, Nonce, "Ni").value
+    policy = _policy_for(peer, _identifications(payloads))
+    agreement = choose(offered, policy)
+    outbound_spi = _free_spi(agreement, taken)
+    three_way = policy.responder_nonce or not agreement.optimistic
+    nr = random(NONCE_OCTETS) if three_way else b""
+    hard = answered_seconds(policy, agreement.terms)
+    life = answered(policy, agreement.terms, draw_fraction(random))
+    spi = allocate_spi()
+    esp = peer.esp if remote == peer.esp.address else Endpoint(remote, peer.esp.port)
+    inbound, outbound = (
+        _parameters(
+            policy,
+            number,
+            agreement.terms,
+            _keymat(key, peer, number, agreement.terms, ni, nr),
+            esp,
+            life,
+        )
+        for number in (spi, outbound_spi)
+    )
+    sa = answer(agreement, spi.to_bytes(4, "big"), policy)
+    ids = tuple(payload for payload in payloads if isinstance(payload, Identification))
+    return QuickModeAnswer(
+        payloads=(sa, *((Nonce(nr),) if nr else ()), *ids),
+        three_way=three_way,
+        inbound=InstallInbound(inbound),
+        outbound=InstallOutbound(outbound),
+        pair=SaPair(policy.name, spi, outbound_spi, agreement.terms.suite.name, False, hard, now),
+    )
+
+
+def _free_spi(agreement: Agreement, taken: Collection[int]) -> int:
+    """The peer's SPI as a number; it must not be one that it gave another pair (RFC 4430 §3.2)."""
+    spi = int.from_bytes(agreement.proposal.spi, "big")
+    if spi in taken or spi < _FIRST_SPI:
+        reason = f"SPI {spi:#010x} is not free: in use, just deleted, or reserved"
+        raise Refused(NotifyType.INVALID_SPI, reason, spi=agreement.proposal.spi)
+    return spi
+
+
+def _only_known(payloads: tuple[IsakmpPayload, ...]) -> None:
+    for payload in payloads:
+        if isinstance(payload, KeyExchange):
+            # No PFS here yet: the initiator may come again without KE (RFC 4430 §3.2, §5.7).
+            raise Refused(NotifyType.INVALID_PAYLOAD_TYPE, "the peer asks for PFS (KE)", value=bytes([PayloadType.KE]))
+        if isinstance(payload, Unknown):
+            raise Refused(
+                NotifyType.INVALID_PAYLOAD_TYPE, f"ISAKMP payload type {payload.type}", value=bytes([payload.type])
+            )
+        if isinstance(payload, Delete):
+            raise Refused(NotifyType.PAYLOAD_MALFORMED, "a Delete payload in CREATE")
+
+
+def _policy_for(peer: PeerSettings, ids: tuple[Identification, Identification] | None) -> PolicySettings:
+    if ids is None:
+        # The other implementation sends none, even in tunnel mode: the principal says which policy it is.
+        return peer.policies[0]
+    for policy in peer.policies:
+        if names_selector(policy.selector, *ids):
+            return policy
+    raise Refused(
+        NotifyType.NO_PROPOSAL_CHOSEN,
+        f"peer {peer.name} asks for selectors that none of its policies has "
+        f"({', '.join(f'{p.selector.local} <-> {p.selector.remote}' for p in peer.policies)})",
+    )
+
+
+def teardown(pair: SaPair) -> list[Effect]:
+    """Remove both SAs at once."""
+    return [RemoveOutbound(pair.policy, pair.outbound_spi), RemoveInbound(pair.inbound_spi)]
+
+
+def moved(pair: SaPair, now: float) -> SaPair:
+    """The pair as established at ``now``: a responder's counts from the ACK."""
+    return replace(pair, established=now)

@@ -1,0 +1,350 @@
+from __future__ import annotations
+
+import random
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from support.kinkhosts import Wire, policy, principal, settings
+
+from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters, check_parameters
+from esp.suite import SUITES
+from kinkvpn.proto.events import Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound
+from kinkvpn.proto.identification import identifications_of
+from kinkvpn.proto.lifetime import HARD_PACKETS, soft_count, soft_seconds
+from kinkvpn.proto.proposal import Refused, offer
+from kinkvpn.proto.quick_mode import (
+    AnswerUnusable,
+    QuickMode,
+    QuickModeAnswer,
+    RequestFailed,
+    SaPair,
+    answer_quick_mode,
+    moved,
+    notify_name,
+    teardown,
+)
+from kinkvpn.wire.ipsec_doi import NotifyType
+from kinkvpn.wire.isakmp import (
+    Attribute,
+    Delete,
+    IsakmpPayload,
+    KeyExchange,
+    Nonce,
+    Notify,
+    Proposal,
+    SecurityAssociation,
+    Transform,
+    Unknown,
+)
+
+if TYPE_CHECKING:
+    from kinkvpn.proto.settings import PeerSettings, PolicySettings
+
+KEY = Wire().realm.issue(principal("a"), principal("b")).key
+NI, A_SPI, B_SPI = b"initiator's nonc", 0x1001, 0x2002
+A_ADDRESS = settings("a").kink.address
+
+
+def command(taken: set[int] = set(), **changes: Any) -> QuickMode:  # noqa: B006 - never changed
+    asked = policy("a", **changes)
+    return QuickMode(settings("b", asked), asked, spi=A_SPI, nonce=NI, fraction=0.5, taken=lambda now: taken)
+
+
+def quick_mode(asked: QuickMode) -> tuple[IsakmpPayload, ...]:
+    return asked.payloads()
+
+
+def respond(
+    payloads: tuple[IsakmpPayload, ...],
+    *policies: PolicySettings,
+    taken: set[int] | None = None,
+    remote: str = A_ADDRESS,
+    **changes: Any,
+) -> QuickModeAnswer:
+    peer: PeerSettings = settings("a", *(policies or (policy("b", **changes),)))
+    return answer_quick_mode(
+        payloads,
+        peer=peer,
+        remote=remote,
+        key=KEY,
+        taken=taken or set(),
+        allocate_spi=lambda: B_SPI,
+        random=random.Random(1).randbytes,
+        now=5.0,
+    )
+
+
+def answered(answer: QuickModeAnswer) -> tuple[IsakmpPayload, ...]:
+    return answer.payloads
+
+
+def sas(effects: list[Effect]) -> list[SaParameters]:
+    return [effect.sa for effect in effects if isinstance(effect, InstallInbound | InstallOutbound)]
+
+
+# ------------------------------------------------------------ both halves
+
+
+@pytest.mark.parametrize("nonce", [False, True])
+@pytest.mark.parametrize("suites", [("aes256-gcm16",), ("aes128-cbc-sha1",), ("aes192-gcm16", "aes128-cbc-sha256")])
+def test_both_halves_make_the_same_pair(nonce: bool, suites: tuple[str, ...]) -> None:
+    asked = command(suites=tuple(SUITES[name] for name in suites))
+    (optimistic,) = sas(asked.begin(KEY, 1.0))
+    answer = respond(quick_mode(asked), suites=(SUITES[suites[-1]],), responder_nonce=nonce)
+    three_way = nonce or len(suites) > 1
+    assert answer.three_way is three_way
+    assert any(isinstance(payload, Nonce) for payload in answered(answer)) is three_way
+    done = asked.complete(answered(answer), key=KEY, now=3.0)
+    assert [type(effect) for effect in done] == [InstallInbound, InstallOutbound]
+    a_in, a_out = sas(done)
+    b_in, b_out = sas([answer.inbound, answer.outbound])
+    assert (a_in.spi, a_out.spi, b_in.spi, b_out.spi) == (A_SPI, B_SPI, B_SPI, A_SPI)
+    assert a_in.keymat == b_out.keymat
+    assert a_out.keymat == b_in.keymat
+    assert a_in.keymat != a_out.keymat
+    assert len(a_in.keymat) == SUITES[suites[-1]].keymat_octets
+    # Optimism was right exactly in the two-way case (RFC 4430 §3.2).
+    assert (optimistic.keymat == a_in.keymat) is not three_way
+    assert asked.pair == SaPair("net", A_SPI, B_SPI, suites[-1], True, 28800, 3.0, 2.0)
+    assert answer.pair == SaPair("net", B_SPI, A_SPI, suites[-1], False, 28800, 5.0)
+
+
+def test_another_choice_without_a_nonce_is_keyed_from_ni_alone() -> None:
+    """The other implementation counts "first" over what it recognises (docs/decisions.md)."""
+    asked = command()
+    answer = respond(quick_mode(asked), suites=policy().suites[1:])
+    without = tuple(payload for payload in answered(answer) if not isinstance(payload, Nonce))
+    done = asked.complete(without, key=KEY, now=3.0)
+    twin = command(suites=policy().suites[1:])
+    assert sas(done)[0].keymat == sas(twin.begin(KEY, 0.0))[0].keymat
+
+
+def test_where_an_sa_goes() -> None:
+    asked = quick_mode(command())
+    known, roaming = respond(asked), respond(asked, remote="198.51.100.9")
+    assert sas([known.inbound, known.outbound])[1].remote == Endpoint(A_ADDRESS, 4500)
+    assert sas([roaming.inbound, roaming.outbound])[1].remote == Endpoint("198.51.100.9", 4500)
+    raw = respond(quick_mode(command(encapsulation=Encapsulation.RAW)), encapsulation=Encapsulation.RAW)
+    assert sas([raw.inbound, raw.outbound])[1].remote == Endpoint(A_ADDRESS, 0)
+
+
+# ------------------------------------------------------------ lifetimes
+
+
+def test_a_lowered_life_is_kept_by_both() -> None:
+    asked = command(lifetime_seconds=7200)
+    answer = respond(quick_mode(asked), lifetime_seconds=600)
+    assert answer.pair.lifetime == 600
+    done = asked.complete(answered(answer), key=KEY, now=3.0)
+    assert asked.pair is not None
+    assert asked.pair.lifetime == 600
+    # The responder counts since the CREATE, three seconds longer: what is sent to its inbound SA ends with that one.
+    assert [sa.lifetime.hard_seconds for sa in sas(done)] == [600, 597]
+    for sa in sas(done):
+        assert sa.lifetime.soft_seconds == soft_seconds(600, 0.5)
+        assert sa.lifetime.hard_packets == HARD_PACKETS
+        assert sa.lifetime.soft_packets == soft_count(HARD_PACKETS, 0.5)
+        assert sa.lifetime.hard_octets is sa.lifetime.soft_octets is None
+    # A responder does not rekey: no soft life (RFC 4430 §3.6), but for the counter, which no message tells of.
+    there = sas([answer.inbound, answer.outbound])[0].lifetime
+    assert replace(there, soft_packets=None) == Lifetime(hard_seconds=600, hard_packets=HARD_PACKETS)
+    assert there.soft_packets is not None
+    assert there.soft_packets > soft_count(HARD_PACKETS, 0), "after every initiator's"
+
+
+def test_a_life_that_the_exchange_has_used_up_ends_at_once() -> None:
+    asked = command(lifetime_seconds=20)
+    answer = respond(quick_mode(asked), lifetime_seconds=20)
+    inbound, outbound = sas(asked.complete(answered(answer), key=KEY, now=31.5))
+    assert inbound.lifetime.hard_seconds == 20
+    assert (outbound.lifetime.soft_seconds, outbound.lifetime.hard_seconds) == (1, 1)
+    check_parameters(outbound)
+
+
+def changed_sa(payloads: tuple[IsakmpPayload, ...], **changes: Any) -> tuple[IsakmpPayload, ...]:
+    """``payloads`` with another transform, proposal SPI or such in the SA payload."""
+
+    def change(payload: IsakmpPayload) -> IsakmpPayload:
+        if not isinstance(payload, SecurityAssociation):
+            return payload
+        return SecurityAssociation(tuple(replace(proposal, **changes) for proposal in payload.proposals))
+
+    return tuple(change(payload) for payload in payloads)
+
+
+def life(*attributes: tuple[int, int]) -> tuple[Transform, ...]:
+    (first, *_) = offer(policy(), bytes(4)).proposals[0].transforms
+    given_lives = tuple(Attribute(*attribute) for attribute in attributes)
+    return (replace(first, attributes=given_lives + first.attributes[2:]),)
+
+
+def test_a_raised_life_is_refused() -> None:
+    asked = command()
+    answer = changed_sa(answered(respond(quick_mode(asked))), transforms=life((1, 1), (2, 28801)))
+    with pytest.raises(AnswerUnusable, match="raised"):
+        asked.complete(answer, key=KEY, now=0.0)
+    assert asked.pair is None
+
+
+def test_no_life_means_eight_hours_to_the_initiator() -> None:
+    """RFC 2407 §4.5; the shorter of that and ours is what stands."""
+    offered = changed_sa(quick_mode(command()), transforms=life())
+    assert respond(offered, lifetime_seconds=86400).pair.lifetime == 28800
+    assert respond(offered, lifetime_seconds=600).pair.lifetime == 600
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "agreed"), [(2000, 5000, 2000), (5000, 2000, 2000), (5000, None, 5000), (None, None, None)]
+)
+def test_the_shorter_life_in_kilobytes_is_kept_by_both(
+    ours: int | None, theirs: int | None, agreed: int | None
+) -> None:
+    asked = command(lifetime_kilobytes=ours)
+    answer = respond(quick_mode(asked), lifetime_kilobytes=theirs)
+    done = asked.complete(answered(answer), key=KEY, now=0.0)
+    octets = None if agreed is None else 1024 * agreed
+    for sa in sas([answer.inbound, answer.outbound]):
+        assert (sa.lifetime.hard_octets, sa.lifetime.soft_octets) == (octets, None)
+    for sa in sas(done):
+        assert sa.lifetime.hard_octets == octets
+        assert sa.lifetime.soft_octets == (None if octets is None else soft_count(octets, 0.5))
+
+
+def test_a_life_in_kilobytes_that_the_initiator_did_not_name_is_the_responders_to_watch() -> None:
+    """It is not added to the answer, which repeats the offer: whoever knows the limit rekeys before it."""
+    asked = command()
+    answer = respond(quick_mode(asked), lifetime_kilobytes=2000)
+    for sa in sas([answer.inbound, answer.outbound]):
+        assert sa.lifetime.hard_octets == 2_048_000
+        assert sa.lifetime.soft_octets is not None
+        assert 1_792_000 <= sa.lifetime.soft_octets <= 1_920_000
+    for sa in sas(asked.complete(answered(answer), key=KEY, now=0.0)):
+        assert sa.lifetime.hard_octets is None
+
+
+@pytest.mark.parametrize("raised", [((1, 1), (2, 28800), (1, 2), (2, 2001)), ((1, 1), (2, 28800))])
+def test_a_raised_life_in_kilobytes_is_refused(raised: tuple[tuple[int, int], ...]) -> None:
+    asked = command(lifetime_kilobytes=2000)
+    answer = changed_sa(answered(respond(quick_mode(asked))), transforms=life(*raised))
+    with pytest.raises(AnswerUnusable, match="kilobytes was raised or left out"):
+        asked.complete(answer, key=KEY, now=0.0)
+    assert asked.pair is None
+
+
+def test_a_life_in_packets_is_each_hosts_own() -> None:
+    asked = command(lifetime_packets=5000)
+    answer = respond(quick_mode(asked), lifetime_packets=3000)
+    assert {sa.lifetime.hard_packets for sa in sas([answer.inbound, answer.outbound])} == {3000}
+    done = asked.complete(answered(answer), key=KEY, now=0.0)
+    assert {(sa.lifetime.soft_packets, sa.lifetime.hard_packets) for sa in sas(done)} == {(soft_count(5000, 0.5), 5000)}
+
+
+# ------------------------------------------------------------ identities and policies
+
+
+def test_ids_name_the_policy() -> None:
+    other = replace(policy("b", "other"), selector=replace(policy("b").selector, protocol=17))
+    asked = quick_mode(command(selector=replace(policy("a").selector, protocol=17)))
+    assert respond(asked, policy("b"), other).pair.policy == "other"
+    with pytest.raises(Refused, match=r"10\.2\.0\.0/16 <-> 10\.1\.0\.0/16") as refused:
+        respond(asked, policy("b"))
+    assert refused.value.notify is NotifyType.NO_PROPOSAL_CHOSEN
+
+
+def test_ids_are_echoed_and_an_initiator_holds_them_to_it() -> None:
+    asked = command()
+    reply = answered(respond(quick_mode(asked)))
+    assert reply[-2:] == identifications_of(policy("a").selector, initiator=True)
+    with pytest.raises(AnswerUnusable, match="selectors"):
+        asked.complete((*reply[:-2], reply[-1], reply[-2]), key=KEY, now=0.0)
+    with pytest.raises(AnswerUnusable, match="1 ID payloads"):
+        asked.complete(reply[:-1], key=KEY, now=0.0)
+    assert asked.complete(reply[:-2], key=KEY, now=0.0)
+
+
+def test_without_ids_the_first_policy_is_meant() -> None:
+    asked = command(send_ids=False)
+    assert len(quick_mode(asked)) == 2
+    answer = respond(quick_mode(asked), policy("b", "first"), policy("b", "second"))
+    assert answer.pair.policy == "first"
+    assert asked.complete(answered(answer), key=KEY, now=0.0)
+
+
+# ------------------------------------------------------------ refusals
+
+
+@pytest.mark.parametrize(
+    ("change", "notify", "value"),
+    [
+        (lambda p: (*p, KeyExchange(b"g^x")), 1, b"\4"),
+        (lambda p: (*p, Unknown(77, b"?")), 1, b"\x4d"),
+        (lambda p: (*p, Delete(3, (bytes(4),))), 16, b""),
+        (lambda p: p[1:], 16, b""),  # no SA
+        (lambda p: (p[0], *p), 16, b""),  # two
+        (lambda p: (p[0], *p[2:]), 16, b""),  # no Ni
+        (lambda p: (*p, Nonce(NI)), 16, b""),
+        (lambda p: p[:3], 16, b""),  # one ID
+        (lambda p: (*p, p[-1]), 16, b""),
+        (lambda p: changed_sa(p, transforms=(Transform(1, 99, ()),)), 14, b""),
+        (lambda p: changed_sa(p, spi=b"\0\0\0\xff"), 11, b""),  # reserved
+        (lambda p: changed_sa(p, spi=b"\0\0\x30\x03"), 11, b""),  # taken
+        (lambda p: (), 16, b""),
+    ],
+)
+def test_what_a_responder_refuses(change: Any, notify: int, value: bytes) -> None:
+    with pytest.raises(Refused) as refused:
+        respond(change(quick_mode(command())), taken={0x3003})
+    assert refused.value.notify == notify
+    assert refused.value.value == value
+
+
+def test_a_notify_in_a_request_is_no_reason_to_refuse() -> None:
+    """RFC 4430 §5.5: unknown notifies in a request are ignored."""
+    assert respond((*quick_mode(command()), Notify(3, b"", 14), Notify(3, b"", 40000)))
+
+
+@pytest.mark.parametrize("notify", [1, 14, 16, 8191, 16383])
+def test_any_error_notify_fails_the_request(notify: int) -> None:
+    asked = command()
+    reply = answered(respond(quick_mode(asked)))
+    with pytest.raises(RequestFailed, match=notify_name(notify)):
+        asked.complete((*reply, Notify(3, b"", notify)), key=KEY, now=0.0)
+    assert asked.complete((*reply, Notify(3, b"", 24576)), key=KEY, now=0.0)
+
+
+def test_invalid_spi_says_that_the_peer_has_something() -> None:
+    with pytest.raises(AnswerUnusable, match="INVALID-SPI"):
+        command().complete((Notify(3, bytes(4), 11),), key=KEY, now=0.0)
+
+
+@pytest.mark.parametrize("spi", [0, 255, 0x3003])
+def test_an_answer_may_not_name_an_spi_that_is_not_free(spi: int) -> None:
+    asked = command({0x3003})
+    reply = changed_sa(answered(respond(quick_mode(asked))), spi=spi.to_bytes(4, "big"))
+    with pytest.raises(AnswerUnusable, match="not free"):
+        asked.complete(reply, key=KEY, now=0.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda p: (), "0 SA"),
+        (lambda p: (p[0], *p), "2 SA"),
+        (lambda p: (*p, Nonce(NI), Nonce(NI)), "more than one Nr"),
+        (lambda p: (SecurityAssociation((Proposal(9, 3, bytes(4), ()),)), *p[1:]), "one transform"),
+    ],
+)
+def test_answers_that_cannot_be_used(change: Any, why: str) -> None:
+    asked = command()
+    with pytest.raises(AnswerUnusable, match=why):
+        asked.complete(change(answered(respond(quick_mode(asked)))), key=KEY, now=0.0)
+
+
+def test_small_things() -> None:
+    assert notify_name(14) == "NO-PROPOSAL-CHOSEN"
+    assert notify_name(9999) == "notify 9999"
+    pair = SaPair("net", 1, 2, "s", False, 60, 1.0)
+    assert teardown(pair) == [RemoveOutbound("net", 2), RemoveInbound(1)]
+    assert moved(pair, 9.0) == SaPair("net", 1, 2, "s", False, 60, 9.0)
+    assert command().withdraw() == [RemoveInbound(A_SPI)]
