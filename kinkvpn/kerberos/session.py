@@ -268,8 +268,8 @@ class ServiceTicket:
         return f"ServiceTicket(client={self.client!r}, server={self.server!r}, endtime={self.endtime:.0f})"
 
     def make_request(self, offset: float = 0.0) -> SentRequest:
-        # What the peer said of its clock, under authentication, says more about the peer than what the KDC said.
-        shift = offset or self.clock_offset
+        # Our clock put right as the KDC taught it, and from there to the peer's, as it said under authentication.
+        shift = self.clock_offset + offset
         return SentRequest(self._context.shifted(shift) if shift else self._context, self._credentials)
 
 

@@ -7,6 +7,9 @@
             v
           CLOSED
 
+An unauthenticated error about the ticket's key ends nothing (RFC 4430 §3.5, §10). It makes AWAIT_REPLY ask for a fresh
+ticket once; if nothing authentic has come by the next deadline, the command goes on with that one under another XID.
+
 LINGERING keeps the ability to ACK again for a full retransmission cycle (RFC 4430 §9).
 """
 
@@ -55,6 +58,13 @@ if TYPE_CHECKING:
 # RFC 4120 §7.5.9: the two errors that a new transaction can cure (RFC 4430 §3.5, §9).
 KRB_AP_ERR_TKT_EXPIRED = 32
 KRB_AP_ERR_SKEW = 37
+# One that only time can, or whoever sets the peer's clock: it is behind, and our ticket younger than that.
+KRB_AP_ERR_TKT_NYV = 33
+# Those of a peer without the key that our ticket is made with, BAD_INTEGRITY, BADKEYVER and NOKEY, so never
+# authenticated: its keys were changed, and a ticket that is made now is made with the new one.
+FRESH_TICKET_CURES = frozenset({31, 44, 45})
+# Ours. Clocks that differ by less agree: a datagram takes time, and Kerberos allows minutes.
+CLOCKS_AGREE_SECONDS = 5.0
 # What the peer means by an error about our AP-REQ (RFC 4120 §7.5.9), for whoever has to put it right.
 KERBEROS_MEANINGS = {
     31: "its keytab cannot decrypt our ticket",
@@ -64,6 +74,7 @@ KERBEROS_MEANINGS = {
     35: "our ticket is for another principal than it has keys of",
     37: "its clock and ours differ too much",
     41: "the request was altered on its way",
+    44: "its keytab has another version of the key that our ticket is made with",
     45: "its keytab lacks the key that our ticket is made with",
 }
 
@@ -137,17 +148,19 @@ class Failed:
     Args:
         reason: for the operator.
         peer_may_hold_state: the peer may have installed something: silence, or an answer that cannot be used.
+        offset: what the peer said of its clock, under authentication, towards ours in seconds.
         cause: says nothing that ``reason`` does not.
     """
 
     reason: str
     peer_may_hold_state: bool = False
+    offset: float | None = None
     cause: Cause = field(default=Cause.REFUSED, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """An authentic Kerberos error that a new transaction cures: under a shifted clock, or with a fresh ticket."""
+    """A Kerberos error that a new transaction cures: under a shifted clock, or with a fresh ticket."""
 
     reason: str
     offset: float = 0.0
@@ -206,6 +219,8 @@ class Initiator:
         self.first_sent = 0.0
         self._hint = ""
         self._unreadable = ""
+        self._doubted = False
+        self._fresher = False
         self._acknowledges = False
 
     @property
@@ -257,6 +272,10 @@ class Initiator:
             hint = f"; it did say, unauthenticated: {self._hint}" if self._hint else ""
             reason = f"no answer in {now - self.first_sent:.1f} s to {self._retransmission.sent} transmissions{hint}"
             return self._close(Failed(reason, peer_may_hold_state=True, cause=Cause.SILENCE), [])
+        if self._fresher:
+            # Should the peer have taken the old ticket after all, it answers the new XID that the SPI is in use, and is
+            # told to delete it.
+            return self._close(Restart(f"the peer says, unauthenticated: {self._hint}", offset=self._offset), [])
         self._retransmission = self._retransmission.next()
         return State.AWAIT_REPLY, [Count(Tally.COMMANDS_RETRANSMITTED), *self._transmit(self._ticket, now)]
 
@@ -264,7 +283,7 @@ class Initiator:
         assert isinstance(event, ReplyReceived)
         opened, counted = self._open(event)
         if opened is None:
-            return self.state, [counted]
+            return self.state, [counted, *self._doubt(event)]
         self.peer_epoch = opened.epoch
         self.answered_by = event.path
         effects: list[Effect] = [counted]
@@ -275,10 +294,35 @@ class Initiator:
         except AnswerUnusable as mismatch:
             failed = Failed(str(mismatch), peer_may_hold_state=True, cause=Cause.UNUSABLE)
             return self._end(opened, failed, effects, now)
-        except _Curable as curable:
-            # Not withdrawn: the same command goes on under another XID.
-            return self._end(opened, curable.restart, effects, now)
+        except _KerberosRefused as refused:
+            # Where it can be cured the command is not withdrawn: it goes on under another XID.
+            undone = self.command.withdraw() if isinstance(refused.outcome, Failed) else []
+            return self._end(opened, refused.outcome, effects + undone, now)
         return self._end(opened, Completed(now - self.first_sent), effects, now)
+
+    def _doubt(self, event: ReplyReceived) -> list[Effect]:
+        """Who knows who says that the peer has no key for our ticket: a trip to the KDC is all that it moves us to."""
+        codes = {self._code(payload) for payload in event.message.payloads if isinstance(payload, KrbError)}
+        authentic = any(isinstance(payload, ApRep) for payload in event.message.payloads)
+        if self._doubted or self.second_try or authentic or not codes & FRESH_TICKET_CURES:
+            return []
+        self._doubted = True
+        return [FetchTicket(self.xid, self._server, fresh=True)]
+
+    def _code(self, payload: KrbError) -> int | None:
+        try:
+            return self._kerberos.read_error(payload.krb_error).code
+        except MalformedMessage:
+            return None
+
+    def _have_fresher(self, _event: Event, _now: float) -> Step:
+        self._fresher = True  # whoever keeps tickets has it for the next exchange
+        return self.state, []
+
+    def _none_fresher(self, event: Event, _now: float) -> Step:
+        assert isinstance(event, TicketRefused)
+        self._hint = f"{self._hint}, and {event.refusal.reason}"
+        return self.state, []
 
     def _acknowledge_again(self, event: Event, now: float) -> Step:
         assert isinstance(event, ReplyReceived)
@@ -300,6 +344,8 @@ class Initiator:
         (State.AWAIT_TICKET, TicketRefused): _no_ticket,
         (State.AWAIT_REPLY, DeadlineReached): _retransmit,
         (State.AWAIT_REPLY, ReplyReceived): _read_reply,
+        (State.AWAIT_REPLY, TicketReady): _have_fresher,
+        (State.AWAIT_REPLY, TicketRefused): _none_fresher,
         (State.LINGERING, ReplyReceived): _acknowledge_again,
         (State.LINGERING, DeadlineReached): _linger,
     }
@@ -364,11 +410,19 @@ class Initiator:
         except MalformedMessage as malformed:
             return RequestFailed(f"the peer answers an unreadable KRB-ERROR: {malformed}")
         reason = f"the peer answers {kerberos_error(details)}"
-        if details.code == KRB_AP_ERR_SKEW and details.client_time is not None:
-            offset = self._offset + details.server_time - details.client_time
-            return _Curable(Restart(f"{reason}: its clock is {offset:+.0f} s from ours", offset=offset))
+        apart = 0.0 if details.client_time is None else details.server_time - details.client_time
+        if abs(apart) < CLOCKS_AGREE_SECONDS and details.code != KRB_AP_ERR_SKEW:
+            apart = 0.0
+        offset = self._offset + apart
+        if apart:
+            reason += f": its clock is {offset:+.0f} s from ours"
+        if details.code == KRB_AP_ERR_SKEW and apart:
+            return _KerberosRefused(Restart(reason, offset=offset))
         if details.code == KRB_AP_ERR_TKT_EXPIRED:
-            return _Curable(Restart(reason, offset=self._offset, fresh_ticket=True))
+            return _KerberosRefused(Restart(reason, offset=offset, fresh_ticket=True))
+        if details.code == KRB_AP_ERR_TKT_NYV:
+            reason += "; it takes the ticket when that is older, or sooner if its clock is set right"
+            return _KerberosRefused(Failed(reason, offset=offset))
         return RequestFailed(reason)
 
     # ------------------------------------------------------------ ending
@@ -396,12 +450,12 @@ class Initiator:
         return SendMessage(seal_command(MessageType.ACK, self.xid, self._epoch, request, self._ticket.key), path)
 
 
-class _Curable(Exception):
-    """Carries a Restart out of the reading."""
+class _KerberosRefused(Exception):
+    """Carries what an authentic KRB-ERROR comes to out of the reading."""
 
-    def __init__(self, restart: Restart) -> None:
-        super().__init__(restart.reason)
-        self.restart = restart
+    def __init__(self, outcome: Failed | Restart) -> None:
+        super().__init__(outcome.reason)
+        self.outcome = outcome
 
 
 def kerberos_error(details: KrbErrorDetails) -> str:

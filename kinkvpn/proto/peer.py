@@ -479,6 +479,8 @@ class Peer:
     def _concluded(self, exchange: Initiator, outcome: Outcome, now: float) -> list[Effect]:
         command = exchange.command
         effects: list[Effect] = []
+        if isinstance(outcome, Failed | Restart) and outcome.offset is not None:
+            self._offset = outcome.offset
         if isinstance(outcome, Restart):
             if not exchange.second_try:
                 return [_count_ended(command, outcome), *self._restart(exchange, outcome)]
@@ -497,7 +499,6 @@ class Peer:
         return effects
 
     def _restart(self, exchange: Initiator, outcome: Restart) -> list[Effect]:
-        self._offset = outcome.offset
         again = self._begin(exchange.command, fresh_ticket=outcome.fresh_ticket, second_try=True)
         if isinstance(exchange.command, CreateCommand):
             for quick_mode in exchange.command.quick_modes:

@@ -72,7 +72,7 @@ class Ticket(Protocol):
     @property
     def key(self) -> SessionKey: ...
     def make_request(self, offset: float = 0.0) -> OutstandingRequest:
-        """A fresh authenticator, its clock shifted by ``offset`` seconds (RFC 4430 §3.5)."""
+        """A fresh authenticator, its clock shifted by ``offset`` seconds towards the peer's (RFC 4430 §3.5)."""
         ...
 
 

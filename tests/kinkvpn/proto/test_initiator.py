@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -380,11 +381,79 @@ def test_an_expired_ticket_restarts_with_a_fresh_one() -> None:
     assert stage.initiator.outcome == Restart(reason, offset=7.0, fresh_ticket=True)
 
 
+def test_an_expired_ticket_tells_of_the_clock_too() -> None:
+    """A peer whose clock is ahead calls every ticket of ours old: a fresh one alone would only be told SKEW."""
+    stage = Stage(offset=5.0).asked()
+    stage.play >> stage.reply(KrbError(_error(32, apart=600.0))) << Count(Tally.REPLIES_RECEIVED) << WakeAt(ANY)
+    outcome = stage.initiator.outcome
+    assert isinstance(outcome, Restart)
+    assert outcome.fresh_ticket
+    assert outcome.offset == 605.0
+    assert "its clock is +605 s from ours" in outcome.reason
+
+
+def test_not_yet_valid_teaches_the_clock_and_fails() -> None:
+    stage = Stage().asked()
+    reply = stage.reply(KrbError(_error(33, apart=-600.0)))
+    stage.play >> reply << Count(Tally.REPLIES_RECEIVED) << WITHDRAWN << WakeAt(ANY)
+    outcome = stage.initiator.outcome
+    assert isinstance(outcome, Failed)
+    assert outcome.offset == -600.0
+    assert "its clock is -600 s from ours; it takes the ticket when that is older" in outcome.reason
+
+
+# ------------------------------------------------------------ an unauthenticated word about keys
+
+
+def refused_without_a_key(code: int = 44) -> tuple[Stage, ReplyReceived]:
+    stage = Stage().asked()
+    return stage, received(bare_reply(XID, KrbError(_error(code))))
+
+
+@pytest.mark.parametrize("code", [31, 44, 45])
+def test_a_peer_without_our_ticket_s_key_makes_us_ask_for_a_fresh_ticket_once(code: int) -> None:
+    stage, refusal = refused_without_a_key(code)
+    asked = FetchTicket(XID, principal("b"), fresh=True)
+    stage.play >> refusal << Count(Tally.UNAUTHENTICATED_ERROR) << asked
+    stage.play >> refusal << Count(Tally.UNAUTHENTICATED_ERROR)
+    (stage.play >> TicketReady(stage.ticket)).end()
+    assert stage.initiator.outcome is None, "nothing ends before the peer has had its time to answer"
+    stage.play.at(0.5) >> DeadlineReached()
+    stage.play.end()
+    outcome = stage.initiator.outcome
+    assert isinstance(outcome, Restart)
+    assert not outcome.fresh_ticket, "whoever keeps tickets has it"
+    assert f"unauthenticated: Kerberos error {code}" in outcome.reason
+
+
+def test_an_answer_still_counts_after_such_a_word() -> None:
+    stage, refusal = refused_without_a_key()
+    stage.play >> refusal << Count(Tally.UNAUTHENTICATED_ERROR) << ANY
+    stage.play >> TicketReady(stage.ticket)
+    stage.play >> stage.reply() << Count(Tally.REPLIES_RECEIVED) << DONE << ANY
+    assert isinstance(stage.initiator.outcome, Completed)
+
+
+def test_without_a_fresh_ticket_the_exchange_goes_on_as_it_was() -> None:
+    stage, refusal = refused_without_a_key()
+    stage.play >> refusal << Count(Tally.UNAUTHENTICATED_ERROR) << ANY
+    (stage.play >> TicketRefused(TicketRefusal("no answer from the KDC"))).end()
+    stage.play.at(0.5) >> DeadlineReached() << Count(Tally.COMMANDS_RETRANSMITTED) << SendMessage(ANY, PATH) << ANY
+    assert stage.initiator.outcome is None
+
+
+@pytest.mark.parametrize(("code", "changes"), [(37, {}), (32, {}), (44, {"second_try": True})])
+def test_other_words_and_a_second_try_move_nobody(code: int, changes: dict[str, Any]) -> None:
+    stage = Stage(**changes).asked()
+    refusal = received(bare_reply(XID, KrbError(_error(code))))
+    (stage.play >> refusal << Count(Tally.UNAUTHENTICATED_ERROR)).end()
+
+
 @pytest.mark.parametrize(
     ("code", "meaning"),
     [
         (37, " (its clock and ours differ too much)"),
-        (33, " (our ticket is not valid yet by its clock, which is behind)"),
+        (44, " (its keytab has another version of the key that our ticket is made with)"),
         (31, " (its keytab cannot decrypt our ticket)"),
         (60, ""),
     ],
@@ -395,10 +464,12 @@ def test_other_kerberos_errors_and_skew_without_a_time_are_the_end(code: int, me
     assert stage.initiator.outcome == Failed(f"the peer answers Kerberos error {code}{meaning} fake")
 
 
-def _error(code: int) -> bytes:
-    """A fake KRB-ERROR without the client's time."""
+def _error(code: int, *, apart: float | None = None) -> bytes:
+    """A fake KRB-ERROR, of a peer whose clock is that far from ours; without, it lacks the client's time."""
     wire = Wire()
-    return FakeKerberos(wire.realm, principal("b"))._refusal(code, None, "").krb_error
+    kerberos = FakeKerberos(wire.realm, principal("b"), clock_offset=apart or 0.0)
+    accepted = None if apart is None else SimpleNamespace(ctime=wire.posix())
+    return kerberos._refusal(code, accepted, "").krb_error
 
 
 @pytest.mark.parametrize(

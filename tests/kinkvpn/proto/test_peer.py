@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from support.kinkhosts import Host, Wire, assert_twins, policies, policy, principal, settings, two_hosts
 
 from kinkvpn.proto.create import Grant, notify_of
+from kinkvpn.proto.envelope import bare_reply
 from kinkvpn.proto.events import (
     Count,
     FetchTicket,
@@ -30,7 +31,7 @@ from kinkvpn.proto.retransmit import FULL_CYCLE
 from kinkvpn.proto.settings import Start
 from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.isakmp import Delete, Notify
-from kinkvpn.wire.kink import MessageType, parse_message
+from kinkvpn.wire.kink import KrbError, MessageType, parse_message
 
 NONCE = {"responder_nonce": True}
 
@@ -505,6 +506,65 @@ def test_skew_is_learned_once_and_used_ever_after() -> None:
     wire.run(20)
     assert_twins(a, b, 1)
     assert len(a.events("command_restarted")) == 1
+
+
+def test_a_clock_behind_is_learned_even_where_only_time_helps() -> None:
+    """The peer takes no ticket that is younger than its clock is wrong; the one it takes is then taken at once."""
+    wire = Wire()
+    a, b = two_hosts(wire)
+    b.kerberos._clock_offset = -600.0
+    a.perform(a.peer.initiate("net", wire.now))
+    wire.run(5.0)
+    assert not a.inbound
+    assert "its clock is -600 s from ours" in (a.peer.policies["net"].last_error or "")
+    wire.run(400.0)
+    a.perform(a.peer.initiate("net", wire.now))
+    wire.run(405.0)
+    assert_twins(a, b, 1)
+    assert not a.events("command_restarted")
+
+
+def test_new_keys_at_the_peer_cost_a_fresh_ticket() -> None:
+    """Its keytab has lost the key of our ticket: what it says of that is not authenticated, and a hint all the same."""
+    wire = Wire()
+    a, b = two_hosts(wire)
+    old = a.ticket(principal("b"))
+    find = wire.realm.find
+    wire.realm.find = lambda identity: None if identity == old.identity else find(identity)
+    a.perform(a.peer.initiate("net", wire.now))
+    wire.run(1.0)
+    assert_twins(a, b, 1)
+    (told,) = a.events("command_restarted")
+    assert "unauthenticated: Kerberos error 31" in str(told.fields)
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_forged_word_about_keys_spoils_nothing(answered: bool) -> None:
+    """Whoever forges it moves us to ask the KDC once. Even where the REPLY is lost, one pair stands in the end."""
+    wire = Wire()
+    a, b = two_hosts(wire)
+    forged = replies = 0
+
+    def meddle(sender: Host, datagram: bytes) -> list[bytes]:
+        nonlocal forged, replies
+        message = parse_message(datagram)
+        if sender is a and message.type is MessageType.CREATE and not forged:
+            forged = 1
+            wrong = bare_reply(message.xid, KrbError(b.kerberos._refusal(44, None, "").krb_error))
+            wire.deliver(wrong, b.endpoint, a.endpoint)
+        if sender is b and message.type is MessageType.REPLY and not answered:
+            replies += 1
+            return [] if replies == 1 else [datagram]
+        return [datagram]
+
+    wire.meddle = meddle
+    a.perform(a.peer.initiate("net", wire.now))
+    wire.run(10.0)
+    if not answered:
+        a.perform(a.peer.acquired("net", wire.now))
+        wire.run(60.0)
+    assert_twins(a, b, 1)
+    assert a.counts[Tally.UNAUTHENTICATED_ERROR] == 1
 
 
 def test_an_expired_ticket_is_replaced_once() -> None:
