@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kinkvpn.errors import KinkvpnError
-from kinkvpn.kerberos.libkrb5 import Context, Krb5Error
+from kinkvpn.kerberos.libkrb5 import TKT_FLG_RENEWABLE, Context, Krb5Error, posix_seconds
 from kinkvpn.kerberos.session import PERMITTED_ENCTYPES, enctype_name
 
 if TYPE_CHECKING:
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 MAX_NAMES: Final = 4
 # What to ask the realm's administrator for (RFC 8009).
 STRONGEST_ENCTYPE: Final = 20
+
+# Ours. A KDC that does not answer costs 27 s, and nobody's ticket shall wait for a renewal that can wait.
+RETRY_SECONDS: Final = 60.0
 
 MEMORY_CCACHE_NUMBERS: Final = itertools.count()
 
@@ -126,8 +129,9 @@ class Credentials:
     Args:
         principal: who we are.
         keytab: where our key is.
-        ccache: alone, a cache that somebody else keeps fresh, such as a person with kinit; with a keytab, where the
-            tickets go instead of memory, so that they outlive the process.
+        ccache: alone, a cache that somebody else fills, such as a person with kinit. What is renewable in it is
+            renewed, into a cache of our own: theirs is only read, and once it is gone (kdestroy) so are we. With a
+            keytab, where the tickets go instead of memory, so that they outlive the process.
         clock: POSIX seconds.
 
     Raises:
@@ -158,15 +162,18 @@ class Credentials:
         """What proves who we are, for the operator."""
         return f"keytab {self._keytab}" if self._keytab else f"credential cache {self._ccache}"
 
-    def acquire(self) -> Acquired:
+    def acquire(self, *, anew: bool = False) -> Acquired:
         """A cache with a valid ticket-granting ticket; asks the KDC when the last one is half spent.
+
+        Args:
+            anew: not the last one, whatever is left of it.
 
         Raises:
             Krb5Error: what the KDC, or the way to it, answered.
         """
         asked = time.monotonic()
         with self._lock:
-            if self._acquired and self._clock() < self._renew_at:
+            if self._acquired and self._clock() < self._renew_at and not anew:
                 return self._acquired
             if self._failure and self._failed_at >= asked:
                 # It failed for somebody else while we waited for our turn. A KDC that does not answer costs 27 s:
@@ -179,6 +186,8 @@ class Credentials:
                 raise
 
     def _renew(self) -> Acquired:
+        if self._keytab is None:
+            return self._borrow()
         now, store = self._clock(), self._store()
         acquired = Acquired(store["ccache"], now + lifetime_in(self.principal, store))
         if self._ccache is None:
@@ -187,6 +196,31 @@ class Credentials:
             self._renew_at = (now + acquired.endtime) / 2
         self._acquired = acquired
         return acquired
+
+    def _borrow(self) -> Acquired:
+        """Out of a cache that is somebody else's, or ours with what was renewed of it, whichever lasts longer."""
+        assert self._ccache is not None
+        context = Context()
+        owner = context.unparse(context.ccache_principal(context.ccache(self._ccache)))  # raises where it is gone
+        found = [ticket for name in (self._ccache, *self._caches[-1:]) if (ticket := Granting.found(context, name))]
+        if not found or owner != context.canonical(self.principal):
+            lifetime_in(self.principal, {"ccache": self._ccache})  # says what is wrong with it
+            raise CcacheUnusable(f"credential cache {self._ccache} holds no ticket-granting ticket of {self.principal}")
+        best = max(found, key=lambda ticket: ticket.endtime)
+        if best.renewable and self._clock() > max((best.starttime + best.endtime) / 2, self._renew_at):
+            best = self._renewed(context, best)
+        return Acquired(best.ccache, best.endtime)
+
+    def _renewed(self, context: Context, ticket: Granting) -> Granting:
+        """``ticket`` as the KDC renews it; as it is where the KDC does not, since it lives on for a while."""
+        name = f"MEMORY:kinkvpn-{next(MEMORY_CCACHE_NUMBERS)}"
+        try:
+            context.renew(context.ccache(ticket.ccache), context.ccache(name))
+        except Krb5Error:
+            self._renew_at = self._clock() + RETRY_SECONDS
+            return ticket
+        self._keep(name)
+        return Granting.found(context, name) or ticket
 
     def _store(self) -> dict[str, str]:
         keytab = {"client_keytab": f"FILE:{self._keytab}"} if self._keytab else {}
@@ -197,6 +231,33 @@ class Credentials:
         self._caches.append(ccache)
         while len(self._caches) > 2:
             Context().destroy_ccache(self._caches.pop(0))
+
+
+@dataclass(frozen=True, slots=True)
+class Granting:
+    """A ticket-granting ticket in a cache; times are POSIX seconds."""
+
+    ccache: str
+    starttime: float
+    endtime: float
+    renewable: bool  # beyond its present end
+
+    @classmethod
+    def found(cls, context: Context, ccache: str) -> Granting | None:
+        """The one in ``ccache``, unless it has ended or there is none."""
+        try:
+            ticket = context.granting_ticket(context.ccache(ccache))
+        except Krb5Error:
+            return None
+        start, end, till = (
+            posix_seconds(second)
+            for second in (
+                ticket.times.starttime or ticket.times.authtime,
+                ticket.times.endtime,
+                ticket.times.renew_till,
+            )
+        )
+        return cls(ccache, float(start), float(end), bool(ticket.ticket_flags & TKT_FLG_RENEWABLE) and till > end)
 
 
 def lifetime_in(principal: str, store: dict[str, str]) -> float:

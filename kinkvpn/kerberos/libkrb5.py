@@ -36,7 +36,9 @@ PROTOCOL_CODES: Final = 128
 
 AP_OPTS_MUTUAL_REQUIRED: Final = 0x20000000
 AP_OPTS_USE_SESSION_KEY: Final = 0x40000000
+GC_CACHED: Final = 2
 GC_NO_STORE: Final = 8
+TKT_FLG_RENEWABLE: Final = 0x00800000
 KT_END: Final = ERROR_TABLE_BASE + 182
 
 CDEF: Final = r"""
@@ -100,7 +102,11 @@ krb5_error_code krb5_free_keytab_entry_contents(krb5_context, krb5_keytab_entry 
 krb5_error_code krb5_cc_resolve(krb5_context, const char *, krb5_ccache *);
 krb5_error_code krb5_cc_close(krb5_context, krb5_ccache); krb5_error_code krb5_cc_destroy(krb5_context, krb5_ccache);
 krb5_error_code krb5_cc_get_principal(krb5_context, krb5_ccache, krb5_principal *);
+krb5_error_code krb5_cc_initialize(krb5_context, krb5_ccache, krb5_principal);
+krb5_error_code krb5_cc_store_cred(krb5_context, krb5_ccache, krb5_creds *);
 krb5_error_code krb5_get_credentials(krb5_context, krb5_flags, krb5_ccache, krb5_creds *, krb5_creds **);
+krb5_error_code krb5_get_renewed_creds(krb5_context, krb5_creds *, krb5_principal, krb5_ccache, const char *);
+void krb5_free_cred_contents(krb5_context, krb5_creds *);
 void krb5_free_creds(krb5_context, krb5_creds *);
 
 krb5_error_code krb5_auth_con_init(krb5_context, krb5_auth_context *);
@@ -465,6 +471,26 @@ class Context:
         out = ffi.new("krb5_creds **")
         self.check(self.lib.krb5_get_credentials(self.handle, GC_NO_STORE, ccache, wanted, out))
         return self.own(out[0], "krb5_free_creds")
+
+    def granting_ticket(self, ccache: CData) -> CData:
+        """The cache's ticket-granting ticket (``krb5_creds *``). Asks nobody; raises Krb5Error without a live one."""
+        client = self.ccache_principal(ccache)
+        realm = self.unparse(client).rpartition("@")[2]
+        server = self.principal(f"krbtgt/{realm}@{realm}")  # lives as long as the name does, not the structure
+        wanted = ffi.new("krb5_creds *", {"client": client, "server": server})
+        out = ffi.new("krb5_creds **")
+        self.check(self.lib.krb5_get_credentials(self.handle, GC_CACHED | GC_NO_STORE, ccache, wanted, out))
+        return self.own(out[0], "krb5_free_creds")
+
+    def renew(self, ccache: CData, into: CData) -> None:
+        """Has the KDC renew the ticket-granting ticket of one cache, and puts it into another. Blocks."""
+        client, renewed = self.ccache_principal(ccache), ffi.new("krb5_creds *")
+        self.check(self.lib.krb5_get_renewed_creds(self.handle, renewed, client, ccache, NULL))
+        try:
+            self.check(self.lib.krb5_cc_initialize(self.handle, into, client))
+            self.check(self.lib.krb5_cc_store_cred(self.handle, into, renewed))
+        finally:
+            self.lib.krb5_free_cred_contents(self.handle, renewed)
 
     def auth_context(self, *, replay_checked: bool = True) -> CData:
         """A krb5_auth_context for one AP exchange. Without ``replay_checked`` the time alone is looked at."""

@@ -9,14 +9,24 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
+import math
+import random
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeAlias
 
 import trio
 
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.kerberos.libkrb5 import ERROR_TABLE_BASE, Context, Krb5Error
-from kinkvpn.kerberos.session import KDC_ERR_ETYPE_NOSUPP, KRB_AP_ERR_SKEW, ServiceTicket, patient_context
+from kinkvpn.kerberos.session import (
+    CLOCK_ERRORS,
+    KDC_ERR_ETYPE_NOSUPP,
+    KRB_AP_ERR_SKEW,
+    ServiceTicket,
+    patient_context,
+)
 from kinkvpn.proto.ports import TicketRefusal
 
 if TYPE_CHECKING:
@@ -24,11 +34,13 @@ if TYPE_CHECKING:
 
     import outcome
 
-    from kinkvpn.kerberos.credentials import Credentials
+    from kinkvpn.kerberos.credentials import Acquired, Credentials
     from kinkvpn.kerberos.libkrb5 import CData
 
     # What a trip brings home: krb5_creds, and by how much the KDC's clock is ahead of ours in seconds.
     Fetched: TypeAlias = tuple[CData, float]
+
+log = logging.getLogger(__name__)
 
 # RFC 4120 §7.5.9
 KDC_ERR_C_PRINCIPAL_UNKNOWN: Final = 6
@@ -49,6 +61,18 @@ MAX_TICKETS: Final = 4096
 # A ticket has to outlive the exchange that begins with it: seven transmissions in 31.5 s, and as much again (RFC 4430
 # §9). Of a short-lived one, a tenth of what is left will have to do.
 MARGIN_SECONDS: Final = 60.0
+# A ticket is fetched anew at a moment drawn from this part of its life: early enough to outlast a KDC that is down for
+# hours, late enough to cost two or three trips a day, and never the same moment on hosts that were started together.
+RENEWAL_PART: Final = (0.5, 0.75)
+# After a renewal that failed: when a tenth of what is left has gone, which comes ever more often towards the end; once
+# a minute when it has ended, since a tunnel may be waiting for the KDC's return.
+RETRY_PART: Final = 0.1
+RETRY_SECONDS: Final = 60.0
+SHORTEST_RETRY_SECONDS: Final = 1.0
+# Renewals at once. They leave half of the trips to those who wait for a ticket.
+MAX_RENEWALS: Final = MAX_TRIPS // 2
+# The host's clock can be set while we sleep by another.
+LONGEST_SLEEP: Final = 60.0
 
 
 class TicketUnavailable(KinkvpnError):
@@ -77,6 +101,22 @@ class Trip:
         return self.ticket
 
 
+@dataclass(slots=True)
+class Kept:
+    """A ticket in the cache. Times are POSIX seconds.
+
+    Args:
+        good_until: an exchange that begins later might outlive it.
+        renew_at: when to fetch the next one.
+        failing: the last renewal failed.
+    """
+
+    ticket: ServiceTicket
+    good_until: float
+    renew_at: float
+    failing: bool = False
+
+
 class TicketSource:
     """Tickets of one client, one trip at a time for each server, however many ask.
 
@@ -99,7 +139,8 @@ class TicketSource:
         self._credentials, self._clock, self._fetch = credentials, clock, fetch or fetch_ticket
         self._context = patient_context()  # the loop's: the threads have their own
         self._skew = allowed_skew(Context())  # a patient context allows any
-        self._tickets: dict[str, tuple[ServiceTicket, float]] = {}
+        self._tickets: dict[str, Kept] = {}
+        self._changed = trio.Event()
         self._trips: dict[str, Trip] = {}
         self._free = trio.Semaphore(MAX_TRIPS, max_value=MAX_TRIPS)
 
@@ -147,9 +188,43 @@ class TicketSource:
             reason = f"this host's clock is {abs(ahead):.0f} s {direction} that of {self._kdcs()}"
             raise TicketUnavailable(TicketRefusal(f"clock skew: {reason}, {self._skew} s are allowed: set it right"))
 
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Fetch every ticket that was asked for anew before it ends, until cancelled, so that nobody waits for it."""
+        limit = trio.CapacityLimiter(MAX_RENEWALS)
+        async with trio.open_nursery() as nursery:
+            task_status.started()
+            while True:
+                self._changed = trio.Event()
+                now = self._clock()
+                for server, kept in self._tickets.items():
+                    if kept.renew_at <= now:
+                        kept.renew_at = math.inf
+                        nursery.start_soon(self._renew, server, kept, limit)
+                due = min((kept.renew_at for kept in self._tickets.values()), default=math.inf)
+                with trio.move_on_after(min(due - now, LONGEST_SLEEP)):
+                    await self._changed.wait()
+
+    async def _renew(self, server: str, kept: Kept, limit: trio.CapacityLimiter) -> None:
+        async with limit:
+            trip = await self._board(server)
+            await trip.done.wait()
+        if trip.refusal is None:
+            if kept.failing:
+                log.info("ticket_renewed", extra={"fields": {"server": server}})
+            return
+        remaining = kept.ticket.endtime - self._clock()
+        kept.renew_at = self._clock() + retry_after(remaining)
+        if not kept.failing:
+            kept.failing = True
+            fields = {"server": server, "seconds_left": round(remaining), "reason": trip.refusal.reason}
+            log.warning("ticket_not_renewed", extra={"fields": fields})
+        if remaining < 0 and trip.refusal.code is not None and self._tickets.get(server) is kept:
+            del self._tickets[server]  # the KDC lives and says no: whoever wants this ticket asks for it
+        self._changed.set()
+
     def _usable(self, server: str) -> ServiceTicket | None:
-        ticket, renew_at = self._tickets.get(server, (None, 0.0))
-        return ticket if self._clock() < renew_at else None
+        kept = self._tickets.get(server)
+        return kept.ticket if kept and self._clock() < kept.good_until else None
 
     async def _board(self, server: str) -> Trip:
         """The trip that is under way, or a new one as soon as a thread may start."""
@@ -191,9 +266,12 @@ class TicketSource:
         trip.done.set()
 
     def _keep(self, server: str, ticket: ServiceTicket) -> None:
-        remaining = ticket.endtime - self._clock()
+        now = self._clock()
+        remaining = ticket.endtime - now
+        renew_at = now + max(remaining * random.uniform(*RENEWAL_PART), SHORTEST_RETRY_SECONDS)  # noqa: S311 # spreads load
         self._tickets.pop(server, None)
-        self._tickets[server] = ticket, ticket.endtime - min(MARGIN_SECONDS, remaining / 10)
+        self._tickets[server] = Kept(ticket, ticket.endtime - min(MARGIN_SECONDS, remaining / 10), renew_at)
+        self._changed.set()
         if len(self._tickets) > MAX_TICKETS:
             del self._tickets[next(iter(self._tickets))]
 
@@ -226,6 +304,11 @@ class TicketSource:
         return f"the KDC of {realm} ({', '.join(listed) or 'found by DNS'})"
 
 
+def retry_after(remaining: float) -> float:
+    """Seconds until a renewal that failed is tried again, of a ticket with ``remaining`` seconds."""
+    return max(remaining * RETRY_PART, SHORTEST_RETRY_SECONDS) if remaining > 0 else RETRY_SECONDS
+
+
 def allowed_skew(context: Context) -> int:
     """Seconds by which clocks may differ, as krb5.conf has it."""
     configured = context.profile_values("libdefaults", "clockskew")
@@ -238,8 +321,18 @@ def fetch_ticket(credentials: Credentials, server: str) -> Fetched:
     Raises:
         Krb5Error: what the KDC, or the way to it, answered.
     """
-    ccache_name = credentials.acquire().ccache
+    try:
+        return fetch_with(credentials.acquire(), server)
+    except Krb5Error as error:
+        if error.protocol_code not in CLOCK_ERRORS:
+            raise
+        # Our clock was set since we got our ticket-granting ticket, whose cache keeps what the KDC taught about it.
+        return fetch_with(credentials.acquire(anew=True), server)
+
+
+def fetch_with(acquired: Acquired, server: str) -> Fetched:
+    """A service ticket for this ticket-granting ticket. Blocks. Raises Krb5Error."""
     context = Context()
-    ccache = context.ccache(ccache_name)
+    ccache = context.ccache(acquired.ccache)
     found = context.credentials(ccache, context.ccache_principal(ccache), context.principal(server))
     return found, context.clock_offset()

@@ -166,6 +166,7 @@ class Daemon:
         keying, dataplane = compose(self._configuration, resources)
         await nursery.start(dataplane.run)
         await nursery.start(resources.transport.run)
+        await nursery.start(resources.tickets.run)
         await nursery.start(keying.run)
         running = Running(__version__, self._configuration, engine, self._started, resources, dataplane, keying)
         await nursery.start(resources.control.serve, self._commands(running))

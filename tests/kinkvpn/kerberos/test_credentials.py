@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -28,6 +29,7 @@ from kinkvpn.kerberos.credentials import (
     some,
 )
 from kinkvpn.kerberos.libkrb5 import ERROR_TABLE_BASE, Context, Krb5Error
+from kinkvpn.kerberos.tickets import fetch_with
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,6 +196,44 @@ class TestAcquire:
         kinit(lab, ccache)
         assert credentials.acquire().ccache == ccache
 
+    def test_a_renewable_ticket_is_renewed_in_a_cache_of_our_own(self, lab: Lab, tmp_path: Path) -> None:
+        """Past half of its life. The person's cache is as it was; when it goes, what was made of it goes too."""
+        clock, person = Clock(), tmp_path / "person"
+        kinit(lab, f"FILE:{person}", "-l", "1h", "-r", "1d")
+        credentials, before = Credentials(ALICE, ccache=f"FILE:{person}", clock=clock), person.read_bytes()
+        clock.now += 1700
+        assert credentials.acquire().ccache == f"FILE:{person}"
+        clock.now += 200
+        time.sleep(1.1)  # times of tickets are whole seconds
+        renewed = credentials.acquire()
+        assert renewed.ccache.startswith("MEMORY:")
+        assert renewed.endtime > Credentials(ALICE, ccache=f"FILE:{person}").acquire().endtime
+        clock.now = time.time()
+        assert credentials.acquire() == renewed
+        lab.keytab(BOB)
+        fetch_with(renewed, BOB)
+        assert person.read_bytes() == before
+        person.unlink()
+        with pytest.raises(Krb5Error):
+            credentials.acquire()
+
+    def test_without_the_kdc_a_renewable_ticket_lives_to_its_end(
+        self, lab: Lab, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        clock, person = Clock(), f"FILE:{tmp_path}/person"
+        kinit(lab, person, "-l", "1h", "-r", "1d")
+        conf = tmp_path / "krb5.conf"
+        conf.write_text(re.sub(r"kdc = \S+", f"kdc = 127.0.0.1:{free_port()}", lab.realm.krb5_conf.read_text()))
+        monkeypatch.setenv("KRB5_CONFIG", str(conf))
+        clock.now += 2000
+        assert Credentials(ALICE, ccache=person, clock=clock).acquire().ccache == person
+
+    def test_a_cache_that_somebody_else_logged_into_is_not_ours(self, lab: Lab, tmp_path: Path) -> None:
+        kinit(lab, f"FILE:{tmp_path}/person")
+        lab.keytab(BOB)
+        with pytest.raises(Krb5Error):
+            Credentials(BOB, ccache=f"FILE:{tmp_path}/person").acquire()
+
     def test_a_keytab_with_a_named_cache_fills_it(self, lab: Lab, tmp_path: Path) -> None:
         ccache = f"FILE:{tmp_path}/kept"
         assert Credentials(ALICE, keytab=lab.keytab(ALICE), ccache=ccache).acquire().ccache == ccache
@@ -257,8 +297,8 @@ def wait_asked(thread: threading.Thread) -> None:
         time.sleep(0)
 
 
-def kinit(lab: Lab, ccache: str) -> None:
-    command = ["kinit", "-c", ccache, "-k", "-t", str(lab.keytab(ALICE)), ALICE]
+def kinit(lab: Lab, ccache: str, *options: str) -> None:
+    command = ["kinit", *options, "-c", ccache, "-k", "-t", str(lab.keytab(ALICE)), ALICE]
     subprocess.run(command, env=lab.realm.environment, check=True, capture_output=True)
 
 

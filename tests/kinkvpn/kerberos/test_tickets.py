@@ -12,15 +12,19 @@ import trio
 from support.kdc import ALICE, BOB, Lab, black_hole, free_port
 
 from kinkvpn.demo.realm import Realm
+from kinkvpn.kerberos import tickets
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.libkrb5 import ERROR_TABLE_BASE, Context, Krb5Error
 from kinkvpn.kerberos.tickets import (
     KRB5_KDC_UNREACH,
+    MAX_RENEWALS,
     MAX_TICKETS,
     MAX_TRIPS,
+    RETRY_SECONDS,
     TicketSource,
     TicketUnavailable,
     fetch_ticket,
+    retry_after,
 )
 
 if TYPE_CHECKING:
@@ -30,6 +34,7 @@ pytestmark = pytest.mark.kdc
 
 # Long enough for a machine under load; reached only by a test that fails.
 PATIENCE = 20.0
+OFTEN = 0.005
 
 
 class Fetch:
@@ -63,6 +68,123 @@ async def wait_until(condition: Any) -> None:
     with trio.fail_after(PATIENCE):
         while not condition():  # noqa: ASYNC110 - what a thread does, which knows no events of Trio
             await trio.sleep(0.001)
+
+
+async def settle() -> None:
+    """The source looks at the clock ten times meanwhile."""
+    await trio.sleep(10 * OFTEN)
+
+
+class TestRenewal:
+    """The KDC is real; the clock that tickets grow old by is the test's."""
+
+    @pytest.fixture(autouse=True)
+    def _looks_at_the_clock_often(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(tickets, "LONGEST_SLEEP", OFTEN)
+
+    async def test_a_ticket_is_fetched_anew_when_half_of_it_is_spent(self, lab: Lab, nursery: trio.Nursery) -> None:
+        lab.keytab(BOB)
+        fetch, now = Fetch(), [time.time()]
+        source = TicketSource(lab.credentials(), clock=lambda: now[0], fetch=fetch)
+        await nursery.start(source.run)
+        first = await source.get(BOB, deadline=PATIENCE)
+        now[0] += 0.49 * (first.endtime - now[0])
+        await settle()
+        assert fetch.servers == [BOB]
+        now[0] += 0.51 * (first.endtime - now[0])
+        await wait_until(lambda: fetch.servers == [BOB, BOB])
+        await wait_until(lambda: source._tickets[BOB].ticket is not first)
+        assert await source.get(BOB, deadline=PATIENCE) is source._tickets[BOB].ticket
+        assert fetch.servers == [BOB, BOB]
+
+    async def test_moments_differ(self, lab: Lab) -> None:
+        lab.keytab(BOB)
+        ticket = await TicketSource(lab.credentials()).get(BOB, deadline=PATIENCE)
+        moments = set()
+        for _ in range(20):
+            source = TicketSource(lab.credentials())
+            source._keep(BOB, ticket)
+            moments.add(source._tickets[BOB].renew_at)
+        assert len(moments) == 20
+        assert max(moments) - min(moments) > 0.05 * 36000
+
+    async def test_a_failure_is_told_once_and_tried_again_until_it_works(
+        self, lab: Lab, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("INFO")
+        lab.keytab(BOB)
+        fetch, now, kdc = Fetch(), [time.time()], [True]
+
+        def trip(credentials: Credentials, server: str) -> tuple[Any, float]:
+            fetched = fetch(credentials, server)
+            if not kdc[0]:
+                raise Krb5Error(KRB5_KDC_UNREACH, "silence")
+            return fetched
+
+        source = TicketSource(lab.credentials(), clock=lambda: now[0], fetch=trip)
+        await nursery.start(source.run)
+        first = await source.get(BOB, deadline=PATIENCE)
+        kdc[0] = False
+        for part in (0.76, 0.5, 0.5):
+            trips = len(fetch.servers)
+            now[0] += part * (first.endtime - now[0])
+            await wait_until(lambda trips=trips: len(fetch.servers) > trips)
+            await wait_until(lambda: not source._trips)
+            assert await source.get(BOB, deadline=PATIENCE) is first, "it is good to its end"
+        kdc[0] = True
+        now[0] += 0.5 * (first.endtime - now[0])
+        await wait_until(lambda: source._tickets[BOB].ticket is not first)
+        await settle()
+        assert [record.message for record in caplog.records] == ["ticket_not_renewed", "ticket_renewed"]
+
+    async def test_who_wants_a_ticket_now_does_not_queue_behind_renewals(self, lab: Lab, nursery: trio.Nursery) -> None:
+        lab.keytab(BOB)
+        now, gate, asked = [time.time()], threading.Event(), []
+        gate.set()
+        fetched = fetch_ticket(lab.credentials(), BOB)
+
+        def trip(_: Credentials, server: str) -> tuple[Any, float]:
+            asked.append(server)
+            assert server == "wanted" or gate.wait(PATIENCE)
+            return fetched
+
+        source = TicketSource(lab.credentials(), clock=lambda: now[0], fetch=trip)
+        for number in range(2 * MAX_TRIPS):
+            await source.get(str(number), deadline=PATIENCE)
+        gate.clear()
+        asked.clear()
+        await nursery.start(source.run)
+        now[0] += 0.76 * (source._tickets["0"].ticket.endtime - now[0])
+        await wait_until(lambda: len(asked) == MAX_RENEWALS)
+        try:
+            await source.get("wanted", deadline=PATIENCE)
+            assert len(asked) == MAX_RENEWALS + 1
+        finally:
+            gate.set()
+        await wait_until(lambda: len(asked) == 2 * MAX_TRIPS + 1)
+
+    async def test_what_has_ended_and_the_kdc_refuses_is_forgotten(self, lab: Lab, nursery: trio.Nursery) -> None:
+        fetched, now, gone = fetch_ticket(lab.credentials(), BOB), [time.time()], [False]
+
+        def trip(_: Credentials, __: str) -> tuple[Any, float]:
+            if gone[0]:
+                raise Krb5Error(ERROR_TABLE_BASE + 7, "no such principal")
+            return fetched
+
+        source = TicketSource(lab.credentials(), clock=lambda: now[0], fetch=trip)
+        await nursery.start(source.run)
+        ticket = await source.get(BOB, deadline=PATIENCE)
+        gone[0] = True
+        now[0] = ticket.endtime - 1
+        await settle()
+        assert BOB in source._tickets
+        now[0] = ticket.endtime + RETRY_SECONDS
+        await wait_until(lambda: BOB not in source._tickets)
+
+
+@pytest.mark.parametrize(("remaining", "after"), [(36000.0, 3600.0), (20.0, 2.0), (5.0, 1.0), (-1.0, 60.0)])
+def test_retries_come_closer_towards_the_end(remaining: float, after: float) -> None:
+    assert retry_after(remaining) == after
 
 
 class TestCache:
