@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 # RFC 3948 §4: 20 seconds by default; NAT mappings for UDP live for 30 and more.
 KEEPALIVE_SECONDS = 20.0
+# Ours. Whether one is due is found by a look at every outbound SA, so what is due within a second goes with it: else
+# two thousand peers, each due at its own moment, would mean a hundred such looks a second.
+KEEPALIVE_EARLY = 1.0
 # Ours. Anybody can send packets with SPIs that are not here; one of them a second is worth a word to keying.
 UNKNOWN_SPI_SECONDS = 1.0
 
@@ -94,6 +97,8 @@ class Engine:
         self._policies = PolicyList()
         self._sad = Sad(random)
         self._held: dict[str, HoldQueue] = {}
+        self._waiting: dict[str, HoldQueue] = {}  # those of them that are not empty
+        self._keepalive_at = inf  # none is due before
         self._events = EventQueue()
         self._tell_unknown_spi_at = -inf
         self._drops: defaultdict[DropReason, int] = defaultdict(int)
@@ -120,6 +125,7 @@ class Engine:
         self._policies.remove(name)
         self._sad.remove_policy(name)
         held = self._held.pop(name, None)
+        self._waiting.pop(name, None)
         if held:
             self.count_drop(DropReason.NO_POLICY, len(held))
 
@@ -150,7 +156,11 @@ class Engine:
         if not covers(sa.selector, self._policies[sa.policy].selector):
             raise InvalidSa(f"the SA's selector does not cover that of policy {sa.policy!r}")
         self._sad.add_outbound(sa, now)
-        held = self._held[sa.policy]
+        if sa.encapsulation is Encapsulation.UDP:
+            self._keepalive_at = min(self._keepalive_at, now + KEEPALIVE_SECONDS)
+        held = self._waiting.pop(sa.policy, None)
+        if held is None:
+            return []
         self.count_drop(DropReason.HOLD_EXPIRED, held.expire(now))
         return self.protect(held.take(), now)
 
@@ -227,7 +237,7 @@ class Engine:
         if policy.action is not Action.PROTECT:
             self._drop(_REFUSALS[policy.action])
             return
-        held = self._held[policy.name]
+        held = self._waiting[policy.name] = self._held[policy.name]
         if held.put(packet, now):
             self._drop(DropReason.HOLD_QUEUE_FULL)
         self._ask(policy.name, held, now)
@@ -283,6 +293,7 @@ class Engine:
         """Send what the SAs of ``policy`` carry to ``remote``: keying has authentically heard the peer there."""
         for each in self._sad.of_policy(policy):
             each.remote = remote
+        self._keepalive_at = -inf  # there they have perhaps not heard from us for long
 
     def _follow(self, sa: InboundSa, source: Endpoint) -> None:
         """The peer's newest authentic packet came from ``source``: send there (docs/decisions.md).
@@ -303,11 +314,13 @@ class Engine:
             When to call this and ``keepalives`` again; None while there is nothing to wait for. An install or a held
             packet can make it earlier.
         """
-        for sa in self._sad.all():
+        for sa in self._sad.due(now):
             self._expire(sa, now)
-        for name, held in self._held.items():
+        for name, held in list(self._waiting.items()):
             self.count_drop(DropReason.HOLD_EXPIRED, held.expire(now))
             self._ask(name, held, now)
+            if not held:
+                del self._waiting[name]
         return self._deadline()
 
     def _expire(self, sa: InboundSa | OutboundSa, now: float) -> None:
@@ -326,18 +339,26 @@ class Engine:
             self._sad.remove_outbound(policy, spi)
 
     def _deadline(self) -> float | None:
-        deadlines = [sa.deadline() for sa in self._sad.all()]
-        deadlines += [sent + KEEPALIVE_SECONDS for sent in self._heard().values()]
-        deadlines += [at for held in self._held.values() if (at := held.deadline()) is not None]
-        earliest = min(deadlines, default=float("inf"))
-        return None if earliest == float("inf") else earliest
+        held = (at for held in self._waiting.values() if (at := held.deadline()) is not None)
+        earliest = min(self._sad.next_deadline(), self._keepalive_at, *held)
+        return None if earliest == inf else earliest
 
     def keepalives(self, now: float) -> list[Outgoing]:
-        """A single octet for each remote that has heard nothing from us for 20 seconds (RFC 3948 §2.3, §4)."""
-        due = {remote for remote, sent in self._heard().items() if now >= sent + KEEPALIVE_SECONDS}
+        """A single octet for each remote that has heard nothing from us for 20 seconds (RFC 3948 §2.3, §4).
+
+        Or that will not have a second from now, once one is due.
+        """
+        if now < self._keepalive_at:
+            return []
+        heard = self._heard()
+        self._keepalive_at = min(heard.values(), default=inf) + KEEPALIVE_SECONDS
+        if now < self._keepalive_at:
+            return []
+        due = {remote for remote, sent in heard.items() if now + KEEPALIVE_EARLY >= sent + KEEPALIVE_SECONDS}
         for sa in self._sad.outbound():
             if sa.remote in due:
                 sa.sent_at = now
+        self._keepalive_at = min(now if remote in due else sent for remote, sent in heard.items()) + KEEPALIVE_SECONDS
         return [Outgoing(KEEPALIVE, remote) for remote in sorted(due)]
 
     def _heard(self) -> dict[Endpoint, float]:

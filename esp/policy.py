@@ -115,7 +115,7 @@ class SelectorMatcher:
 
 def covers(wide: Selector, narrow: Selector) -> bool:
     """Whether every flow of ``narrow`` is one of ``wide`` too."""
-    return (
+    return wide is narrow or (
         _contains(wide.local, narrow.local)
         and _contains(wide.remote, narrow.remote)
         and wide.protocol in (ANY_PROTOCOL, narrow.protocol)

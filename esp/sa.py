@@ -90,23 +90,26 @@ def check_parameters(sa: SaParameters) -> None:
     Raises:
         InvalidSa: with the field and the value; never with a key.
     """
-    _check(SPI_MIN <= sa.spi <= SPI_MAX, f"SPI {sa.spi} is not within {SPI_MIN} to {SPI_MAX}")
     octets = sa.suite.keymat_octets
-    _check(len(sa.keymat) == octets, f"{sa.suite.name} takes {octets} octets of KEYMAT, got {len(sa.keymat)}")
-    _check(sa.mode is Mode.TUNNEL, f"mode {sa.mode.value} is not one this engine carries")
-    _check(0 <= sa.replay_window <= REPLAY_WINDOW_MAX, f"replay window {sa.replay_window} is not within 0 to 65536")
-    _check(0 <= sa.sequence <= SEQUENCE_MAX, f"sequence {sa.sequence} is not within 0 to {SEQUENCE_MAX}")
-    _check_lifetime(sa.lifetime)
+    if not SPI_MIN <= sa.spi <= SPI_MAX:
+        raise InvalidSa(f"SPI {sa.spi} is not within {SPI_MIN} to {SPI_MAX}")
+    if len(sa.keymat) != octets:
+        raise InvalidSa(f"{sa.suite.name} takes {octets} octets of KEYMAT, got {len(sa.keymat)}")
+    if sa.mode is not Mode.TUNNEL:
+        raise InvalidSa(f"mode {sa.mode.value} is not one this engine carries")
+    if not 0 <= sa.replay_window <= REPLAY_WINDOW_MAX:
+        raise InvalidSa(f"replay window {sa.replay_window} is not within 0 to 65536")
+    if not 0 <= sa.sequence <= SEQUENCE_MAX:
+        raise InvalidSa(f"sequence {sa.sequence} is not within 0 to {SEQUENCE_MAX}")
+    life = sa.lifetime
+    _check_limits("seconds", life.soft_seconds, life.hard_seconds)
+    _check_limits("packets", life.soft_packets, life.hard_packets)
+    _check_limits("octets", life.soft_octets, life.hard_octets)
 
 
-def _check_lifetime(lifetime: Lifetime) -> None:
-    for unit in ("seconds", "packets", "octets"):
-        soft, hard = getattr(lifetime, f"soft_{unit}"), getattr(lifetime, f"hard_{unit}")
-        for limit in (soft, hard):
-            _check(limit is None or limit > 0, f"a lifetime of {limit} {unit} is none at all")
-        _check(soft is None or hard is None or soft <= hard, f"soft lifetime {soft} {unit} is beyond the hard {hard}")
-
-
-def _check(holds: bool, otherwise: str) -> None:
-    if not holds:
-        raise InvalidSa(otherwise)
+def _check_limits(unit: str, soft: float | None, hard: float | None) -> None:
+    for limit in (soft, hard):
+        if limit is not None and limit <= 0:
+            raise InvalidSa(f"a lifetime of {limit} {unit} is none at all")
+    if soft is not None and hard is not None and soft > hard:
+        raise InvalidSa(f"soft lifetime {soft} {unit} is beyond the hard {hard}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from enum import Enum
+from heapq import heapify, heappop, heappush
 from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from esp.seqnum import ReplayWindow, SendCounter
 from esp.wire import ESP_HEADER, IPV4_IN_ESP, IPV6_IN_ESP, NO_NEXT_HEADER, build_trailers, parse_trailer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from esp.inner import Flow
     from esp.sa import SaParameters
@@ -32,6 +33,10 @@ _SEQUENCE_SOFT = SEQUENCE_MAX - SEQUENCE_MAX // 16
 _MAX_ACCEPTED = 4096
 # Ours. With half of all SPIs taken, 64 draws fail once in 2^64 times: what fails then is the source of randomness.
 _SPI_DRAWS = 64
+
+
+# Ours. Deadlines of SAs that have gone are swept out when there are more of them than of living ones, and these many.
+_FEW_DEADLINES = 64
 
 
 class Limit(Enum):
@@ -199,6 +204,10 @@ class InboundSa(SaState):
         return True
 
 
+def _deadline(sa: InboundSa | OutboundSa) -> tuple[float, str, int, bool]:
+    return sa.deadline(), sa.parameters.policy, sa.parameters.spi, isinstance(sa, InboundSa)
+
+
 class Sad:
     """Inbound SAs by SPI; outbound SAs by policy, the newest of which carries its traffic."""
 
@@ -208,6 +217,9 @@ class Sad:
         self.carriers: dict[str, OutboundSa] = {}
         self._outbound: dict[str, list[OutboundSa]] = {}  # oldest first, never empty
         self._reserved: set[int] = set()
+        # A heap of deadlines and who has them. An SA that goes leaves its own behind, for ``due`` to pass over.
+        self._deadlines: list[tuple[float, str, int, bool]] = []
+        self._swept = _FEW_DEADLINES
 
     def all(self) -> Iterable[InboundSa | OutboundSa]:
         """Every SA, as a list that stays as it is."""
@@ -220,6 +232,34 @@ class Sad:
     def outbound(self) -> list[OutboundSa]:
         """Every outbound SA."""
         return list(chain.from_iterable(self._outbound.values()))
+
+    def due(self, now: float) -> Iterator[InboundSa | OutboundSa]:
+        """SAs that have reached a limit by the clock, each once for each limit; the caller asks them which."""
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, policy, spi, inbound = heappop(self._deadlines)
+            sa = self._find(policy, spi, inbound=inbound)
+            if sa is not None and sa.deadline() <= now:
+                yield sa
+            # Its soft limit has passed, perhaps by packets long ago, and the hard one is to come.
+            if sa is not None and self._find(policy, spi, inbound=inbound) is sa:
+                self._watch(sa)
+
+    def next_deadline(self) -> float:
+        """When ``due`` may have something; infinity when it never will."""
+        return self._deadlines[0][0] if self._deadlines else inf
+
+    def _find(self, policy: str, spi: int, *, inbound: bool) -> InboundSa | OutboundSa | None:
+        if inbound:
+            return self.inbound.get(spi)
+        return next((sa for sa in self._outbound.get(policy, ()) if sa.parameters.spi == spi), None)
+
+    def _watch(self, sa: InboundSa | OutboundSa) -> None:
+        if sa.deadline() < inf:
+            heappush(self._deadlines, _deadline(sa))
+        if len(self._deadlines) > self._swept:
+            self._deadlines = [_deadline(sa) for sa in self.all() if sa.deadline() < inf]
+            heapify(self._deadlines)
+            self._swept = 2 * len(self._deadlines) + _FEW_DEADLINES
 
     def allocate_spi(self) -> int:
         """An SPI that no inbound SA has (RFC 4303 §2.1), kept until it is installed or released."""
@@ -244,6 +284,7 @@ class Sad:
         if old is not None and bytes_eq(old.parameters.keymat, parameters.keymat):
             sa.window = old.window
         self.inbound[parameters.spi] = sa
+        self._watch(sa)
         self._reserved.discard(parameters.spi)
 
     def add_outbound(self, parameters: SaParameters, now: float) -> None:
@@ -258,6 +299,7 @@ class Sad:
         sa = OutboundSa(parameters, now, self._random)
         self._outbound[parameters.policy] = [*sas, sa]
         self.carriers[parameters.policy] = sa
+        self._watch(sa)
 
     def remove_inbound(self, spi: int) -> None:
         """Forget an SA.

@@ -187,7 +187,8 @@ class Keying:
 
     async def _read_datagrams(self) -> None:
         while True:
-            self.receive(*await self._transport.receive())
+            for datagram, path in await self._transport.receive():
+                self.receive(datagram, path)
 
     async def _read_events(self) -> None:
         async for event in self._dataplane.events:
@@ -258,8 +259,10 @@ class Keying:
                 case SendMessage():
                     self._send(effect)
                 case WakeAt(time, name):
-                    heapq.heappush(self._wakes, (time, next(self._order), self.peers[name] if name else owner))
-                    self._rescheduled.set()
+                    wake = (time, next(self._order), self.peers[name] if name else owner)
+                    heapq.heappush(self._wakes, wake)
+                    if self._wakes[0] is wake:
+                        self._rescheduled.set()
                 case InstallInbound(sa):
                     self._dataplane.install_inbound(sa)
                 case InstallOutbound(sa):

@@ -23,7 +23,7 @@ async def _crossing(world: World) -> list[tuple[float, int]]:
 
     async def read() -> None:
         while True:
-            datagram, path = await there.receive()
+            ((datagram, path),) = await there.receive()
             assert path.remote == HERE
             arrived.append((trio.current_time(), int(datagram)))
 

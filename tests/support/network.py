@@ -257,9 +257,9 @@ class NetworkTransport:
             return False
         return True
 
-    async def receive(self) -> tuple[bytes, Path]:
+    async def receive(self) -> list[tuple[bytes, Path]]:
         """The next datagram and the path it came by."""
-        return await self._receiver.receive()
+        return [await self._receiver.receive()]
 
     def send(self, datagram: bytes, path: Path) -> None:
         """Send now."""

@@ -10,7 +10,7 @@ import trio
 
 from esp.sa import Endpoint
 from kinkvpn.proto.events import Path
-from kinkvpn.service.transport import LARGEST_DATAGRAM, KinkTransport
+from kinkvpn.service.transport import BATCH, LARGEST_DATAGRAM, KinkTransport
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -36,21 +36,21 @@ async def test_there_and_back_again(address: str) -> None:
         (here,), (there,) = one.local, two.local
         assert here.address == address
         one.send(b"CREATE", Path(there))
-        datagram, path = await two.receive()
+        ((datagram, path),) = await two.receive()
         assert (datagram, path) == (b"CREATE", Path(here, local=address))
         assert isinstance(path.remote, Endpoint)
         two.send(b"REPLY", path)
-        assert await one.receive() == (b"REPLY", Path(there, local=address))
+        assert await one.receive() == [(b"REPLY", Path(there, local=address))]
 
 
 async def test_each_family_has_its_socket() -> None:
     async with running(*LOOPBACKS) as both, running("::1") as six, running("127.0.0.1") as four:
         for other in (six, four):
             both.send(b"x", Path(other.local[0]))
-            _, path = await other.receive()
+            ((_, path),) = await other.receive()
             assert path.remote in both.local
             other.send(b"y", path)
-            assert await both.receive() == (b"y", Path(other.local[0], local=path.remote.address))
+            assert await both.receive() == [(b"y", Path(other.local[0], local=path.remote.address))]
 
 
 @pytest.mark.parametrize("listen", [["0.0.0.0"], ["127.0.0.3", "127.0.0.2"]])
@@ -59,9 +59,9 @@ async def test_a_reply_leaves_from_the_address_that_was_asked(listen: list[str])
     async with running(*listen) as host, running("127.0.0.1") as stranger:
         port = next(local.port for local in host.local if local.address in ("0.0.0.0", "127.0.0.2"))
         stranger.send(b"CREATE", Path(Endpoint("127.0.0.2", port)))
-        _, path = await host.receive()
+        ((_, path),) = await host.receive()
         host.send(b"REPLY", path)
-        assert await stranger.receive() == (b"REPLY", Path(Endpoint("127.0.0.2", port), local="127.0.0.1"))
+        assert await stranger.receive() == [(b"REPLY", Path(Endpoint("127.0.0.2", port), local="127.0.0.1"))]
 
 
 async def test_a_family_without_a_socket_is_an_error() -> None:
@@ -82,7 +82,7 @@ async def test_large_and_empty_datagrams() -> None:
     async with running("127.0.0.1") as one, running("127.0.0.1") as two:
         for datagram in (b"", bytes(LARGEST_DATAGRAM - 28)):  # less the IPv4 and UDP headers
             one.send(datagram, Path(two.local[0]))
-            assert (await two.receive())[0] == datagram
+            assert [each for each, _ in await two.receive()] == [datagram]
         with pytest.raises(OSError, match="too long"):
             one.send(bytes(LARGEST_DATAGRAM + 1), Path(two.local[0]))
 
@@ -102,14 +102,18 @@ async def test_an_icmp_error_is_counted_and_read_over() -> None:
             while one.receive_errors == 0:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         two.send(b"still there?", Path(one.local[0]))
-        assert (await one.receive())[0] == b"still there?"
+        assert [each for each, _ in await one.receive()] == [b"still there?"]
 
 
-async def test_many_datagrams_wait_their_turn() -> None:
+async def test_many_datagrams_wait_their_turn_and_come_a_bounded_number_at_a_time() -> None:
     async with running("127.0.0.1") as one, running("127.0.0.1") as two:
         for number in range(200):
             one.send(number.to_bytes(2, "big"), Path(two.local[0]))
-        assert [int.from_bytes((await two.receive())[0], "big") for _ in range(200)] == list(range(200))
+        batches: list[list[int]] = []
+        while sum(map(len, batches)) < 200:
+            batches.append([int.from_bytes(datagram, "big") for datagram, _ in await two.receive()])
+        assert [number for batch in batches for number in batch] == list(range(200))
+        assert max(map(len, batches)) == BATCH
 
 
 def test_a_taken_port_says_so_and_leaves_nothing_open() -> None:
