@@ -57,9 +57,23 @@ def _prefix_length(mask: bytes) -> int | None:
 def names_selector(selector: Selector, initiator: Identification, responder: Identification) -> bool:
     """Whether IDci and IDcr of a peer's CREATE say exactly this selector, seen from the other end."""
     return (
-        network_of(initiator) == selector.remote
-        and network_of(responder) == selector.local
-        and initiator.protocol == responder.protocol == selector.protocol
+        initiator.protocol == responder.protocol == selector.protocol
         and initiator.port == selector.remote_port
         and responder.port == selector.local_port
+        and _names(selector.remote, initiator)
+        and _names(selector.local, responder)
+    )
+
+
+def _names(network: Network, identification: Identification) -> bool:
+    """``network_of(identification) == network``, without making one: it is asked for each policy of a peer."""
+    kinds = (IdType.IPV4_ADDR, IdType.IPV4_ADDR_SUBNET)
+    if network.version == 6:
+        kinds = (IdType.IPV6_ADDR, IdType.IPV6_ADDR_SUBNET)
+    octets, value = network.max_prefixlen // 8, identification.value
+    mask = int(network.netmask)
+    return (
+        identification.type in kinds
+        and int.from_bytes(value[octets:] or b"\xff" * octets, "big") == mask
+        and int.from_bytes(value[:octets], "big") & mask == int(network.network_address)
     )

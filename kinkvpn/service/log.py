@@ -28,6 +28,9 @@ def configure(stream: TextIO, *, level: str, as_json: bool) -> logging.Handler:
 
     Others' records come from warning on: a library's chatter is not the operator's.
     """
+    # What no formatter here shows need not be found out for every record (logging HOWTO, "Optimization").
+    logging._srcfile = None
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(stream)
     if as_json:
         handler.setFormatter(JsonFormatter())

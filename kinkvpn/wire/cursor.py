@@ -59,12 +59,21 @@ class Reader:
 
     def unpack(self, layout: struct.Struct, field: str) -> tuple[Any, ...]:
         """The next ``layout.size`` octets, unpacked. Raises MalformedMessage naming ``field`` if there are fewer."""
-        return layout.unpack(self.take(layout.size, field))
+        start = self._position
+        end = start + layout.size
+        if end > self._end:
+            raise self._short(layout.size, field)
+        self._position = end
+        return layout.unpack_from(self._octets, start)
 
     def take(self, count: int, field: str) -> bytes:
         """The next ``count`` octets. Raises MalformedMessage naming ``field`` if there are fewer."""
-        start = self._skip(count, field)
-        return self._octets[start : self._position]
+        start = self._position
+        end = start + count
+        if end > self._end:
+            raise self._short(count, field)
+        self._position = end
+        return self._octets[start:end]
 
     def rest(self) -> bytes:
         """All octets not read yet, perhaps none."""
@@ -75,27 +84,29 @@ class Reader:
 
         Raises MalformedMessage naming ``field`` if there are fewer.
         """
-        start = self._skip(count, field)
-        return Reader(self._octets, start, self._position, error or self._error)
+        start = self._position
+        end = start + count
+        if end > self._end:
+            raise self._short(count, field)
+        self._position = end
+        return Reader(self._octets, start, end, error or self._error)
 
     def align(self, boundary: int, field: str) -> None:
         """Skip padding up to the next multiple of ``boundary``; what the padding holds is ignored.
 
         Raises MalformedMessage naming ``field`` if the octets end before.
         """
-        self._skip(-self._position % boundary, field)
+        padding = -self._position % boundary
+        if padding:
+            self.take(padding, field)
 
     def expect_end(self, field: str) -> None:
         """Raises MalformedMessage naming ``field`` unless everything was read."""
         if self.remaining:
             raise self.fail(field, f"{self.remaining} octets too many")
 
-    def _skip(self, count: int, field: str) -> int:
-        start = self._position
-        if count > self.remaining:
-            raise self.fail(field, f"{count} octets needed, {self.remaining} left")
-        self._position += count
-        return start
+    def _short(self, count: int, field: str) -> MalformedMessage:
+        return self.fail(field, f"{count} octets needed, {self.remaining} left")
 
 
 class Writer:
@@ -119,7 +130,9 @@ class Writer:
 
     def align(self, boundary: int) -> None:
         """Append zero octets up to the next multiple of ``boundary``."""
-        self._octets += bytes(-len(self._octets) % boundary)
+        padding = -len(self._octets) % boundary
+        if padding:
+            self._octets += bytes(padding)
 
     def getvalue(self) -> bytes:
         """Everything written so far."""
@@ -147,13 +160,13 @@ def read_chain(reader: Reader, first: int, boundary: int, most: int) -> Iterator
         count += 1
         if count > most:
             raise reader.fail("Next Payload", f"more than {most} payloads in a chain")
-        offset = reader.position
         following, _reserved, length = reader.unpack(GENERIC_HEADER, "payload header")
-        if length < GENERIC_HEADER.size:
-            raise reader.fail("Payload Length", f"{length} is less than its own header", offset + 2)
-        if length - GENERIC_HEADER.size > reader.remaining:
-            raise reader.fail("Payload Length", f"{length} reaches beyond the end", offset + 2)
-        yield kind, following, reader.within(length - GENERIC_HEADER.size, "payload")
+        body = length - GENERIC_HEADER.size
+        if body < 0:
+            raise reader.fail("Payload Length", f"{length} is less than its own header", reader.position - 2)
+        if body > reader.remaining:
+            raise reader.fail("Payload Length", f"{length} reaches beyond the end", reader.position - 2)
+        yield kind, following, reader.within(body, "payload")
         kind = following
 
 

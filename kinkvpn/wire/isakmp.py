@@ -240,7 +240,8 @@ def _read_payload(kind: int, body: Reader) -> IsakmpPayload:
     if read is None:
         return Unknown(kind, body.rest())
     payload = read(body)
-    body.expect_end(PayloadType(kind).name)
+    if body.remaining:  # before the name is looked up, for every payload there is
+        body.expect_end(PayloadType(kind).name)
     return payload
 
 

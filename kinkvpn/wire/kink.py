@@ -315,7 +315,8 @@ def _read_payloads(
         if kind == PayloadType.ENCRYPT and following != PayloadType.DONE:
             raise body.fail("Next Payload", f"type {following} after KINK_ENCRYPT", body.position - 4)
         payloads.append(readers[kind](body))
-        body.expect_end(PayloadType(kind).name)
+        if body.remaining:  # before the name is looked up, for every payload there is
+            body.expect_end(PayloadType(kind).name)
         offset = reader.position
     return tuple(payloads)
 
