@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -79,10 +79,14 @@ class Datagram:
 
 @dataclass(frozen=True, slots=True)
 class _Packet:
-    """An IP packet, or one fragment: ``offset`` and ``more`` are 0 and False in a whole one."""
+    """An IP packet, or one fragment: ``offset`` and ``more`` are 0 and False in a whole one.
 
-    source: Address
-    destination: Address
+    Addresses stay octets: most packets of a capture are somebody else's, and an address object costs more than all
+    the rest.
+    """
+
+    source: bytes
+    destination: bytes
     protocol: int
     payload: bytes
     missing: int
@@ -146,7 +150,7 @@ class Extractor:
 
     def __init__(self, ports: Iterable[int] = ()) -> None:
         self._ports = frozenset({KINK_PORT, *ports})
-        self._pieces: OrderedDict[tuple[Address, Address, bytes, int], _Pieces] = OrderedDict()
+        self._pieces: OrderedDict[tuple[bytes, bytes, bytes, int], _Pieces] = OrderedDict()
         self.passed = Passed()
 
     def extract(self, frames: Iterable[Frame]) -> Iterator[Datagram]:
@@ -218,19 +222,16 @@ class Extractor:
         if len(packet.payload) < UDP_HEADER.size:
             return None
         source, destination, length, _checksum = UDP_HEADER.unpack_from(packet.payload)
+        ours = source in self._ports or destination in self._ports
+        marked = packet.payload.startswith(NON_ESP_MARKER, UDP_HEADER.size)
+        if not ours and not (marked and ESP_PORT in (source, destination)):
+            return None
         octets = packet.payload[UDP_HEADER.size : max(length, UDP_HEADER.size) if length else None]
         missing = max(0, length - UDP_HEADER.size - len(octets)) if packet.missing else 0
-        ports = {source, destination}
-        marked = octets.startswith(NON_ESP_MARKER)
-        if ports & self._ports:
-            pass
-        elif ESP_PORT in ports and marked:
-            if not resembles_kink(octets[4:], missing):
-                self.passed.other_marked += 1
-                return None
-        else:
+        if not ours and not resembles_kink(octets[4:], missing):
+            self.passed.other_marked += 1
             return None
-        ends = Endpoint(packet.source, source), Endpoint(packet.destination, destination)
+        ends = Endpoint(ip_address(packet.source), source), Endpoint(ip_address(packet.destination), destination)
         message = octets[4:] if marked else octets
         return Datagram(frame.number, frame.time, *ends, message, missing, marked, fragments)
 
@@ -266,8 +267,8 @@ def _read_ipv4(octets: bytes, cut: int) -> _Packet | None:
     fragment = int.from_bytes(octets[6:8], "big")
     payload = octets[header:whole]
     return _Packet(
-        source=IPv4Address(octets[12:16]),
-        destination=IPv4Address(octets[16:20]),
+        source=octets[12:16],
+        destination=octets[16:20],
         protocol=octets[9],
         payload=payload,
         missing=max(0, whole - header - len(payload)),
@@ -299,8 +300,8 @@ def _read_ipv6(octets: bytes, cut: int) -> _Packet | None:
             break  # only the first fragment has the headers that follow
     payload = octets[at:whole]
     return _Packet(
-        source=IPv6Address(octets[8:24]),
-        destination=IPv6Address(octets[24:40]),
+        source=octets[8:24],
+        destination=octets[24:40],
         protocol=protocol,
         payload=payload,
         missing=max(0, whole - at - len(payload)),

@@ -37,7 +37,7 @@ class View:
 
     def _lines(self, record: Record) -> Iterator[str]:
         kind = "?" if record["type"] is None else spoken(record["type"])
-        when = (record["time"] or "no time").replace("T", " ").removesuffix("Z")
+        when = _plain(record["time"] or "no time")
         xid = "" if record["xid"] is None else f"  XID 0x{record['xid']:08x}"
         head = f"#{record['number']}  {kind}{xid}"
         status = STATUS_WORDS[record["status"]]
@@ -145,7 +145,8 @@ def _relation(relation: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _ticket(ticket: dict[str, Any]) -> str:
-    text = f"sealed with kvno {ticket['kvno']}, {_enctype(ticket['enctype'])}"
+    kvno = "no kvno" if ticket["kvno"] is None else f"kvno {ticket['kvno']}"
+    text = f"sealed with {kvno}, {_enctype(ticket['enctype'])}"
     if "end" not in ticket:
         return text + "; not opened"
     return f"{text}; session key {_enctype(ticket['session_enctype'])}; until {_plain(ticket['end'])}"
@@ -156,7 +157,8 @@ def _enctype(enctype: dict[str, Any]) -> str:
 
 
 def _plain(time: str) -> str:
-    return time.replace("T", " ").removesuffix("Z")
+    """UTC, and the Z that says so stays."""
+    return time.replace("T", " ") if time.endswith("Z") else time
 
 
 def _payload(payload: dict[str, Any], indent: int) -> Iterator[str]:
@@ -224,8 +226,9 @@ def _quick_mode_text(entry: dict[str, Any]) -> str:
     if "spis" in entry:
         return f"{spoken(entry['protocol'])} {' '.join(entry['spis'])}"
     if "group" in entry:
-        group = spoken(entry["group"]) if entry["group"] else "group not named"
-        return f"{group}, public value of {entry.get('public_value_octets', entry['octets'])} octets"
+        group = entry["group"] or {"name": "group not named"}
+        name = group["name"] or f"group {group['number']}"
+        return f"{name}, public value of {entry.get('public_value_octets', entry['octets'])} octets"
     count = len(entry.get("proposals", ()))
     return f"{count} proposal{'s' if count != 1 else ''}" if "proposals" in entry else f"{entry['octets']} octets"
 

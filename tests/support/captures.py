@@ -18,7 +18,8 @@ with warnings.catch_warnings():
     # scapy imports ciphers that cryptography is about to drop; none of them is used here.
     warnings.simplefilter("ignore")
     from scapy.layers.inet import IP, UDP, fragment
-    from scapy.layers.inet6 import IPv6, IPv6ExtHdrFragment, fragment6
+    from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, fragment6
+    from scapy.layers.ipsec import AH
     from scapy.layers.l2 import CookedLinux, CookedLinuxV2, Dot1Q, Ether, Loopback
     from scapy.packet import Raw
     from scapy.utils import PcapNgWriter, RawPcapWriter
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 __all__ = ["IP", "UDP", "CookedLinux", "CookedLinuxV2", "Dot1Q", "IPv6", "IPv6ExtHdrFragment", "Loopback"]
-__all__ += ["PcapNgWriter", "Raw", "fragment", "fragment6"]
+__all__ += ["AH", "IPv6ExtHdrDestOpt", "IPv6ExtHdrHopByHop", "PcapNgWriter", "Raw", "fragment", "fragment6"]
 
 ETHERNET = 1
 START = 1_795_426_748.5

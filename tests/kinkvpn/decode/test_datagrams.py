@@ -9,13 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.captures import (
+    AH,
     IP,
     UDP,
     CookedLinux,
     CookedLinuxV2,
     Dot1Q,
     IPv6,
+    IPv6ExtHdrDestOpt,
     IPv6ExtHdrFragment,
+    IPv6ExtHdrHopByHop,
     Loopback,
     Raw,
     ether,
@@ -141,6 +144,37 @@ def test_padding_of_short_ethernet_frames_is_not_part_of_the_message() -> None:
     octets = bytes(ether() / udp(b"short")) + bytes(20)
     (found,), _ = extract([Frame(1, None, 1, octets, len(octets))])
     assert found.octets == b"short"
+
+
+def test_extension_headers_of_ipv6_are_passed_over() -> None:
+    options = IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt(nh=51) / AH(nh=17, payloadlen=4, icv=bytes(12), padding=b"")
+    layers = IPv6(src="2001:db8::1", dst="2001:db8::2") / options / UDP(sport=910, dport=910) / Raw(MESSAGE)
+    assert bytes(layers).endswith(MESSAGE)
+    (found,), _ = extract([frame(layers, 101)])
+    assert found.octets == MESSAGE
+
+
+def test_what_is_no_udp_or_no_ip_is_passed_over() -> None:
+    frames = [
+        frame(IP(proto=6) / Raw(bytes(40)), 101),
+        frame(ether(type=0x0806) / Raw(bytes(40))),
+        frame(Raw(b""), 101),
+    ]
+    frames += [
+        frame(IP() / Raw(bytes(4)), 101),
+        frame(udp(MESSAGE), 101, cut=22),
+        frame(udp(MESSAGE, **V6), 101, cut=30),
+    ]
+    found, extractor = extract(frames)
+    assert not found
+    assert extractor.passed.frames == 6
+
+
+def test_lengths_of_zero_are_those_of_an_offloaded_packet() -> None:
+    octets = bytearray(bytes(udp(MESSAGE)))
+    octets[2:4] = octets[24:26] = bytes(2)
+    (found,), _ = extract([Frame(1, None, 101, bytes(octets), len(octets))])
+    assert found.octets == MESSAGE
 
 
 def test_endpoints_print_as_people_write_them() -> None:

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.captures import ether, frame, records, udp, vector_frames
-from support.vectors import KEYTABS, load_messages
+from support.vectors import KEYTABS, load_messages, load_vector
 
 from kinkvpn.decode.view import WIDTH, View
-from kinkvpn.wire import kink
+from kinkvpn.wire import isakmp, kink
+from kinkvpn.wire.ipsec_doi import NotifyType
 
 if TYPE_CHECKING:
     from kinkvpn.decode.transcript import Record
@@ -26,12 +27,12 @@ def text_of(vector: str) -> str:
 def test_a_message_as_it_is_printed() -> None:
     assert text_of("create-3way-transform").split("\n\n")[1].splitlines() == [
         "#2  REPLY  XID 0x00000000                                                                   verified",
-        "    2026-11-23 09:39:08.523400  10.99.0.12:910 > 10.99.0.11:910  (frame 2, 240 octets)",
+        "    2026-11-23 09:39:08.523400Z  10.99.0.12:910 > 10.99.0.11:910  (frame 2, 240 octets)",
         "    header            version 1, DOI 1, Length 240, ACKREQ, Cksum good (12 octets)",
         "    answers           #1, after 23.4 ms",
         "    principals        kink/a.kink.test@KINK.TEST -> kink/b.kink.test@KINK.TEST",
         "    AP-REP            answers the authenticator of #1",
-        "    epoch             2026-11-23 09:39:03",
+        "    epoch             2026-11-23 09:39:03Z",
         "    KINK_AP_REP       89 octets",
         "    KINK_ENCRYPT      112 octets, opened",
         "      KINK_ISAKMP     Quick Mode 1.0",
@@ -65,6 +66,37 @@ def test_names_from_the_network_cannot_move_the_cursor() -> None:
     (record,) = records([frame(ether() / udp(kink.build_message(message)))])
     assert "\x1b" not in PLAIN.message(record)
     assert "kink/?[31mred?@R\\xff" in PLAIN.message(record)
+
+
+def record_of(*payloads: isakmp.IsakmpPayload) -> Record:
+    message = kink.Message(kink.MessageType.REPLY, 1, (kink.Isakmp(payloads),), ackreq=True)
+    (record,) = records([frame(ether() / udp(kink.build_message(message)))])
+    return record
+
+
+@pytest.mark.parametrize(
+    ("payload", "line"),
+    [
+        (isakmp.Notify(3, b"\0\0\1\0", NotifyType.INVALID_SPI), "NOTIFY          INVALID_SPI, ESP SPI 0x00000100"),
+        (isakmp.Notify(0, b"", 1, b"\4"), "NOTIFY          INVALID_PAYLOAD_TYPE, about a payload of type KE"),
+        (isakmp.Notify(0, b"", 40959, b"\1\2"), "NOTIFY          private use 40959, data 0x0102"),
+        (isakmp.Delete(3, (b"\0\0\1\0", b"\0\0\1\1")), "DELETE          ESP 0x00000100 0x00000101"),
+        (isakmp.KeyExchange(bytes(32)), "KE              group not named, public value of 32 octets"),
+        (isakmp.Unknown(99, b"abc"), "type 99         3 octets"),
+    ],
+)
+def test_quick_mode_payloads_as_they_are_printed(payload: isakmp.IsakmpPayload, line: str) -> None:
+    assert line in [found.strip() for found in PLAIN.message(record_of(payload)).splitlines()]
+
+
+def test_a_ticket_that_is_handed_out_as_it_is_printed() -> None:
+    create = load_vector("create-2way-tunnel-aes256")[0].datagram
+    ticket = create[create.index(b"\x61\x82") :]
+    ticket = ticket[: 4 + int.from_bytes(ticket[2:4], "big")]
+    message = kink.Message(kink.MessageType.REPLY, 1, (kink.TgtRep(ticket),))
+    (record,) = records([frame(ether() / udp(kink.build_message(message)))])
+    assert "KINK_TGT_REP      a ticket for kink/b.kink.test@KINK.TEST, aes128-cts-hmac-sha1-96" in PLAIN.message(record)
+    assert record["status"] == "clear"
 
 
 @pytest.mark.parametrize("vector", ["create-3way-transform", "error-kink"])
