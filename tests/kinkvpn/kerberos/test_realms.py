@@ -10,6 +10,8 @@ from support.heimdal import HeimdalRealm
 from support.kdc import Lab, free_port
 from support.samba import SambaRealm
 
+from kinkvpn.decode import asn1
+from kinkvpn.decode.keyring import Keyring
 from kinkvpn.demo.realm import Realm
 
 if TYPE_CHECKING:
@@ -37,12 +39,24 @@ def exchange(lab: Lab, client: str, server: str) -> tuple[SentRequest, VerifiedR
     ticket = lab.ticket(client, server)
     request = ticket.make_request()
     accepted = lab.acceptor(server).accept(request.ap_req)
-    request.verify_reply(accepted.make_reply())
+    ap_rep = accepted.make_reply()
+    request.verify_reply(ap_rep)
     assert (accepted.client, accepted.server) == (client, server)
+    is_read_from_a_capture(lab, accepted, request.ap_req, ap_rep)
     accepted.key.verify(b"octets", ticket.key.checksum(b"octets"))
     assert ticket.key.decrypt(accepted.key.encrypt(b"octets"))[:6] == b"octets"
     assert ticket.key.prf(b"octets") == accepted.key.prf(b"octets")
     return request, accepted
+
+
+def is_read_from_a_capture(lab: Lab, accepted: VerifiedRequest, ap_req: bytes, ap_rep: bytes) -> None:
+    """`kinkvpn decode` reads the DER of every KDC by itself, and says what libkrb5 said."""
+    keyring = Keyring([lab.keytab(accepted.server)])
+    opened = keyring.open_request(asn1.read_ap_req(ap_req))
+    assert (opened.ticket.client, opened.ticket.server) == (accepted.client, accepted.server)
+    assert (opened.ticket.end, opened.stamp) == (accepted.endtime, accepted.client_time)
+    assert keyring.open_reply(opened.ticket.key, asn1.read_ap_rep(ap_rep)) == opened.stamp
+    assert opened.ticket.key.checksum(b"octets") == accepted.key.checksum(b"octets")
 
 
 @pytest.mark.parametrize("enctype", [17, 18, 19, 20])
