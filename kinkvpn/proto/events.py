@@ -59,6 +59,7 @@ class Tally(StrEnum):
     REPLIES_RECEIVED = "replies_received"
     SUPPRESSED_RETRY = "suppressed_retry"  # a packet asked for an SA while the last failure was too fresh
     NOTIFY_IGNORED = "notify_ignored"  # status notify, or error notify in a request, that we do not know (§5.5)
+    DEFECT = "defect"  # a datagram that this program went wrong on: dropped, and the log has where
     SEND_FAILED = "send_failed"  # the kernel would not take a KINK datagram
     PEER_UNLOCATED = "peer_unlocated"  # a packet for a peer without an address, which has not been heard yet
     GETTGT_REFUSED = "gettgt_refused"  # KINK_U2UDENIED: user-to-user is not offered here

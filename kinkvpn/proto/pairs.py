@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -21,6 +21,9 @@ MAX_UNACKNOWLEDGED = 64
 # packet counter at the start again. Its SPI is refused all that time; 4,096 is a DELETE every seventh of a second.
 TOMBSTONE_KEPT = 600.0
 MAX_TOMBSTONES = 4096
+# Ours. Inbound SAs that outlive their DELETE by the grace time: two for each policy of the peer, which are two rekeys
+# of all of them, and these. A peer that creates and deletes without end would else have thousands stand here.
+MAX_LINGERING = 64
 # Ours. A DELETE that found no answer is sent again, one at a time, while the peer's SA may live; pairs lost to a
 # link that fails for hours are a handful, and what is forgotten beyond that ends with its lifetime.
 MAX_UNDELETED = 16
@@ -33,7 +36,7 @@ class Pairs:
         self._standing: dict[int, SaPair] = {}  # by outbound SPI, oldest first
         self._unacknowledged: dict[int, SaPair] = {}  # likewise
         self._tombstones: OrderedDict[int, float] = OrderedDict()  # outbound SPI to when it is forgotten
-        self._graces: list[tuple[float, int]] = []  # when an inbound SPI is to go
+        self._graces: deque[tuple[float, int]] = deque()  # when an inbound SPI is to go
         self._undeleted: OrderedDict[int, tuple[str, float]] = OrderedDict()  # inbound SPI to policy, end of life
 
     def of(self, policy: str) -> list[SaPair]:
@@ -121,14 +124,22 @@ class Pairs:
         if len(self._tombstones) > MAX_TOMBSTONES:
             self._tombstones.popitem(last=False)
 
-    def linger(self, spi: int, until: float) -> None:
-        """Inbound ``spi`` is to go at ``until`` (RFC 4430 §3.3, grace timer)."""
+    def linger(self, spi: int, until: float, policies: int) -> int | None:
+        """Inbound ``spi`` is to go at ``until`` (RFC 4430 §3.3, grace timer).
+
+        Args:
+            policies: of the peer, how many.
+
+        Returns:
+            An inbound SPI that is to go at once, to make room; or None.
+        """
         self._graces.append((until, spi))
+        return self._graces.popleft()[1] if len(self._graces) > MAX_LINGERING + 2 * policies else None
 
     def lapsed(self, now: float) -> list[int]:
         """Inbound SPIs whose grace is over, once."""
         due = [spi for until, spi in self._graces if until <= now]
-        self._graces = [(until, spi) for until, spi in self._graces if until > now]
+        self._graces = deque((until, spi) for until, spi in self._graces if until > now)
         return due
 
     # ------------------------------------------------------------ what the peer was not told

@@ -59,6 +59,10 @@ DENY_SECONDS = 10.0
 # Ours. Earlier lives of a peer that are remembered: a datagram lives minutes at most (the clock skew that Kerberos
 # grants), a host does not restart nine times in them.
 MAX_PAST_EPOCHS = 8
+# Ours. Commands of ours to one peer that are under way, or over and kept for a cycle: two for each policy, which are a
+# rekey of all of them, and these. Whatever a peer has us say beyond that, such as a DELETE for each pair too many, it
+# has to wait for with its next CREATE.
+MAX_EXCHANGES = 256
 # Why there is no CREATE to a peer without an address in the configuration.
 UNLOCATED = "the peer has no address in the configuration and has not been heard yet"
 
@@ -269,6 +273,8 @@ class Peer:
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, "this host is shutting down")
         if self._pairs.crowded:
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"{self.settings.name} has not acknowledged earlier REPLYs")
+        if len(self._exchanges) > MAX_EXCHANGES + 2 * len(self.policies):
+            raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"too many commands to {self.settings.name} are under way")
         answer = answer_create(
             quick_modes,
             peer=self.settings,
@@ -629,8 +635,9 @@ class Peer:
 
     def _remove_after_grace(self, spi: int, now: float) -> list[Effect]:
         time = now + self.settings.delete_grace
-        self._pairs.linger(spi, time)
-        return [self._wake_at(time)]
+        crowded_out = self._pairs.linger(spi, time, len(self.policies))
+        gone: list[Effect] = [] if crowded_out is None else [RemoveInbound(crowded_out)]
+        return [*gone, self._wake_at(time)]
 
 
 def _count_ended(command: Command, outcome: Outcome) -> Count:

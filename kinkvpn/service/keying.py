@@ -20,6 +20,7 @@ from esp.errors import UnknownSa
 from esp.events import Acquired, EndpointMoved, EspEvent, HardExpired, SoftExpired, UnknownSpiSeen
 from kinkvpn.errors import KinkvpnError, MalformedMessage
 from kinkvpn.proto import labels
+from kinkvpn.proto.allowance import Allowance
 from kinkvpn.proto.events import (
     Count,
     Effect,
@@ -128,6 +129,7 @@ class Keying:
         self._ticket_deadline = ticket_deadline
         self._counters: Counter[Tally] = Counter()
         self._labelled: Counter[Label] = Counter()
+        self._defects = Allowance()
         self._xids = itertools.count(struct.unpack("!I", random(4))[0])
         self._owners: OrderedDict[int, Peer] = OrderedDict()
         self._wakes: list[tuple[float, int, Peer | Responder]] = []
@@ -206,6 +208,16 @@ class Keying:
 
     def receive(self, datagram: bytes, path: Path) -> None:
         """One KINK datagram, from whichever socket."""
+        try:
+            self._receive(datagram, path)
+        except Exception:
+            # Nobody's octets may take the tunnels down, not even those that find a defect. What it had changed by then
+            # concerns whoever sent them, and KINK_INTERR (RFC 4430 §4.2.8) would tell who looks for more of them.
+            self._counters[Tally.DEFECT] += 1
+            if self._defects.take("", trio.current_time()):
+                log.exception("defect", extra={"fields": {"source": path.remote.address, "octets": len(datagram)}})
+
+    def _receive(self, datagram: bytes, path: Path) -> None:
         now = trio.current_time()
         try:
             message = parse_message(datagram)

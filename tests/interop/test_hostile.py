@@ -86,7 +86,7 @@ FATES = (
     Tally.UNAUTHENTICATED_REPLY,
 )
 # What must not happen even once: somebody without a key was believed.
-BELIEVED = (Tally.COMMANDS_RECEIVED, Tally.REPLIES_RECEIVED, Tally.RETRANSMITTED, Tally.PEER_RESTARTED)
+BELIEVED = (Tally.COMMANDS_RECEIVED, Tally.REPLIES_RECEIVED, Tally.RETRANSMITTED, Tally.PEER_RESTARTED, Tally.DEFECT)
 INBOUND_DROPS = (
     *(DropReason.NOT_IP, DropReason.MALFORMED, DropReason.UNKNOWN_SPI, DropReason.REPLAYED, DropReason.TOO_OLD),
     *(DropReason.AUTHENTICATION_FAILED, DropReason.BAD_PADDING, DropReason.BAD_NEXT_HEADER, DropReason.DUMMY),

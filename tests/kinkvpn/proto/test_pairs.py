@@ -5,7 +5,15 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kinkvpn.proto.pairs import MAX_OF_PEER, MAX_TOMBSTONES, MAX_UNACKNOWLEDGED, MAX_UNDELETED, TOMBSTONE_KEPT, Pairs
+from kinkvpn.proto.pairs import (
+    MAX_LINGERING,
+    MAX_OF_PEER,
+    MAX_TOMBSTONES,
+    MAX_UNACKNOWLEDGED,
+    MAX_UNDELETED,
+    TOMBSTONE_KEPT,
+    Pairs,
+)
 from kinkvpn.proto.quick_mode import SaPair
 
 
@@ -90,12 +98,19 @@ def test_superseded_leaves_one_of_ours_and_few_of_theirs(initiated: list[bool], 
 
 def test_graces_lapse_once() -> None:
     pairs = Pairs()
-    pairs.linger(1, 5.0)
-    pairs.linger(2, 6.0)
+    assert pairs.linger(1, 5.0, 1) is None
+    assert pairs.linger(2, 6.0, 1) is None
     assert pairs.lapsed(4.9) == []
     assert pairs.lapsed(5.0) == [1]
     assert pairs.lapsed(100.0) == [2]
     assert pairs.lapsed(100.0) == []
+
+
+def test_few_linger_and_the_oldest_goes_at_once() -> None:
+    pairs = Pairs()
+    gone = [pairs.linger(spi, 5.0, policies=3) for spi in range(MAX_LINGERING + 10)]
+    assert gone == [None] * (MAX_LINGERING + 6) + [0, 1, 2, 3]
+    assert len(pairs.lapsed(5.0)) == MAX_LINGERING + 6
 
 
 def test_what_is_owed_is_asked_for_until_it_is_repaid_or_over() -> None:

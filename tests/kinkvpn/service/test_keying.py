@@ -14,7 +14,7 @@ from support.host import ESP_PORT, KINK_PORT, Host, Tunnel, World, address_of, s
 
 from esp.sa import Endpoint
 from esp.wire import NON_ESP_MARKER
-from kinkvpn.proto.allowance import BURST_OCTETS, OCTETS_PER_SECOND
+from kinkvpn.proto.allowance import BURST, BURST_OCTETS, OCTETS_PER_SECOND
 from kinkvpn.proto.events import Path, Tally
 from kinkvpn.wire.kink import (
     ApRep,
@@ -34,6 +34,10 @@ from kinkvpn.wire.kink import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    import pytest
+
+    from kinkvpn.proto.events import Effect
 
 DATAGRAMS = 100_000
 # Of them to fill what is bounded and to have Python make what it makes once.
@@ -219,3 +223,27 @@ def test_a_hundred_thousand_hostile_datagrams_leave_nothing_behind() -> None:
         assert "ok" not in east.keying.status()["labelled"].get("kink_errors_sent", {})  # type: ignore[attr-defined]
 
     simulate(scenario, 910)
+
+
+def test_a_defect_costs_the_datagram_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a message runs into, the tunnels stay, the log says where, and its lines are few."""
+
+    def defective(*_: object) -> list[Effect]:
+        raise KeyError("what nobody thought of")
+
+    async def scenario(world: World) -> None:
+        world.defects.append("east")
+        west, east = await world.pair([Tunnel(0, boot=frozenset({"west"}))])
+        await world.wait_at_rest(within=5)
+        with monkeypatch.context() as patched:
+            patched.setattr(east.keying._responder, "receive", defective)
+            for number in range(1000):
+                message = Message(MessageType.GETTGT, number, (TgtReq(b"x"),))
+                east.keying.receive(build_message(message), Path(Endpoint("198.51.100.1", 910)))
+        assert east.counters()["defect"] == 1000
+        assert [fields["source"] for fields in world.tells("defect")] == ["198.51.100.1"] * int(BURST)
+        await west.keying.probe("east")
+        west.emit(west.tunnels["tunnel0"], b"still")
+        await world.wait_until(lambda: bool(east.tun.delivered_nowait()), within=1)
+
+    simulate(scenario, 1)
