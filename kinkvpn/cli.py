@@ -103,10 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Whoever read us has seen enough. Python would complain again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        abandon_output()
         return DONE
     return code
+
+
+def abandon_output() -> None:
+    """Whoever read us has seen enough. Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def parser() -> Parser:
@@ -335,5 +339,8 @@ def run_decode(asked: argparse.Namespace) -> int:
 
     try:
         return command.run(asked.capture, asked.keytab, ports=asked.port, as_json=asked.json, out=sys.stdout)
-    except command.BAD as error:
+    except command.BAD_INPUT as error:
         return complain(error, CANNOT)
+    except BrokenPipeError:
+        abandon_output()
+        return FAILED  # nobody has seen that all of it verified

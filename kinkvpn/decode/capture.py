@@ -42,7 +42,7 @@ MAX_INTERFACES: Final = 4096  # a host of containers has hundreds
 
 
 class NotCapture(KinkvpnError):
-    """The file is neither pcap nor pcapng."""
+    """There is no such file, or it is neither pcap nor pcapng."""
 
 
 class CaptureDamaged(KinkvpnError):
@@ -88,10 +88,17 @@ class _Source:
         self.position = 0
 
     def read(self, count: int) -> bytes:
-        """``count`` octets, fewer at the end of the file only: a pipe may deliver them in pieces."""
+        """``count`` octets, fewer at the end of the file only: a pipe may deliver them in pieces.
+
+        Raises:
+            CaptureDamaged: the file cannot be read on.
+        """
         octets = b""
-        while len(octets) < count and (more := self._file.read(count - len(octets))):
-            octets += more
+        try:
+            while len(octets) < count and (more := self._file.read(count - len(octets))):
+                octets += more
+        except OSError as error:
+            raise CaptureDamaged(f"cannot be read beyond octet {self.position}: {error.strerror}") from error
         self.position += len(octets)
         return octets
 
@@ -109,7 +116,6 @@ def read_frames(file: BinaryIO) -> Iterator[Frame]:
     Raises:
         NotCapture: before the first frame.
         CaptureDamaged: after the last frame that was good.
-        OSError: the file could not be read.
     """
     source = _Source(file)
     magic = source.read(4)

@@ -19,11 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
-GOOD, NOT_ALL, BAD_INPUT = 0, 1, 2
-
-
-class CaptureUnreadable(NotCapture):
-    """There is no such file, or it cannot be read."""
+GOOD, NOT_ALL = 0, 1
+BAD_INPUT = (NotCapture, KeytabUnreadable)  # exit code 2, as for every command
 
 
 def run(capture: str, keytabs: Sequence[Path], *, ports: Sequence[int], as_json: bool, out: TextIO) -> int:
@@ -37,10 +34,8 @@ def run(capture: str, keytabs: Sequence[Path], *, ports: Sequence[int], as_json:
     with _opened(capture) as file:
         try:
             frames = read_frames(file)
-        except NotCapture as error:
+        except (NotCapture, CaptureDamaged) as error:
             raise NotCapture(f"{capture}: {error}") from error
-        except OSError as error:
-            raise CaptureUnreadable(f"{capture}: {error.strerror}") from error
         extractor, transcript = Extractor(ports), Transcript(keyring)
         view = View(colour=_takes_colour(out))
         damage = ""
@@ -48,8 +43,9 @@ def run(capture: str, keytabs: Sequence[Path], *, ports: Sequence[int], as_json:
             for datagram in extractor.extract(frames):
                 record = transcript.record(datagram)
                 out.write((json.dumps(record) if as_json else view.message(record) + "\n") + "\n")
-        except (CaptureDamaged, OSError) as error:
-            damage = f"the capture cannot be read beyond frame {extractor.passed.frames}: {error}"
+                out.flush()  # tcpdump may be at the other end of the pipe, and somebody may be watching
+        except CaptureDamaged as error:
+            damage = f"nothing is known beyond frame {extractor.passed.frames}: {error}"
     summary = summarise(extractor, transcript, damage)
     out.write((json.dumps(summary) if as_json else view.summary(summary)) + "\n")
     return GOOD if summary["ok"] else NOT_ALL
@@ -61,7 +57,7 @@ def _opened(capture: str) -> AbstractContextManager[BinaryIO]:
     try:
         return Path(capture).open("rb")
     except OSError as error:
-        raise CaptureUnreadable(f"{capture}: {error.strerror}") from error
+        raise NotCapture(f"{capture}: {error.strerror}") from error
 
 
 def _takes_colour(out: TextIO) -> bool:
@@ -98,6 +94,3 @@ def summarise(extractor: Extractor, transcript: Transcript, damage: str) -> dict
         "damage": damage or None,
         "remarks": remarks,
     }
-
-
-BAD = (NotCapture, KeytabUnreadable)

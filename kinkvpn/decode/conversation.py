@@ -45,7 +45,7 @@ class SeenRequest:
 
 @dataclass(slots=True)
 class Transmission:
-    """One sending of a message: its number, time, and what tells whether another is the same to the octet."""
+    """One sending of a message: its number, time, and a hash that tells whether another is the same to the octet."""
 
     number: int
     time: float | None
@@ -89,10 +89,12 @@ class Conversations:
         self._pairs: OrderedDict[frozenset[Address], list[SeenRequest]] = OrderedDict()
         self.unanswered, self.unacknowledged = Tally(), Tally()
 
-    def place(self, number: int, datagram: Datagram, header: Header, epoch: int | None) -> tuple[Transaction, bool]:
-        """The transaction that a message belongs to, and whether it was known before.
+    def place(self, datagram: Datagram, header: Header, epoch: int | None) -> Transaction:
+        """The transaction that a message belongs to; a REPLY whose command was not captured opens one of its own.
 
-        A REPLY or an ACK whose command was not captured opens one of its own.
+        Args:
+            datagram, header: the message.
+            epoch: of its AP-REQ; None where it has none.
         """
         reply = header.type == MessageType.REPLY
         ends = datagram.source.address, datagram.destination.address
@@ -106,7 +108,7 @@ class Conversations:
             if len(self._open) > MAX_TRANSACTIONS:
                 self._close(self._open.popitem(last=False)[1])
         self._open.move_to_end(key)
-        return self._open[key], known is not None
+        return self._open[key]
 
     def _begins_anew(self, known: Transaction, header: Header, epoch: int | None) -> bool:
         """XIDs begin again when a host does (its epoch changes), and wrap."""
@@ -141,14 +143,6 @@ class Conversations:
             transaction.wants_ack = this.number
         return relation
 
-    def answered(
-        self, transaction: Transaction, request: SeenRequest, relation: dict[str, Any], now: float | None
-    ) -> None:
-        """An AP-REP says which of several transmissions was the one."""
-        relation["answers"] = request.number
-        if now is not None and request.time is not None:
-            relation["after_ms"] = round((now - request.time) * 1000, 3)
-
     def remember(self, transaction: Transaction, datagram: Datagram, request: SeenRequest) -> None:
         """Keeps an opened AP-REQ for what answers it."""
         transaction.requests.append(request)
@@ -181,6 +175,13 @@ class Conversations:
             self.unanswered.add(transaction.sent[0].number)
         if transaction.wants_ack is not None:
             self.unacknowledged.add(transaction.wants_ack)
+
+
+def name_answered(relation: dict[str, Any], request: SeenRequest, now: float | None) -> None:
+    """An AP-REP says which of several transmissions its REPLY answers."""
+    relation["answers"] = request.number
+    if now is not None and request.time is not None:
+        relation["after_ms"] = round((now - request.time) * 1000, 3)
 
 
 def _repeats(earlier: list[Transmission], this: Transmission) -> dict[str, Any]:

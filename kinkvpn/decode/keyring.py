@@ -104,9 +104,6 @@ class Keyring:
             raise KeytabUnreadable(f"keytab {path} holds no key")
         return keys
 
-    def __len__(self) -> int:
-        return len(self._keys)
-
     def open_request(self, ap_req: asn1.ApReq) -> OpenedRequest:
         """Raises NotOpened."""
         if ap_req.use_session_key:

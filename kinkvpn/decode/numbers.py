@@ -88,12 +88,15 @@ def transform_name(protocol: int, identifier: int) -> Named:
 
 
 def values_of(attribute: int) -> type[IntEnum] | None:
-    """The table of an attribute's values: LIFE_TYPE has LifeType, and so on for every class that has one."""
-    name = name_of(SaAttribute, attribute)
-    if name is None:
-        return None
-    table = getattr(ipsec_doi, "".join(word.capitalize() for word in name.split("_")), None)
-    return table if isinstance(table, type) and issubclass(table, IntEnum) else None
+    """The table of an attribute's values, by the name of its class: LifeType for LIFE_TYPE, Group for
+    GROUP_DESCRIPTION, and so on for every class that has one.
+    """
+    words = [word.capitalize() for word in (name_of(SaAttribute, attribute) or "").split("_")]
+    for name in ("".join(words), words[0]):
+        table = getattr(ipsec_doi, name, None) if name else None
+        if isinstance(table, type) and issubclass(table, IntEnum):
+            return table
+    return None
 
 
 def notify_name(kind: int) -> Named:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from kinkvpn.decode import asn1, explanation, numbers, places, survey
-from kinkvpn.decode.conversation import Conversations, SeenRequest, Transaction
+from kinkvpn.decode.conversation import Conversations, SeenRequest, Transaction, name_answered
 from kinkvpn.decode.findings import Finding, Kind
 from kinkvpn.decode.keyring import NotOpened
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from kinkvpn.kerberos.session import SessionKey
 
 Record = dict[str, Any]
+# The outer payloads: as delimited, and as the strict parser reads each by itself, None where it refuses.
+Outer = list[tuple[survey.Chunk, kink.KinkPayload | None]]
 
 # RFC 4120 §1.6 and RFC 4430 §3.5: five minutes is what hosts usually allow each other.
 USUAL_SKEW: Final = 300.0
@@ -99,7 +101,7 @@ class _Reading:
         record |= _header(header)
         outer = [(chunk, survey.read_outer(chunk)) for chunk in self._survey.chunks]
         epoch = next((p.epoch for _, p in outer if isinstance(p, kink.ApReq)), None)
-        transaction, _known = self._transcript.conversations.place(self._number, self._datagram, header, epoch)
+        transaction = self._transcript.conversations.place(self._datagram, header, epoch)
         relation = self._transcript.conversations.enter(transaction, header, self._number, self._datagram)
         record["relation"] = relation
         self._open(outer, transaction, relation)
@@ -112,9 +114,7 @@ class _Reading:
 
     # --- keys
 
-    def _open(
-        self, outer: list[tuple[survey.Chunk, kink.KinkPayload | None]], transaction: Transaction, relation: Record
-    ) -> None:
+    def _open(self, outer: Outer, transaction: Transaction, relation: Record) -> None:
         for _, payload in outer:
             if isinstance(payload, kink.ApReq):
                 self._open_request(payload, transaction)
@@ -178,7 +178,7 @@ class _Reading:
             if own and stamp == request.opened.stamp:
                 self._use(request)
                 self._record["ap_rep"] = {"answers": request.number, "time": iso(stamp[0] + stamp[1] / 1_000_000)}
-                self._transcript.conversations.answered(transaction, request, relation, self._datagram.time)
+                name_answered(relation, request, self._datagram.time)
                 return
             opened.append((request, own))
         if not opened:
@@ -210,7 +210,7 @@ class _Reading:
 
     # --- checksum
 
-    def _verify(self, header: survey.Header, outer: list[tuple[survey.Chunk, kink.KinkPayload | None]]) -> None:
+    def _verify(self, header: survey.Header, outer: Outer) -> None:
         authenticated = any(chunk.type in (kink.PayloadType.AP_REQ, kink.PayloadType.AP_REP) for chunk, _ in outer)
         self._record["checksum"] = self._checksum(header, authenticated)
         if self._record["checksum"] == "good":
@@ -236,7 +236,7 @@ class _Reading:
             return "wrong"
         return "good"
 
-    def _note_epoch(self, outer: list[tuple[survey.Chunk, kink.KinkPayload | None]]) -> None:
+    def _note_epoch(self, outer: Outer) -> None:
         """Only an authentic epoch says anything (§3.7)."""
         for _, payload in outer:
             if isinstance(payload, kink.ApReq | kink.ApRep) and self._principals:
@@ -249,9 +249,7 @@ class _Reading:
 
     # --- payloads
 
-    def _payloads(
-        self, header: survey.Header, outer: list[tuple[survey.Chunk, kink.KinkPayload | None]]
-    ) -> tuple[list[Record], list[int]]:
+    def _payloads(self, header: survey.Header, outer: Outer) -> tuple[list[Record], list[int]]:
         trees, inner = [], list[int]()
         for chunk, payload in outer:
             tree = self._payload(header, chunk, payload)
@@ -371,7 +369,7 @@ class _Reading:
         if relation["role"] == "reply" and relation["answers"] is None:
             self._find(Kind.UNSOLICITED, "the command it answers is not in the capture")
 
-    def _status(self, outer: list[tuple[survey.Chunk, kink.KinkPayload | None]]) -> str:
+    def _status(self, outer: Outer) -> str:
         if any(finding.wrong for finding in self.findings):
             return "failed"
         if self._record["checksum"] == "good":

@@ -162,6 +162,17 @@ def test_any_octets_are_read_or_refused(head: bytes, octets: bytes) -> None:
     partly(head + octets)
 
 
+def test_a_file_that_fails_in_the_middle_says_where() -> None:
+    class Disk(io.BytesIO):
+        def read(self, count: int | None = -1, /) -> bytes:
+            if self.tell() >= 40:
+                raise OSError(5, "Input/output error")
+            return super().read(count)
+
+    with pytest.raises(CaptureDamaged, match=r"beyond octet 40: Input/output error"):
+        list(read_frames(Disk(pcap(FRAMES))))
+
+
 def test_a_pipe_that_delivers_in_pieces_is_read_whole() -> None:
     class Pipe(io.BytesIO):
         def read(self, count: int | None = -1, /) -> bytes:

@@ -126,6 +126,21 @@ def test_bad_input_is_an_error(tmp_path: Path) -> None:
         command.run("-", [tmp_path], ports=(), as_json=False, out=io.StringIO())
 
 
+def test_a_file_that_cannot_be_read_is_bad_input() -> None:
+    with pytest.raises(NotCapture, match="/proc/self/mem: cannot be read beyond octet 0: Input/output error"):
+        decode("/proc/self/mem")
+
+
+def test_whoever_stops_reading_has_not_seen_that_all_is_well() -> None:
+    process = [sys.executable, "-m", "kinkvpn", "decode", str(vector_file("status-and-delete")), *ARGUMENTS]
+    with subprocess.Popen(process, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.close()
+        assert running.wait() == 1
+        assert running.stderr.read() == b""
+
+
 class Terminal(io.StringIO):
     def isatty(self) -> bool:
         return True

@@ -36,7 +36,7 @@ class Talk:
         self.count += 1
         datagram = Datagram(self.count, at, source, destination, octets or self.count.to_bytes(4))
         header = Header(kind, 1, 0, 16, 1, xid, 0, ACKREQ if ackreq else 0, 0)
-        transaction, _ = self.conversations.place(self.count, datagram, header, epoch)
+        transaction = self.conversations.place(datagram, header, epoch)
         return self.conversations.enter(transaction, header, self.count, datagram)
 
     def reply(self, xid: int, at: float, **more: Any) -> dict[str, Any]:
