@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.captures import KEYTABS
+from support.der import Recipe, make_ap_req
 from support.vectors import KEYTABS as BY_HOST
 from support.vectors import VectorMessage, load_messages, load_vector
 
 from kinkvpn.decode import asn1
 from kinkvpn.decode.findings import Kind
-from kinkvpn.decode.keyring import Keyring, KeytabUnreadable, NotOpened
+from kinkvpn.decode.keyring import MAX_TICKETS, Keyring, KeytabUnreadable, NotOpened
 from kinkvpn.errors import AuthenticationFailed
 from kinkvpn.wire import kink
 
@@ -110,6 +111,35 @@ def test_an_authenticator_that_does_not_open() -> None:
     request = ap_req(CREATE)
     closed = refused(KEYTABS, replace(request, authenticator=asn1.Sealed(18, None, bytes(80))))
     assert closed.finding.kind is Kind.AP_REQ_BAD
+
+
+def test_an_ap_req_made_to_order_opens() -> None:
+    opened = Keyring(KEYTABS).open_request(asn1.read_ap_req(make_ap_req(Recipe())))
+    assert opened.ticket.client == "kink/a.kink.test@KINK.TEST"
+    assert (opened.stamp, opened.ticket.end) == ((1_795_426_748, 123456), 1_795_430_000.0)
+
+
+def test_an_authenticator_of_another_client() -> None:
+    closed = refused(KEYTABS, asn1.read_ap_req(make_ap_req(Recipe(authenticator_client="eve.kink.test"))))
+    assert closed.finding.kind is Kind.AP_REQ_BAD
+    assert "authenticator kink/eve.kink.test@KINK.TEST's" in str(closed)
+
+
+@pytest.mark.parametrize("part", [b"garbage", make_ap_req(Recipe())])
+def test_a_ticket_that_opens_and_is_none(part: bytes) -> None:
+    closed = refused(KEYTABS, asn1.read_ap_req(make_ap_req(Recipe(ticket_part=part))))
+    assert closed.finding.kind is Kind.AP_REQ_BAD
+    assert "the ticket opens, and holds no key" in str(closed)
+
+
+def test_tickets_are_remembered_up_to_a_bound() -> None:
+    keyring, first = Keyring(KEYTABS), asn1.read_ap_req(make_ap_req(Recipe()))
+    opened = keyring.open_request(first).ticket
+    for _ in range(MAX_TICKETS):
+        assert keyring.open_request(first).ticket is opened
+    for number in range(MAX_TICKETS):
+        keyring.open_request(asn1.read_ap_req(make_ap_req(Recipe(end=1_795_430_000.0 + number))))
+    assert keyring.open_request(first).ticket is not opened
 
 
 @pytest.mark.parametrize("octets", [b"", b"\x05\x02", b"no keytab\n"])

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.captures import KEYTABS, START, ether, extract, frame, kinds, records, udp, vector_frames
+from support.der import Recipe, make_ap_req
 from support.vectors import KEYTABS as BY_HOST
 from support.vectors import VectorMessage, load_messages, load_vector
 
@@ -191,6 +192,35 @@ def one(octets: bytes) -> dict[str, Any]:
     source, destination = (end.partition(":")[0] for end in (CREATE.source, CREATE.destination))
     (record,) = records([frame(ether() / udp(octets, source, destination))])
     return record
+
+
+def made(recipe: Recipe) -> dict[str, Any]:
+    """A STATUS with such an AP-REQ, and a good Cksum."""
+    context = Context()
+    key = SessionKey(context, context.key_of(recipe.session_enctype, recipe.session_key))
+    message = kink.Message(kink.MessageType.STATUS, 9, (kink.ApReq(0, make_ap_req(recipe)),))
+    return one(kink.build_message(message, key.checksum))
+
+
+def test_an_ap_req_made_to_order_is_good() -> None:
+    record = made(Recipe())
+    assert (record["status"], kinds(record)) == ("verified", [])
+
+
+@pytest.mark.parametrize(
+    ("recipe", "kind", "status"),
+    [
+        (Recipe(options=0), "no-mutual", "verified"),
+        (Recipe(options=0x60000000), "user-to-user", "failed"),
+        (Recipe(session_enctype=23, session_key=bytes(16)), "weak-enctype", "verified"),
+        (Recipe(at=START - 400), "clock", "verified"),
+        (Recipe(end=START - 1), "ticket-time", "verified"),
+        (Recipe(authenticator_client="eve.kink.test"), "ap-req-bad", "failed"),
+    ],
+)
+def test_ap_reqs_with_something_about_them(recipe: Recipe, kind: str, status: str) -> None:
+    record = made(recipe)
+    assert (kinds(record), record["status"]) == ([kind], status)
 
 
 def test_quick_mode_made_to_order() -> None:
