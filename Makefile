@@ -14,9 +14,9 @@ PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
 # What python-pytun and gssapi are compiled against; the KDC; namespaces, ping and capture for the laboratory.
 PACKAGES := libc6-dev libkrb5-dev krb5-kdc krb5-admin-server iproute2 iputils-ping tcpdump
-# The clock of one process; a NAT; an Active Directory domain controller, of which the tests run the KDC alone; what
-# runs the Wireshark dissector.
-TESTED := faketime nftables samba samba-dsdb-modules samba-ad-provision tshark
+# The clock of one process; kinit, with a password and with a certificate; a NAT; an Active Directory domain controller,
+# of which the tests run the KDC alone; what runs the Wireshark dissector.
+TESTED := faketime krb5-user krb5-pkinit nftables samba samba-dsdb-modules samba-ad-provision tshark
 # Debian splits its own Python; any other has these two inside.
 PACKAGES += $(shell $(PYTHON) -c 'import sys; sys.base_prefix == "/usr" and print("libpython3-dev python3-venv")')
 

@@ -14,7 +14,7 @@ from esp.suite import DEFAULT_SUITES, Suite
 from kinkvpn import values
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
 from kinkvpn.proto.create import MAX_QUICK_MODES
-from kinkvpn.proto.settings import PeerSettings, PolicySettings, PrfForm, Start
+from kinkvpn.proto.settings import PeerSettings, PolicySettings, PrfForm, Start, UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class HostSettings:
     Args:
         principal: ``primary/instance@REALM`` or ``name@REALM``.
         keytab: what AP-REQs are accepted with, and credentials got with where nothing else is given. Without it this
-            host can start exchanges and answer none.
+            host answers to user-to-user tickets alone.
         client_keytab: what credentials are got with when it is not ``keytab``.
         ccache: a credential cache as libkrb5 names it.
         krb5_config: instead of the system's krb5.conf.
@@ -160,6 +160,7 @@ class PeerConfiguration:
     port: int
     esp_port: int
     prf: PrfForm
+    user_to_user: UserToUser
     delete_grace: float
     kink_over: KinkOver
     sas_per_create: int
@@ -174,6 +175,7 @@ class PeerConfiguration:
             esp=Endpoint(address, self.esp_port),
             policies=self.policies,
             prf=self.prf,
+            user_to_user=self.user_to_user,
             delete_grace=self.delete_grace,
             kink_over=self.kink_over,
             sas_per_create=self.sas_per_create,
@@ -383,6 +385,7 @@ def _peer(table: Table, taken: _Taken, kink: KinkSettings) -> PeerConfiguration:
         port=table.get("port", values.port, KINK_PORT),
         esp_port=table.get("esp_port", values.port, ESP_PORT),
         prf=table.get("prf", values.one_of(PrfForm), PrfForm.RFC3961),
+        user_to_user=table.get("user_to_user", values.one_of(UserToUser), UserToUser.AUTO),
         delete_grace=table.get("delete_grace", values.seconds(0, 300), 5.0),
         kink_over=table.get("kink_over", values.one_of(KinkOver), kink.over),
         sas_per_create=table.get("sas_per_create", values.integer(1, MAX_QUICK_MODES), MAX_QUICK_MODES),

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
 from kinkvpn.kerberos.tickets import TicketUnavailable
-from kinkvpn.proto.ports import ApRequestRefused, KrbErrorDetails, TicketRefusal
+from kinkvpn.proto.ports import ApRequestRefused, KrbErrorDetails, TgtDenied, TicketRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -33,9 +33,15 @@ KRB_AP_ERR_TKT_NYV = 33
 KRB_AP_ERR_REPEAT = 34
 KRB_AP_ERR_NOT_US = 35
 KRB_AP_ERR_SKEW = 37
+KRB_AP_ERR_NOKEY = 45
+KRB_AP_ERR_USER_TO_USER_REQUIRED = 69
 KDC_ERR_S_PRINCIPAL_UNKNOWN = 7
+KDC_ERR_SERVER_NOMATCH = 26
+KDC_ERR_MUST_USE_USER2USER = 27
 
 _MAGIC = b"FAKE-AP-REQ"
+_MAGIC_SESSION_KEY = b"FAKE-AP-U2U"  # the use-session-key bit
+_TGT = b"FAKE-TGT"
 _REQUEST = struct.Struct("!11s16sdI32s")  # magic, ticket, ctime, serial, MAC
 _ERROR = struct.Struct("!14sidd")  # magic, code, stime, ctime (NaN: absent)
 _ERROR_MAGIC = b"FAKE-KRB-ERROR"
@@ -122,12 +128,14 @@ class FakeTicket:
     starttime: float
     endtime: float
     key: FakeSessionKey = field(repr=False)
+    tgt: bytes | None = field(default=None, repr=False)
 
     def make_request(self, offset: float = 0.0) -> FakeRequest:
         """A fresh authenticator."""
         ctime, serial = self.realm.clock() + offset, self.realm.next_serial()
         mac = self.key.authenticate(b"request", ctime, serial)
-        return FakeRequest(self.key, _REQUEST.pack(_MAGIC, self.identity, ctime, serial, mac), ctime, serial)
+        magic = _MAGIC if self.tgt is None else _MAGIC_SESSION_KEY
+        return FakeRequest(self.key, _REQUEST.pack(magic, self.identity, ctime, serial, mac), ctime, serial)
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +148,7 @@ class FakeAccepted:
     key: FakeSessionKey = field(repr=False)
     ctime: float
     serial: int
+    user_to_user: bool = False
 
     @property
     def client_time(self) -> tuple[int, int]:
@@ -161,6 +170,7 @@ class FakeRealm:
 
     Attributes:
         ticket_life: seconds, of tickets issued from now on.
+        keyless: principals that have user-to-user tickets only.
     """
 
     def __init__(
@@ -168,9 +178,11 @@ class FakeRealm:
     ) -> None:
         self.clock = clock
         self.ticket_life = TICKET_LIFE
+        self.keyless: set[str] = set()
         self._random = random
         self._principals = set(principals)
         self._issued: dict[bytes, FakeTicket] = {}
+        self._tgts: dict[bytes, tuple[str, float]] = {}
         self._serial = 0
 
     def next_serial(self) -> int:
@@ -178,19 +190,48 @@ class FakeRealm:
         self._serial += 1
         return self._serial
 
-    def issue(self, client: str, server: str) -> FakeTicket:
+    def issue_tgt(self, client: str) -> bytes:
+        """A ticket-granting ticket, which names ``client`` to nobody but this realm."""
+        tgt = _TGT + self._random(16)
+        self._tgts[tgt] = client, self.clock() + self.ticket_life
+        return tgt
+
+    def holder(self, tgt: bytes) -> tuple[str, float]:
+        """Whose a ticket-granting ticket is, and until when. Raises TicketUnavailable."""
+        if tgt not in self._tgts:
+            raise TicketUnavailable(TicketRefusal("no such ticket-granting ticket", KRB_AP_ERR_BAD_INTEGRITY))
+        return self._tgts[tgt]
+
+    def _check_tgt(self, server: str, tgt: bytes | None) -> None:
+        if tgt is None:
+            if server in self.keyless:
+                raise TicketUnavailable(TicketRefusal(f"{server} has no key", KDC_ERR_MUST_USE_USER2USER))
+            return
+        client, endtime = self.holder(tgt)
+        if client != server:
+            raise TicketUnavailable(TicketRefusal(f"the TGT is {client}'s, not {server}'s", KDC_ERR_SERVER_NOMATCH))
+        if endtime <= self.clock():
+            raise TicketUnavailable(TicketRefusal(f"the TGT of {server} has expired", KRB_AP_ERR_TKT_EXPIRED))
+
+    def issue(self, client: str, server: str, tgt: bytes | None = None) -> FakeTicket:
         """What a KDC does at once.
 
+        Args:
+            client: for whom.
+            server: for use with whom.
+            tgt: the server's, for a user-to-user ticket.
+
         Raises:
-            TicketUnavailable: no such principal.
+            TicketUnavailable: no such principal, or not with this ticket-granting ticket.
         """
         for name in (client, server):
             if name not in self._principals:
                 raise TicketUnavailable(TicketRefusal(f"no principal {name}", KDC_ERR_S_PRINCIPAL_UNKNOWN))
+        self._check_tgt(server, tgt)
         identity = self._random(16)
         key = FakeSessionKey(self._random(32), self._random)
         now = self.clock()
-        ticket = FakeTicket(self, identity, client, server, now, now + self.ticket_life, key)
+        ticket = FakeTicket(self, identity, client, server, now, now + self.ticket_life, key, tgt)
         self._issued[identity] = ticket
         return ticket
 
@@ -212,11 +253,11 @@ class FakeTickets:
         self._realm = realm
         self._client = client
         self._latency = latency
-        self._cache: dict[str, FakeTicket] = {}
+        self._cache: dict[tuple[str, bytes | None], FakeTicket] = {}
 
-    async def get(self, server: str, *, deadline: float, fresh: bool = False) -> FakeTicket:
+    async def get(self, server: str, *, deadline: float, fresh: bool = False, tgt: bytes | None = None) -> FakeTicket:
         """Raises TicketUnavailable at the latest ``deadline`` seconds from now."""
-        cached = self._cache.get(server)
+        cached = self._cache.get((server, tgt))
         if cached is not None and not fresh and cached.endtime > self._realm.clock():
             await trio.lowlevel.checkpoint()
             return cached
@@ -224,8 +265,8 @@ class FakeTickets:
             await trio.sleep(self._latency())
         if scope.cancelled_caught:
             raise TicketUnavailable(TicketRefusal(f"the fake KDC did not answer within {deadline} s"))
-        self._cache[server] = self._realm.issue(self._client, server)
-        return self._cache[server]
+        self._cache[server, tgt] = ticket = self._realm.issue(self._client, server, tgt)
+        return ticket
 
 
 class FakeKerberos:
@@ -235,13 +276,35 @@ class FakeKerberos:
         realm: whose tickets to believe.
         server: our principal.
         clock_offset: seconds that this host's clock is ahead of the realm's.
+        keytab: whether it has the server's key; without it there is user-to-user alone. May be changed.
+
+    Attributes:
+        tgts: its ticket-granting tickets, the newest last; none until ``renew_tgt``.
     """
 
-    def __init__(self, realm: FakeRealm, server: str, *, clock_offset: float = 0.0) -> None:
+    def __init__(self, realm: FakeRealm, server: str, *, clock_offset: float = 0.0, keytab: bool = True) -> None:
         self._realm = realm
         self._server = server
         self._clock_offset = clock_offset
+        self.keytab = keytab
+        self.tgts: list[bytes] = []
         self._replays: OrderedDict[bytes, None] = OrderedDict()
+
+    def renew_tgt(self) -> None:
+        """Get another ticket-granting ticket; the ones before still open what was made with them."""
+        self.tgts.append(self._realm.issue_tgt(self._server))
+
+    def lose_tgts(self) -> None:
+        """What a restart of a host does that keeps its tickets in memory."""
+        self.tgts.clear()
+
+    def offer_tgt(self, name: bytes) -> bytes:
+        """Raises TgtDenied, and nothing else."""
+        if name != self._server.encode():
+            raise TgtDenied("another principal", self._error(KRB_AP_ERR_NOT_US, None))
+        if not self.tgts:
+            raise TgtDenied("no ticket-granting ticket")
+        return self.tgts[-1]
 
     def accept(self, ap_req: bytes) -> FakeAccepted:
         """Raises ApRequestRefused, and nothing else."""
@@ -249,13 +312,18 @@ class FakeKerberos:
             raise self._refusal(KRB_AP_ERR_BAD_INTEGRITY, None, "not a fake AP-REQ")
         magic, identity, ctime, serial, mac = _REQUEST.unpack(ap_req)
         ticket = self._realm.find(identity)
-        if magic != _MAGIC or ticket is None:
+        if magic not in (_MAGIC, _MAGIC_SESSION_KEY):
+            raise self._refusal(KRB_AP_ERR_BAD_INTEGRITY, None, "not a fake AP-REQ")
+        self._check_key(magic == _MAGIC_SESSION_KEY, ticket)
+        if ticket is None:
             raise self._refusal(KRB_AP_ERR_BAD_INTEGRITY, None, "no such ticket")
         if not hmac.compare_digest(ticket.key.authenticate(b"request", ctime, serial), mac):
             raise self._refusal(KRB_AP_ERR_BAD_INTEGRITY, None, "the authenticator does not verify")
         if ticket.server != self._server:
             raise self._refusal(KRB_AP_ERR_NOT_US, None, "a ticket for somebody else")
-        accepted = FakeAccepted(ticket.client, ticket.server, ticket.endtime, ticket.key, ctime, serial)
+        accepted = FakeAccepted(
+            ticket.client, ticket.server, ticket.endtime, ticket.key, ctime, serial, ticket.tgt is not None
+        )
         now = self._now()
         # In MIT's order: of a ticket that has not begun, a clock behind never gets to say SKEW.
         if ticket.starttime > now + CLOCK_SKEW:
@@ -271,13 +339,29 @@ class FakeKerberos:
             self._replays.popitem(last=False)
         return accepted
 
+    def _check_key(self, session_key: bool, ticket: FakeTicket | None) -> None:
+        """Whether we could open the ticket at all: by the key of the keytab, or by that of a TGT of ours."""
+        if not session_key:
+            if not self.keytab:
+                raise self._refusal(KRB_AP_ERR_USER_TO_USER_REQUIRED, None, "no keytab here")
+            if ticket is not None and ticket.tgt is not None:
+                raise self._refusal(KRB_AP_ERR_BAD_INTEGRITY, None, "made with another key than the keytab's")
+        elif not self.tgts:
+            raise self._refusal(KRB_AP_ERR_NOKEY, None, "no user-to-user here")
+        elif ticket is None or ticket.tgt not in self.tgts:
+            raise self._refusal(KRB_AP_ERR_NOKEY, None, "not made with a TGT of ours", self.tgts[-1])
+
     def _now(self) -> float:
         return self._realm.clock() + self._clock_offset
 
-    def _refusal(self, code: int, accepted: FakeAccepted | None, reason: str) -> ApRequestRefused:
+    def _error(self, code: int, accepted: FakeAccepted | None) -> bytes:
         ctime = float("nan") if accepted is None else accepted.ctime
-        error = _ERROR.pack(_ERROR_MAGIC, code, self._now(), ctime)
-        return ApRequestRefused(code, error, accepted, reason)
+        return _ERROR.pack(_ERROR_MAGIC, code, self._now(), ctime)
+
+    def _refusal(
+        self, code: int, accepted: FakeAccepted | None, reason: str, tgt: bytes | None = None
+    ) -> ApRequestRefused:
+        return ApRequestRefused(code, self._error(code, accepted), accepted, reason, tgt)
 
     def read_error(self, krb_error: bytes) -> KrbErrorDetails:
         """Raises MalformedMessage, and nothing else."""

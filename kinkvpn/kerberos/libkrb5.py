@@ -36,6 +36,7 @@ PROTOCOL_CODES: Final = 128
 
 AP_OPTS_MUTUAL_REQUIRED: Final = 0x20000000
 AP_OPTS_USE_SESSION_KEY: Final = 0x40000000
+GC_USER_USER: Final = 1
 GC_CACHED: Final = 2
 GC_NO_STORE: Final = 8
 TKT_FLG_RENEWABLE: Final = 0x00800000
@@ -113,6 +114,7 @@ krb5_error_code krb5_auth_con_init(krb5_context, krb5_auth_context *);
 krb5_error_code krb5_auth_con_free(krb5_context, krb5_auth_context);
 krb5_error_code krb5_auth_con_setflags(krb5_context, krb5_auth_context, krb5_int32);
 krb5_error_code krb5_auth_con_getkey_k(krb5_context, krb5_auth_context, krb5_key *);
+krb5_error_code krb5_auth_con_setuseruserkey(krb5_context, krb5_auth_context, krb5_keyblock *);
 krb5_error_code krb5_auth_con_getauthenticator(krb5_context, krb5_auth_context, krb5_authenticator **);
 void krb5_free_authenticator(krb5_context, krb5_authenticator *);
 krb5_error_code krb5_mk_req_extended(krb5_context, krb5_auth_context *, krb5_flags, krb5_data *, krb5_creds *,
@@ -462,14 +464,24 @@ class Context:
         self.check(self.lib.krb5_cc_get_principal(self.handle, ccache, out))
         return self.own(out[0], "krb5_free_principal")
 
-    def credentials(self, ccache: CData, client: CData, server: CData) -> CData:
+    def credentials(self, ccache: CData, client: CData, server: CData, tgt: bytes | None = None) -> CData:
         """A service ticket (``krb5_creds *``) out of the cache or from the KDC. Blocks, for 27 s if the KDC is silent.
 
-        It is not stored in the cache: MIT would hand the same one out until it expires, and a renewal has to pass that.
+        It is not stored in the cache: MIT would hand the same one out until it expires, and a renewal has to pass that;
+        of user-to-user tickets it never finds the one that it stored, and the cache would grow with each.
+
+        Args:
+            ccache: with our ticket-granting ticket.
+            client: us.
+            server: the peer.
+            tgt: the peer's ticket-granting ticket, DER, for a user-to-user ticket (RFC 4120 §2.9.2, ENC-TKT-IN-SKEY).
         """
-        wanted = ffi.new("krb5_creds *", {"client": client, "server": server})
-        out = ffi.new("krb5_creds **")
-        self.check(self.lib.krb5_get_credentials(self.handle, GC_NO_STORE, ccache, wanted, out))
+        wanted: CData = ffi.new("krb5_creds *", {"client": client, "server": server})
+        flags, out = GC_NO_STORE, ffi.new("krb5_creds **")
+        if tgt is not None:
+            second = ffi.from_buffer("char[]", tgt)  # lives as long as ``tgt``
+            wanted.second_ticket, flags = (0, len(tgt), second), GC_NO_STORE | GC_USER_USER
+        self.check(self.lib.krb5_get_credentials(self.handle, flags, ccache, wanted, out))
         return self.own(out[0], "krb5_free_creds")
 
     def granting_ticket(self, ccache: CData) -> CData:
@@ -501,16 +513,25 @@ class Context:
             self.check(self.lib.krb5_auth_con_setflags(self.handle, owned, 0))
         return owned
 
-    def make_request(self, auth_context: CData, credentials: CData) -> bytes:
-        """An AP-REQ, mutual authentication required, with neither checksum, subkey nor sequence number."""
+    def make_request(self, auth_context: CData, credentials: CData, *, use_session_key: bool = False) -> bytes:
+        """An AP-REQ, mutual authentication required, with neither checksum, subkey nor sequence number.
+
+        ``use_session_key`` says that the ticket is a user-to-user one (RFC 4120 §5.5.1).
+        """
         out, exchange = ffi.new("krb5_data *"), ffi.new("krb5_auth_context *", auth_context)
-        self.check(
-            self.lib.krb5_mk_req_extended(self.handle, exchange, AP_OPTS_MUTUAL_REQUIRED, NULL, credentials, out)
-        )
+        options = AP_OPTS_MUTUAL_REQUIRED | (AP_OPTS_USE_SESSION_KEY if use_session_key else 0)
+        self.check(self.lib.krb5_mk_req_extended(self.handle, exchange, options, NULL, credentials, out))
         return self.take(out)
 
+    def use_key(self, auth_context: CData, keyblock: CData) -> None:
+        """Have ``read_request`` decrypt the ticket with this key (a copy is kept), and with no other."""
+        self.check(self.lib.krb5_auth_con_setuseruserkey(self.handle, auth_context, keyblock))
+
     def read_request(self, auth_context: CData, ap_req: bytes, keytab: CData) -> CData:
-        """Verifies an AP-REQ with any key of the keytab and returns its ``krb5_ticket *``."""
+        """Verifies an AP-REQ with any key of the keytab and returns its ``krb5_ticket *``.
+
+        After :meth:`use_key` with that key, and ``keytab`` is NULL; the use-session-key bit is the caller's to look at.
+        """
         exchange, out = ffi.new("krb5_auth_context *", auth_context), ffi.new("krb5_ticket **")
         options = ffi.new("krb5_flags *")
         self.check(self.lib.krb5_rd_req(self.handle, exchange, borrow(ap_req), NULL, keytab, options, out))

@@ -21,7 +21,7 @@ from kinkvpn.kerberos.libkrb5 import (
     ffi,
     posix_seconds,
 )
-from kinkvpn.proto.ports import ApRequestRefused, KrbErrorDetails
+from kinkvpn.proto.ports import ApRequestRefused, KrbErrorDetails, TgtDenied
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -39,6 +39,7 @@ PVNO: Final = 5
 MSG_TYPE_AP_REQ: Final = 14
 # RFC 4120 §7.5.9
 KDC_ERR_ETYPE_NOSUPP: Final = 14
+KRB_AP_ERR_BAD_INTEGRITY: Final = 31
 KRB_AP_ERR_TKT_EXPIRED: Final = 32
 KRB_AP_ERR_TKT_NYV: Final = 33
 KRB_AP_ERR_REPEAT: Final = 34
@@ -49,11 +50,13 @@ KRB_AP_ERR_MSG_TYPE: Final = 40
 KRB_AP_ERR_MODIFIED: Final = 41
 KRB_AP_ERR_NOKEY: Final = 45
 KRB_ERR_GENERIC: Final = 60
+KRB_AP_ERR_USER_TO_USER_REQUIRED: Final = 69
 CLOCK_ERRORS: Final = frozenset({KRB_AP_ERR_TKT_EXPIRED, KRB_AP_ERR_TKT_NYV, KRB_AP_ERR_SKEW})
 
 # com_err codes that libkrb5 uses for what has a code on the wire, or for what came from the wire.
 KRB5_NOPERM_ETYPE: Final = -1765328148
 KRB5_PROG_ETYPE_NOSUPP: Final = -1765328234
+KRB5_BAD_ENCTYPE: Final = -1765328196
 ASN1_TABLE: Final = range(1859794432, 1859794432 + 256)
 
 # Ours. Names by which libkrb5 and its configuration know the enctypes.
@@ -73,6 +76,13 @@ ENCTYPE_NAMES: Final = {
 }
 # A list of what may be, so that nothing old or new slips in: DES, 3DES and RC4 are out (RFC 6649, RFC 8429).
 PERMITTED_ENCTYPES: Final = frozenset({17, 18, 19, 20, 25, 26})
+
+# Ours. A ticket-granting ticket is renewed when it is half spent, so that two live at once; two more are for a person
+# who does kinit by hand. A peer whose ticket was made with an older one is told the newest (RFC 4430 §3.7.1).
+MAX_TGTS: Final = 4
+# Seconds for which a ticket-granting ticket opens user-to-user tickets after its end: libkrb5's default for clockskew.
+# Tickets made with it end with it, and whether they have is judged, and told, as for any ticket.
+TGT_GRACE: Final = 300
 
 # Seconds of skew that the second look at a late or early AP-REQ allows: 31 years, any clock that is merely wrong, yet
 # far from wrapping libkrb5's 32-bit times.
@@ -231,9 +241,9 @@ class SentRequest:
 
     __slots__ = ("_auth_context", "_context", "ap_req")
 
-    def __init__(self, context: Context, credentials: CData) -> None:
+    def __init__(self, context: Context, credentials: CData, *, user_to_user: bool = False) -> None:
         self._context, self._auth_context = context, context.auth_context()
-        self.ap_req = context.make_request(self._auth_context, credentials)
+        self.ap_req = context.make_request(self._auth_context, credentials, use_session_key=user_to_user)
 
     def verify_reply(self, ap_rep: bytes) -> None:
         try:
@@ -249,15 +259,19 @@ class ServiceTicket:
         context: of the thread that will make requests, one of :func:`patient_context`.
         credentials: ``krb5_creds *``, kept.
         clock_offset: seconds that the KDC's clock was found ahead of ours when it issued the ticket.
+        tgt: the peer's ticket-granting ticket, DER, that a user-to-user ticket was made with.
 
     Raises:
         Krb5Error: the session key's enctype is refused or unknown to libkrb5.
     """
 
-    __slots__ = ("_context", "_credentials", "client", "clock_offset", "endtime", "key", "server")
+    __slots__ = ("_context", "_credentials", "client", "clock_offset", "endtime", "key", "server", "tgt")
 
-    def __init__(self, context: Context, credentials: CData, clock_offset: float = 0.0) -> None:
+    def __init__(
+        self, context: Context, credentials: CData, clock_offset: float = 0.0, tgt: bytes | None = None
+    ) -> None:
         require_permitted(credentials.keyblock.enctype, "the session key")
+        self.tgt = tgt
         self._context, self._credentials, self.clock_offset = context, credentials, clock_offset
         self.client = context.unparse(credentials.client)
         self.server = context.unparse(credentials.server)
@@ -267,19 +281,24 @@ class ServiceTicket:
     def __repr__(self) -> str:
         return f"ServiceTicket(client={self.client!r}, server={self.server!r}, endtime={self.endtime:.0f})"
 
+    def as_tgt(self) -> OwnTgt:
+        """This ticket, if it is our ticket-granting one, as what others may have tickets made with."""
+        return OwnTgt(self._context, self._credentials)
+
     def make_request(self, offset: float = 0.0) -> SentRequest:
         # Our clock put right as the KDC taught it, and from there to the peer's, as it said under authentication.
         shift = self.clock_offset + offset
-        return SentRequest(self._context.shifted(shift) if shift else self._context, self._credentials)
+        context = self._context.shifted(shift) if shift else self._context
+        return SentRequest(context, self._credentials, user_to_user=self.tgt is not None)
 
 
 class VerifiedRequest:
     """An AP-REQ that was good; :class:`kinkvpn.proto.ports.AcceptedRequest`."""
 
-    __slots__ = ("_auth_context", "_context", "client", "endtime", "key", "server")
+    __slots__ = ("_auth_context", "_context", "client", "endtime", "key", "server", "user_to_user")
 
-    def __init__(self, context: Context, auth_context: CData, ticket: CData) -> None:
-        self._context, self._auth_context = context, auth_context
+    def __init__(self, context: Context, auth_context: CData, ticket: CData, *, user_to_user: bool = False) -> None:
+        self._context, self._auth_context, self.user_to_user = context, auth_context, user_to_user
         self.client = context.unparse(ticket.enc_part2.client)
         self.server = context.unparse(ticket.server)
         self.endtime = float(posix_seconds(ticket.enc_part2.times.endtime))
@@ -297,12 +316,38 @@ class VerifiedRequest:
         return self._context.make_reply(self._auth_context)
 
 
+class OwnTgt:
+    """A ticket-granting ticket of ours: what others get user-to-user tickets with, and the key that opens those.
+
+    Args:
+        context: any.
+        credentials: ``krb5_creds *``, kept.
+    """
+
+    __slots__ = ("_credentials", "client", "endtime", "ticket")
+
+    def __init__(self, context: Context, credentials: CData) -> None:
+        self._credentials = credentials
+        self.client = context.unparse(credentials.client)
+        self.endtime = float(posix_seconds(credentials.times.endtime))
+        self.ticket = bytes(ffi.buffer(credentials.ticket.data, credentials.ticket.length))
+
+    def __repr__(self) -> str:
+        return f"OwnTgt(client={self.client!r}, endtime={self.endtime:.0f})"
+
+    @property
+    def keyblock(self) -> CData:
+        """Its session key, ``krb5_keyblock *``; good for as long as this object is kept."""
+        return ffi.addressof(self._credentials, "keyblock")
+
+
 class Acceptor:
     """Takes AP-REQs for our own principals; :class:`kinkvpn.proto.ports.Kerberos`.
 
     Args:
         principals: the servers that we are; the first one signs errors.
-        keytab: where their keys are. The file is read at every request, so new keys count at once.
+        keytab: where their keys are; None on a host that is reached by user-to-user alone. The file is read at every
+            request, so new keys count at once.
         replay_cache: ``dfl:``, ``none:`` or ``file2:PATH``; None for the host's. KRB5RCACHENAME goes before it.
         clock_offset: seconds by which our clock goes ahead of the host's: hosts that disagree, in one process.
 
@@ -311,17 +356,45 @@ class Acceptor:
     """
 
     def __init__(
-        self, principals: Sequence[str], keytab: Path, *, replay_cache: str | None = None, clock_offset: float = 0.0
+        self,
+        principals: Sequence[str],
+        keytab: Path | None,
+        *,
+        replay_cache: str | None = None,
+        clock_offset: float = 0.0,
     ) -> None:
         self._context = Context({"default_rcache_name": replay_cache} if replay_cache else None, clock_offset)
         self._patient = patient_context()
-        self._keytab = self._context.keytab(f"FILE:{keytab}")
+        self._keytab = None if keytab is None else self._context.keytab(f"FILE:{keytab}")
         self.principals = tuple(self._context.canonical(name) for name in principals)
         self._server = self._context.principal(self.principals[0])
+        self._tgts: list[OwnTgt] = []
+
+    def hold_tgt(self, tgt: OwnTgt) -> bool:
+        """Offer ``tgt`` from now on, and take tickets made with it or with the ones before while those last.
+
+        Returns whether it was new.
+        """
+        if any(held.ticket == tgt.ticket for held in self._tgts):
+            return False
+        now = self._context.now()[0]
+        live = [held for held in self._tgts if held.endtime > now - TGT_GRACE]
+        self._tgts = [tgt, *live[: MAX_TGTS - 1]]
+        return True
+
+    def offer_tgt(self, name: bytes) -> bytes:
+        # The exported name has the very escapes of krb5_unparse_name (RFC 1964 §2.1.3), so octets are compared.
+        if name not in [principal.encode() for principal in self.principals]:
+            error = self._context.make_error(KRB_AP_ERR_NOT_US, self._server, None)
+            raise TgtDenied(f"GETTGT for {printable(name)}, who is not here", error)
+        now = self._context.now()[0]
+        offered = next((tgt for tgt in self._tgts if tgt.endtime > now and tgt.client.encode() == name), None)
+        if offered is None:
+            raise TgtDenied("no ticket-granting ticket to give away")
+        return offered.ticket
 
     def accept(self, ap_req: bytes) -> VerifiedRequest:
         try:
-            check_options(ap_req)
             return self._verify(self._context, ap_req, replay_checked=True)
         except Krb5Error as error:
             raise self._refusal(ap_req, error) from error
@@ -339,22 +412,48 @@ class Acceptor:
         )
 
     def _verify(self, context: Context, ap_req: bytes, *, replay_checked: bool) -> VerifiedRequest:
-        auth_context = context.auth_context(replay_checked=replay_checked)
-        ticket = context.read_request(auth_context, ap_req, self._keytab)
+        user_to_user = uses_session_key(ap_req)
+        read = self._read_with_tgt if user_to_user else self._read_with_keytab
+        auth_context, ticket = read(context, ap_req, replay_checked)
         require_permitted(ticket.enc_part.enctype, "the ticket")
         require_permitted(ticket.enc_part2.session.enctype, "the session key")
-        request = VerifiedRequest(context, auth_context, ticket)
-        # The keytab may hold keys of other services, and libkrb5 would take any of them.
+        request = VerifiedRequest(context, auth_context, ticket, user_to_user=user_to_user)
+        # The keytab may hold keys of other services, and libkrb5 would take any of them; of a user-to-user ticket it
+        # does not look at the name at all.
         if request.server not in self.principals:
             raise protocol_error(KRB_AP_ERR_NOT_US, f"the ticket is for {request.server}")
         return request
+
+    def _read_with_keytab(self, context: Context, ap_req: bytes, replay_checked: bool) -> tuple[CData, CData]:
+        if self._keytab is None:
+            if self._tgts:
+                raise protocol_error(KRB_AP_ERR_USER_TO_USER_REQUIRED, "this host has no keytab, only tickets")
+            raise protocol_error(KRB_AP_ERR_NOKEY, "this host has neither a keytab nor a ticket-granting ticket")
+        auth_context = context.auth_context(replay_checked=replay_checked)
+        return auth_context, context.read_request(auth_context, ap_req, self._keytab)
+
+    def _read_with_tgt(self, context: Context, ap_req: bytes, replay_checked: bool) -> tuple[CData, CData]:
+        """With the session key of whichever of our recent ticket-granting tickets fits."""
+        if not self._tgts:
+            raise protocol_error(KRB_AP_ERR_NOKEY, "user-to-user is not accepted here")
+        for tgt in self._tgts:
+            auth_context = context.auth_context(replay_checked=replay_checked)
+            context.use_key(auth_context, tgt.keyblock)
+            try:
+                return auth_context, context.read_request(auth_context, ap_req, NULL)
+            except Krb5Error as error:
+                # Of a ticket that did decrypt, the error is the answer: a clock, a replay, a bad authenticator.
+                if not undecryptable(error):
+                    raise
+        raise UnknownTgt
 
     def _refusal(self, ap_req: bytes, error: Krb5Error) -> ApRequestRefused:
         code = wire_code(error)
         accepted = self._verify_anytime(ap_req) if code in CLOCK_ERRORS else None
         client_time = accepted.client_time if accepted else None
         krb_error = self._context.make_error(code, self._server, client_time)
-        return ApRequestRefused(code, krb_error, accepted, f"AP-REQ refused: {error} (code {code})")
+        tgt = self._tgts[0].ticket if isinstance(error, UnknownTgt) else None
+        return ApRequestRefused(code, krb_error, accepted, f"AP-REQ refused: {error} (code {code})", tgt)
 
     def _verify_anytime(self, ap_req: bytes) -> VerifiedRequest | None:
         """A second look with the clock left out, so that the error can go out under the session key."""
@@ -364,8 +463,21 @@ class Acceptor:
             return None
 
 
-def check_options(ap_req: bytes) -> None:
-    """Looks at the DER of an AP-REQ (RFC 4120 §5.5.1) before libkrb5 does.
+class UnknownTgt(Krb5Error):
+    """A user-to-user ticket that none of our ticket-granting tickets opens (RFC 4430 §3.7.1)."""
+
+    def __init__(self) -> None:
+        words = "a user-to-user ticket made with a ticket-granting ticket that is not ours now"
+        super().__init__(ERROR_TABLE_BASE + KRB_AP_ERR_NOKEY, words)
+
+
+def undecryptable(error: Krb5Error) -> bool:
+    """Whether the key was the wrong one: wrong in value (RFC 4120 §3.2.3), or of another enctype than the ticket's."""
+    return error.protocol_code == KRB_AP_ERR_BAD_INTEGRITY or error.code == KRB5_BAD_ENCTYPE
+
+
+def uses_session_key(ap_req: bytes) -> bool:
+    """Looks at the DER of an AP-REQ (RFC 4120 §5.5.1) before libkrb5 does: whether its ticket is a user-to-user one.
 
     libkrb5 picks the key by what it was given, not by the use-session-key bit, so the bit is ours to look at; so is
     mutual-required, without which RFC 4430 §4.2.1 has no AP-REP. Raises Krb5Error with a protocol code.
@@ -382,10 +494,9 @@ def check_options(ap_req: bytes) -> None:
         raise protocol_error(KRB_AP_ERR_MSG_TYPE, "not an AP-REQ")
     bit_string, _ = der_field(ap_req, after_type, 0xA2)
     options = int.from_bytes(bit_string[1:5], "big")  # after the count of unused bits
-    if options & AP_OPTS_USE_SESSION_KEY:
-        raise protocol_error(KRB_AP_ERR_NOKEY, "user-to-user is not accepted here")
     if not options & AP_OPTS_MUTUAL_REQUIRED:
         raise protocol_error(KRB_ERR_GENERIC, "mutual authentication is not asked for")
+    return bool(options & AP_OPTS_USE_SESSION_KEY)
 
 
 def der_field(octets: bytes, offset: int, tag: int) -> tuple[bytes, int]:

@@ -14,7 +14,7 @@ import math
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
 import trio
 
@@ -23,6 +23,7 @@ from kinkvpn.kerberos.libkrb5 import ERROR_TABLE_BASE, Context, Krb5Error
 from kinkvpn.kerberos.session import (
     CLOCK_ERRORS,
     KDC_ERR_ETYPE_NOSUPP,
+    KRB_AP_ERR_BAD_INTEGRITY,
     KRB_AP_ERR_SKEW,
     ServiceTicket,
     patient_context,
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from kinkvpn.kerberos.credentials import Acquired, Credentials
     from kinkvpn.kerberos.libkrb5 import CData
+    from kinkvpn.kerberos.session import OwnTgt
 
     # What a trip brings home: krb5_creds, and by how much the KDC's clock is ahead of ours in seconds.
     Fetched: TypeAlias = tuple[CData, float]
@@ -46,7 +48,8 @@ log = logging.getLogger(__name__)
 KDC_ERR_C_PRINCIPAL_UNKNOWN: Final = 6
 KDC_ERR_S_PRINCIPAL_UNKNOWN: Final = 7
 KDC_ERR_PREAUTH_FAILED: Final = 24
-KRB_AP_ERR_BAD_INTEGRITY: Final = 31
+KDC_ERR_SERVER_NOMATCH: Final = 26
+KDC_ERR_MUST_USE_USER2USER: Final = 27
 # libkrb5's own
 KRB5_KDCREP_SKEW: Final = ERROR_TABLE_BASE + 148
 KRB5_KDC_UNREACH: Final = ERROR_TABLE_BASE + 156
@@ -81,6 +84,18 @@ class TicketUnavailable(KinkvpnError):
     def __init__(self, refusal: TicketRefusal) -> None:
         super().__init__(refusal.reason)
         self.refusal = refusal
+
+
+class Wanted(NamedTuple):
+    """Which ticket.
+
+    Args:
+        server: the peer's principal, with its realm.
+        tgt: the peer's ticket-granting ticket for a user-to-user ticket, None for a service ticket.
+    """
+
+    server: str
+    tgt: bytes | None = None
 
 
 class Trip:
@@ -139,29 +154,34 @@ class TicketSource:
         self._credentials, self._clock, self._fetch = credentials, clock, fetch or fetch_ticket
         self._context = patient_context()  # the loop's: the threads have their own
         self._skew = allowed_skew(Context())  # a patient context allows any
-        self._tickets: dict[str, Kept] = {}
+        self._tickets: dict[Wanted, Kept] = {}
         self._changed = trio.Event()
-        self._trips: dict[str, Trip] = {}
+        self._trips: dict[Wanted, Trip] = {}
         self._free = trio.Semaphore(MAX_TRIPS, max_value=MAX_TRIPS)
 
-    async def get(self, server: str, *, deadline: float, fresh: bool = False) -> ServiceTicket:
+    async def get(
+        self, server: str, *, deadline: float, fresh: bool = False, tgt: bytes | None = None
+    ) -> ServiceTicket:
         """A ticket for ``server``, good for a whole exchange where the KDC gives such.
 
         Args:
             server: the peer's principal, with its realm.
             deadline: seconds from now.
             fresh: not the one that was kept.
+            tgt: the peer's ticket-granting ticket, for a user-to-user ticket (RFC 4430 §3.1); it is kept beside the
+                service ticket, and one made with another ticket-granting ticket is another ticket.
 
         Raises:
             TicketUnavailable: at the deadline at the latest; says which KDC and how long.
         """
-        kept = None if fresh else self._usable(server)
+        wanted = Wanted(server, tgt)
+        kept = None if fresh else self._usable(wanted)
         if kept is not None:
             await trio.lowlevel.checkpoint()
             return kept
         started = trio.current_time()
         with trio.move_on_after(deadline):
-            trip = await self._board(server)
+            trip = await self._board(wanted)
             await trip.done.wait()
             return trip.result()
         waited = trio.current_time() - started
@@ -181,12 +201,26 @@ class TicketSource:
         Raises:
             TicketUnavailable: which KDC, and how long we waited or what it said.
         """
-        realm = self._context.canonical(self._credentials.principal).rpartition("@")[2]
-        ahead = -(await self.get(f"krbtgt/{realm}@{realm}", deadline=deadline)).clock_offset
+        ahead = -(await self._granting_ticket(deadline=deadline)).clock_offset
         if abs(ahead) > self._skew:
             direction = "ahead of" if ahead > 0 else "behind"
             reason = f"this host's clock is {abs(ahead):.0f} s {direction} that of {self._kdcs()}"
             raise TicketUnavailable(TicketRefusal(f"clock skew: {reason}, {self._skew} s are allowed: set it right"))
+
+    async def own_tgt(self, *, deadline: float) -> OwnTgt:
+        """Our ticket-granting ticket as it is now: renewed by us, or by whoever keeps the credential cache.
+
+        Args:
+            deadline: seconds from now.
+
+        Raises:
+            TicketUnavailable: at the deadline at the latest; says which KDC and how long.
+        """
+        return (await self._granting_ticket(deadline=deadline, fresh=True)).as_tgt()
+
+    async def _granting_ticket(self, *, deadline: float, fresh: bool = False) -> ServiceTicket:
+        realm = self._context.canonical(self._credentials.principal).rpartition("@")[2]
+        return await self.get(f"krbtgt/{realm}@{realm}", deadline=deadline, fresh=fresh)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Fetch every ticket that was asked for anew before it ends, until cancelled, so that nobody waits for it."""
@@ -196,81 +230,87 @@ class TicketSource:
             while True:
                 self._changed = trio.Event()
                 now = self._clock()
-                for server, kept in self._tickets.items():
+                for wanted, kept in self._tickets.items():
                     if kept.renew_at <= now:
                         kept.renew_at = math.inf
-                        nursery.start_soon(self._renew, server, kept, limit)
+                        nursery.start_soon(self._renew, wanted, kept, limit)
                 due = min((kept.renew_at for kept in self._tickets.values()), default=math.inf)
                 with trio.move_on_after(min(due - now, LONGEST_SLEEP)):
                     await self._changed.wait()
 
-    async def _renew(self, server: str, kept: Kept, limit: trio.CapacityLimiter) -> None:
+    async def _renew(self, wanted: Wanted, kept: Kept, limit: trio.CapacityLimiter) -> None:
         async with limit:
-            trip = await self._board(server)
+            trip = await self._board(wanted)
             await trip.done.wait()
         if trip.refusal is None:
             if kept.failing:
-                log.info("ticket_renewed", extra={"fields": {"server": server}})
+                log.info("ticket_renewed", extra={"fields": {"server": wanted.server}})
             return
         remaining = kept.ticket.endtime - self._clock()
         kept.renew_at = self._clock() + retry_after(remaining)
         if not kept.failing:
             kept.failing = True
-            fields = {"server": server, "seconds_left": round(remaining), "reason": trip.refusal.reason}
+            fields = {"server": wanted.server, "seconds_left": round(remaining), "reason": trip.refusal.reason}
             log.warning("ticket_not_renewed", extra={"fields": fields})
-        if remaining < 0 and trip.refusal.code is not None and self._tickets.get(server) is kept:
-            del self._tickets[server]  # the KDC lives and says no: whoever wants this ticket asks for it
+        if remaining < 0 and trip.refusal.code is not None and self._tickets.get(wanted) is kept:
+            del self._tickets[wanted]  # the KDC lives and says no: whoever wants this ticket asks for it
         self._changed.set()
 
-    def _usable(self, server: str) -> ServiceTicket | None:
-        kept = self._tickets.get(server)
+    def _usable(self, wanted: Wanted) -> ServiceTicket | None:
+        kept = self._tickets.get(wanted)
         return kept.ticket if kept and self._clock() < kept.good_until else None
 
-    async def _board(self, server: str) -> Trip:
+    async def _board(self, wanted: Wanted) -> Trip:
         """The trip that is under way, or a new one as soon as a thread may start."""
-        if server not in self._trips:
+        if wanted not in self._trips:
             await self._free.acquire()
-            if server not in self._trips:
-                return self._depart(server)
+            if wanted not in self._trips:
+                return self._depart(wanted)
             self._free.release()  # somebody left while we waited
-        return self._trips[server]
+        return self._trips[wanted]
 
-    def _depart(self, server: str) -> Trip:
+    def _depart(self, wanted: Wanted) -> Trip:
         """Starts the thread. It belongs to no task, so that no caller's deadline takes it from the others."""
-        trip = self._trips[server] = Trip()
-        arrive = functools.partial(self._arrive, server, trip, trio.current_time())
+        trip = self._trips[wanted] = Trip()
+        arrive = functools.partial(self._arrive, wanted, trip, trio.current_time())
         token = trio.lowlevel.current_trio_token()
 
         def deliver(result: outcome.Outcome[Fetched]) -> None:
             with contextlib.suppress(trio.RunFinishedError):  # the daemon has ended meanwhile
                 token.run_sync_soon(arrive, result)
 
-        fetch = functools.partial(self._fetch, self._credentials, server)
-        trio.lowlevel.start_thread_soon(fetch, deliver, name=f"kdc trip for {server}")
+        fetch = functools.partial(self._fetch, self._credentials, wanted.server)
+        if wanted.tgt is not None:
+            fetch = functools.partial(fetch_ticket, self._credentials, wanted.server, wanted.tgt)
+        trio.lowlevel.start_thread_soon(fetch, deliver, name=f"kdc trip for {wanted.server}")
         return trip
 
-    def _arrive(self, server: str, trip: Trip, departed: float, result: outcome.Outcome[Fetched]) -> None:
+    def _arrive(self, wanted: Wanted, trip: Trip, departed: float, result: outcome.Outcome[Fetched]) -> None:
         """Back on the loop."""
         self._free.release()
-        del self._trips[server]
+        del self._trips[wanted]
         try:
             credentials, offset = result.unwrap()
-            trip.ticket = ServiceTicket(self._context, credentials, offset)
-            self._keep(server, trip.ticket)
+            trip.ticket = ServiceTicket(self._context, credentials, offset, wanted.tgt)
+            self._keep(wanted, trip.ticket)
         except Krb5Error as error:
             waited = trio.current_time() - departed
-            trip.refusal = TicketRefusal(f"no ticket for {server}: {self._explain(error, waited)}", error.protocol_code)
+            trip.refusal = TicketRefusal(
+                f"no ticket for {wanted.server}: {self._explain(error, waited)}", error.protocol_code
+            )
         except Exception as error:
             # Nobody would hear of it otherwise: the callers wait for the event, and the loop must not die of a thread.
-            trip.refusal = TicketRefusal(f"no ticket for {server}: {type(error).__name__}: {error}")
+            trip.refusal = TicketRefusal(f"no ticket for {wanted.server}: {type(error).__name__}: {error}")
         trip.done.set()
 
-    def _keep(self, server: str, ticket: ServiceTicket) -> None:
+    def _keep(self, wanted: Wanted, ticket: ServiceTicket) -> None:
         now = self._clock()
         remaining = ticket.endtime - now
         renew_at = now + max(remaining * random.uniform(*RENEWAL_PART), SHORTEST_RETRY_SECONDS)  # noqa: S311 # spreads load
-        self._tickets.pop(server, None)
-        self._tickets[server] = Kept(ticket, ticket.endtime - min(MARGIN_SECONDS, remaining / 10), renew_at)
+        if wanted.tgt is not None:
+            renew_at = math.inf  # the peer's ticket-granting ticket ends too: it is asked for another then
+        self._tickets.pop(wanted, None)
+        self._tickets[wanted] = Kept(ticket, ticket.endtime - min(MARGIN_SECONDS, remaining / 10), renew_at)
         self._changed.set()
         if len(self._tickets) > MAX_TICKETS:
             del self._tickets[next(iter(self._tickets))]
@@ -289,6 +329,8 @@ class TicketSource:
             KRB5_KDCREP_SKEW: skew,
             ERROR_TABLE_BASE + KDC_ERR_C_PRINCIPAL_UNKNOWN: f"{kdcs} does not know us as {us}",
             ERROR_TABLE_BASE + KDC_ERR_S_PRINCIPAL_UNKNOWN: f"{kdcs} does not know that principal",
+            ERROR_TABLE_BASE + KDC_ERR_MUST_USE_USER2USER: f"{kdcs} has user-to-user tickets only for that principal",
+            ERROR_TABLE_BASE + KDC_ERR_SERVER_NOMATCH: "the peer gave us another principal's ticket-granting ticket",
             ERROR_TABLE_BASE + KDC_ERR_PREAUTH_FAILED: stale,
             ERROR_TABLE_BASE + KRB_AP_ERR_BAD_INTEGRITY: stale,
             ERROR_TABLE_BASE + KDC_ERR_ETYPE_NOSUPP: f"unsupported enctype: {error}",
@@ -315,24 +357,29 @@ def allowed_skew(context: Context) -> int:
     return int(configured[0]) if configured and configured[0].isdecimal() else DEFAULT_SKEW
 
 
-def fetch_ticket(credentials: Credentials, server: str) -> Fetched:
+def fetch_ticket(credentials: Credentials, server: str, tgt: bytes | None = None) -> Fetched:
     """The trip itself, in a context of its own. Blocks.
+
+    Args:
+        credentials: who we are.
+        server: whom the ticket is for.
+        tgt: the server's ticket-granting ticket, for a user-to-user ticket.
 
     Raises:
         Krb5Error: what the KDC, or the way to it, answered.
     """
     try:
-        return fetch_with(credentials.acquire(), server)
+        return fetch_with(credentials.acquire(), server, tgt)
     except Krb5Error as error:
         if error.protocol_code not in CLOCK_ERRORS:
             raise
         # Our clock was set since we got our ticket-granting ticket, whose cache keeps what the KDC taught about it.
-        return fetch_with(credentials.acquire(anew=True), server)
+        return fetch_with(credentials.acquire(anew=True), server, tgt)
 
 
-def fetch_with(acquired: Acquired, server: str) -> Fetched:
-    """A service ticket for this ticket-granting ticket. Blocks. Raises Krb5Error."""
+def fetch_with(acquired: Acquired, server: str, tgt: bytes | None = None) -> Fetched:
+    """A ticket for this ticket-granting ticket of ours, and the server's if there is one. Blocks. Raises Krb5Error."""
     context = Context()
     ccache = context.ccache(acquired.ccache)
-    found = context.credentials(ccache, context.ccache_principal(ccache), context.principal(server))
+    found = context.credentials(ccache, context.ccache_principal(ccache), context.principal(server), tgt)
     return found, context.clock_offset()

@@ -62,7 +62,13 @@ class Tally(StrEnum):
     DEFECT = "defect"  # a datagram that this program went wrong on: dropped, and the log has where
     SEND_FAILED = "send_failed"  # the kernel would not take a KINK datagram
     PEER_UNLOCATED = "peer_unlocated"  # a packet for a peer without an address, which has not been heard yet
-    GETTGT_REFUSED = "gettgt_refused"  # KINK_U2UDENIED: user-to-user is not offered here
+    GETTGT_ANSWERED = "gettgt_answered"  # with our ticket-granting ticket
+    GETTGT_REFUSED = "gettgt_refused"  # KINK_U2UDENIED: user-to-user is not offered here, or there is no ticket now
+    GETTGT_NOT_US = "gettgt_not_us"  # KRB_AP_ERR_NOT_US: for a principal that we are not (RFC 4430 §4.2.4)
+    STALE_TGT = "stale_tgt"  # a ticket made with a TGT that is not ours now: answered by the present one (§3.7.1)
+    TGT_RECEIVED = "tgt_received"  # the peer's, in answer to GETTGT; whether it is good the KDC says
+    TGT_OFFERED = "tgt_offered"  # the peer's, in answer to a command whose ticket it cannot open (§3.7.1)
+    USER_TO_USER_REQUIRED = "user_to_user_required"  # peer or KDC want user-to-user, and nobody vouches for that (§3.1)
 
 
 class Family(StrEnum):
@@ -144,6 +150,7 @@ class FetchTicket:
     xid: int
     server: str
     fresh: bool = False  # not the cached one: the peer called it expired
+    tgt: bytes | None = field(default=None, repr=False)  # the peer's, for a user-to-user ticket
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@
 
 An unauthenticated error about the ticket's key ends nothing (RFC 4430 §3.5, §10). It makes AWAIT_REPLY ask for a fresh
 ticket once; if nothing authentic has come by the next deadline, the command goes on with that one under another XID.
+So it does when a hint of user-to-user (§3.1, §3.7.1) has brought a ticket of that kind, and at once.
 
 LINGERING keeps the ability to ACK again for a full retransmission cycle (RFC 4430 §9).
 """
@@ -27,6 +28,7 @@ from kinkvpn.proto.events import (
     DeadlineReached,
     Effect,
     Event,
+    Family,
     FetchTicket,
     Label,
     Path,
@@ -48,6 +50,7 @@ from kinkvpn.wire.kink import (
     KinkPayload,
     KrbError,
     MessageType,
+    TgtRep,
 )
 
 if TYPE_CHECKING:
@@ -65,6 +68,10 @@ KRB_AP_ERR_TKT_NYV = 33
 FRESH_TICKET_CURES = frozenset({31, 44, 45})
 # Ours. Clocks that differ by less agree: a datagram takes time, and Kerberos allows minutes.
 CLOCKS_AGREE_SECONDS = 5.0
+KRB_AP_ERR_USER_TO_USER_REQUIRED = 69
+# Ours. Tickets that one command changes to after a hint: to a user-to-user one, and once more if the peer's
+# ticket-granting ticket was replaced meanwhile.
+MAX_SWITCHES = 2
 # What the peer means by an error about our AP-REQ (RFC 4120 §7.5.9), for whoever has to put it right.
 KERBEROS_MEANINGS = {
     31: "its keytab cannot decrypt our ticket",
@@ -76,7 +83,16 @@ KERBEROS_MEANINGS = {
     41: "the request was altered on its way",
     44: "its keytab has another version of the key that our ticket is made with",
     45: "its keytab lacks the key that our ticket is made with",
+    69: "it has no keytab and takes user-to-user tickets only",
 }
+
+
+class Fetch(Protocol):
+    """How exchange ``xid`` comes to its ticket: ``kinkvpn.proto.gettgt.TicketRoute`` has it."""
+
+    def __call__(self, xid: int, *, fresh: bool, tgt: bytes | None) -> list[Effect]:
+        """The effects; ``TicketReady`` or ``TicketRefused`` follow."""
+        ...
 
 
 class Command(Protocol):
@@ -160,11 +176,19 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class Restart:
-    """A Kerberos error that a new transaction cures: under a shifted clock, or with a fresh ticket."""
+    """A new transaction is better: under a shifted clock, with a fresh ticket, or with a user-to-user one.
+
+    Args:
+        reason: for the operator: an authentic Kerberos error, or what the KDC has made of a hint.
+        offset: of the clock, in seconds.
+        fresh_ticket: not the ticket that was kept.
+        tgt: the peer's ticket-granting ticket that a user-to-user ticket is at hand for.
+    """
 
     reason: str
     offset: float = 0.0
     fresh_ticket: bool = False
+    tgt: bytes | None = field(default=None, repr=False)
 
 
 Outcome = Completed | Failed | Restart
@@ -183,7 +207,14 @@ class Initiator:
         kerberos: reads KRB-ERRORs.
         offset: added to our clock in authenticators, learned from an earlier KRB_AP_ERR_SKEW.
         fresh_ticket: do not take the ticket from the cache.
-        second_try: a Restart has been tried already.
+        second_try: a Restart that cures an authentic error has been tried already.
+        fetch: ``(xid, fresh, tgt)`` to the effects that get the ticket; None for a service ticket from the KDC.
+        tgt: the peer's ticket-granting ticket to use a user-to-user ticket of; None for what ``fetch`` thinks best.
+        switches: how often this command has changed to another ticket after a hint.
+
+    Attributes:
+        hint: what an unauthenticated answer has just said of user-to-user: the peer's ticket-granting ticket, empty
+            where it has to be asked for; None for nothing.
     """
 
     def __init__(
@@ -198,9 +229,14 @@ class Initiator:
         offset: float = 0.0,
         fresh_ticket: bool = False,
         second_try: bool = False,
+        fetch: Fetch | None = None,
+        tgt: bytes | None = None,
+        switches: int = 0,
     ) -> None:
         self.command = command
         self.second_try = second_try
+        self.switches = switches
+        self.hint: bytes | None = None
         self.xid = xid
         self.state = State.AWAIT_TICKET
         self.outcome: Outcome | None = None
@@ -213,6 +249,8 @@ class Initiator:
         self._kerberos = kerberos
         self._offset = offset
         self._fresh_ticket = fresh_ticket
+        self._fetch = fetch
+        self._tgt = tgt
         self._ticket: Ticket | None = None
         self._outstanding: list[OutstandingRequest] = []
         self._retransmission = Retransmission()
@@ -228,12 +266,37 @@ class Initiator:
         """Clock offset towards this peer, in seconds."""
         return self._offset
 
+    @property
+    def tgt(self) -> bytes | None:
+        """What the ticket in use was made with; None for a service ticket, or none yet."""
+        return self._ticket.tgt if self._ticket else None
+
     def start(self) -> list[Effect]:
         """Ask for the ticket."""
-        return [FetchTicket(self.xid, self._server, self._fresh_ticket)]
+        if self._fetch is None:
+            return [FetchTicket(self.xid, self._server, self._fresh_ticket, self._tgt)]
+        return self._fetch(self.xid, fresh=self._fresh_ticket, tgt=self._tgt)
+
+    def again(self, restart: Restart, xid: int) -> Initiator:
+        """The same command as another transaction, as ``restart`` has it."""
+        return Initiator(
+            self.command,
+            xid=xid,
+            server=self._server,
+            route=self._route,
+            epoch=self._epoch,
+            kerberos=self._kerberos,
+            offset=restart.offset,
+            fresh_ticket=restart.fresh_ticket,
+            second_try=self.second_try or restart.tgt is None,
+            fetch=self._fetch,
+            tgt=restart.tgt,
+            switches=self.switches + (restart.tgt is not None),
+        )
 
     def handle(self, event: Event, now: float) -> list[Effect]:
         """Take one event. An event that the state has no use for is counted and changes nothing."""
+        self.hint = None
         transition = self.TRANSITIONS.get((self.state, type(event)))
         if transition is None:
             return [Count(Tally.IGNORED_EVENT)]
@@ -306,6 +369,8 @@ class Initiator:
         authentic = any(isinstance(payload, ApRep) for payload in event.message.payloads)
         if self._doubted or self.second_try or authentic or not codes & FRESH_TICKET_CURES:
             return []
+        if self.tgt is not None:
+            return []  # the key is the peer's ticket-granting ticket's: of a lost one it says so (RFC 4430 §3.7.1)
         self._doubted = True
         return [FetchTicket(self.xid, self._server, fresh=True)]
 
@@ -315,9 +380,19 @@ class Initiator:
         except MalformedMessage:
             return None
 
-    def _have_fresher(self, _event: Event, _now: float) -> Step:
-        self._fresher = True  # whoever keeps tickets has it for the next exchange
-        return self.state, []
+    def _have_better(self, event: Event, _now: float) -> Step:
+        """What an unauthenticated word made us get: a fresh ticket serves later, a user-to-user one at once.
+
+        For that the KDC has vouched: it makes one for nobody but the holder of the ticket-granting ticket.
+        """
+        assert isinstance(event, TicketReady)
+        if event.ticket.tgt is None and self.tgt is None:
+            self._fresher = True  # whoever keeps tickets has it for the next exchange
+            return self.state, []
+        if event.ticket.tgt in (None, self.tgt):
+            return self.state, [Count(Tally.IGNORED_EVENT)]
+        first = "takes user-to-user tickets only" if self.tgt is None else "has a new ticket-granting ticket"
+        return self._close(Restart(f"the peer {first}", offset=self._offset, tgt=event.ticket.tgt), [])
 
     def _none_fresher(self, event: Event, _now: float) -> Step:
         assert isinstance(event, TicketRefused)
@@ -344,7 +419,7 @@ class Initiator:
         (State.AWAIT_TICKET, TicketRefused): _no_ticket,
         (State.AWAIT_REPLY, DeadlineReached): _retransmit,
         (State.AWAIT_REPLY, ReplyReceived): _read_reply,
-        (State.AWAIT_REPLY, TicketReady): _have_fresher,
+        (State.AWAIT_REPLY, TicketReady): _have_better,
         (State.AWAIT_REPLY, TicketRefused): _none_fresher,
         (State.LINGERING, ReplyReceived): _acknowledge_again,
         (State.LINGERING, DeadlineReached): _linger,
@@ -357,8 +432,8 @@ class Initiator:
         ap = next((payload for payload in event.message.payloads if isinstance(payload, ApRep)), None)
         if ap is None:
             # Unauthenticated: never ends an exchange (RFC 4430 §3.5, §10), but worth remembering for the log.
-            self._hint = self._described(event.message.payloads) or self._hint
-            return None, Count(Tally.UNAUTHENTICATED_ERROR, self._labels(event.message.payloads))
+            self._hint = describe(event.message.payloads, self._kerberos) or self._hint
+            return None, Count(self._take_hint(event.message.payloads), self._labels(event.message.payloads))
         try:
             opened = open_reply(event.message, event.datagram, ap, self._outstanding, self._ticket.key)
         except AuthenticationFailed:
@@ -372,17 +447,23 @@ class Initiator:
     def _labels(self, payloads: tuple[KinkPayload, ...]) -> tuple[Label, ...]:
         return labels.received(payloads, self._kerberos)
 
-    def _described(self, payloads: tuple[KinkPayload, ...]) -> str:
-        for payload in payloads:
-            if isinstance(payload, KinkError):
-                return error_name(payload.code)
-            if isinstance(payload, KrbError):
-                try:
-                    details = self._kerberos.read_error(payload.krb_error)
-                except MalformedMessage:
-                    return "an unreadable KRB-ERROR"
-                return kerberos_error(details)
-        return ""
+    def _take_hint(self, payloads: tuple[KinkPayload, ...]) -> Tally:
+        """What an answer in the clear says of user-to-user, where it could be so; it ends nothing (RFC 4430 §3.1)."""
+        if self.state is State.AWAIT_REPLY and self.switches < MAX_SWITCHES:
+            for payload in payloads:
+                if isinstance(payload, TgtRep) and self.tgt not in (None, payload.ticket):
+                    self.hint = payload.ticket
+                    return Tally.TGT_OFFERED
+                if isinstance(payload, KrbError) and self.tgt is None and self._wants_user_to_user(payload):
+                    self.hint = b""
+                    return Tally.USER_TO_USER_REQUIRED
+        return Tally.UNAUTHENTICATED_ERROR
+
+    def _wants_user_to_user(self, payload: KrbError) -> bool:
+        try:
+            return self._kerberos.read_error(payload.krb_error).code == KRB_AP_ERR_USER_TO_USER_REQUIRED
+        except MalformedMessage:
+            return False
 
     def _believe(self, opened: Opened, now: float) -> list[Effect]:
         assert self._ticket is not None
@@ -456,6 +537,28 @@ class _KerberosRefused(Exception):
     def __init__(self, outcome: Failed | Restart) -> None:
         super().__init__(outcome.reason)
         self.outcome = outcome
+
+
+def count_ended(command: Command, outcome: Outcome) -> Count:
+    """One command of ours has come to its end, for whoever counts how they end."""
+    if isinstance(outcome, Failed):
+        how = f"failed.{outcome.cause}"
+    else:
+        how = "restarted" if isinstance(outcome, Restart) else "completed"
+    return Count(Tally.COMMANDS_CONCLUDED, (Label(Family.EXCHANGES, f"{command.type.name.lower()}.{how}"),))
+
+
+def describe(payloads: tuple[KinkPayload, ...], kerberos: Kerberos) -> str:
+    """The first error of an answer in the clear, for the operator; empty where there is none."""
+    for payload in payloads:
+        if isinstance(payload, KinkError):
+            return error_name(payload.code)
+        if isinstance(payload, KrbError):
+            try:
+                return kerberos_error(kerberos.read_error(payload.krb_error))
+            except MalformedMessage:
+                return "an unreadable KRB-ERROR"
+    return ""
 
 
 def kerberos_error(details: KrbErrorDetails) -> str:

@@ -19,9 +19,7 @@ from kinkvpn.proto.events import (
     DeadlineReached,
     Effect,
     Event,
-    Family,
     FollowPeer,
-    Label,
     RemoveInbound,
     RemoveOutbound,
     ReplyReceived,
@@ -31,7 +29,8 @@ from kinkvpn.proto.events import (
     TicketRefused,
     WakeAt,
 )
-from kinkvpn.proto.initiator import Cause, Completed, Failed, Initiator, Outcome, Restart, State
+from kinkvpn.proto.gettgt import TicketRoute
+from kinkvpn.proto.initiator import Cause, Completed, Failed, Initiator, Outcome, Restart, State, count_ended
 from kinkvpn.proto.lifetime import draw_fraction
 from kinkvpn.proto.pairs import Pairs
 from kinkvpn.proto.policies import FIRST_RETRY, LONGEST_RETRY, PolicyState, boot, companions, take_due
@@ -103,6 +102,7 @@ class Peer:
         self._allocate_spi = allocate_spi
         self._next_xid = next_xid
         self._exchanges: dict[int, Initiator] = {}
+        self._tickets = TicketRoute(settings, kerberos, next_xid, self.whereabouts.path)
         self._past_epochs: deque[int] = deque(maxlen=MAX_PAST_EPOCHS)
         self._pairs = Pairs()
         self._delete_again: float | None = None
@@ -215,26 +215,29 @@ class Peer:
     # ------------------------------------------------------------ what exchanges are told
 
     def ticket_ready(self, xid: int, ticket: Ticket, now: float) -> list[Effect]:
-        """The ticket that exchange ``xid`` waits for."""
+        """The ticket that exchange ``xid`` waits for, or may change to."""
+        self._tickets.ready(xid, ticket)
         return self._advance(xid, TicketReady(ticket), now)
 
     def ticket_refused(self, xid: int, refusal: TicketRefusal, now: float) -> list[Effect]:
-        """There will be no ticket for exchange ``xid``."""
-        return self._advance(xid, TicketRefused(refusal), now)
+        """There is no such ticket for exchange ``xid``; user-to-user may help."""
+        return self._tickets.refused(xid, refusal) or self._advance(xid, TicketRefused(refusal), now)
 
     def replied(self, message: Message, datagram: bytes, now: float, path: Path | None = None) -> list[Effect]:
         """A REPLY with the XID of one of our exchanges, which came by ``path``."""
+        if self._tickets.owns(message.xid):
+            return self._without_tgt(self._tickets.replied(message, datagram, now), now)
         if any(isinstance(payload, ApRep) and self.outlived(payload.epoch) for payload in message.payloads):
             return [Count(Tally.STALE_EPOCH)]
         return self._advance(message.xid, ReplyReceived(message, datagram, path), now)
 
     def owns(self, xid: int) -> bool:
         """Whether ``xid`` is an exchange of ours."""
-        return xid in self._exchanges
+        return xid in self._exchanges or self._tickets.owns(xid)
 
     def wake(self, now: float) -> list[Effect]:
         """Everything that is due."""
-        effects: list[Effect] = []
+        effects = self._without_tgt(self._tickets.wake(now), now)
         for xid, exchange in list(self._exchanges.items()):
             if exchange.deadline is not None and exchange.deadline <= now:
                 effects += self._advance(xid, DeadlineReached(), now)
@@ -441,7 +444,7 @@ class Peer:
 
     # ------------------------------------------------------------ inside
 
-    def _begin(self, command: Command, *, fresh_ticket: bool = False, second_try: bool = False) -> Initiator:
+    def _begin(self, command: Command) -> Initiator:
         exchange = Initiator(
             command,
             xid=self._next_xid(),
@@ -450,8 +453,7 @@ class Peer:
             epoch=self._epoch,
             kerberos=self._kerberos,
             offset=self._offset,
-            fresh_ticket=fresh_ticket,
-            second_try=second_try,
+            fetch=self._tickets.fetch,
         )
         self._exchanges[exchange.xid] = exchange
         return exchange
@@ -462,6 +464,8 @@ class Peer:
             return [Count(Tally.UNKNOWN_XID)]
         ended = exchange.outcome is not None
         effects = exchange.handle(event, now)
+        if exchange.hint is not None:
+            effects += self._tickets.hinted(xid, exchange.hint)
         if exchange.peer_epoch is not None and not ended:
             path = exchange.answered_by
             if path is not None and self.whereabouts.answered(path, exchange.first_sent, now):
@@ -485,14 +489,15 @@ class Peer:
     def _concluded(self, exchange: Initiator, outcome: Outcome, now: float) -> list[Effect]:
         command = exchange.command
         effects: list[Effect] = []
+        self._tickets.concluded(exchange)
         if isinstance(outcome, Failed | Restart) and outcome.offset is not None:
             self._offset = outcome.offset
         if isinstance(outcome, Restart):
-            if not exchange.second_try:
-                return [_count_ended(command, outcome), *self._restart(exchange, outcome)]
+            if not exchange.second_try or outcome.tgt is not None:
+                return [count_ended(command, outcome), *self._restart(exchange, outcome)]
             # A cure that does not cure is a failure; the command was not withdrawn, for a second try that won't come.
             outcome, effects = Failed(f"{outcome.reason} (again)", cause=Cause.UNCURED), command.withdraw()
-        effects.append(_count_ended(command, outcome))
+        effects.append(count_ended(command, outcome))
         if isinstance(outcome, Failed):
             effects.append(self._told_failure(command, command.subject, outcome.reason))
         if isinstance(command, CreateCommand):
@@ -505,7 +510,8 @@ class Peer:
         return effects
 
     def _restart(self, exchange: Initiator, outcome: Restart) -> list[Effect]:
-        again = self._begin(exchange.command, fresh_ticket=outcome.fresh_ticket, second_try=True)
+        again = exchange.again(outcome, self._next_xid())
+        self._exchanges[again.xid] = again
         if isinstance(exchange.command, CreateCommand):
             for quick_mode in exchange.command.quick_modes:
                 self.policies[quick_mode.policy.name].negotiating = again.xid
@@ -549,6 +555,12 @@ class Peer:
         self._delete_again = None
         owed = self._pairs.owed(now)
         return [] if owed is None else self._begin(DeleteCommand(Doomed(*owed))).start()
+
+    def _without_tgt(self, effects: list[Effect], now: float) -> list[Effect]:
+        """Tell the exchanges that wait for the peer's ticket-granting ticket if there will be none."""
+        for xid, refusal in self._tickets.take_failed():
+            effects += self._advance(xid, TicketRefused(refusal), now)
+        return effects
 
     def _told_failure(self, command: Command, subject: str, reason: str) -> Tell:
         fields = (("peer", self.settings.name), ("subject", subject), ("reason", reason))
@@ -638,12 +650,3 @@ class Peer:
         crowded_out = self._pairs.linger(spi, time, len(self.policies))
         gone: list[Effect] = [] if crowded_out is None else [RemoveInbound(crowded_out)]
         return [*gone, self._wake_at(time)]
-
-
-def _count_ended(command: Command, outcome: Outcome) -> Count:
-    """One command of ours has come to its end, for whoever counts how they end."""
-    if isinstance(outcome, Failed):
-        how = f"failed.{outcome.cause}"
-    else:
-        how = "restarted" if isinstance(outcome, Restart) else "completed"
-    return Count(Tally.COMMANDS_CONCLUDED, (Label(Family.EXCHANGES, f"{command.type.name.lower()}.{how}"),))

@@ -71,8 +71,16 @@ class Ticket(Protocol):
 
     @property
     def key(self) -> SessionKey: ...
+    @property
+    def tgt(self) -> bytes | None:
+        """The peer's ticket-granting ticket that a user-to-user ticket was made with; None of a service ticket."""
+        ...
+
     def make_request(self, offset: float = 0.0) -> OutstandingRequest:
-        """A fresh authenticator, its clock shifted by ``offset`` seconds towards the peer's (RFC 4430 §3.5)."""
+        """A fresh authenticator, its clock shifted by ``offset`` seconds towards the peer's (RFC 4430 §3.5).
+
+        Of a user-to-user ticket the AP-REQ says use-session-key (RFC 4120 §5.5.1).
+        """
         ...
 
 
@@ -90,6 +98,11 @@ class AcceptedRequest(Protocol):
     @property
     def client_time(self) -> tuple[int, int]:
         """ctime, POSIX seconds, and cusec of the authenticator (RFC 4120 §5.5.1)."""
+        ...
+
+    @property
+    def user_to_user(self) -> bool:
+        """Whether its ticket was made with a ticket-granting ticket of ours."""
         ...
 
     def make_reply(self) -> bytes:
@@ -115,13 +128,35 @@ class ApRequestRefused(KinkvpnError):
         krb_error: the KRB-ERROR to answer with, DER, client time filled in where it is known.
         accepted: the request all the same, when the ticket could be decrypted (SKEW, TKT_EXPIRED, TKT_NYV), so
             that the error can go out authenticated (RFC 4430 §3.5); None otherwise.
+        tgt: our present ticket-granting ticket, when this user-to-user ticket was made with one that is gone: the
+            answer is then KINK_TGT_REP instead of the error (RFC 4430 §3.7.1).
     """
 
-    def __init__(self, code: int, krb_error: bytes, accepted: AcceptedRequest | None, reason: str) -> None:
+    def __init__(
+        self,
+        code: int,
+        krb_error: bytes,
+        accepted: AcceptedRequest | None,
+        reason: str,
+        tgt: bytes | None = None,
+    ) -> None:
         super().__init__(reason)
         self.code = code
         self.krb_error = krb_error
         self.accepted = accepted
+        self.tgt = tgt
+
+
+class TgtDenied(KinkvpnError):
+    """No ticket-granting ticket for whoever asks.
+
+    Args:
+        krb_error: KRB_AP_ERR_NOT_US, DER, when the name is not ours (RFC 4430 §4.2.4); empty for KINK_U2UDENIED.
+    """
+
+    def __init__(self, reason: str, krb_error: bytes = b"") -> None:
+        super().__init__(reason)
+        self.krb_error = krb_error
 
 
 class Kerberos(Protocol):
@@ -129,6 +164,17 @@ class Kerberos(Protocol):
 
     def accept(self, ap_req: bytes) -> AcceptedRequest:
         """Raises ApRequestRefused, and nothing else, whatever the octets are."""
+        ...
+
+    def offer_tgt(self, name: bytes) -> bytes:
+        """Our ticket-granting ticket, DER, for user-to-user tickets (RFC 4430 §3.1).
+
+        Args:
+            name: whose is asked for, as RFC 1964 §2.1.3 exports names: the NAME octets.
+
+        Raises:
+            TgtDenied: and nothing else, whatever the octets are.
+        """
         ...
 
     def read_error(self, krb_error: bytes) -> KrbErrorDetails:

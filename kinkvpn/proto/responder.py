@@ -39,12 +39,13 @@ from kinkvpn.proto.events import (
     Tell,
     WakeAt,
 )
+from kinkvpn.proto.gettgt import KRB_AP_ERR_NOT_US, answer_gettgt
 from kinkvpn.proto.ports import AcceptedRequest, ApRequestRefused, Kerberos
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import notify_name
 from kinkvpn.proto.retransmit import FULL_CYCLE, Retransmission
 from kinkvpn.wire.ipsec_doi import NotifyType
-from kinkvpn.wire.kink import ApReq, ErrorCode, Isakmp, KinkError, KinkPayload, KrbError, Message, MessageType
+from kinkvpn.wire.kink import ApReq, ErrorCode, Isakmp, KinkError, KinkPayload, KrbError, Message, MessageType, TgtRep
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -204,8 +205,12 @@ class Responder:
         if known is not None:
             return [Count(Tally.DUPLICATE), *known.handle(CommandRepeated(), now)]
         if message.type is MessageType.GETTGT:
-            denied = KinkError(ErrorCode.U2UDENIED)
-            return [Count(Tally.GETTGT_REFUSED), *self._bare(message, datagram, denied, path, now)]
+            payload, tally = answer_gettgt(message.payloads, self._kerberos)
+            reply = SendMessage(bare_reply(message.xid, payload), path, labels.sent([payload], KRB_AP_ERR_NOT_US))
+            # A ticket is longer than a name, and so is a KRB-ERROR: these alone may be longer than what they answer.
+            # How many of them leave, and how many octets, the allowance says.
+            longer = tally in (Tally.GETTGT_ANSWERED, Tally.GETTGT_NOT_US)
+            return [Count(tally), *self._to_stranger(reply, len(reply.datagram if longer else datagram), now)]
         ap = [payload for payload in message.payloads if isinstance(payload, ApReq)]
         if len(ap) != 1:
             effects = self._bare(message, datagram, KinkError(ErrorCode.PROTOERR), path, now)
@@ -330,9 +335,12 @@ class Responder:
     def _refuse_ap_request(
         self, refused: ApRequestRefused, message: Message, datagram: bytes, ap: ApReq, path: Path, now: float
     ) -> list[Effect]:
-        counted: list[Effect] = [Count(Tally.AP_REQUEST_REFUSED)]
+        counted: list[Effect] = [Count(Tally.STALE_TGT if refused.tgt else Tally.AP_REQUEST_REFUSED)]
         if message.type is MessageType.ACK:
             return counted
+        if refused.tgt:
+            # Nothing is wrong: this host has come to another ticket-granting ticket since, by a restart perhaps.
+            return [*counted, *self._bare(message, datagram, TgtRep(refused.tgt), path, now)]
         tell = Tell(
             "ap_request_refused",
             (("source", path.remote.address), ("code", refused.code), ("reason", str(refused))),

@@ -22,6 +22,14 @@ class Start(Enum):
     DEMAND = "demand"
 
 
+class UserToUser(Enum):
+    """When tickets for a peer are user-to-user ones (RFC 4430 §3.1)."""
+
+    AUTO = "auto"  # when the peer or the KDC asks for it
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 class PrfForm(Enum):
     """Which PRF keys the SAs for enctypes 17 and 18 (docs: decisions)."""
 
@@ -66,5 +74,6 @@ class PeerSettings:
     policies: tuple[PolicySettings, ...]
     prf: PrfForm = PrfForm.RFC3961
     sas_per_create: int = 16  # pairs asked for in one CREATE at most; 1 for a peer that reads one KINK_ISAKMP payload
+    user_to_user: UserToUser = UserToUser.AUTO
     delete_grace: float = 5.0  # seconds that an inbound SA outlives its DELETE (RFC 4430 §3.3)
     kink_over: KinkOver = KinkOver.AUTO

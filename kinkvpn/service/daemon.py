@@ -13,7 +13,6 @@ from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -29,8 +28,9 @@ from kinkvpn.config import EngineChoice
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import Acceptor
-from kinkvpn.kerberos.tickets import TicketSource
-from kinkvpn.proto.events import Path as DatagramPath
+from kinkvpn.kerberos.tickets import TicketSource, TicketUnavailable
+from kinkvpn.proto.events import Path
+from kinkvpn.proto.settings import UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.service import preflight
 from kinkvpn.service.api import AlreadyRunning, ControlSocket, ControlUnavailable
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from esp.sa import Endpoint
-    from kinkvpn.config import Configuration
+    from kinkvpn.config import Configuration, HostSettings
     from kinkvpn.proto.settings import PeerSettings
 
 log = logging.getLogger(__name__)
@@ -60,8 +60,9 @@ PROBE_SECONDS = 10.0
 # Ours. A CREATE takes milliseconds; with three retransmissions it may take this long, then the operator is told.
 REKEY_SECONDS = 10.0
 
-# Nobody's keytab: libkrb5 finds no key in it and refuses every AP-REQ.
-NO_KEYTAB = Path("/dev/null")
+# Ours. How often we look whether our ticket-granting ticket is another by now. It costs a thread and a millisecond, and
+# no KDC; half a minute after somebody's kinit peers are offered what that brought, and what they had before still does.
+TGT_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,10 @@ class Daemon:
     async def _start(self, held: AsyncExitStack, nursery: trio.Nursery) -> Keying:
         engine = choose_engine(self._engine_choice)
         resources = await acquire(self._configuration, held)
-        keying, dataplane = compose(self._configuration, resources)
+        acceptor = open_acceptor(self._configuration.host)
+        keying, dataplane = compose(self._configuration, resources, acceptor)
+        if any(peer.user_to_user is not UserToUser.NEVER for peer in resources.peers):
+            await nursery.start(offer_tgts, resources.tickets, acceptor, self._configuration.host.kdc_timeout)
         await nursery.start(dataplane.run)
         await nursery.start(resources.transport.run)
         await nursery.start(resources.tickets.run)
@@ -271,11 +275,48 @@ class Refusals:
             raise StartRefused(*self._reasons)
 
 
-def compose(configuration: Configuration, resources: Resources) -> tuple[Keying, Dataplane]:
+def open_acceptor(host: HostSettings) -> Acceptor:
+    """What takes AP-REQs: with the keytab where there is one, with our ticket-granting tickets once it has them."""
+    return Acceptor([host.principal], host.keytab, replay_cache=host.replay_cache)
+
+
+async def offer_tgts(
+    tickets: TicketSource,
+    acceptor: Acceptor,
+    deadline: float,
+    *,
+    task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Have ``acceptor`` offer our ticket-granting ticket of the day, renewed by us or by whoever keeps the cache.
+
+    Args:
+        tickets: where ours come from.
+        acceptor: for whom.
+        deadline: seconds that a look may take.
+        task_status: told after the first look.
+    """
+    failed = False
+    while True:
+        try:
+            tgt = await tickets.own_tgt(deadline=deadline)
+        except TicketUnavailable as unavailable:
+            if not failed:
+                log.warning("tgt_unavailable", extra={"fields": {"reason": unavailable.refusal.reason}})
+            failed = True
+        else:
+            failed = False
+            if acceptor.hold_tgt(tgt):
+                log.info("tgt_offered", extra={"fields": {"principal": tgt.client, "ends": round(tgt.endtime)}})
+        task_status.started()
+        task_status = trio.TASK_STATUS_IGNORED
+        await trio.sleep(TGT_SECONDS)
+
+
+def compose(configuration: Configuration, resources: Resources, acceptor: Acceptor) -> tuple[Keying, Dataplane]:
     """The two planes, each knowing the other: KINK behind the non-ESP marker comes up from the data plane's loop."""
 
     def receive_control(datagram: bytes, source: Endpoint) -> None:
-        keying.receive(datagram, DatagramPath(source, marked=True))
+        keying.receive(datagram, Path(source, marked=True))
 
     host = configuration.host
     dataplane = Dataplane(
@@ -286,7 +327,7 @@ def compose(configuration: Configuration, resources: Resources) -> tuple[Keying,
     keying = Keying(
         principal=host.principal,
         peers=resources.peers,
-        kerberos=Acceptor([host.principal], host.keytab or NO_KEYTAB, replay_cache=host.replay_cache),
+        kerberos=acceptor,
         tickets=resources.tickets,
         transport=resources.transport,
         dataplane=dataplane,

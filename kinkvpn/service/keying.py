@@ -82,7 +82,7 @@ class DataPlane(Protocol):
 class Tickets(Protocol):
     """Where tickets come from: ``kerberos.tickets.TicketSource`` in the daemon."""
 
-    async def get(self, server: str, *, deadline: float, fresh: bool = False) -> Ticket:
+    async def get(self, server: str, *, deadline: float, fresh: bool = False, tgt: bytes | None = None) -> Ticket:
         """Raises TicketUnavailable at the latest ``deadline`` seconds from now."""
         ...
 
@@ -330,7 +330,9 @@ class Keying:
 
     async def _fetch(self, peer: Peer, wanted: FetchTicket) -> None:
         try:
-            ticket = await self._tickets.get(wanted.server, deadline=self._ticket_deadline, fresh=wanted.fresh)
+            ticket = await self._tickets.get(
+                wanted.server, deadline=self._ticket_deadline, fresh=wanted.fresh, tgt=wanted.tgt
+            )
         except TicketUnavailable as unavailable:
             code = unavailable.refusal.code
             self._labelled[Label(Family.TICKETS, "unavailable" if code is None else labels.krb_error(code))] += 1

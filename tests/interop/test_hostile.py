@@ -76,14 +76,20 @@ FATES = (
     Tally.WRONG_VERSION,
     Tally.WRONG_DOI,
     Tally.UNEXPECTED_PAYLOAD,
+    Tally.GETTGT_ANSWERED,
     Tally.GETTGT_REFUSED,
+    Tally.GETTGT_NOT_US,
     Tally.AP_REQUEST_REFUSED,
+    Tally.STALE_TGT,
     Tally.BAD_CHECKSUM,
     Tally.STALE_EPOCH,
     Tally.DUPLICATE,
     Tally.UNKNOWN_XID,
     Tally.UNAUTHENTICATED_ERROR,
     Tally.UNAUTHENTICATED_REPLY,
+    Tally.TGT_RECEIVED,
+    Tally.TGT_OFFERED,
+    Tally.USER_TO_USER_REQUIRED,
 )
 # What must not happen even once: somebody without a key was believed.
 BELIEVED = (Tally.COMMANDS_RECEIVED, Tally.REPLIES_RECEIVED, Tally.RETRANSMITTED, Tally.PEER_RESTARTED, Tally.DEFECT)

@@ -14,7 +14,7 @@ from esp.sa import Endpoint
 from esp.suite import DEFAULT_SUITES, SUITES
 from kinkvpn import config
 from kinkvpn.document import DocumentError
-from kinkvpn.proto.settings import PrfForm, Start
+from kinkvpn.proto.settings import PrfForm, Start, UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 
 SOURCE = Path("/etc/kinkvpn/kinkvpn.toml")
@@ -71,6 +71,7 @@ port = 911
 esp_port = 4502
 prf = "rfc3962-literal"
 kink_over = "auto"
+user_to_user = "always"
 suites = ["aes128-gcm16"]
 lifetime = 600
 lifetime_kilobytes = 2048
@@ -156,6 +157,7 @@ def test_every_key_arrives() -> None:
     assert (peer.esp_port, peer.prf, peer.delete_grace) == (4502, PrfForm.RFC3962_LITERAL, 1.5)
     assert peer.kink_over is peer.settings(peer.address).kink_over is KinkOver.AUTO
     assert peer.settings(peer.address).sas_per_create == 4
+    assert peer.settings(peer.address).user_to_user is UserToUser.ALWAYS
     first, web, *both = peer.policies
     assert [policy.entry for policy in peer.policies] == ["", "", "peer[1].policy[3]", "peer[1].policy[3]"]
     assert [policy.name for policy in (first, web, *both)] == ["east/1", "web", "both/1", "both/2"]

@@ -313,11 +313,13 @@ class World:
         tunnels: Sequence[Tunnel],
         *,
         kdc_latency: Callable[[], float] | None = None,
+        kerberos: FakeKerberos | None = None,
         **changes: Any,
     ) -> Host:
         """Start a host, or start it again after a crash; its KDC takes up to 0.3 s unless something else is asked."""
         before = self.hosts.get(name)
-        kerberos = FakeKerberos(self.realm, principal_of(name)) if before is None else before.kerberos
+        if kerberos is None:
+            kerberos = FakeKerberos(self.realm, principal_of(name)) if before is None else before.kerberos
         latency = (lambda: self.chance.uniform(0.0, 0.3)) if kdc_latency is None else kdc_latency
         host = self.hosts[name] = Host(name, self, tunnels, kerberos, latency, changes)
         await self.nursery.start(host.run)

@@ -62,11 +62,12 @@ class Lab:
         """The principal's, with nothing acquired yet."""
         return Credentials(principal, keytab=self.keytab(principal))
 
-    def ticket(self, client: str = ALICE, server: str = BOB) -> ServiceTicket:
-        """A new ticket, from the KDC."""
-        self.keytab(server)
-        credentials, offset = fetch_ticket(self.credentials(client), server)
-        return ServiceTicket(patient_context(), credentials, offset)
+    def ticket(self, client: str = ALICE, server: str = BOB, *, tgt: bytes | None = None) -> ServiceTicket:
+        """A new ticket, from the KDC; a user-to-user one if it is to be made with the server's ``tgt``."""
+        if not server.startswith("krbtgt/"):
+            self.keytab(server)
+        credentials, offset = fetch_ticket(self.credentials(client), server, tgt)
+        return ServiceTicket(patient_context(), credentials, offset, tgt)
 
     def acceptor(self, principal: str = BOB, *, clock_offset: float = 0.0) -> Acceptor:
         """The principal's, with a replay cache of its own."""

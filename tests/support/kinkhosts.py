@@ -82,15 +82,29 @@ class Host:
         peer: the other end as configured here.
         skew: how far its clock is from the wire's, in seconds.
         epoch: of its SA state.
+        keytab: whether it has a key of its own; without it there is user-to-user alone.
+        tgt: whether it offers user-to-user.
     """
 
-    def __init__(self, wire: Wire, name: str, peer: PeerSettings, *, skew: float = 0.0, epoch: int = 1) -> None:
+    def __init__(
+        self,
+        wire: Wire,
+        name: str,
+        peer: PeerSettings,
+        *,
+        skew: float = 0.0,
+        epoch: int = 1,
+        keytab: bool = True,
+        tgt: bool = False,
+    ) -> None:
         self.wire = wire
         self.name = name
         self.endpoint = settings(name).kink
         self.random = random.Random(f"{name}{epoch}{wire.seed}")
         self.realm = FakeRealm(wire.realm.names, clock=lambda: wire.posix() + skew, random=self.random.randbytes)
-        self.kerberos = FakeKerberos(wire.realm, principal(name))
+        self.kerberos = FakeKerberos(wire.realm, principal(name), keytab=keytab)
+        if tgt:
+            self.kerberos.renew_tgt()
         self.xids = itertools.count(self.random.getrandbits(16))
         self.peer = Peer(
             peer,
@@ -102,7 +116,7 @@ class Host:
             next_xid=lambda: next(self.xids),
         )
         self.responder = Responder(kerberos=self.kerberos, peers={peer.principal: self.peer}, epoch=epoch)
-        self.cached: FakeTicket | None = None
+        self.cached: dict[bytes | None, FakeTicket] = {}
         self.reserved: set[int] = set()
         self.inbound: dict[int, SaParameters] = {}
         self.outbound: dict[int, SaParameters] = {}  # the newest last
@@ -115,10 +129,10 @@ class Host:
         self.reserved.add(spi)
         return spi
 
-    def ticket(self, server: str, *, fresh: bool = False) -> FakeTicket:
-        if self.cached is None or fresh:
-            self.cached = replace(self.wire.realm.issue(principal(self.name), server), realm=self.realm)
-        return self.cached
+    def ticket(self, server: str, *, fresh: bool = False, tgt: bytes | None = None) -> FakeTicket:
+        if tgt not in self.cached or fresh:
+            self.cached[tgt] = replace(self.wire.realm.issue(principal(self.name), server, tgt), realm=self.realm)
+        return self.cached[tgt]
 
     def receive(self, datagram: bytes, source: Endpoint) -> list[Effect]:
         """Let the machines see ``datagram``, without performing anything."""
@@ -167,7 +181,7 @@ class Host:
 
     def fetch(self, wanted: FetchTicket) -> None:
         try:
-            ticket = self.ticket(wanted.server, fresh=wanted.fresh)
+            ticket = self.ticket(wanted.server, fresh=wanted.fresh, tgt=wanted.tgt)
         except TicketUnavailable as unavailable:
             self.perform(self.peer.ticket_refused(wanted.xid, unavailable.refusal, self.wire.now))
         else:

@@ -28,7 +28,7 @@ from kinkvpn.kerberos.fake import (
     FakeTickets,
 )
 from kinkvpn.kerberos.tickets import TicketUnavailable
-from kinkvpn.proto.ports import ApRequestRefused
+from kinkvpn.proto.ports import ApRequestRefused, TgtDenied
 
 A, B, C = "kink/a@TEST", "kink/b@TEST", "kink/c@TEST"
 
@@ -224,3 +224,55 @@ async def test_every_get_is_a_checkpoint() -> None:
     for _ in range(2):
         with trio.testing.assert_checkpoints():
             await tickets.get(B, deadline=5.0)
+
+
+def test_user_to_user_is_opened_by_the_tgt_it_was_made_with() -> None:
+    kdc = realm()
+    server = FakeKerberos(kdc, B, keytab=False)
+    with pytest.raises(TgtDenied):
+        server.offer_tgt(B.encode())
+    server.renew_tgt()
+    old = kdc.issue(A, B, server.offer_tgt(B.encode()))
+    server.renew_tgt()
+    new = kdc.issue(A, B, server.offer_tgt(B.encode()))
+    for ticket in (old, new):
+        request = ticket.make_request()
+        accepted = server.accept(request.ap_req)
+        request.verify_reply(accepted.make_reply())
+        assert accepted.user_to_user
+    server.lose_tgts()
+    assert refusal(server, new.make_request().ap_req) == (45, None)
+    server.renew_tgt()
+    assert refusal(server, new.make_request().ap_req) == (45, server.tgts[-1])
+
+
+def test_which_key_a_request_needs() -> None:
+    kdc = realm()
+    server, keyless = FakeKerberos(kdc, B), FakeKerberos(kdc, B, keytab=False)
+    assert refusal(keyless, kdc.issue(A, B).make_request().ap_req) == (69, None)
+    ticket = kdc.issue(A, B, kdc.issue_tgt(B))
+    assert refusal(server, replace(ticket, tgt=None).make_request().ap_req) == (31, None)  # without the bit
+
+
+def test_what_a_kdc_makes_no_user_to_user_ticket_with() -> None:
+    clock = Clock()
+    kdc = realm(clock)
+    for tgt, code in ((kdc.issue_tgt(A), 26), (b"made up", 31)):
+        with pytest.raises(TicketUnavailable) as unavailable:
+            kdc.issue(A, B, tgt)
+        assert unavailable.value.refusal.code == code
+    tgt = kdc.issue_tgt(B)
+    clock.now += TICKET_LIFE
+    with pytest.raises(TicketUnavailable) as unavailable:
+        kdc.issue(A, B, tgt)
+    assert unavailable.value.refusal.code == 32
+    kdc.keyless.add(B)
+    with pytest.raises(TicketUnavailable) as unavailable:
+        kdc.issue(A, B)
+    assert unavailable.value.refusal.code == 27
+
+
+def refusal(kerberos: FakeKerberos, ap_req: bytes) -> tuple[int, bytes | None]:
+    with pytest.raises(ApRequestRefused) as refused:
+        kerberos.accept(ap_req)
+    return refused.value.code, refused.value.tgt

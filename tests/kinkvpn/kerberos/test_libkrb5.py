@@ -21,6 +21,7 @@ from kinkvpn.kerberos.libkrb5 import (
     ERROR_TABLE_BASE,
     FUNCTIONS,
     GC_NO_STORE,
+    GC_USER_USER,
     KT_END,
     ConfigUnusable,
     Context,
@@ -32,7 +33,7 @@ from kinkvpn.kerberos.libkrb5 import (
     posix_seconds,
     use_config,
 )
-from kinkvpn.kerberos.session import SessionKey
+from kinkvpn.kerberos.session import KRB5_BAD_ENCTYPE, SessionKey
 from kinkvpn.proto.ports import ApRequestRefused
 from kinkvpn.wire import kink
 
@@ -100,10 +101,11 @@ def as_in_the_header(function: str) -> str:
 
 
 def test_constants_are_the_header_s(tmp_path: Path) -> None:
-    names = ("ERROR_TABLE_BASE_krb5", "KRB5_KT_END", "KRB5_GC_NO_STORE")
+    names = ("ERROR_TABLE_BASE_krb5", "KRB5_KT_END", "KRB5_GC_NO_STORE", "KRB5_GC_USER_USER", "KRB5_BAD_ENCTYPE")
     prints = "".join(f'printf("%ld\\n", (long){name});' for name in names)
     source = f"#include <krb5.h>\n#include <stdio.h>\nint main(void) {{ {prints} }}\n"
-    assert [int(word) for word in compiled_output(source, tmp_path)] == [ERROR_TABLE_BASE, KT_END, GC_NO_STORE]
+    ours = [ERROR_TABLE_BASE, KT_END, GC_NO_STORE, GC_USER_USER, KRB5_BAD_ENCTYPE]
+    assert [int(word) for word in compiled_output(source, tmp_path)] == ours
 
 
 def test_a_missing_library_is_one_clear_line() -> None:
@@ -262,8 +264,13 @@ def test_contexts_leave_neither_memory_nor_descriptors() -> None:
 
 
 @pytest.mark.kdc
-def test_thousands_of_exchanges_leave_no_memory(lab: Lab) -> None:
-    ticket, acceptor = lab.ticket(ALICE, BOB), lab.acceptor(BOB)
+@pytest.mark.parametrize("user_to_user", [False, True])
+def test_thousands_of_exchanges_leave_no_memory(lab: Lab, user_to_user: bool) -> None:
+    lab.keytab(BOB)
+    acceptor, tgt = lab.acceptor(BOB), lab.ticket(BOB, "krbtgt/KINKVPN.TEST@KINKVPN.TEST").as_tgt()
+    acceptor.hold_tgt(tgt)
+    acceptor.hold_tgt(lab.ticket(BOB, "krbtgt/KINKVPN.TEST@KINKVPN.TEST").as_tgt())  # which is tried first, in vain
+    ticket = lab.ticket(ALICE, BOB, tgt=tgt.ticket if user_to_user else None)
     context = Context()
     older = SessionKey(context, context.key_of(18, bytes(32)))  # the literal PRF takes the key out of libkrb5
 
@@ -297,14 +304,16 @@ def test_thousands_of_exchanges_leave_no_memory(lab: Lab) -> None:
 
 
 @pytest.mark.kdc
-def test_a_service_ticket_is_not_stored(lab: Lab) -> None:
+@pytest.mark.parametrize("user_to_user", [False, True])
+def test_a_service_ticket_is_not_stored(lab: Lab, user_to_user: bool) -> None:
     """MIT would hand a stored one out again until it expires, and of user-to-user tickets it would store every one."""
     lab.keytab(BOB)
+    tgt = lab.ticket(BOB, "krbtgt/KINKVPN.TEST@KINKVPN.TEST").as_tgt().ticket if user_to_user else None
     acquired = lab.credentials(ALICE).acquire()
     context = Context()
     ccache = context.ccache(acquired.ccache)
     client, server = context.ccache_principal(ccache), context.principal(BOB)
-    first, second = (context.credentials(ccache, client, server) for _ in range(2))
+    first, second = (context.credentials(ccache, client, server, tgt) for _ in range(2))
     assert key_octets(first) != key_octets(second)
 
 

@@ -13,6 +13,7 @@ from support.samba import SambaRealm
 from kinkvpn.decode import asn1
 from kinkvpn.decode.keyring import Keyring
 from kinkvpn.demo.realm import Realm
+from kinkvpn.kerberos.session import Acceptor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,6 +47,7 @@ def exchange(lab: Lab, client: str, server: str) -> tuple[SentRequest, VerifiedR
     accepted.key.verify(b"octets", ticket.key.checksum(b"octets"))
     assert ticket.key.decrypt(accepted.key.encrypt(b"octets"))[:6] == b"octets"
     assert ticket.key.prf(b"octets") == accepted.key.prf(b"octets")
+    user_to_user(lab, client, server)
     return request, accepted
 
 
@@ -57,6 +59,21 @@ def is_read_from_a_capture(lab: Lab, accepted: VerifiedRequest, ap_req: bytes, a
     assert (opened.ticket.end, opened.stamp) == (accepted.endtime, accepted.client_time)
     assert keyring.open_reply(opened.ticket.key, asn1.read_ap_rep(ap_rep)) == opened.stamp
     assert opened.ticket.key.checksum(b"octets") == accepted.key.checksum(b"octets")
+
+
+def user_to_user(lab: Lab, client: str, server: str) -> None:
+    """The same with the server's ticket-granting ticket in place of its keytab (RFC 4430 §3.1)."""
+    realm = server.partition("@")[2]
+    tgt = lab.ticket(server, f"krbtgt/{realm}@{realm}")
+    assert tgt.server == f"krbtgt/{realm}@{realm}"  # its own realm's, and no other (RFC 4430 §4.2.4)
+    acceptor = Acceptor([server], None, replay_cache="none:")
+    acceptor.hold_tgt(tgt.as_tgt())
+    ticket = lab.ticket(client, server, tgt=acceptor.offer_tgt(server.encode()))
+    request = ticket.make_request()
+    accepted = acceptor.accept(request.ap_req)
+    request.verify_reply(accepted.make_reply())
+    assert (accepted.client, accepted.server, accepted.user_to_user) == (client, server, True)
+    assert ticket.key.prf(b"octets") == accepted.key.prf(b"octets")
 
 
 @pytest.mark.parametrize("enctype", [17, 18, 19, 20])

@@ -6,6 +6,7 @@ import time
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+import gssapi
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -18,8 +19,10 @@ from kinkvpn.errors import AuthenticationFailed, MalformedMessage
 from kinkvpn.kerberos import libkrb5, session
 from kinkvpn.kerberos.libkrb5 import Context, Krb5Error
 from kinkvpn.kerberos.session import (
+    MAX_TGTS,
     PERMITTED_ENCTYPES,
     Acceptor,
+    OwnTgt,
     SessionKey,
     VerifiedRequest,
     aes_literal_prf,
@@ -28,7 +31,7 @@ from kinkvpn.kerberos.session import (
     require_permitted,
     wire_code,
 )
-from kinkvpn.proto.ports import ApRequestRefused
+from kinkvpn.proto.ports import ApRequestRefused, TgtDenied
 from kinkvpn.wire.kink import ApRep, ApReq, KrbError, parse_message, parse_plaintext, signed_octets
 
 if TYPE_CHECKING:
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
 AP_OPTS_USE_SUBKEY = 1  # krb5.h: make a subkey and put it into the authenticator
 KEY_SIZES = {17: 16, 18: 32, 19: 16, 20: 32}
+TGS = "krbtgt/KINKVPN.TEST@KINKVPN.TEST"
 CHECKSUM_SIZES = {17: 12, 18: 12, 19: 16, 20: 24}
 PRF_SIZES = {17: 16, 18: 16, 19: 32, 20: 48}
 ENCTYPES = pytest.mark.parametrize("enctype", sorted(KEY_SIZES))
@@ -338,6 +342,139 @@ class TestClocks:
         assert refused(acceptor, ap_req).accepted is None
 
 
+def own_tgt(lab: Lab, principal: str = BOB) -> OwnTgt:
+    """A new one of the principal's."""
+    return lab.ticket(principal, TGS).as_tgt()
+
+
+def ccache_only(lab: Lab, *tgts: OwnTgt, principal: str = BOB) -> Acceptor:
+    """What accepts on a host without a keytab."""
+    acceptor = Acceptor([principal], None, replay_cache="none:")
+    for tgt in tgts:
+        acceptor.hold_tgt(tgt)
+    return acceptor
+
+
+class TestUserToUser:
+    pytestmark = pytest.mark.kdc
+
+    def test_both_ends_have_the_session_key_of_the_ticket(self, lab: Lab) -> None:
+        """RFC 4430 §3.1: without any key that the KDC and the responder share."""
+        lab.keytab(BOB)
+        acceptor = ccache_only(lab, own_tgt(lab))
+        ticket = lab.ticket(tgt=acceptor.offer_tgt(BOB.encode()))
+        request = ticket.make_request()
+        accepted = acceptor.accept(request.ap_req)
+        request.verify_reply(accepted.make_reply())
+        assert accepted.user_to_user
+        assert (accepted.client, accepted.server) == (ticket.client, ticket.server) == (ALICE, BOB)
+        assert accepted.key.prf(b"seed") == ticket.key.prf(b"seed")
+        # RFC 4120 §5.5.1: mutual-required and use-session-key.
+        assert bytes.fromhex("a20703050060000000") in request.ap_req
+
+    def test_an_ap_req_is_good_once(self, lab: Lab, tmp_path: Path) -> None:
+        acceptor = Acceptor([BOB], lab.keytab(BOB), replay_cache=f"file2:{tmp_path}/replays")
+        acceptor.hold_tgt(own_tgt(lab))
+        ap_req = lab.ticket(tgt=acceptor.offer_tgt(BOB.encode())).make_request().ap_req
+        acceptor.accept(ap_req)
+        refusal = refused(acceptor, ap_req)
+        assert (refusal.code, refusal.accepted, refusal.tgt) == (34, None, None)
+
+    def test_a_host_with_both_takes_both(self, lab: Lab) -> None:
+        acceptor = lab.acceptor()
+        acceptor.hold_tgt(own_tgt(lab))
+        assert not acceptor.accept(lab.ticket().make_request().ap_req).user_to_user
+        tgt = acceptor.offer_tgt(BOB.encode())
+        assert acceptor.accept(lab.ticket(tgt=tgt).make_request().ap_req).user_to_user
+
+    def test_the_bit_decides_about_the_key(self, lab: Lab) -> None:
+        """libkrb5 takes the user's key whatever the bit says: a ticket is opened by the key that its AP-REQ names."""
+        acceptor = lab.acceptor()
+        acceptor.hold_tgt(own_tgt(lab))
+        ap_req = lab.ticket(tgt=acceptor.offer_tgt(BOB.encode())).make_request().ap_req
+        plain = ap_req.replace(bytes.fromhex("a20703050060000000"), bytes.fromhex("a20703050020000000"))
+        assert plain != ap_req
+        refusal = refused(acceptor, plain)
+        assert refusal.accepted is None
+        assert refusal.code == 44  # no key of that version in the keytab: it was tried with that, and with nothing else
+        assert acceptor.accept(ap_req).user_to_user
+
+    def test_a_ticket_for_another_name_is_not_us(self, lab: Lab) -> None:
+        """libkrb5 does not look at the server's name of a user-to-user ticket."""
+        lab.keytab(BOB)
+        tgt = own_tgt(lab)
+        ap_req = lab.ticket(tgt=tgt.ticket).make_request().ap_req
+        refusal = refused(ccache_only(lab, tgt, principal=ALICE), ap_req)
+        assert (refusal.code, refusal.accepted, refusal.tgt) == (35, None, None)
+
+    def test_without_a_keytab_user_to_user_is_required(self, lab: Lab) -> None:
+        ap_req = lab.ticket().make_request().ap_req
+        refusal = refused(ccache_only(lab, own_tgt(lab)), ap_req)
+        assert (refusal.code, refusal.accepted, refusal.tgt) == (69, None, None)
+        assert refused(ccache_only(lab), ap_req).code == 45  # with neither, that would lead nowhere
+
+    def test_tickets_of_recent_tgts_are_taken_and_an_older_one_is_answered_by_the_newest(self, lab: Lab) -> None:
+        """RFC 4430 §3.7.1."""
+        lab.keytab(BOB)
+        tgts = [own_tgt(lab) for _ in range(MAX_TGTS + 1)]
+        acceptor = ccache_only(lab, *tgts)
+        tickets = [lab.ticket(tgt=tgt.ticket) for tgt in tgts]
+        for ticket in tickets[1:]:
+            assert acceptor.accept(ticket.make_request().ap_req).user_to_user
+        refusal = refused(acceptor, tickets[0].make_request().ap_req)
+        assert (refusal.code, refusal.accepted, refusal.tgt) == (45, None, tgts[-1].ticket)
+        assert acceptor.offer_tgt(BOB.encode()) == tgts[-1].ticket
+        assert not acceptor.hold_tgt(tgts[-1])  # nothing new
+
+    def test_an_error_of_clocks_can_be_sent_authenticated(self, lab: Lab) -> None:
+        acceptor = Acceptor([BOB], lab.keytab(BOB), replay_cache="none:", clock_offset=310.0)
+        acceptor.hold_tgt(own_tgt(lab))
+        ticket = lab.ticket(tgt=acceptor.offer_tgt(BOB.encode()))
+        request = ticket.make_request()
+        refusal = refused(acceptor, request.ap_req)
+        assert (refusal.code, refusal.tgt) == (37, None)
+        assert refusal.accepted is not None
+        request.verify_reply(refusal.accepted.make_reply())
+
+    def test_a_changed_octet_is_told_from_a_lost_tgt(self, lab: Lab) -> None:
+        lab.keytab(BOB)
+        acceptor = ccache_only(lab, own_tgt(lab))
+        ap_req = lab.ticket(tgt=acceptor.offer_tgt(BOB.encode())).make_request().ap_req
+        refusal = refused(acceptor, ap_req[:-1] + bytes([ap_req[-1] ^ 1]))
+        assert refusal.accepted is None
+
+    @pytest.mark.parametrize("name", [b"", ALICE.encode(), BOB.encode() + b"\0", b"\xff" * 70, BOB.upper().encode()])
+    def test_a_tgt_is_given_for_our_name_only(self, lab: Lab, name: bytes) -> None:
+        acceptor = lab.acceptor()
+        acceptor.hold_tgt(own_tgt(lab))
+        with pytest.raises(TgtDenied, match="who is not here") as denied:
+            acceptor.offer_tgt(name)
+        assert acceptor.read_error(denied.value.krb_error).code == 35
+
+    @pytest.mark.parametrize("name", [BOB, r"a\/b@KINKVPN.TEST", r"we\@ird/\\host@KINKVPN.TEST"])
+    def test_the_name_is_as_gss_api_exports_it(self, lab: Lab, name: str) -> None:
+        """RFC 1964 §2.1.3: a token of four fields, of which RFC 4430 §4.2.4 takes the octets of the last."""
+        token = gssapi.Name(name, gssapi.NameType.kerberos_principal).canonicalize(gssapi.MechType.kerberos).export()
+        exported = token[token.index(name.encode()[-12:]) + 12 - len(name) :]
+        assert int.from_bytes(token[-len(exported) - 4 : -len(exported)], "big") == len(exported)
+        with pytest.raises(TgtDenied, match="no ticket-granting ticket"):  # and not that it is another's
+            Acceptor([name], None, replay_cache="none:").offer_tgt(exported)
+
+    def test_without_a_tgt_none_is_given(self, lab: Lab) -> None:
+        with pytest.raises(TgtDenied) as denied:
+            lab.acceptor().offer_tgt(BOB.encode())
+        assert denied.value.krb_error == b""
+        late = Acceptor([BOB], None, replay_cache="none:", clock_offset=100000.0)
+        late.hold_tgt(own_tgt(lab))
+        with pytest.raises(TgtDenied):  # it has ended by then
+            late.offer_tgt(BOB.encode())
+
+    def test_no_key_in_a_repr(self, lab: Lab) -> None:
+        lab.keytab(BOB)
+        tgt = own_tgt(lab)
+        assert repr(tgt) == f"OwnTgt(client={BOB!r}, endtime={tgt.endtime:.0f})"
+
+
 def joint_keytab(lab: Lab, directory: Path) -> Path:
     """Bob's keys and Carol's in one file, as on a host with several services."""
     path = directory / "joint.keytab"
@@ -382,7 +519,7 @@ class TestRefusals:
         acceptor.accept(lab.ticket(ALICE, erin).make_request().ap_req)
         acceptor.accept(old_ticket.make_request().ap_req)  # the old key stays in the file
 
-    @pytest.mark.parametrize(("bits", "code"), [("60", 45), ("40", 45), ("00", 60)])
+    @pytest.mark.parametrize(("bits", "code"), [("60", 45), ("40", 60), ("00", 60)])
     def test_the_options_are_looked_at_first(self, lab: Lab, bits: str, code: int) -> None:
         """The use-session-key bit picks the key that libkrb5 should use; without mutual-required there is no AP-REP."""
         ap_req = lab.ticket().make_request().ap_req

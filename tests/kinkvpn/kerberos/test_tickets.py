@@ -23,9 +23,11 @@ from kinkvpn.kerberos.tickets import (
     RETRY_SECONDS,
     TicketSource,
     TicketUnavailable,
+    Wanted,
     fetch_ticket,
     retry_after,
 )
+from kinkvpn.proto.gettgt import KDC_HAS_NO_KEY
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,8 +95,8 @@ class TestRenewal:
         assert fetch.servers == [BOB]
         now[0] += 0.51 * (first.endtime - now[0])
         await wait_until(lambda: fetch.servers == [BOB, BOB])
-        await wait_until(lambda: source._tickets[BOB].ticket is not first)
-        assert await source.get(BOB, deadline=PATIENCE) is source._tickets[BOB].ticket
+        await wait_until(lambda: source._tickets[Wanted(BOB)].ticket is not first)
+        assert await source.get(BOB, deadline=PATIENCE) is source._tickets[Wanted(BOB)].ticket
         assert fetch.servers == [BOB, BOB]
 
     async def test_moments_differ(self, lab: Lab) -> None:
@@ -103,8 +105,8 @@ class TestRenewal:
         moments = set()
         for _ in range(20):
             source = TicketSource(lab.credentials())
-            source._keep(BOB, ticket)
-            moments.add(source._tickets[BOB].renew_at)
+            source._keep(Wanted(BOB), ticket)
+            moments.add(source._tickets[Wanted(BOB)].renew_at)
         assert len(moments) == 20
         assert max(moments) - min(moments) > 0.05 * 36000
 
@@ -133,7 +135,7 @@ class TestRenewal:
             assert await source.get(BOB, deadline=PATIENCE) is first, "it is good to its end"
         kdc[0] = True
         now[0] += 0.5 * (first.endtime - now[0])
-        await wait_until(lambda: source._tickets[BOB].ticket is not first)
+        await wait_until(lambda: source._tickets[Wanted(BOB)].ticket is not first)
         await settle()
         assert [record.message for record in caplog.records] == ["ticket_not_renewed", "ticket_renewed"]
 
@@ -154,7 +156,7 @@ class TestRenewal:
         gate.clear()
         asked.clear()
         await nursery.start(source.run)
-        now[0] += 0.76 * (source._tickets["0"].ticket.endtime - now[0])
+        now[0] += 0.76 * (source._tickets[Wanted("0")].ticket.endtime - now[0])
         await wait_until(lambda: len(asked) == MAX_RENEWALS)
         try:
             await source.get("wanted", deadline=PATIENCE)
@@ -177,14 +179,59 @@ class TestRenewal:
         gone[0] = True
         now[0] = ticket.endtime - 1
         await settle()
-        assert BOB in source._tickets
+        assert Wanted(BOB) in source._tickets
         now[0] = ticket.endtime + RETRY_SECONDS
-        await wait_until(lambda: BOB not in source._tickets)
+        await wait_until(lambda: Wanted(BOB) not in source._tickets)
 
 
 @pytest.mark.parametrize(("remaining", "after"), [(36000.0, 3600.0), (20.0, 2.0), (5.0, 1.0), (-1.0, 60.0)])
 def test_retries_come_closer_towards_the_end(remaining: float, after: float) -> None:
     assert retry_after(remaining) == after
+
+
+class TestUserToUser:
+    async def test_a_ticket_for_each_tgt_is_kept(self, lab: Lab) -> None:
+        lab.keytab(BOB)
+        source, theirs = TicketSource(lab.credentials()), TicketSource(lab.credentials(BOB))
+        tgt = (await theirs.own_tgt(deadline=PATIENCE)).ticket
+        first = await source.get(BOB, deadline=PATIENCE, tgt=tgt)
+        assert (first.client, first.server, first.tgt) == (ALICE, BOB, tgt)
+        assert await source.get(BOB, deadline=PATIENCE, tgt=tgt) is first
+        assert await source.get(BOB, deadline=PATIENCE, tgt=tgt, fresh=True) is not first
+        other = (await TicketSource(lab.credentials(BOB)).own_tgt(deadline=PATIENCE)).ticket
+        assert (await source.get(BOB, deadline=PATIENCE, tgt=other)).tgt == other != tgt
+        assert (await source.get(BOB, deadline=PATIENCE)).tgt is None
+
+    async def test_our_tgt_is_the_one_of_the_credential_cache(self, lab: Lab) -> None:
+        lab.keytab(BOB)
+        credentials = lab.credentials(BOB)
+        source = TicketSource(credentials)
+        first = await source.own_tgt(deadline=PATIENCE)
+        assert (first.client, first.endtime) == (BOB, pytest.approx(credentials.acquire().endtime, abs=2))
+        assert (await source.own_tgt(deadline=PATIENCE)).ticket == first.ticket
+
+    async def test_another_principal_s_tgt_is_refused_by_the_kdc(self, lab: Lab) -> None:
+        lab.keytab(BOB)
+        source = TicketSource(lab.credentials())
+        mine = (await source.own_tgt(deadline=PATIENCE)).ticket
+        with pytest.raises(TicketUnavailable, match="another principal's ticket-granting ticket") as unavailable:
+            await source.get(BOB, deadline=PATIENCE, tgt=mine)
+        assert unavailable.value.refusal.code == 26
+
+    @pytest.mark.parametrize("tgt", [b"", b"garbage", bytes(600)])
+    async def test_octets_that_are_no_ticket(self, lab: Lab, tgt: bytes) -> None:
+        lab.keytab(BOB)
+        with pytest.raises(TicketUnavailable):
+            await TicketSource(lab.credentials()).get(BOB, deadline=PATIENCE, tgt=tgt)
+
+    @pytest.mark.parametrize(("options", "code"), [(("-randkey", "-allow_svr"), 27), (("-nokey",), 60)])
+    async def test_a_service_that_wants_user_to_user(self, lab: Lab, options: tuple[str, ...], code: int) -> None:
+        name = f"wants{code}@KINKVPN.TEST"
+        lab.realm.kadmin("addprinc", *options, name)
+        with pytest.raises(TicketUnavailable) as unavailable:
+            await TicketSource(lab.credentials()).get(name, deadline=PATIENCE)
+        assert unavailable.value.refusal.code == code
+        assert code in KDC_HAS_NO_KEY
 
 
 class TestCache:

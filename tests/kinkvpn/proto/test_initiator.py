@@ -43,6 +43,7 @@ from kinkvpn.wire.kink import (
     KrbError,
     Message,
     MessageType,
+    TgtRep,
     build_message,
     parse_message,
 )
@@ -154,7 +155,7 @@ def in_state(state: State) -> Stage:
 
 
 EVENTS: dict[type, Any] = {
-    TicketReady: lambda stage: TicketReady(stage.ticket),
+    TicketReady: lambda stage: TicketReady(replace(stage.ticket, tgt=b"the peer's")),
     TicketRefused: lambda stage: TicketRefused(TicketRefusal("no KDC")),
     ReplyReceived: lambda stage: received(bare_reply(XID, KinkError(1))),
     CommandRepeated: lambda stage: CommandRepeated(),
@@ -327,6 +328,67 @@ def test_replies_that_do_not_verify_change_nothing() -> None:
         stage.play >> reply << Count(Tally.UNAUTHENTICATED_REPLY)
     assert stage.initiator.outcome is None
     assert stage.initiator.peer_epoch is None
+
+
+# ------------------------------------------------------------ what may be tried
+
+
+def user_to_user(stage: Stage) -> KrbError:
+    """What a peer without a keytab says."""
+    with pytest.raises(ApRequestRefused) as refused:
+        FakeKerberos(stage.wire.realm, principal("b"), keytab=False).accept(stage.ticket.make_request().ap_req)
+    return KrbError(refused.value.krb_error)
+
+
+def test_a_peer_that_wants_user_to_user_is_heard_and_the_exchange_goes_on() -> None:
+    """RFC 4430 §3.1: the error is not authenticated."""
+    stage = Stage().asked()
+    stage.play >> received(bare_reply(XID, user_to_user(stage))) << Count(Tally.USER_TO_USER_REQUIRED)
+    assert stage.initiator.hint == b""
+    stage.play.at(0.5) >> DeadlineReached() << Count(Tally.COMMANDS_RETRANSMITTED) << ANY << ANY
+    assert stage.initiator.hint is None
+    stage.play >> stage.reply() << Count(Tally.REPLIES_RECEIVED) << DONE << ANY
+    # Late, and of no use any more.
+    stage.play >> TicketReady(replace(stage.ticket, tgt=b"the peer's")) << Count(Tally.IGNORED_EVENT)
+    stage.play >> received(bare_reply(XID, user_to_user(stage))) << Count(Tally.UNAUTHENTICATED_ERROR)
+
+
+def test_a_tgt_is_a_hint_where_a_user_to_user_ticket_is_in_use() -> None:
+    """RFC 4430 §3.7.1."""
+    stage = Stage().asked()
+    stage.play >> received(bare_reply(XID, TgtRep(b"new"))) << Count(Tally.UNAUTHENTICATED_ERROR)
+    stage = Stage()
+    stage.ticket = replace(stage.ticket, tgt=b"old")
+    stage.asked()
+    stage.play >> received(bare_reply(XID, TgtRep(b"old"))) << Count(Tally.UNAUTHENTICATED_ERROR)
+    stage.play >> received(bare_reply(XID, TgtRep(b"new"))) << Count(Tally.TGT_OFFERED)
+    assert stage.initiator.hint == b"new"
+    assert stage.initiator.outcome is None
+    assert stage.initiator.peer_epoch is None  # nothing is known of the peer's life
+
+
+@pytest.mark.parametrize(("before", "reason"), [(None, "user-to-user tickets only"), (b"old", "new ticket-granting")])
+def test_a_ticket_that_the_kdc_has_made_starts_the_command_again(before: bytes | None, reason: str) -> None:
+    stage = Stage(offset=3.0)
+    stage.ticket = replace(stage.ticket, tgt=before)
+    stage.asked()
+    if before is not None:
+        stage.play >> TicketReady(stage.ticket) << Count(Tally.IGNORED_EVENT)  # the same again
+    (stage.play >> TicketRefused(TicketRefusal("forged"))).end()  # the old one will do
+    (stage.play >> TicketReady(replace(stage.ticket, tgt=b"new"))).end()
+    outcome = stage.initiator.outcome
+    assert isinstance(outcome, Restart)
+    assert reason in outcome.reason
+    assert (outcome.tgt, outcome.offset, stage.initiator.state) == (b"new", 3.0, State.CLOSED)
+    assert "new'" not in repr(outcome)
+    again = stage.initiator.again(outcome, XID + 1)
+    assert again.start() == [FetchTicket(XID + 1, principal("b"), False, b"new")]
+    assert (again.command, again.switches, again.second_try) == (stage.question, 1, False)
+
+
+def test_hints_are_followed_twice_for_one_command() -> None:
+    stage = Stage(switches=2).asked()
+    stage.play >> received(bare_reply(XID, user_to_user(stage))) << Count(Tally.UNAUTHENTICATED_ERROR)
 
 
 # ------------------------------------------------------------ what is

@@ -583,7 +583,7 @@ def test_a_cure_that_does_not_cure_is_a_failure() -> None:
     a, b = two_hosts(wire)
     stale = a.ticket(principal("b"))
     wire.now = 40000.0
-    a.ticket = lambda server, *, fresh=False: stale  # type: ignore[method-assign] # a KDC with an old clock
+    a.ticket = lambda server, **_: stale  # type: ignore[method-assign] # a KDC with an old clock
     a.perform(a.peer.acquired("net", wire.now))
     wire.run(40001)
     assert len(a.events("command_restarted")) == 1

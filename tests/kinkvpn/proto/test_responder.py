@@ -55,6 +55,7 @@ from kinkvpn.wire.kink import (
     KrbError,
     Message,
     MessageType,
+    TgtRep,
     TgtReq,
     build_message,
     parse_message,
@@ -338,6 +339,43 @@ def test_gettgt_is_refused() -> None:
     assert counted(effects) == [Tally.GETTGT_REFUSED]
     (reply,) = [parse_message(each) for each in sent(effects)]
     assert (reply.type, reply.xid, reply.payloads, reply.checksum) == (MessageType.REPLY, 5, (KinkError(7),), b"")
+
+
+def test_gettgt_is_answered_within_the_allowance() -> None:
+    asker = Asker()
+    asker.b.kerberos.renew_tgt()
+    for xid in range(20):
+        effects = asker.send(build_message(Message(MessageType.GETTGT, xid, (TgtReq(b"kink/b@TEST"),))))
+        assert counted(effects)[0] is Tally.GETTGT_ANSWERED
+        for reply in map(parse_message, sent(effects)):
+            assert (reply.xid, reply.payloads, reply.checksum) == (xid, (TgtRep(asker.b.kerberos.tgts[-1]),), b"")
+    assert asker.b.counts[Tally.ERROR_SUPPRESSED] == 20 - BURST
+
+
+def test_a_name_that_is_not_ours_is_told_so() -> None:
+    asker = Asker()
+    asker.b.kerberos.renew_tgt()
+    effects = asker.send(build_message(Message(MessageType.GETTGT, 5, (TgtReq(b"kink/c@TEST"),))))
+    assert counted(effects) == [Tally.GETTGT_NOT_US]
+    (reply,) = [parse_message(each) for each in sent(effects)]
+    (error,) = reply.payloads
+    assert isinstance(error, KrbError)
+    assert asker.b.kerberos.read_error(error.krb_error).code == 35
+
+
+@pytest.mark.parametrize("kind", [CREATE, DELETE, STATUS, ACK])
+def test_a_ticket_made_with_a_tgt_that_is_gone_is_answered_by_the_present_one(kind: MessageType) -> None:
+    """RFC 4430 §3.7.1; to an ACK nothing is answered."""
+    asker = Asker()
+    asker.b.kerberos.renew_tgt()
+    asker.ticket = asker.wire.realm.issue(principal("a"), principal("b"), asker.b.kerberos.tgts[-1])
+    asker.b.kerberos.lose_tgts()
+    asker.b.kerberos.renew_tgt()
+    effects = asker.send(asker.command(kind)[0])
+    assert counted(effects) == [Tally.STALE_TGT]
+    assert not [effect for effect in effects if isinstance(effect, Tell)]  # nothing is wrong
+    answers = [parse_message(each).payloads for each in sent(effects)]
+    assert answers == ([] if kind is ACK else [(TgtRep(asker.b.kerberos.tgts[-1]),)])
 
 
 @pytest.mark.parametrize("payloads", [(), (ApReq(1, b""), ApReq(1, b"")), (Isakmp(()),), (ApRep(1, b""),)])

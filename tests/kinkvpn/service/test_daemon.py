@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import select
 import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import trio
+from support.kdc import free_port
 
-from kinkvpn.config import EngineChoice, parse
+from kinkvpn.config import EngineChoice, HostSettings, parse
 from kinkvpn.demo.lab import Lab
 from kinkvpn.demo.namespace import Namespace
 from kinkvpn.demo.realm import Realm
+from kinkvpn.kerberos.credentials import Credentials
+from kinkvpn.kerberos.tickets import TicketSource
+from kinkvpn.proto.ports import TgtDenied
+from kinkvpn.service import daemon
 from kinkvpn.service.api import ControlUnavailable
 from kinkvpn.service.daemon import (
     Refusals,
@@ -27,6 +34,7 @@ from kinkvpn.service.daemon import (
     first_leaf,
     listening_addresses,
     network_plan,
+    open_acceptor,
 )
 from kinkvpn.service.preflight import StartRefused
 
@@ -100,6 +108,48 @@ def test_refusals_are_collected_and_others_are_not() -> None:
 def test_the_first_of_several_failures() -> None:
     first = StartRefused("x")
     assert first_leaf(ExceptionGroup("", [ExceptionGroup("", [first]), StartRefused("y")])) is first
+
+
+@pytest.mark.kdc
+async def test_what_somebody_s_kinit_brings_is_offered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A cache with nothing in it, a ticket-granting ticket in it, another one; and then its owner destroys it."""
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(daemon, "TGT_SECONDS", 0.05)
+    principal, ccache = "kink/a.test@KINKVPN.TEST", f"FILE:{tmp_path}/ccache"
+    with Realm(tmp_path / "realm", free_port()) as realm:
+        monkeypatch.setenv("KRB5_CONFIG", str(realm.krb5_conf))
+        realm.add_service(principal)
+        realm.write_keytab(principal, tmp_path / "keytab")
+        kinit = ["kinit", "-c", ccache, "-k", "-t", str(tmp_path / "keytab"), principal]
+        acceptor = open_acceptor(HostSettings(principal, ccache=ccache, replay_cache="none:"))
+        offered: list[bytes] = []
+
+        def another() -> bool:
+            with suppress(TgtDenied):
+                offered.append(acceptor.offer_tgt(principal.encode()))
+            return bool(offered) and offered[-1] not in offered[:-1]
+
+        async with trio.open_nursery() as nursery:
+            await nursery.start(daemon.offer_tgts, TicketSource(Credentials(principal, ccache=ccache)), acceptor, 5.0)
+            assert not another()
+            for _ in range(2):
+                await trio.run_process(kinit, env=realm.environment)
+                with trio.fail_after(DAEMON_SECONDS):
+                    while not another():  # noqa: ASYNC110 - what a thread brings
+                        await trio.sleep(0.01)
+            await trio.run_process(["kdestroy", "-c", ccache], env=realm.environment)
+            with trio.fail_after(DAEMON_SECONDS):
+                while told(caplog, "tgt_unavailable") < 2:  # noqa: ASYNC110 - likewise
+                    await trio.sleep(0.01)
+            assert not another()  # what was offered goes on until it ends
+            nursery.cancel_scope.cancel()
+    assert (told(caplog, "tgt_offered"), told(caplog, "tgt_unavailable")) == (2, 2)  # each once, not each time
+
+
+def told(caplog: pytest.LogCaptureFixture, event: str) -> int:
+    return sum(record.getMessage() == event for record in caplog.records)
 
 
 # What needs a host: each its own namespace, so that nothing outside is touched.

@@ -183,7 +183,8 @@ def test_a_hundred_thousand_hostile_datagrams_leave_nothing_behind() -> None:
                 east.keying.receive(datagram, Path(source, marked=number % 5 == 0))
                 for answer in network.captured[before:]:
                     octets = answer.datagram.removeprefix(NON_ESP_MARKER)
-                    assert len(octets) <= len(datagram)
+                    # A name is shorter than what GETTGT is answered; how much of that leaves is counted below.
+                    assert len(octets) <= len(datagram) or datagram[0] == MessageType.GETTGT
                     assert parse_message(octets).payloads != (KinkError(ErrorCode.OK),)
                     # What west asked for is repeated to it a bounded number of times; that is no error.
                     sent += len(octets) if answer.destination.address != address_of("west") else 0
