@@ -160,7 +160,7 @@ class Realm:
         self._log = directory / "kdc.log"
         self._enctypes = tuple(enctypes)
         self._max_life = max_life
-        self._prefix = tuple(prefix)
+        self.prefix = tuple(prefix)
         self._kdc: subprocess.Popen[bytes] | None = None
         self._trusted: list[Realm] = []
 
@@ -182,10 +182,10 @@ class Realm:
         """
         if not self.krb5_conf.exists():
             self._create()
-        check_port(self.port, self.addresses, self._prefix)
+        check_port(self.port, self.addresses, self.prefix)
         self._log.write_text("")  # so that a failure below is not explained by an older one
         self._kdc = subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
-            [*self._prefix, tool("krb5kdc"), "-n", "-r", self.name],
+            [*self.prefix, tool("krb5kdc"), "-n", "-r", self.name],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env=self.environment,

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import re
 import socket
+import subprocess
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from support.listening import wait_listening
+
+from kinkvpn.demo.realm import end, tool
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import Acceptor, ServiceTicket, patient_context
 from kinkvpn.kerberos.tickets import fetch_ticket
@@ -73,3 +78,24 @@ class Lab:
         """The principal's, with a replay cache of its own."""
         cache = f"file2:{self.directory}/replays{next(self.numbers)}"
         return Acceptor([principal], self.keytab(principal), replay_cache=cache, clock_offset=clock_offset)
+
+
+@contextlib.contextmanager
+def second_kdc(realm: Realm, address: str, port: int) -> Iterator[None]:
+    """A second krb5kdc over the realm's database, which krb5.conf names after the first."""
+    first, directory, conf = realm.krb5_conf.read_text(), realm.directory, realm.directory / "second.conf"
+    profile = (directory / "kdc.conf").read_text().replace("kdc.log", "second.log")
+    conf.write_text(re.sub(r"listen = .*", f"listen = {address}:{port}", profile))
+    kdc = subprocess.Popen(
+        [*realm.prefix, tool("krb5kdc"), "-n", "-r", realm.name],
+        env=realm.environment | {"KRB5_KDC_PROFILE": str(conf)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        wait_listening(kdc, port, "the second krb5kdc", directory / "second.log")
+        realm.krb5_conf.write_text(re.sub(r"( +kdc = .*)\n", rf"\1\n        kdc = {address}:{port}\n", first))
+        yield
+    finally:
+        realm.krb5_conf.write_text(first)
+        end(kdc)
