@@ -34,11 +34,17 @@ def source_of(address: str) -> str:
 
 
 class Allowance:
-    """A token bucket for each source, or principal where there is one, bounded in number; and one of octets for all."""
+    """A token bucket for each source, or principal where there is one, bounded in number; and one of octets for all.
 
-    def __init__(self) -> None:
+    Args:
+        times: as many octets for all as strangers have, for those who are not quite that.
+    """
+
+    def __init__(self, times: int = 1) -> None:
         self._buckets: OrderedDict[str, tuple[float, float]] = OrderedDict()
-        self._octets = BURST_OCTETS
+        self._burst_octets = times * BURST_OCTETS
+        self._octets_per_second = times * OCTETS_PER_SECOND
+        self._octets = self._burst_octets
         self._since = 0.0
 
     def __len__(self) -> int:
@@ -54,7 +60,8 @@ class Allowance:
         """
         tokens, since = self._buckets.pop(source, (BURST, now))
         tokens = min(BURST, tokens + (now - since) * PER_SECOND)
-        self._octets = min(BURST_OCTETS, self._octets + max(0.0, now - self._since) * OCTETS_PER_SECOND)
+        earned = max(0.0, now - self._since) * self._octets_per_second
+        self._octets = min(self._burst_octets, self._octets + earned)
         self._since = now
         allowed = tokens >= 1 and self._octets >= octets
         if allowed:

@@ -35,6 +35,7 @@ from kinkvpn.proto.events import (
     ReplyReceived,
     SendMessage,
     Tally,
+    Tell,
     TicketReady,
     TicketRefused,
     WakeAt,
@@ -350,6 +351,9 @@ class Initiator:
         self.peer_epoch = opened.epoch
         self.answered_by = event.path
         effects: list[Effect] = [counted]
+        if unknown := labels.unknown_notifies(opened.payloads):
+            # Ignored, or the end of it all where it is an error (RFC 4430 §5.5): told in either case.
+            effects.append(Tell("notify_ignored", (("peer", self._server), ("types", unknown))))
         try:
             effects += self._believe(opened, now)
         except RequestFailed as refusal:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from kinkvpn.proto.ports import Kerberos
     from kinkvpn.wire.kink import KinkPayload
 
+_KNOWN_NOTIFIES = frozenset(NotifyType)
 # RFC 4120 §7.5.9 assigns codes up to 76, RFC 6113 and others up to 100.
 LAST_KRB_ERROR = 127
 
@@ -75,6 +76,18 @@ def sent(payloads: Iterable[KinkPayload], krb_code: int | None = None) -> tuple[
             else _labels(payload, Family.KINK_ERRORS_SENT, Family.NOTIFIES_SENT)
         )
     )
+
+
+def unknown_notifies(payloads: Iterable[KinkPayload]) -> str:
+    """The notify types in a message that nobody here knows, for the log (RFC 4430 §5.5); empty where there are none."""
+    found = {
+        inside.type
+        for payload in payloads
+        if isinstance(payload, Isakmp)
+        for inside in payload.payloads
+        if isinstance(inside, Notify) and inside.type not in _KNOWN_NOTIFIES
+    }
+    return ", ".join(map(str, sorted(found)))
 
 
 def _labels(payload: KinkPayload, errors: Family, notifies: Family) -> Iterator[Label]:

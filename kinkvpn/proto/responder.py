@@ -63,6 +63,8 @@ LEAST_SHARE = 64
 # Ours. An honest initiator sends a command seven times, and a network may double each: whoever sends it more often
 # wants the answers for somebody else.
 MAX_REPEATS = 32
+# Ours. What an error under the key counts for in the allowance, about: it is not made before it may leave.
+SEALED_ERROR = 320
 
 
 class State(Enum):
@@ -193,10 +195,14 @@ class Responder:
         self._seen: OrderedDict[bytes, Key] = OrderedDict()
         self._held: dict[str, deque[Key]] = {}  # by client, oldest first
         self._sweep_at: float | None = None
-        # Whoever proved to be somebody does not share with those who did not.
+        # Whoever proved to be somebody does not share with those who did not, and what claims to come from where a
+        # peer is does not share with what comes from anywhere: a forger of sources silences nothing but himself.
         self._strangers = Allowance()
-        self._members = Allowance()
+        self._neighbours = Allowance()
+        # When a host's clock goes wrong each of two thousand peers has to be told once, within its retransmissions.
+        self._members = Allowance(times=16)
         self._lines = Allowance()  # of the log
+        self._places = frozenset(source_of(peer.settings.kink.address) for peer in peers.values())
 
     def receive(self, message: Message, datagram: bytes, path: Path, now: float) -> list[Effect]:
         """A command or an ACK, parsed and nothing more."""
@@ -298,9 +304,11 @@ class Responder:
             grant = Grant((notify_of(refused),) * max(1, asked), refusals=(refused,))
         refusal: list[Effect] = []
         for one in grant.refusals:
-            refusal += [Count(Tally.COMMANDS_REFUSED), *self._told(accepted.client, message, one, now)]
+            line = _refusal(accepted.client, message, one)
+            refusal += [Count(Tally.COMMANDS_REFUSED), *self._told(accepted.client, line, now)]
         said = (*labels.received(opened.payloads, self._kerberos), _answered(message, grant))
         effects += [Count(Tally.COMMANDS_RECEIVED, said), *refusal]
+        effects += self._told_unknown(accepted.client, opened.payloads, now)
         reply = self._sealed(message, accepted, *grant.payloads, ackreq=grant.ackreq)
         awaited = grant if grant.ackreq else None
         transaction = Transaction(reply, path, awaited, peer, now, labels.sent(grant.payloads))
@@ -363,8 +371,9 @@ class Responder:
             return [*counted, *known.handle(CommandRepeated(), now)]
         # The key is at hand, so the error goes out under it and may be acted upon (RFC 4430 §3.5). Limited all the
         # same: every command that was ever overheard comes here once it is old enough.
-        sealed = SendMessage(self._sealed(message, accepted, error), path, said)
-        return [*counted, *self._to_member(accepted.client, sealed, now, tell)]
+        if not self._members.take(accepted.client, now, SEALED_ERROR):
+            return [*counted, Count(Tally.ERROR_SUPPRESSED)]
+        return [*counted, tell, SendMessage(self._sealed(message, accepted, error), path, said)]
 
     def _unknown_peer(self, message: Message, accepted: AcceptedRequest, path: Path, now: float) -> list[Effect]:
         """Whoever is in the realm can come this far: nothing is remembered of it (RFC 4430 §10)."""
@@ -394,8 +403,10 @@ class Responder:
         path: Path,
         now: float,
     ) -> list[Effect]:
+        if not self._members.take(accepted.client, now, SEALED_ERROR):
+            return [Count(Tally.ERROR_SUPPRESSED)]
         reply = SendMessage(self._sealed(message, accepted, answer), path, labels.sent([answer]))
-        return self._to_member(accepted.client, reply, now, _refusal(accepted.client, message, refused))
+        return [_refusal(accepted.client, message, refused), reply]
 
     def _bare(self, message: Message, datagram: bytes, payload: KinkPayload, path: Path, now: float) -> list[Effect]:
         if message.type is MessageType.ACK:
@@ -413,19 +424,19 @@ class Responder:
             asked: octets of the datagram to answer.
         """
         source = source_of(reply.path.remote.address)
-        if len(reply.datagram) > asked or not self._strangers.take(source, now, len(reply.datagram)):
+        allowance = self._neighbours if source in self._places else self._strangers
+        if len(reply.datagram) > asked or not allowance.take(source, now, len(reply.datagram)):
             return [Count(Tally.ERROR_SUPPRESSED)]
         return [*told, reply]
 
-    def _to_member(self, client: str, reply: SendMessage, now: float, *told: Tell) -> list[Effect]:
-        """Send, and tell, to somebody of the realm, unless there was too much of it already."""
-        if not self._members.take(client, now, len(reply.datagram)):
-            return [Count(Tally.ERROR_SUPPRESSED)]
-        return [*told, reply]
-
-    def _told(self, client: str, message: Message, refused: Refused, now: float) -> list[Effect]:
+    def _told(self, client: str, line: Tell, now: float) -> list[Effect]:
         """A configured peer is always answered, but does not fill the log."""
-        return [_refusal(client, message, refused)] if self._lines.take(client, now) else []
+        return [line] if self._lines.take(client, now) else []
+
+    def _told_unknown(self, client: str, payloads: tuple[KinkPayload, ...], now: float) -> list[Effect]:
+        """Notifies that mean nothing here are ignored, and logged (RFC 4430 §5.5)."""
+        types = labels.unknown_notifies(payloads)
+        return self._told(client, Tell("notify_ignored", (("peer", client), ("types", types))), now) if types else []
 
 
 def _answered(message: Message, grant: Grant) -> Label:

@@ -587,6 +587,14 @@ def test_any_kerberos_error_is_understood(code: int) -> None:
     assert f"Kerberos error {code}" in outcome.reason
 
 
+def test_notifies_that_nobody_knows_are_logged() -> None:
+    stage = Stage().asked()
+    strange = Isakmp((Notify(3, b"", 9999), Notify(3, b"", 39999), Notify(3, b"", 24577)))
+    told = Tell("notify_ignored", (("peer", principal("b")), ("types", "9999, 39999")))
+    stage.play >> stage.reply(strange) << Count(Tally.REPLIES_RECEIVED) << told << DONE << ANY
+    stage.play.end()
+
+
 def test_error_names() -> None:
     assert error_name(7) == "KINK_U2UDENIED"
     assert error_name(8) == "KINK error 8"

@@ -481,6 +481,42 @@ def test_forged_sources_do_not_silence_the_errors_under_a_key() -> None:
     assert isinstance(payload, KrbError)
 
 
+def test_forged_sources_do_not_silence_the_errors_to_where_a_peer_is() -> None:
+    asker = Asker()
+    octets = bytes.fromhex("01 20 0010 00000001 00000005 00 00 0000").ljust(24, b"x")
+    for number in range(5000):
+        asker.b.receive(octets, Endpoint(f"198.18.{number // 250}.{number % 250}", 910))
+    assert not sent(asker.b.receive(octets, Endpoint("198.51.100.1", 910)))
+    assert [bool(sent(asker.send(octets))) for _ in range(6)] == [True] * 5 + [False]
+
+
+def test_two_thousand_peers_hear_of_a_wrong_clock_within_a_minute() -> None:
+    asker = Asker()
+    heard = 0
+    for number in range(2000):
+        name = f"kink/peer{number}@TEST"
+        asker.wire.realm._principals.add(name)
+        ticket = asker.wire.realm.issue(name, principal("b"))
+        datagram = seal_command(STATUS, 1, 1, ticket.make_request(), ticket.key)
+        asker.wire.now += CLOCK_SKEW + 1 if number == 0 else 0.001
+        heard += bool(sent(asker.b.receive(datagram, Endpoint(f"198.18.{number // 250}.{number % 250}", 910))))
+        if number == 0:
+            started = asker.wire.now
+    assert heard > 1900
+    assert asker.wire.now - started < 3
+
+
+def test_notifies_that_nobody_knows_are_logged_now_and_then() -> None:
+    """RFC 4430 §5.5: ignored, and logged; REPLAY-STATUS is known."""
+    asker = Asker()
+    strange = tuple(Notify(3, b"", number) for number in (9999, 39999, 24577))
+    for _ in range(50):
+        datagram, request = asker.command(STATUS, Isakmp(strange))
+        assert asker.read(asker.send(datagram), request) == ()
+    told = [dict(line.fields)["types"] for line in asker.b.events("notify_ignored")]
+    assert told == ["9999, 39999"] * int(BURST)
+
+
 def test_a_peer_that_is_refused_for_ever_is_answered_and_does_not_fill_the_log() -> None:
     asker = Asker()
     for _ in range(50):

@@ -47,8 +47,8 @@ SECONDS = 20.0
 MORE_OBJECTS = 2_000
 MORE_MEMORY = 3 << 20
 
-# What may change: counters, the two allowances, and what an exchange heard last without authentication.
-CHANGES = {"_counters", "_labelled", "_strangers", "_members", "_lines", "_hint", "_repeats"}
+# What may change: counters, the allowances, and what an exchange heard last without authentication.
+CHANGES = {"_counters", "_labelled", "_strangers", "_neighbours", "_members", "_lines", "_hint", "_repeats"}
 
 
 def census(thing: object, path: str = "", seen: set[int] | None = None) -> Iterator[tuple[str, object]]:
