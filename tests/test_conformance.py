@@ -159,6 +159,14 @@ def test_the_counts_of_rfc_4430() -> None:
     assert len(page.sections) == 52
 
 
+def test_tests_that_other_pages_name_are_there(collected: set[str]) -> None:
+    files = {name.partition("::")[0] for name in collected}
+    for page in (ROOT / "docs").glob("*.md"):
+        for name in re.findall(r"`([\w/]+\.py(?:::\w+)*)`", page.read_text()):
+            if "::" in name or Path(name).name.startswith("test_"):
+                assert name.removeprefix("tests/") in collected | files, f"{page.name}: {name}"
+
+
 GOOD = """
 | section | title | MUST | SHOULD | MAY |
 |---|---|---|---|---|
