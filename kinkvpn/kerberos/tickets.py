@@ -155,7 +155,8 @@ class TicketSource:
         self._context = patient_context()  # the loop's: the threads have their own
         self._skew = allowed_skew(Context())  # a patient context allows any
         self._tickets: dict[Wanted, Kept] = {}
-        self._changed = trio.Event()
+        self._sooner = trio.Event()
+        self._due = math.inf
         self._trips: dict[Wanted, Trip] = {}
         self._free = trio.Semaphore(MAX_TRIPS, max_value=MAX_TRIPS)
 
@@ -185,9 +186,7 @@ class TicketSource:
             await trip.done.wait()
             return trip.result()
         waited = trio.current_time() - started
-        raise TicketUnavailable(
-            TicketRefusal(f"no ticket for {server}: no answer from {self._kdcs()} in {waited:.1f} s")
-        )
+        raise TicketUnavailable(TicketRefusal(f"no ticket for {server}: {self._silence(server, waited)}"))
 
     async def reach_kdc(self, *, deadline: float) -> None:
         """Get our ticket-granting ticket: the KDC is there, knows us, and agrees about key, enctype and clock.
@@ -228,15 +227,15 @@ class TicketSource:
         async with trio.open_nursery() as nursery:
             task_status.started()
             while True:
-                self._changed = trio.Event()
+                self._sooner = trio.Event()
                 now = self._clock()
                 for wanted, kept in self._tickets.items():
                     if kept.renew_at <= now:
                         kept.renew_at = math.inf
                         nursery.start_soon(self._renew, wanted, kept, limit)
-                due = min((kept.renew_at for kept in self._tickets.values()), default=math.inf)
-                with trio.move_on_after(min(due - now, LONGEST_SLEEP)):
-                    await self._changed.wait()
+                self._due = min((kept.renew_at for kept in self._tickets.values()), default=math.inf)
+                with trio.move_on_after(min(self._due - now, LONGEST_SLEEP)):
+                    await self._sooner.wait()
 
     async def _renew(self, wanted: Wanted, kept: Kept, limit: trio.CapacityLimiter) -> None:
         async with limit:
@@ -248,13 +247,18 @@ class TicketSource:
             return
         remaining = kept.ticket.endtime - self._clock()
         kept.renew_at = self._clock() + retry_after(remaining)
+        self._look_by(kept.renew_at)
         if not kept.failing:
             kept.failing = True
             fields = {"server": wanted.server, "seconds_left": round(remaining), "reason": trip.refusal.reason}
             log.warning("ticket_not_renewed", extra={"fields": fields})
         if remaining < 0 and trip.refusal.code is not None and self._tickets.get(wanted) is kept:
             del self._tickets[wanted]  # the KDC lives and says no: whoever wants this ticket asks for it
-        self._changed.set()
+
+    def _look_by(self, renew_at: float) -> None:
+        """Not at every ticket that comes: of two thousand peers, each would have all of them looked through."""
+        if renew_at < self._due:
+            self._sooner.set()
 
     def _usable(self, wanted: Wanted) -> ServiceTicket | None:
         kept = self._tickets.get(wanted)
@@ -296,7 +300,7 @@ class TicketSource:
         except Krb5Error as error:
             waited = trio.current_time() - departed
             trip.refusal = TicketRefusal(
-                f"no ticket for {wanted.server}: {self._explain(error, waited)}", error.protocol_code
+                f"no ticket for {wanted.server}: {self._explain(error, wanted.server, waited)}", error.protocol_code
             )
         except Exception as error:
             # Nobody would hear of it otherwise: the callers wait for the event, and the loop must not die of a thread.
@@ -311,15 +315,16 @@ class TicketSource:
             renew_at = math.inf  # the peer's ticket-granting ticket ends too: it is asked for another then
         self._tickets.pop(wanted, None)
         self._tickets[wanted] = Kept(ticket, ticket.endtime - min(MARGIN_SECONDS, remaining / 10), renew_at)
-        self._changed.set()
+        self._look_by(renew_at)
         if len(self._tickets) > MAX_TICKETS:
             del self._tickets[next(iter(self._tickets))]
 
-    def _explain(self, error: Krb5Error, waited: float) -> str:
+    def _explain(self, error: Krb5Error, server: str, waited: float) -> str:
         """What to do about it, as far as the code tells."""
         if error.code == KRB5_KDC_UNREACH:
-            return self._silence(waited)
+            return self._silence(server, waited)
         kdcs, us = self._kdcs(), self._credentials.principal
+        theirs = self._kdcs(server) if error.protocol_code is not None else kdcs  # it may be no name at all
         skew = f"clock skew: the clocks of this host and of {kdcs} differ by more than {self._skew} s: set ours right"
         stale = (
             f"{kdcs} has another key for {us} than {self._credentials.source}: bring the new one here (kadmin ktadd)"
@@ -328,8 +333,8 @@ class TicketSource:
             ERROR_TABLE_BASE + KRB_AP_ERR_SKEW: skew,
             KRB5_KDCREP_SKEW: skew,
             ERROR_TABLE_BASE + KDC_ERR_C_PRINCIPAL_UNKNOWN: f"{kdcs} does not know us as {us}",
-            ERROR_TABLE_BASE + KDC_ERR_S_PRINCIPAL_UNKNOWN: f"{kdcs} does not know that principal",
-            ERROR_TABLE_BASE + KDC_ERR_MUST_USE_USER2USER: f"{kdcs} has user-to-user tickets only for that principal",
+            ERROR_TABLE_BASE + KDC_ERR_S_PRINCIPAL_UNKNOWN: f"{theirs} does not know that principal",
+            ERROR_TABLE_BASE + KDC_ERR_MUST_USE_USER2USER: f"{theirs} has user-to-user tickets only for that principal",
             ERROR_TABLE_BASE + KDC_ERR_SERVER_NOMATCH: "the peer gave us another principal's ticket-granting ticket",
             ERROR_TABLE_BASE + KDC_ERR_PREAUTH_FAILED: stale,
             ERROR_TABLE_BASE + KRB_AP_ERR_BAD_INTEGRITY: stale,
@@ -337,11 +342,14 @@ class TicketSource:
         }
         return reasons.get(error.code, str(error))
 
-    def _silence(self, waited: float) -> str:
-        return f"no answer from {self._kdcs()} in {waited:.1f} s"
+    def _silence(self, server: str, waited: float) -> str:
+        """A ticket for another realm's principal is got from both realms' KDCs, and libkrb5 does not say which hung."""
+        asked = " or ".join(dict.fromkeys((self._kdcs(), self._kdcs(server))))
+        return f"no answer from {asked} in {waited:.1f} s"
 
-    def _kdcs(self) -> str:
-        realm = self._context.canonical(self._credentials.principal).rpartition("@")[2]
+    def _kdcs(self, principal: str | None = None) -> str:
+        """Of the principal's realm; of ours where none is named."""
+        realm = self._context.canonical(principal or self._credentials.principal).rpartition("@")[2]
         listed = self._context.profile_values("realms", realm, "kdc")
         return f"the KDC of {realm} ({', '.join(listed) or 'found by DNS'})"
 

@@ -14,6 +14,7 @@ from kinkvpn.decode import asn1
 from kinkvpn.decode.keyring import Keyring
 from kinkvpn.demo.realm import Realm
 from kinkvpn.kerberos.session import Acceptor
+from kinkvpn.kerberos.tickets import TicketSource, TicketUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,6 +102,20 @@ def test_active_directory_with_and_without_a_pac(tmp_path: Path) -> None:
         without_pac, _ = exchange(lab, client, f"kink/c.test@{realm.name}")
     assert len(with_pac.ap_req) > FRAME
     assert len(without_pac.ap_req) < 600
+
+
+async def test_a_silent_kdc_of_the_peer_s_realm_is_named(tmp_path: Path) -> None:
+    west = Realm(tmp_path / "west", free_port(), name="WEST.TEST")
+    east = Realm(tmp_path / "east", free_port(), name="EAST.EXAMPLE")
+    with west, east, living_in(west, tmp_path / "west") as here:
+        west.trust(east)
+        source = TicketSource(here.credentials("kink/a.test@WEST.TEST"))
+        with pytest.raises(TicketUnavailable, match=r"the KDC of EAST.EXAMPLE .* does not know that principal"):
+            await source.get("kink/none.test@EAST.EXAMPLE", deadline=20)
+        east.stop()
+        with pytest.raises(TicketUnavailable) as caught:
+            await source.get("kink/b.test@EAST.EXAMPLE", deadline=20)
+    assert f"no answer from the KDC of WEST.TEST (127.0.0.1:{west.port}) or the KDC of EAST" in str(caught.value)
 
 
 def test_realms_that_trust_each_other(tmp_path: Path) -> None:
