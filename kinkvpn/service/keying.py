@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-import struct
 from collections import Counter, OrderedDict
 from typing import TYPE_CHECKING, Protocol, assert_never
 
@@ -130,7 +129,7 @@ class Keying:
         self._counters: Counter[Tally] = Counter()
         self._labelled: Counter[Label] = Counter()
         self._defects = Allowance()
-        self._xids = itertools.count(struct.unpack("!I", random(4))[0])
+        self._random = random
         self._owners: OrderedDict[int, Peer] = OrderedDict()
         self._wakes: list[tuple[float, int, Peer | Responder]] = []
         self._order = itertools.count()
@@ -165,7 +164,11 @@ class Keying:
         return peer
 
     def _assign_xid(self, peer: Peer) -> int:
-        xid: int = next(self._xids) & 0xFFFFFFFF
+        # Random: who is asked something by this host, or listens somewhere, cannot tell the XIDs of what others are
+        # asked, and so cannot forge answers to it from afar (RFC 4430 §4 leaves the choice).
+        xid = int.from_bytes(self._random(4), "big")
+        while xid in self._owners:
+            xid = int.from_bytes(self._random(4), "big")
         self._owners[xid] = peer
         while self._owners:
             oldest, owner = next(iter(self._owners.items()))

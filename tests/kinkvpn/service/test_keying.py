@@ -248,3 +248,21 @@ def test_a_defect_costs_the_datagram_and_nothing_else(monkeypatch: pytest.Monkey
         await world.wait_until(lambda: bool(east.tun.delivered_nowait()), within=1)
 
     simulate(scenario, 1)
+
+
+def test_xids_are_random_and_those_outstanding_are_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 4430 §4; nobody who is asked something can tell what others are asked."""
+
+    async def scenario(world: World) -> None:
+        west, _ = await world.pair([Tunnel(0)])
+        await west.keying.probe("east")
+        await west.keying.probe("east")
+        first, second = (parse_message(flight.datagram).xid for flight in world.network.sent_of(MessageType.STATUS))
+        assert abs(first - second) > 1000
+        drawn = [first.to_bytes(4, "big"), second.to_bytes(4, "big"), b"\0\0\0\7"]
+        with monkeypatch.context() as patched:
+            patched.setattr(west.keying, "_random", lambda _: drawn.pop(0))
+            await west.keying.probe("east")
+        assert parse_message(world.network.sent_of(MessageType.STATUS)[2].datagram).xid == 7
+
+    simulate(scenario, 5)
