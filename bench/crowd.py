@@ -94,6 +94,7 @@ class Share:
         self.remove_outbound = dataplane.remove_outbound
         self.send_control = dataplane.send_control
         self.follow = dataplane.follow
+        self.last_heard = dataplane.last_heard
 
     def install_outbound(self, sa: SaParameters) -> None:
         self._dataplane.install_outbound(sa)

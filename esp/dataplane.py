@@ -214,6 +214,10 @@ class Dataplane:
         """As :meth:`esp.engine.Engine.follow`."""
         self._engine.follow(policy, remote)
 
+    def last_heard(self, peer: str) -> float | None:
+        """As :meth:`esp.engine.Engine.last_heard`."""
+        return self._engine.last_heard(peer)
+
     def statistics(self) -> Statistics:
         """The engine's; what the TUN and the link refused, and what on the link was junk, is among its drops."""
         return self._engine.statistics()

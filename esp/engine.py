@@ -12,12 +12,13 @@ from math import inf
 from typing import TYPE_CHECKING, NamedTuple
 
 from esp.errors import DropReason, InvalidSa, SequenceExhausted
-from esp.events import Acquired, EndpointMoved, EventQueue, HardExpired, SoftExpired, UnknownSpiSeen
+from esp.events import Acquired, EndpointMoved, EventQueue, HardExpired, SoftExpired, Unanswered, UnknownSpiSeen
 from esp.hold import HoldQueue
 from esp.inner import parse_inner
 from esp.policy import Action, PolicyList, check_selector, covers
 from esp.sa import Encapsulation, Endpoint, check_parameters
 from esp.sad import InboundSa, Limit, OutboundSa, Sad, SaState
+from esp.silence import Silence
 from esp.wire import ESP_HEADER, KEEPALIVE
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ class Engine:
         self._held: dict[str, HoldQueue] = {}
         self._waiting: dict[str, HoldQueue] = {}  # those of them that are not empty
         self._keepalive_at = inf  # none is due before
+        self._silences: dict[str, Silence] = {}  # by peer
         self._events = EventQueue()
         self._tell_unknown_spi_at = -inf
         self._drops: defaultdict[DropReason, int] = defaultdict(int)
@@ -113,6 +115,8 @@ class Engine:
             InvalidPolicy: its name is taken, or its selector matches nothing.
         """
         self._policies.add(policy)
+        if policy.answer_within is not None:
+            self._silences.setdefault(policy.peer, Silence(policy.answer_within))
         if policy.action is Action.PROTECT:
             self._held[policy.name] = HoldQueue()
 
@@ -122,7 +126,9 @@ class Engine:
         Raises:
             InvalidPolicy: there is none of that name.
         """
-        self._policies.remove(name)
+        peer = self._policies.remove(name).peer
+        if not self._policies.any_of(peer):
+            self._silences.pop(peer, None)
         self._sad.remove_policy(name)
         held = self._held.pop(name, None)
         self._waiting.pop(name, None)
@@ -144,7 +150,7 @@ class Engine:
             InvalidSa: parameters that contradict each other, or a policy that does not protect.
         """
         self._check(sa)
-        self._sad.add_inbound(sa, now)
+        self._sad.add_inbound(sa, now).silence = self._silence_of(sa.policy)
 
     def install_outbound(self, sa: SaParameters, now: float) -> list[Outgoing]:
         """Let ``sa``, the newest of its policy now, carry that policy's traffic; returns the packets that waited.
@@ -155,7 +161,7 @@ class Engine:
         self._check(sa)
         if not covers(sa.selector, self._policies[sa.policy].selector):
             raise InvalidSa(f"the SA's selector does not cover that of policy {sa.policy!r}")
-        self._sad.add_outbound(sa, now)
+        self._sad.add_outbound(sa, now).silence = self._silence_of(sa.policy)
         if sa.encapsulation is Encapsulation.UDP:
             self._keepalive_at = min(self._keepalive_at, now + KEEPALIVE_SECONDS)
         held = self._waiting.pop(sa.policy, None)
@@ -179,6 +185,9 @@ class Engine:
             UnknownSa: there is none.
         """
         self._sad.remove_outbound(policy, spi)
+
+    def _silence_of(self, policy: str) -> Silence:
+        return self._silences.get(self._policies[policy].peer) or Silence()
 
     def _check(self, sa: SaParameters) -> None:
         check_parameters(sa)
@@ -206,6 +215,8 @@ class Engine:
                 self._drop(DropReason.SEQUENCE_EXHAUSTED, sa)
                 continue
             sealed.append(Outgoing(datagram, sa.remote))
+            if sa.silence.since > now:
+                sa.silence.sent(now)
             self._packets_out += 1
             self._octets_out += len(packet)
             if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
@@ -283,6 +294,8 @@ class Engine:
         text = sa.authenticate(datagram, sequence)
         if isinstance(text, DropReason):
             return text
+        if sa.silence.heard_at < now:  # once a batch is enough
+            sa.silence.heard(now)
         if newest and source != sa.remote:
             self._follow(sa, source)
         if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
@@ -308,7 +321,7 @@ class Engine:
     # --- time ---
 
     def expire(self, now: float) -> float | None:
-        """Do what is due by the clock: lifetimes, waiting packets, asking again.
+        """Do what is due by the clock: lifetimes, waiting packets, asking again, peers that have fallen silent.
 
         Returns:
             When to call this and ``keepalives`` again; None while there is nothing to wait for. An install or a held
@@ -321,6 +334,9 @@ class Engine:
             self._ask(name, held, now)
             if not held:
                 del self._waiting[name]
+        for peer, silence in self._silences.items():
+            if silence.broken(now):
+                self._events.put(Unanswered(peer))
         return self._deadline()
 
     def _expire(self, sa: InboundSa | OutboundSa, now: float) -> None:
@@ -340,7 +356,8 @@ class Engine:
 
     def _deadline(self) -> float | None:
         held = (at for held in self._waiting.values() if (at := held.deadline()) is not None)
-        earliest = min(self._sad.next_deadline(), self._keepalive_at, *held)
+        silences = (silence.deadline() for silence in self._silences.values())
+        earliest = min(self._sad.next_deadline(), self._keepalive_at, *held, *silences)
         return None if earliest == inf else earliest
 
     def keepalives(self, now: float) -> list[Outgoing]:
@@ -370,6 +387,11 @@ class Engine:
         return heard
 
     # --- what became of it all ---
+
+    def last_heard(self, peer: str) -> float | None:
+        """When the newest authentic packet of a peer that is watched came in; None for never."""
+        silence = self._silences.get(peer)
+        return None if silence is None or silence.heard_at == -inf else silence.heard_at
 
     def take_events(self) -> list[EspEvent]:
         """What has happened since the last call, in order; the same event is in it once."""

@@ -55,7 +55,24 @@ class UnknownSpiSeen:
     source: Endpoint
 
 
-EspEvent = Acquired | SoftExpired | HardExpired | EndpointMoved | UnknownSpiSeen
+@dataclass(frozen=True, slots=True)
+class Unanswered:
+    """Packets have gone out to ``peer`` for as long as its policies say, and nothing authentic has come back.
+
+    Told again as long as that is so and packets go on going out. Traffic that flows one way looks no different.
+    """
+
+    peer: str
+
+
+@dataclass(frozen=True, slots=True)
+class UnreachableReported:
+    """ICMP says that a datagram did not get to ``remote``. Anybody can forge that: a hint, no more."""
+
+    remote: Endpoint
+
+
+EspEvent = Acquired | SoftExpired | HardExpired | EndpointMoved | UnknownSpiSeen | Unanswered | UnreachableReported
 
 # Ours. One of each kind for a thousand SAs: keying that has fallen this far behind will not be saved by more.
 MAX_EVENTS = 4096

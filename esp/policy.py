@@ -46,11 +46,19 @@ class Selector:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """One SPD entry. ``name`` is what SAs and events refer to it by."""
+    """One SPD entry. ``name`` is what SAs and events refer to it by.
+
+    Args:
+        peer: who is at the other end, by keying's name; policies of one peer share what is known of its silence.
+        answer_within: seconds; if a packet has gone out to ``peer`` and nothing authentic has come back for so long,
+            keying is told (:class:`esp.events.Unanswered`). None: not watched. The first policy of a peer decides.
+    """
 
     name: str
     selector: Selector
     action: Action = Action.PROTECT
+    peer: str = ""
+    answer_within: float | None = None
 
 
 class Match(Enum):
@@ -202,6 +210,10 @@ class PolicyList:
         self._matchers = [entry for entry in self._matchers if entry[1] is not policy]
         self._flows.clear()
         return policy
+
+    def any_of(self, peer: str) -> bool:
+        """Whether some policy is of ``peer``."""
+        return any(policy.peer == peer for policy in self._policies.values())
 
     def lookup(self, flow: Flow) -> Policy | None:
         """The policy that decides for a packet of ``flow`` that leaves; None where none is known to.

@@ -17,6 +17,7 @@ from esp.inner import parse_inner
 from esp.policy import Match, SelectorMatcher
 from esp.sa import SEQUENCE_MAX, SPI_MIN
 from esp.seqnum import ReplayWindow, SendCounter
+from esp.silence import Silence
 from esp.wire import ESP_HEADER, IPV4_IN_ESP, IPV6_IN_ESP, NO_NEXT_HEADER, build_trailers, parse_trailer
 
 if TYPE_CHECKING:
@@ -64,11 +65,13 @@ class SaState:
         "packets",
         "parameters",
         "remote",
+        "silence",
     )
 
     def __init__(self, parameters: SaParameters, now: float) -> None:
         self.parameters = parameters
         self.remote = parameters.remote
+        self.silence = Silence()  # the peer's, once the engine has put it here
         self.packets = self.octets = 0
         self.drops: defaultdict[DropReason, int] = defaultdict(int)
         lifetime = parameters.lifetime
@@ -274,7 +277,7 @@ class Sad:
         """Give back an SPI that will not be installed; one that is not kept is none of ours."""
         self._reserved.discard(spi)
 
-    def add_inbound(self, parameters: SaParameters, now: float) -> None:
+    def add_inbound(self, parameters: SaParameters, now: float) -> InboundSa:
         """Install, in place of what has this SPI (RFC 4430 §3.2: the second of a three-way handshake's two keys).
 
         The window of an SA with the very same keys stays: without it every packet of the past could be replayed.
@@ -286,8 +289,9 @@ class Sad:
         self.inbound[parameters.spi] = sa
         self._watch(sa)
         self._reserved.discard(parameters.spi)
+        return sa
 
-    def add_outbound(self, parameters: SaParameters, now: float) -> None:
+    def add_outbound(self, parameters: SaParameters, now: float) -> OutboundSa:
         """Install as the newest of its policy.
 
         Raises:
@@ -300,6 +304,7 @@ class Sad:
         self._outbound[parameters.policy] = [*sas, sa]
         self.carriers[parameters.policy] = sa
         self._watch(sa)
+        return sa
 
     def remove_inbound(self, spi: int) -> None:
         """Forget an SA.

@@ -14,6 +14,7 @@ from esp.suite import DEFAULT_SUITES, Suite
 from kinkvpn import values
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
 from kinkvpn.proto.create import MAX_QUICK_MODES
+from kinkvpn.proto.retransmit import FULL_CYCLE
 from kinkvpn.proto.settings import PeerSettings, PolicySettings, PrfForm, Start, UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 
@@ -44,6 +45,7 @@ MINIMUM_LIFETIME_KILOBYTES = 1024
 MAXIMUM_LIFETIME_KILOBYTES = 1 << 40
 MINIMUM_LIFETIME_PACKETS = 1000
 MAXIMUM_LIFETIME_PACKETS = 1 << 31  # without extended sequence numbers there are no more (RFC 4303 §3.3.3)
+MAXIMUM_SILENCE = 3600  # seconds; a peer that may be dead for longer than an hour need not be watched
 MAXIMUM_REPLAY_WINDOW = 1 << 16  # packets: 8 KB of bitmap for one SA
 
 
@@ -164,6 +166,8 @@ class PeerConfiguration:
     delete_grace: float
     kink_over: KinkOver
     sas_per_create: int
+    probe_after: float | None
+    dead_after: float
     policies: tuple[PolicySettings, ...]
 
     def settings(self, address: str) -> PeerSettings:
@@ -179,6 +183,8 @@ class PeerConfiguration:
             delete_grace=self.delete_grace,
             kink_over=self.kink_over,
             sas_per_create=self.sas_per_create,
+            probe_after=self.probe_after,
+            dead_after=self.dead_after,
         )
 
 
@@ -389,6 +395,9 @@ def _peer(table: Table, taken: _Taken, kink: KinkSettings) -> PeerConfiguration:
         delete_grace=table.get("delete_grace", values.seconds(0, 300), 5.0),
         kink_over=table.get("kink_over", values.one_of(KinkOver), kink.over),
         sas_per_create=table.get("sas_per_create", values.integer(1, MAX_QUICK_MODES), MAX_QUICK_MODES),
+        # 0 has a meaning of its own: never.
+        probe_after=table.get("probe_after", values.seconds(0, MAXIMUM_SILENCE), 10.0) or None,
+        dead_after=table.get("dead_after", values.seconds(1, MAXIMUM_SILENCE), FULL_CYCLE),
         policies=_policies(table, namespace, taken),
     )
     _check_reachable(table, peer, kink)

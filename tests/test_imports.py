@@ -15,7 +15,7 @@ LAYERS = {
         {"esp.errors"},
         {"esp.wire", "esp.inner", "esp.seqnum", "esp.suite"},
         {"esp.policy", "esp.sa", "esp.crypto", "esp.events"},
-        {"esp.sad", "esp.hold"},
+        {"esp.sad", "esp.hold", "esp.silence"},
         {"esp.engine", "esp.native"},
         {"esp.tun", "esp.link"},
         {"esp.dataplane", "esp.testing"},
@@ -45,7 +45,7 @@ ACROSS = {
 }
 PURE = {
     *("esp.errors", "esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.sa", "esp.sad", "esp.policy"),
-    *("esp.crypto", "esp.events", "esp.hold", "kinkvpn.errors", "kinkvpn.wire", "kinkvpn.proto"),
+    *("esp.crypto", "esp.events", "esp.hold", "esp.silence", "kinkvpn.errors", "kinkvpn.wire", "kinkvpn.proto"),
 }
 ACTING = {"trio", "socket", "time", "os", "random", "secrets", "logging"}
 

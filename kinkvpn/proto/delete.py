@@ -32,11 +32,18 @@ class Doomed(NamedTuple):
         policy: what it served, or what to call an SPI that is none's.
         spi: inbound, ours.
         ends: when the peer's SAs end by themselves at the latest.
+        stood: whether the pair ever did, as far as we know.
     """
 
     policy: str
     spi: int
     ends: float
+    stood: bool = True
+
+    @classmethod
+    def of(cls, pair: SaPair) -> Doomed:
+        """What is to be said of ``pair``."""
+        return cls(pair.policy, pair.inbound_spi, pair.established + pair.lifetime)
 
 
 class DeleteCommand:

@@ -49,6 +49,8 @@ class Tally(StrEnum):
     REPEAT_SUPPRESSED = "repeat_suppressed"  # the same command again, more often than anybody honest repeats it
     IGNORED_EVENT = "ignored_event"  # an event that means nothing in the machine's state
     ACK_ABANDONED = "ack_abandoned"  # nobody acknowledged a REPLY: the SA is deleted
+    PEERS_PROBED = "peers_probed"  # STATUS, because nothing came back or ICMP hinted at it (RFC 4430 §3.7)
+    PEER_DEAD = "peer_dead"  # it left a probe unanswered: its SAs are torn down
     PEER_RESTARTED = "peer_restarted"  # epoch changed (RFC 4430 §3.7)
     STALE_EPOCH = "stale_epoch"  # authentic, from before the peer's restart: late, or kept back
     COMMANDS_SENT = "commands_sent"

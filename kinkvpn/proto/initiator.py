@@ -212,6 +212,7 @@ class Initiator:
         fetch: ``(xid, fresh, tgt)`` to the effects that get the ticket; None for a service ticket from the KDC.
         tgt: the peer's ticket-granting ticket to use a user-to-user ticket of; None for what ``fetch`` thinks best.
         switches: how often this command has changed to another ticket after a hint.
+        patience: seconds from the first transmission to giving up; None for the full cycle.
 
     Attributes:
         hint: what an unauthenticated answer has just said of user-to-user: the peer's ticket-granting ticket, empty
@@ -233,6 +234,7 @@ class Initiator:
         fetch: Fetch | None = None,
         tgt: bytes | None = None,
         switches: int = 0,
+        patience: float | None = None,
     ) -> None:
         self.command = command
         self.second_try = second_try
@@ -256,6 +258,7 @@ class Initiator:
         self._outstanding: list[OutstandingRequest] = []
         self._retransmission = Retransmission()
         self.first_sent = 0.0
+        self._patience = patience
         self._hint = ""
         self._unreadable = ""
         self._doubted = False
@@ -293,6 +296,7 @@ class Initiator:
             fetch=self._fetch,
             tgt=restart.tgt,
             switches=self.switches + (restart.tgt is not None),
+            patience=self._patience,
         )
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -324,6 +328,8 @@ class Initiator:
         payloads = self.command.payloads()
         datagram = seal_command(self.command.type, self.xid, self._epoch, request, ticket.key, payloads)
         self.deadline = now + self._retransmission.interval
+        if self._patience is not None:
+            self.deadline = min(self.deadline, self.first_sent + self._patience)
         path = self._route(self._retransmission.sent, now)
         return [SendMessage(datagram, path, labels.sent(payloads)), WakeAt(self.deadline)]
 
@@ -332,7 +338,7 @@ class Initiator:
         assert self.deadline is not None
         if now < self.deadline:
             return self.state, [WakeAt(self.deadline)]
-        if self._retransmission.exhausted:
+        if self._given_up(now):
             hint = f"; it did say, unauthenticated: {self._hint}" if self._hint else ""
             reason = f"no answer in {now - self.first_sent:.1f} s to {self._retransmission.sent} transmissions{hint}"
             return self._close(Failed(reason, peer_may_hold_state=True, cause=Cause.SILENCE), [])
@@ -342,6 +348,11 @@ class Initiator:
             return self._close(Restart(f"the peer says, unauthenticated: {self._hint}", offset=self._offset), [])
         self._retransmission = self._retransmission.next()
         return State.AWAIT_REPLY, [Count(Tally.COMMANDS_RETRANSMITTED), *self._transmit(self._ticket, now)]
+
+    def _given_up(self, now: float) -> bool:
+        if self._patience is None:
+            return self._retransmission.exhausted
+        return now >= self.first_sent + self._patience
 
     def _read_reply(self, event: Event, now: float) -> Step:
         assert isinstance(event, ReplyReceived)

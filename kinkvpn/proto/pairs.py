@@ -37,7 +37,8 @@ class Pairs:
         self._unacknowledged: dict[int, SaPair] = {}  # likewise
         self._tombstones: OrderedDict[int, float] = OrderedDict()  # outbound SPI to when it is forgotten
         self._graces: deque[tuple[float, int]] = deque()  # when an inbound SPI is to go
-        self._undeleted: OrderedDict[int, tuple[str, float]] = OrderedDict()  # inbound SPI to policy, end of life
+        # Inbound SPI to policy, end of life, and whether the pair ever stood here.
+        self._undeleted: OrderedDict[int, tuple[str, float, bool]] = OrderedDict()
 
     def of(self, policy: str) -> list[SaPair]:
         """Standing pairs of ``policy``, the newest last."""
@@ -54,6 +55,14 @@ class Pairs:
     def newest(self, policy: str) -> SaPair | None:
         """What carries the traffic of ``policy`` (RFC 4430 §3.6)."""
         return next(reversed(self.of(policy)), None)
+
+    def until(self, last: SaPair) -> list[SaPair]:
+        """Standing pairs of the policy of ``last`` that are not younger than it, itself among them if it stands.
+
+        Who replaces the newest replaces all. An older one of the peer's is doomed, with the DELETE on its way: a new
+        pair that yielded to that one would leave nothing.
+        """
+        return [pair for pair in self.of(last.policy) if pair.established <= last.established]
 
     def by_outbound(self) -> dict[int, SaPair]:
         """Standing and unacknowledged pairs by outbound SPI."""
@@ -144,14 +153,23 @@ class Pairs:
 
     # ------------------------------------------------------------ what the peer was not told
 
-    def owe(self, policy: str, spi: int, ends: float) -> int | None:
+    def owe(self, policy: str, spi: int, ends: float, stood: bool = True) -> int | None:
         """The DELETE of inbound ``spi`` found no answer; the peer's SA lives until ``ends`` at most.
 
+        Args:
+            stood: the pair did; else it was in a CREATE that the peer may never have heard of, as every one of a long
+                outage is.
+
         Returns:
-            An inbound SPI that is owed no longer, to make room; or None.
+            An inbound SPI that is owed no longer, to make room: the oldest that never stood, if there is one; or None.
         """
-        self._undeleted.setdefault(spi, (policy, ends))
-        return self._undeleted.popitem(last=False)[0] if len(self._undeleted) > MAX_UNDELETED else None
+        self._undeleted.setdefault(spi, (policy, ends, stood))
+        if len(self._undeleted) <= MAX_UNDELETED:
+            return None
+        unlikely = (spi for spi, (_, _, stood) in self._undeleted.items() if not stood)
+        forgotten = next(unlikely, next(iter(self._undeleted)))
+        del self._undeleted[forgotten]
+        return forgotten
 
     def undeleted(self) -> list[int]:
         """Inbound SPIs that are owed a DELETE."""
@@ -163,7 +181,7 @@ class Pairs:
 
     def owed(self, now: float) -> tuple[str, int, float] | None:
         """Policy, inbound SPI and end of life of the next DELETE to send again."""
-        for spi, (policy, ends) in list(self._undeleted.items()):
+        for spi, (policy, ends, _) in list(self._undeleted.items()):
             if ends > now:
                 return policy, spi, ends
             del self._undeleted[spi]

@@ -32,6 +32,7 @@ from kinkvpn.proto.events import (
 from kinkvpn.proto.gettgt import TicketRoute
 from kinkvpn.proto.initiator import Cause, Completed, Failed, Initiator, Outcome, Restart, State, count_ended
 from kinkvpn.proto.lifetime import draw_fraction
+from kinkvpn.proto.liveness import Liveness, Verdict
 from kinkvpn.proto.pairs import Pairs
 from kinkvpn.proto.policies import FIRST_RETRY, LONGEST_RETRY, PolicyState, boot, companions, take_due
 from kinkvpn.proto.proposal import Refused
@@ -77,6 +78,7 @@ class Peer:
         random: octets.
         allocate_spi: reserves an inbound SPI.
         next_xid: a number that no outstanding exchange of this host has.
+        packet_at: when the newest authentic ESP packet of the peer came, on the machine's clock.
     """
 
     def __init__(
@@ -89,6 +91,7 @@ class Peer:
         random: Callable[[int], bytes],
         allocate_spi: Callable[[], int],
         next_xid: Callable[[], int],
+        packet_at: Callable[[], float | None] = lambda: None,
     ) -> None:
         self.settings = settings
         self.policies = {policy.name: PolicyState(policy) for policy in settings.policies}
@@ -101,10 +104,12 @@ class Peer:
         self._random = random
         self._allocate_spi = allocate_spi
         self._next_xid = next_xid
+        self._packet_at = packet_at
         self._exchanges: dict[int, Initiator] = {}
         self._tickets = TicketRoute(settings, kerberos, next_xid, self.whereabouts.path)
         self._past_epochs: deque[int] = deque(maxlen=MAX_PAST_EPOCHS)
         self._pairs = Pairs()
+        self._liveness = Liveness(settings)
         self._delete_again: float | None = None
         self._deny_at = -inf
         self._offset = 0.0
@@ -198,6 +203,18 @@ class Peer:
             return [Count(Tally.SUPPRESSED_RETRY)]
         self._deny_at = now + DENY_SECONDS
         return self._begin(DeleteCommand(Doomed(f"unknown SPI {spi:#010x}", spi, now))).start()
+
+    def suspected(self, now: float, *, hint: bool = False) -> list[Effect]:
+        """Packets go out to the peer, and for a while nothing authentic has come back; ask it (RFC 4430 §3.7).
+
+        Args:
+            hint: it is only ICMP that says so: a reason to ask, and none to believe it.
+        """
+        needed = not self._closing and bool(self._pairs.all())
+        command = self._liveness.suspect(self.last_heard, now, hint=hint) if needed else None
+        if command is None:
+            return [Count(Tally.IGNORED_EVENT)]
+        return [Count(Tally.PEERS_PROBED), *self._begin(command).start()]
 
     def probe(self) -> tuple[StatusCommand, list[Effect]]:
         """Send a STATUS; the command, whose ``outcome`` tells the end, and the effects."""
@@ -435,7 +452,10 @@ class Peer:
             if asked.pair is None and isinstance(outcome, Completed):
                 effects.append(self._told_failure(command, asked.policy.name, str(asked.failure)))
         # A pair that only the peer knows of would be half open: delete it, and keep the inbound SA until then.
-        doomed = [Doomed(one.policy.name, one.spi, now + one.policy.lifetime_seconds) for one in command.held(outcome)]
+        doomed = [
+            Doomed(one.policy.name, one.spi, now + one.policy.lifetime_seconds, stood=False)
+            for one in command.held(outcome)
+        ]
         effects += [*command.release(outcome), *self._send_deletes(doomed)]
         if self._closing:
             effects += self._delete([asked.pair for asked in command.quick_modes if asked.pair is not None], now)
@@ -454,6 +474,7 @@ class Peer:
             kerberos=self._kerberos,
             offset=self._offset,
             fetch=self._tickets.fetch,
+            patience=command.patience if isinstance(command, StatusCommand) else None,
         )
         self._exchanges[exchange.xid] = exchange
         return exchange
@@ -507,7 +528,24 @@ class Peer:
             return effects + self._delete_concluded(command, outcome, now, heard=heard)
         assert isinstance(command, StatusCommand)
         command.outcome = outcome
+        if self._liveness.owns(command):
+            effects += self._judged(self._liveness.concluded(exchange, self._packet_at()), outcome, now)
         return effects
+
+    def _judged(self, verdict: Verdict, outcome: Completed | Failed, now: float) -> list[Effect]:
+        """A probe is over. Only silence that lasted all of it is an end (RFC 4430 §3.7)."""
+        if verdict is not Verdict.DEAD or not isinstance(outcome, Failed):
+            return []
+        fields = (("peer", self.settings.name), ("reason", outcome.reason))
+        effects: list[Effect] = [Count(Tally.PEER_DEAD), Tell("peer_dead", fields, warning=True)]
+        for pair in (gone := self._pairs.all()):
+            # It may live behind a broken path, and send on its half: our inbound SA stays until it can be told.
+            self._pairs.remove(pair, now)
+            effects += [RemoveOutbound(pair.policy, pair.outbound_spi), *self._owe(Doomed.of(pair))]
+        for policy in dict.fromkeys(pair.policy for pair in gone):
+            self.policies[policy].last_error = f"the peer is dead: {outcome.reason}"
+            effects += self._lost(policy, now)
+        return [*effects, *self._owe_later(now)]
 
     def _restart(self, exchange: Initiator, outcome: Restart) -> list[Effect]:
         again = exchange.again(outcome, self._next_xid())
@@ -531,10 +569,11 @@ class Peer:
                 effects.append(RemoveInbound(doomed.spi))
             else:
                 effects += self._remove_after_grace(doomed.spi, now)
-        if not heard and not self._closing:
-            self._delete_again = now + LONGEST_RETRY
-            effects.append(self._wake_at(self._delete_again))
-        return effects
+        return effects if heard or self._closing else [*effects, *self._owe_later(now)]
+
+    def _owe_later(self, now: float) -> list[Effect]:
+        self._delete_again = now + LONGEST_RETRY
+        return [self._wake_at(self._delete_again)]
 
     def _owe(self, doomed: Doomed) -> list[Effect]:
         """A DELETE without an answer.
@@ -542,7 +581,7 @@ class Peer:
         "KINK does not allow half-open SAs" (RFC 4430 §3.3), and the peer may go on sending on its half: our inbound SA
         stays until the peer is heard again and told, or its lifetime ends it.
         """
-        dropped = self._pairs.owe(doomed.policy, doomed.spi, doomed.ends)
+        dropped = self._pairs.owe(*doomed)
         return [] if dropped is None else [RemoveInbound(dropped)]
 
     def _delete_owed(self, now: float) -> list[Effect]:
@@ -609,8 +648,7 @@ class Peer:
             ),
         )
         replaced, state.replacing = state.replacing, None
-        stood = pair.initiated and replaced in self._pairs.of(pair.policy)
-        effects = self._delete([replaced], now) if stood and replaced is not None else []
+        effects = self._delete(self._pairs.until(replaced), now) if pair.initiated and replaced is not None else []
         superseded = self._pairs.superseded(pair.policy, ours_yield=self._principal > self.settings.principal)
         return [told, *effects, *self._delete(superseded, now)]
 
@@ -621,9 +659,7 @@ class Peer:
         return [*(RemoveOutbound(pair.policy, pair.outbound_spi) for pair in pairs), *self._tell_delete(pairs)]
 
     def _tell_delete(self, pairs: Sequence[SaPair]) -> list[Effect]:
-        return self._send_deletes(
-            [Doomed(pair.policy, pair.inbound_spi, pair.established + pair.lifetime) for pair in pairs]
-        )
+        return self._send_deletes([Doomed.of(pair) for pair in pairs])
 
     def _send_deletes(self, doomed: Sequence[Doomed]) -> list[Effect]:
         most = 1 if self._most == 1 else MAX_DOOMED

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from esp.sa import Encapsulation, Mode
 from esp.suite import DEFAULT_SUITES, Suite
+from kinkvpn.proto.retransmit import FULL_CYCLE
 from kinkvpn.proto.whereabouts import KinkOver
 
 if TYPE_CHECKING:
@@ -77,3 +78,7 @@ class PeerSettings:
     user_to_user: UserToUser = UserToUser.AUTO
     delete_grace: float = 5.0  # seconds that an inbound SA outlives its DELETE (RFC 4430 §3.3)
     kink_over: KinkOver = KinkOver.AUTO
+    # Ours (RFC 4430 §3.7 leaves both to each peer). Ten seconds: TCP has sent its packet again three times by then, and
+    # a living peer with nothing to say costs an exchange in ten seconds at most.
+    probe_after: float | None = 10.0  # seconds that packets go out and nothing comes back; None never probes
+    dead_after: float = FULL_CYCLE  # seconds that a probe goes unanswered

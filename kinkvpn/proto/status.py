@@ -14,12 +14,17 @@ if TYPE_CHECKING:
 
 
 class StatusCommand:
-    """The initiator's half: an AP-REQ and nothing else. The answer is the peer's epoch, in its AP-REP payload."""
+    """The initiator's half: an AP-REQ and nothing else. The answer is the peer's epoch, in its AP-REP payload.
+
+    Args:
+        patience: seconds to wait for the answer; None for a full cycle.
+    """
 
     type = MessageType.STATUS
     subject = "status"
 
-    def __init__(self) -> None:
+    def __init__(self, patience: float | None = None) -> None:
+        self.patience = patience
         self.outcome: Completed | Failed | None = None  # set by the peer's machine when it is over
 
     def payloads(self) -> tuple[KinkPayload, ...]:

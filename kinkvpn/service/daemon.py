@@ -322,8 +322,10 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
     dataplane = Dataplane(
         Engine(random=secrets.token_bytes), resources.tun, resources.link, receive_control=receive_control
     )
-    for policy in configuration.policies:
-        dataplane.add_policy(Policy(policy.name, policy.selector))
+    for peer in resources.peers:
+        for policy in peer.policies:
+            watched = Policy(policy.name, policy.selector, peer=peer.name, answer_within=peer.probe_after)
+            dataplane.add_policy(watched)
     keying = Keying(
         principal=host.principal,
         peers=resources.peers,

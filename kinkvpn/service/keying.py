@@ -16,7 +16,16 @@ from typing import TYPE_CHECKING, Protocol, assert_never
 import trio
 
 from esp.errors import UnknownSa
-from esp.events import Acquired, EndpointMoved, EspEvent, HardExpired, SoftExpired, UnknownSpiSeen
+from esp.events import (
+    Acquired,
+    EndpointMoved,
+    EspEvent,
+    HardExpired,
+    SoftExpired,
+    Unanswered,
+    UnknownSpiSeen,
+    UnreachableReported,
+)
 from kinkvpn.errors import KinkvpnError, MalformedMessage
 from kinkvpn.proto import labels
 from kinkvpn.proto.allowance import Allowance
@@ -76,6 +85,7 @@ class DataPlane(Protocol):
     def remove_outbound(self, policy: str, spi: int) -> None: ...
     def follow(self, policy: str, remote: Endpoint) -> None: ...
     def send_control(self, datagram: bytes, remote: Endpoint) -> None: ...
+    def last_heard(self, peer: str) -> float | None: ...
 
 
 class Tickets(Protocol):
@@ -160,6 +170,7 @@ class Keying:
             random=random,
             allocate_spi=self._dataplane.allocate_spi,
             next_xid=next_xid,
+            packet_at=lambda: self._dataplane.last_heard(settings.name),
         )
         return peer
 
@@ -238,17 +249,33 @@ class Keying:
         else:
             self._perform(owner, owner.replied(message, datagram, now, path))
 
+    def unreachable(self, remote: Endpoint) -> None:
+        """ICMP says that a KINK datagram did not get to ``remote``."""
+        self._take(UnreachableReported(remote))
+
+    def _whose(self, event: EspEvent) -> Peer | None:
+        match event:
+            case UnknownSpiSeen():
+                return self._peer_at(event.source)
+            case UnreachableReported():
+                return self._peer_at(event.remote)
+            case Unanswered():
+                return self.peers.get(event.peer)
+            case _:
+                return self._by_policy.get(event.policy)
+
     def _take(self, event: EspEvent) -> None:
         now = trio.current_time()
-        if isinstance(event, UnknownSpiSeen):
-            sender = self._peer_at(event.source)
-            if sender is not None:
-                self._perform(sender, sender.unknown_spi_seen(event.spi, now))
-            return
-        peer = self._by_policy.get(event.policy)
+        peer = self._whose(event)
         if peer is None:
             return
         match event:
+            case UnknownSpiSeen():
+                self._perform(peer, peer.unknown_spi_seen(event.spi, now))
+            case Unanswered():
+                self._perform(peer, peer.suspected(now))
+            case UnreachableReported():
+                self._perform(peer, peer.suspected(now, hint=True))
             case Acquired():
                 self._perform(peer, peer.acquired(event.policy, now))
             case SoftExpired():

@@ -33,7 +33,7 @@ from support.tunnel import (
 from esp.crypto import make_sealer
 from esp.engine import KEEPALIVE_SECONDS, Engine, Incoming, Outgoing
 from esp.errors import DropReason, InvalidPolicy, InvalidSa, UnknownSa
-from esp.events import Acquired, EndpointMoved, HardExpired, SoftExpired, UnknownSpiSeen
+from esp.events import Acquired, EndpointMoved, HardExpired, SoftExpired, Unanswered, UnknownSpiSeen
 from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS
 from esp.policy import Action, Policy, Selector
 from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters
@@ -715,3 +715,93 @@ def test_each_of_many_packets_counts_exactly_once() -> None:
     assert sorted(delivered) == [ipv4(number.to_bytes(2)) for number in range(500)]
     assert statistics.packets_in == 500
     assert sum(statistics.drops.values()) == len(stream) - 500
+
+
+# --- a peer that does not answer ---
+
+
+def watched(*, answer_within: float | None = 10.0) -> Tunnel:
+    """Left sends under IPv4 and hears under IPv6: two policies of one peer, whom it watches."""
+    tunnel = Tunnel(engine(1), engine(2))
+    for name, one in (("four", SELECTOR4), ("six", SELECTOR6)):
+        tunnel.left.add_policy(Policy(name, one, peer="east", answer_within=answer_within))
+        tunnel.right.add_policy(Policy(name, flip(one)))
+    four, six = parameters(), parameters(spi=SPI6, policy="six", selector=SELECTOR6)
+    tunnel.left.install_outbound(four, 0.0)
+    tunnel.left.install_inbound(six, 0.0)
+    tunnel.right.install_outbound(replace(six, selector=flip(SELECTOR6), remote=LEFT), 0.0)
+    return tunnel
+
+
+def heard(tunnel: Tunnel, now: float) -> bytes:
+    """An ESP packet from right."""
+    packet = ipv6(source="2001:db8:2::1", destination="2001:db8:1::1")
+    (out,) = tunnel.right.protect([packet], now)
+    return out.datagram
+
+
+def test_packets_that_nobody_answers_are_told_again_and_again_while_they_leave() -> None:
+    left = watched().left
+    left.protect([ipv4()], 5.0)
+    assert left.expire(5.0) == 15.0
+    left.protect([ipv4()], 14.0)
+    left.expire(14.9)
+    assert left.take_events() == []
+    left.expire(15.0)
+    assert left.take_events() == [Unanswered("east")]
+    left.expire(1000.0)
+    assert left.take_events() == [], "nobody sends any more: nobody wants to know"
+    left.protect([ipv4()], 1000.0)
+    left.expire(1010.0)
+    assert left.take_events() == [Unanswered("east")]
+    assert left.last_heard("east") is None
+
+
+def test_an_authentic_packet_of_any_policy_of_the_peer_is_an_answer() -> None:
+    tunnel = watched()
+    tunnel.left.protect([ipv4()], 5.0)
+    assert len(tunnel.left.unprotect([Incoming(heard(tunnel, 6.0), RIGHT)], 6.0)) == 1
+    assert tunnel.left.last_heard("east") == 6.0
+    tunnel.left.expire(100.0)
+    assert tunnel.left.take_events() == []
+
+
+def test_what_anybody_can_send_is_no_answer() -> None:
+    tunnel = watched()
+    datagram = heard(tunnel, 1.0)
+    assert tunnel.left.unprotect([Incoming(datagram, RIGHT)], 1.0)
+    tunnel.left.protect([ipv4()], 5.0)
+    forged = bytearray(heard(tunnel, 6.0))
+    forged[-1] ^= 1
+    hostile = [datagram, bytes(forged), bytes(64), ESP_HEADER.pack(SPI6, 7), b""]
+    assert tunnel.left.unprotect([Incoming(octets, RIGHT) for octets in hostile], 6.0) == []
+    assert tunnel.left.last_heard("east") == 1.0
+    tunnel.left.expire(15.0)
+    assert Unanswered("east") in tunnel.left.take_events()
+
+
+def test_a_rekey_forgets_nothing() -> None:
+    tunnel = watched()
+    tunnel.left.protect([ipv4()], 5.0)
+    tunnel.left.install_outbound(parameters(spi=SPI4 + 1), 6.0)
+    tunnel.left.remove_outbound("four", SPI4)
+    tunnel.left.expire(15.0)
+    assert tunnel.left.take_events() == [Unanswered("east")]
+
+
+def test_who_is_not_watched_may_be_silent() -> None:
+    left = watched(answer_within=None).left
+    left.protect([ipv4()], 5.0)
+    left.expire(1000.0)
+    assert left.take_events() == []
+    assert left.last_heard("east") is None
+
+
+def test_a_peer_is_watched_as_long_as_it_has_a_policy() -> None:
+    tunnel = watched()
+    left = tunnel.left
+    left.remove_policy("four")
+    assert left.unprotect([Incoming(heard(tunnel, 6.0), RIGHT)], 6.0)
+    assert left.last_heard("east") == 6.0
+    left.remove_policy("six")
+    assert left.last_heard("east") is None

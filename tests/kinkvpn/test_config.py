@@ -80,6 +80,8 @@ start = "boot"
 replay_window = 0
 delete_grace = 1.5
 sas_per_create = 4
+probe_after = 0
+dead_after = 2.5
 responder_nonce = true
 send_ids = false
 [[peer.policy]]
@@ -158,6 +160,7 @@ def test_every_key_arrives() -> None:
     assert peer.kink_over is peer.settings(peer.address).kink_over is KinkOver.AUTO
     assert peer.settings(peer.address).sas_per_create == 4
     assert peer.settings(peer.address).user_to_user is UserToUser.ALWAYS
+    assert (peer.settings("").probe_after, peer.settings("").dead_after) == (None, 2.5)
     first, web, *both = peer.policies
     assert [policy.entry for policy in peer.policies] == ["", "", "peer[1].policy[3]", "peer[1].policy[3]"]
     assert [policy.name for policy in (first, web, *both)] == ["east/1", "web", "both/1", "both/2"]

@@ -45,6 +45,7 @@ class Storm(NamedTuple):
     ended: Counter[str]
     told: Counter[str]
     probes: Counter[bool]
+    suspicions: int
     half_open: set[str]
     three_way: int
 
@@ -113,6 +114,7 @@ async def storm(world: World) -> Storm:
         sum((ended(host) for host in (west, east)), Counter()),
         Counter(event if fields.get("role") != "initiator" else "created" for _, _, event, fields in world.told),
         probes,
+        sum(host.counters().get("peers_probed", 0) for host in (west, east)),
         half_open | {*unmatched(west, east), *unmatched(east, west)},
         acks(world),
     )
@@ -163,7 +165,7 @@ def test_every_exchange_ends_and_no_sa_is_half_open(seed: int) -> None:
     assert {kind.name.lower(): count for kind, count in end.exchanges.items()} == end.ended
     # Several policies are negotiated in one CREATE, and each ends well or ill by itself.
     assert end.exchanges[MessageType.CREATE] < end.told["created"] + end.told["create_failed"]
-    assert end.exchanges[MessageType.STATUS] == end.probes.total()
+    assert end.exchanges[MessageType.STATUS] == end.probes.total() + end.suspicions
     assert end.probes[False] == end.told["status_failed"]
     assert end.exchanges[MessageType.DELETE] > 50
     assert end.three_way > 30

@@ -44,6 +44,8 @@ KINK_PORT, ESP_PORT = 910, 4500
 BEGINNING = 1_700_000_000.0
 # RFC 3692: an IP protocol number for experiments. It has no ports.
 EXPERIMENT = 253
+# Seconds; as in a configuration that does not say otherwise.
+PROBE_AFTER = 10.0
 NAMES = ("west", "east", "south")
 
 _speaker: ContextVar[str] = ContextVar("speaker", default="scenario")
@@ -180,7 +182,8 @@ class Host:
         random = Random(f"{name} {world.seed} {trio.current_time()}").randbytes
         engine = Engine(random=random)
         for tunnel in self.tunnels.values():
-            engine.add_policy(Policy(tunnel.name, tunnel.selector(name)))
+            other = tunnel.other(name)
+            engine.add_policy(Policy(tunnel.name, tunnel.selector(name), peer=other, answer_within=PROBE_AFTER))
         self.tun = MemoryTun(name)
         self.link = NetworkLink(world.network, Endpoint(address_of(name), ESP_PORT))
         self.transport = NetworkTransport(world.network, Endpoint(address_of(name), KINK_PORT))

@@ -99,6 +99,7 @@ class Host:
     ) -> None:
         self.wire = wire
         self.name = name
+        self.packet_at: float | None = None  # when ESP last heard from the peer
         self.endpoint = settings(name).kink
         self.random = random.Random(f"{name}{epoch}{wire.seed}")
         self.realm = FakeRealm(wire.realm.names, clock=lambda: wire.posix() + skew, random=self.random.randbytes)
@@ -114,6 +115,7 @@ class Host:
             random=self.random.randbytes,
             allocate_spi=self.allocate_spi,
             next_xid=lambda: next(self.xids),
+            packet_at=lambda: self.packet_at,
         )
         self.responder = Responder(kerberos=self.kerberos, peers={peer.principal: self.peer}, epoch=epoch)
         self.cached: dict[bytes | None, FakeTicket] = {}

@@ -133,6 +133,16 @@ def test_what_is_owed_is_bounded() -> None:
     assert pairs.owed(0.0) == ("net", 1, 100.0)
 
 
+def test_what_never_stood_is_forgotten_before_what_did() -> None:
+    """Every CREATE of a long outage leaves a debt that the peer has most likely never heard of."""
+    pairs = Pairs()
+    pairs.owe("net", 1, 100.0)
+    pairs.owe("net", 2, 100.0)
+    dropped = [pairs.owe("net", spi, 100.0, stood=False) for spi in range(10, 10 + 2 * MAX_UNDELETED)]
+    assert dropped[MAX_UNDELETED - 2 :] == list(range(10, 10 + MAX_UNDELETED + 2))
+    assert {1, 2} < set(pairs.undeleted())
+
+
 def test_clear() -> None:
     pairs = Pairs()
     pairs.establish(pair(1))
