@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from kinkvpn.values import Interface
+    from kinkvpn.wire.ipsec_doi import Group
 
 DEFAULT_PATH = Path("/etc/kinkvpn/kinkvpn.toml")
 
@@ -366,6 +367,8 @@ class _Options:
     lifetime_packets: int | None = None
     start: Start = Start.DEMAND
     replay_window: int = 8192
+    pfs: tuple[Group, ...] = ()
+    pfs_required: bool = False
     responder_nonce: bool = False
     together: bool = False
 
@@ -416,10 +419,27 @@ def _check_reachable(table: Table, peer: PeerConfiguration, kink: KinkSettings) 
         table.report_value(("kink_over",), peer.kink_over.value, 'another, for kink.over = "4500" opens no port 910')
 
 
+def _pfs(table: Table, inherited: _Options) -> tuple[tuple[Group, ...], bool]:
+    """Groups, and whether there must be one. A policy undoes what its peer says by ``pfs = "none"``."""
+    before: tuple[Group | None, ...] = inherited.pfs
+    groups = table.items("pfs", values.pfs, before)
+    required = table.get("pfs_required", values.boolean, inherited.pfs_required)
+    if None in groups and len(groups) > 1:
+        table.report_value(("pfs",), "none", "no group beside it")
+    found = tuple(group for group in groups if group is not None)
+    written = next((key for key in ("pfs_required", "pfs") if key in table), None)
+    if required and not found and written is not None and table.sound:
+        table.report_value(
+            (written,), required if written == "pfs_required" else "none", 'both, such as pfs = "x25519"'
+        )
+    return found, required
+
+
 def _options(table: Table, inherited: _Options) -> _Options:
     lifetime = values.integer(MINIMUM_LIFETIME, MAXIMUM_LIFETIME)
     kilobytes = values.integer(MINIMUM_LIFETIME_KILOBYTES, MAXIMUM_LIFETIME_KILOBYTES)
     packets = values.integer(MINIMUM_LIFETIME_PACKETS, MAXIMUM_LIFETIME_PACKETS)
+    groups, required = _pfs(table, inherited)
     return _Options(
         suites=table.items("suites", values.suite, inherited.suites),
         lifetime=table.get("lifetime", lifetime, inherited.lifetime),
@@ -427,6 +447,8 @@ def _options(table: Table, inherited: _Options) -> _Options:
         lifetime_packets=table.get("lifetime_packets", packets, inherited.lifetime_packets),
         start=table.get("start", values.one_of(Start), inherited.start),
         replay_window=table.get("replay_window", values.integer(0, MAXIMUM_REPLAY_WINDOW), inherited.replay_window),
+        pfs=groups,
+        pfs_required=required,
         responder_nonce=table.get("responder_nonce", values.boolean, inherited.responder_nonce),
         together=table.get("together", values.boolean, inherited.together),
     )
@@ -466,6 +488,8 @@ def _policy(name: str, selector: Selector, options: _Options, *, send_ids: bool,
         lifetime_packets=options.lifetime_packets,
         replay_window=options.replay_window,
         start=options.start,
+        pfs=options.pfs,
+        pfs_required=options.pfs_required,
         responder_nonce=options.responder_nonce,
         send_ids=send_ids,
         entry=entry,

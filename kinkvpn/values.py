@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from esp.suite import SUITES, Suite
 from kinkvpn.document import Unexpected
+from kinkvpn.wire.ipsec_doi import Group
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -99,6 +100,16 @@ def suite(value: object) -> Suite:
     if isinstance(value, str) and value in SUITES:
         return SUITES[value]
     raise Unexpected(_choices(str(value), SUITES))
+
+
+def pfs(value: object) -> Group | None:
+    """The name of a key exchange group, or "none"."""
+    groups = {group.label: group for group in Group}
+    if value == "none":
+        return None
+    if isinstance(value, str) and value in groups:
+        return groups[value]
+    raise Unexpected(_choices(str(value), [*groups, "none"]))
 
 
 def protocol(value: object) -> int:

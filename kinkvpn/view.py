@@ -88,8 +88,9 @@ def policy_state(policy: Mapping[str, Any]) -> str:
 
 def _details(policy: Mapping[str, Any]) -> Iterator[str]:
     if policy["spi_in"] is not None:
+        pfs = f", PFS by {policy['pfs']}" if policy.get("pfs") else ""
         took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
-        yield f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}, {policy['suite']}{took}"
+        yield f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}, {policy['suite']}{pfs}{took}"
     elif policy["state"] == "negotiating":
         yield "no answer yet, from the KDC or from the peer"
     elif not policy["failures"]:
@@ -139,7 +140,8 @@ def _check_lines(configuration: Configuration, addresses: Mapping[str, str]) -> 
         rows: list[Row] = [("  policy", "start", "lifetime", "traffic"), *map(_settings_row, peer.policies)]
         yield from table(rows)
         suites = {suite.name: None for policy in peer.policies for suite in policy.suites}
-        yield f"  suites {', '.join(suites)}"
+        groups = {group.label: None for policy in peer.policies for group in policy.pfs}
+        yield f"  suites {', '.join(suites)}" + (f"; PFS by {', '.join(groups)}" if groups else "")
 
 
 def _whereabouts(peer: PeerConfiguration, address: str) -> str:

@@ -24,7 +24,7 @@ LAYERS = {
         {"kinkvpn.errors"},
         {"kinkvpn.wire"},
         {"kinkvpn.proto"},
-        {"kinkvpn.kerberos"},
+        {"kinkvpn.kerberos", "kinkvpn.key_exchange"},
         {"kinkvpn.values", "kinkvpn.document", "kinkvpn.config"},
         {"kinkvpn.service"},
         {"kinkvpn.demo", "kinkvpn.decode"},

@@ -9,26 +9,27 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from kinkvpn.proto.events import Count, Effect, Tally
 from kinkvpn.proto.initiator import Cause, Completed, Failed
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import (
     AnswerUnusable,
+    KeyExchangeRefused,
     QuickMode,
     QuickModeAnswer,
     RequestFailed,
     SaPair,
     Unanswered,
     answer_quick_mode,
-    refuse_on_error_notify,
 )
 from kinkvpn.wire.ipsec_doi import NotifyType, Protocol
-from kinkvpn.wire.isakmp import IsakmpPayload, Notify, SecurityAssociation
+from kinkvpn.wire.isakmp import IsakmpPayload, KeyExchange, Notify, SecurityAssociation
 from kinkvpn.wire.kink import Isakmp, KinkPayload, MessageType, build_plaintext
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
-    from kinkvpn.proto.events import Effect
+    from kinkvpn.proto.ports import KeyExchange as KeyExchangeSource
     from kinkvpn.proto.ports import SessionKey
     from kinkvpn.proto.settings import PeerSettings
 
@@ -38,6 +39,12 @@ MAX_QUICK_MODES = 16
 # Ours. A CREATE in one frame is lost as one frame, and passes where fragments do not: of 1,500 octets the IPv6, UDP
 # and KINK headers, an AP-REQ without a PAC (some 600), encryption and checksum leave this for Quick Modes.
 QUICK_MODE_OCTETS = 720
+
+
+# Ours. A key exchange by a MODP group costs the responder up to 12 ms, by a curve 0.2 ms: so many of the former are
+# done for one CREATE, 50 ms in which nobody else is served. Their public values are longer than any of a curve.
+MAX_MODP = 4
+_LONGEST_POINT = 132  # RFC 5903 §7, group 21
 
 
 class CreateCommand:
@@ -85,7 +92,7 @@ class CreateCommand:
         self.curtailed = len(answers) < len(self.quick_modes)
         if self.curtailed and not _accepts(answers[0]):
             # An error and nothing else is about the whole command (RFC 4430 §6.3).
-            refuse_on_error_notify(answers[0])
+            answers = answers[:1] * len(self.quick_modes)
         effects: list[Effect] = []
         for asked, payloads in zip(self.quick_modes, answers, strict=False):
             try:
@@ -110,6 +117,19 @@ class CreateCommand:
         return [effect for asked in self.quick_modes for effect in asked.withdraw()]
 
     # ------------------------------------------------------------ when it is over
+
+    def forget(self) -> None:
+        """Nothing secret of it is needed any more."""
+        for asked in self.quick_modes:
+            asked.forget()
+
+    def without_pfs(self) -> list[str]:
+        """Policies that may be asked for again without KE: the peer does none, and they do not require it."""
+        return [
+            asked.policy.name
+            for asked in self.quick_modes
+            if isinstance(asked.failure, KeyExchangeRefused) and not asked.policy.pfs_required
+        ]
 
     def reason(self, asked: QuickMode, outcome: Completed | Failed) -> str:
         """Why ``asked`` made no pair: its own answer, or what became of the whole command."""
@@ -211,6 +231,7 @@ def answer_create(
     allocate_spi: Callable[[], int],
     random: Callable[[int], bytes],
     now: float,
+    key_exchange: KeyExchangeSource | None = None,
     notifies: tuple[Notify, ...] = (),
 ) -> CreateAnswer:
     """Grant what can be granted (RFC 4430 §3.2, §6.3).
@@ -222,6 +243,7 @@ def answer_create(
         key: session key of its ticket.
         taken: SPIs that the peer may not name (installed already, or just deleted).
         allocate_spi: reserves an inbound SPI here.
+        key_exchange: makes private keys for PFS; None where this host does none.
         notifies: for the peer as a whole; they go out at the end of the first Quick Mode that is granted.
 
     Raises:
@@ -230,11 +252,15 @@ def answer_create(
     if not quick_modes:
         raise Refused(NotifyType.PAYLOAD_MALFORMED, "no Quick Mode in CREATE")
     used = set(taken)
+    modp = 0
     answers: list[QuickModeAnswer | Refused] = []
     for number, payloads in enumerate(quick_modes):
         try:
             if number >= MAX_QUICK_MODES:
                 raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"more than {MAX_QUICK_MODES} Quick Modes in CREATE")
+            modp += any(isinstance(p, KeyExchange) and len(p.public_value) > _LONGEST_POINT for p in payloads)
+            if modp > MAX_MODP:
+                raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"more than {MAX_MODP} MODP key exchanges in CREATE")
             made = answer_quick_mode(
                 payloads,
                 peer=peer,
@@ -244,6 +270,7 @@ def answer_create(
                 allocate_spi=allocate_spi,
                 random=random,
                 now=now,
+                key_exchange=key_exchange,
             )
         except Refused as refused:
             if len(quick_modes) == 1:
@@ -260,6 +287,7 @@ def _combined(answers: list[QuickModeAnswer | Refused], notifies: tuple[Notify, 
     refusals = tuple(refused for refused in answers if isinstance(refused, Refused))
     effects: list[Effect] = []
     for made in granted:
+        effects += [Count(Tally.KEY_EXCHANGES)] * made.key_exchanges
         effects += [made.inbound] if made.three_way else [made.inbound, made.outbound]
     payloads: list[KinkPayload] = []
     for made_or_refused in answers:

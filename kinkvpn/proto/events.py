@@ -64,6 +64,7 @@ class Tally(StrEnum):
     DEFECT = "defect"  # a datagram that this program went wrong on: dropped, and the log has where
     SEND_FAILED = "send_failed"  # the kernel would not take a KINK datagram
     PEER_UNLOCATED = "peer_unlocated"  # a packet for a peer without an address, which has not been heard yet
+    KEY_EXCHANGES = "key_exchanges"  # secrets computed for PFS, in either role (RFC 4430 §5.7)
     GETTGT_ANSWERED = "gettgt_answered"  # with our ticket-granting ticket
     GETTGT_REFUSED = "gettgt_refused"  # KINK_U2UDENIED: user-to-user is not offered here, or there is no ticket now
     GETTGT_NOT_US = "gettgt_not_us"  # KRB_AP_ERR_NOT_US: for a principal that we are not (RFC 4430 §4.2.4)

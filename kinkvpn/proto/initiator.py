@@ -42,7 +42,7 @@ from kinkvpn.proto.events import (
 )
 from kinkvpn.proto.quick_mode import AnswerUnusable, RequestFailed
 from kinkvpn.proto.retransmit import FULL_CYCLE, Retransmission
-from kinkvpn.wire.isakmp import IsakmpPayload, Nonce
+from kinkvpn.wire.isakmp import IsakmpPayload, KeyExchange, Nonce
 from kinkvpn.wire.kink import (
     ApRep,
     ErrorCode,
@@ -496,8 +496,9 @@ class Initiator:
             raise AnswerUnusable("the peer answers in another version of Quick Mode than ours")
         answers = tuple(payload.payloads for payload in quick_mode)
         effects = self.command.complete(answers, ackreq=opened.ackreq, key=self._ticket.key, now=now)
-        # §6.3 wants ACKREQ wherever Nr is; a peer that forgets the bit still waits (spec: the other implementation).
-        self._acknowledges = any(isinstance(payload, Nonce) for answer in answers for payload in answer)
+        # §6.3 wants ACKREQ wherever Nr or KE is; a peer that forgets the bit still waits (spec: the other
+        # implementation).
+        self._acknowledges = any(isinstance(payload, Nonce | KeyExchange) for answer in answers for payload in answer)
         return effects
 
     def _kerberos_refusal(self, payload: KrbError) -> Exception:

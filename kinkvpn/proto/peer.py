@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from esp.sa import Endpoint
     from kinkvpn.proto.events import Path
     from kinkvpn.proto.initiator import Command
-    from kinkvpn.proto.ports import Kerberos, SessionKey, Ticket, TicketRefusal
+    from kinkvpn.proto.ports import Kerberos, KeyExchange, SessionKey, Ticket, TicketRefusal
     from kinkvpn.proto.settings import PeerSettings
 
 # Ours. Between two DELETEs of SPIs that are not here. The first after a restart brings the new epoch and ends them all;
@@ -79,6 +79,7 @@ class Peer:
         allocate_spi: reserves an inbound SPI.
         next_xid: a number that no outstanding exchange of this host has.
         packet_at: when the newest authentic ESP packet of the peer came, on the machine's clock.
+        key_exchange: makes private keys for PFS; None where this host does none.
     """
 
     def __init__(
@@ -92,6 +93,7 @@ class Peer:
         allocate_spi: Callable[[], int],
         next_xid: Callable[[], int],
         packet_at: Callable[[], float | None] = lambda: None,
+        key_exchange: KeyExchange | None = None,
     ) -> None:
         self.settings = settings
         self.policies = {policy.name: PolicyState(policy) for policy in settings.policies}
@@ -105,6 +107,7 @@ class Peer:
         self._allocate_spi = allocate_spi
         self._next_xid = next_xid
         self._packet_at = packet_at
+        self._key_exchange = key_exchange
         self._exchanges: dict[int, Initiator] = {}
         self._tickets = TicketRoute(settings, kerberos, next_xid, self.whereabouts.path)
         self._past_epochs: deque[int] = deque(maxlen=MAX_PAST_EPOCHS)
@@ -141,13 +144,13 @@ class Peer:
 
     def start(self, now: float) -> list[Effect]:
         """Negotiate what has to stand from the beginning."""
-        return self._create(boot(self.policies), now)
+        return self._create(boot(self.policies))
 
     def initiate(self, policy: str, now: float) -> list[Effect]:
         """Send a CREATE for ``policy`` alone unless one is under way."""
         if self.policies[policy].negotiating is not None or self._closing:
             return [Count(Tally.IGNORED_EVENT)]
-        return self._create([policy], now)
+        return self._create([policy])
 
     def acquired(self, policy: str, now: float) -> list[Effect]:
         """A packet waits for an SA of ``policy``."""
@@ -159,7 +162,7 @@ class Peer:
         if self.policies[policy].negotiating is not None or self._closing:
             return [Count(Tally.IGNORED_EVENT)]
         along = [name for name in companions(self.policies, policy, now) if not self._has_pair(name)]
-        return self._create([policy], now, along=along)
+        return self._create([policy], along=along)
 
     def _has_pair(self, policy: str) -> bool:
         """Whether one stands or waits for its ACK."""
@@ -262,7 +265,7 @@ class Peer:
         if self._delete_again is not None and self._delete_again <= now:
             effects += self._delete_owed(now)
         due = take_due(self.policies, now)
-        return effects + self._create([name for name in due if not self.pairs(name) or self._rekeys(name)], now)
+        return effects + self._create([name for name in due if not self.pairs(name) or self._rekeys(name)])
 
     # ------------------------------------------------------------ asked from the other side
 
@@ -304,6 +307,7 @@ class Peer:
             allocate_spi=self._allocate_spi,
             random=self._random,
             now=now,
+            key_exchange=self._key_exchange,
         )
         for half in answer.half_open:
             self._pairs.await_ack(half.pair)
@@ -386,22 +390,23 @@ class Peer:
 
     # ------------------------------------------------------------ CREATE
 
-    def _create(self, policies: Sequence[str], now: float, *, along: Sequence[str] = ()) -> list[Effect]:
+    def _create(self, policies: Sequence[str], *, along: Sequence[str] = (), pfs: bool = True) -> list[Effect]:
         """Negotiate ``policies``, but those under way, in as few CREATEs as they fit into.
 
         Args:
+            policies: names.
             along: others that come along in the first of these as far as there is room, and else not at all.
+            pfs: with KE where the policy has it.
         """
-        del now
         if self._closing:
             return []
         wanted = [name for name in policies if self.policies[name].negotiating is None]
         if wanted and not self.whereabouts.known:
             return self._unlocated(wanted)
-        alone = [[self._quick_mode(name)] for name in wanted if self.policies[name].alone]
-        asked = [self._quick_mode(name) for name in wanted if not self.policies[name].alone]
+        alone = [[self._quick_mode(name, pfs)] for name in wanted if self.policies[name].alone]
+        asked = [self._quick_mode(name, pfs) for name in wanted if not self.policies[name].alone]
         # No more than can come along: each of them reserves an SPI.
-        extra = [self._quick_mode(name) for name in along[: self._most - 1]] if asked else []
+        extra = [self._quick_mode(name, pfs) for name in along[: self._most - 1]] if asked else []
         effects: list[Effect] = []
         for batch in alone + batches([*asked, *extra], self._most):
             if batch[0] in extra:
@@ -420,14 +425,17 @@ class Peer:
         """Pairs that one message may be about, with this peer."""
         return 1 if self._singly else self._at_most
 
-    def _quick_mode(self, policy: str) -> QuickMode:
+    def _quick_mode(self, policy: str, pfs: bool) -> QuickMode:
+        settings = self.policies[policy].settings
+        with_ke = pfs and settings.pfs and self._key_exchange is not None
         return QuickMode(
             self.settings,
-            self.policies[policy].settings,
+            settings,
             spi=self._allocate_spi(),
             nonce=self._random(NONCE_OCTETS),
             fraction=draw_fraction(self._random),
             taken=self._pairs.taken,
+            ephemeral=self._key_exchange.generate(settings.pfs[0]) if with_ke and self._key_exchange else None,
         )
 
     def _send_create(self, quick_modes: Sequence[QuickMode]) -> list[Effect]:
@@ -438,7 +446,9 @@ class Peer:
         return exchange.start()
 
     def _create_concluded(self, command: CreateCommand, outcome: Completed | Failed, now: float) -> list[Effect]:
+        command.forget()
         self._singly = self._singly or command.curtailed
+        without_pfs = command.without_pfs()
         effects: list[Effect] = []
         for asked in command.quick_modes:
             state = self.policies[asked.policy.name]
@@ -446,7 +456,7 @@ class Peer:
             if asked.pair is not None:
                 state.create_seconds = outcome.took if isinstance(outcome, Completed) else None
                 effects += self._established(asked.pair, now)
-            elif not isinstance(asked.failure, Unanswered):
+            elif not isinstance(asked.failure, Unanswered) and asked.policy.name not in without_pfs:
                 state.alone = state.alone or command.in_vain(outcome)
                 effects += self._failed(state, command.reason(asked, outcome), now)
             if asked.pair is None and isinstance(outcome, Completed):
@@ -460,7 +470,7 @@ class Peer:
         if self._closing:
             effects += self._delete([asked.pair for asked in command.quick_modes if asked.pair is not None], now)
         overlooked = [one.policy.name for one in command.quick_modes if isinstance(one.failure, Unanswered)]
-        return effects + self._create(overlooked, now)
+        return [*effects, *self._create(without_pfs, pfs=False), *self._create(overlooked)]
 
     # ------------------------------------------------------------ inside
 
@@ -645,6 +655,7 @@ class Peer:
                 ("spi_in", f"{pair.inbound_spi:#010x}"),
                 ("spi_out", f"{pair.outbound_spi:#010x}"),
                 ("seconds", round(pair.took, 4)),
+                *((("pfs", pair.pfs),) if pair.pfs else ()),
             ),
         )
         replaced, state.replacing = state.replacing, None

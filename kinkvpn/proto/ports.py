@@ -1,4 +1,6 @@
-"""What the machines need of Kerberos, and nothing more; kerberos/ fills these ports, the fake realm too.
+"""What the machines need of Kerberos and of Diffie-Hellman, and nothing more.
+
+``kerberos/`` fills the ports of Kerberos, the fake realm too; ``key_exchange`` the other one.
 
 Everything here is synchronous and fast (microseconds, no KDC): fetching a ticket is not, so it is an effect.
 """
@@ -6,9 +8,12 @@ Everything here is synchronous and fast (microseconds, no KDC): fetching a ticke
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from kinkvpn.errors import KinkvpnError
+
+if TYPE_CHECKING:
+    from kinkvpn.wire.ipsec_doi import Group
 
 
 class SessionKey(Protocol):
@@ -188,3 +193,30 @@ class TicketRefusal:
 
     reason: str
     code: int | None = field(default=None)
+
+
+class InvalidPublicValue(KinkvpnError):
+    """A KE payload holds no value of its group that could be used (RFC 6989 §2)."""
+
+
+class Ephemeral(Protocol):
+    """Our private key of one key exchange: used for one Quick Mode, and dropped with it."""
+
+    @property
+    def group(self) -> Group: ...
+    @property
+    def public(self) -> bytes:
+        """Body of our KE payload, as long as the group says."""
+        ...
+
+    def shared_secret(self, peer_public: bytes) -> bytes:
+        """g(qm)^xy, as long as the group says (RFC 4430 §7). Raises InvalidPublicValue."""
+        ...
+
+
+class KeyExchange(Protocol):
+    """Where private keys come from."""
+
+    def generate(self, group: Group) -> Ephemeral:
+        """A fresh one."""
+        ...

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from esp.sa import Encapsulation, Mode
 from esp.suite import SUITES, Suite
 from kinkvpn.errors import KinkvpnError
-from kinkvpn.wire.ipsec_doi import EncapsulationMode, LifeType, NotifyType, Protocol, SaAttribute
+from kinkvpn.wire.ipsec_doi import EncapsulationMode, Group, LifeType, NotifyType, Protocol, SaAttribute
 from kinkvpn.wire.isakmp import Attribute, Proposal, SecurityAssociation, Transform
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ _OFFERED_MODE = {
     (Mode.TUNNEL, Encapsulation.UDP): EncapsulationMode.UDP_TUNNEL,
     (Mode.TRANSPORT, Encapsulation.UDP): EncapsulationMode.UDP_TRANSPORT,
 }
+# Without the attribute there is none (RFC 2407 §4.5); 0 is nobody's number.
+_GROUPS: dict[int, Group | None] = {0: None} | {int(group): group for group in Group}
 # The draft's numbers for UDP encapsulation are understood, and answered as they were asked (docs/decisions.md).
 _UNDERSTOOD_MODE = {int(number): ways for ways, number in _OFFERED_MODE.items()} | {
     int(EncapsulationMode.UDP_TUNNEL_DRAFT): (Mode.TUNNEL, Encapsulation.UDP),
@@ -60,6 +62,7 @@ class Terms:
         mode, encapsulation: attribute 4.
         seconds: the shortest life duration in seconds, None for the DOI's default.
         kilobytes: likewise in kilobytes.
+        group: Group Description (attribute 3), None without PFS.
     """
 
     suite: Suite
@@ -67,6 +70,7 @@ class Terms:
     encapsulation: Encapsulation
     seconds: int | None
     kilobytes: int | None
+    group: Group | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,21 +89,23 @@ class Agreement:
     optimistic: bool
 
 
-def offer(policy: PolicySettings, spi: bytes) -> SecurityAssociation:
+def offer(policy: PolicySettings, spi: bytes, group: Group | None = None) -> SecurityAssociation:
     """Our proposal: one, with a transform per suite, the preferred one first.
 
     One proposal means one SPI for whatever is chosen, so an inbound SA made on optimism only ever changes its keys.
 
     Args:
         spi: four octets, ours, inbound.
+        group: of the KE payload that goes with it; all transforms have the same (RFC 2409 §5.5).
     """
     transforms = tuple(
-        Transform(number, suite.transform, _attributes(suite, policy)) for number, suite in enumerate(policy.suites, 1)
+        Transform(number, suite.transform, _attributes(suite, policy, group))
+        for number, suite in enumerate(policy.suites, 1)
     )
     return SecurityAssociation((Proposal(1, Protocol.ESP, spi, transforms),))
 
 
-def _attributes(suite: Suite, policy: PolicySettings) -> tuple[Attribute, ...]:
+def _attributes(suite: Suite, policy: PolicySettings, group: Group | None) -> tuple[Attribute, ...]:
     authentication = (
         () if suite.authentication is None else (Attribute(SaAttribute.AUTHENTICATION_ALGORITHM, suite.authentication),)
     )
@@ -107,6 +113,7 @@ def _attributes(suite: Suite, policy: PolicySettings) -> tuple[Attribute, ...]:
         Attribute(SaAttribute.LIFE_TYPE, LifeType.SECONDS),
         _duration(policy.lifetime_seconds),
         *_kilobytes(policy.lifetime_kilobytes),
+        *(() if group is None else (Attribute(SaAttribute.GROUP_DESCRIPTION, group),)),
         Attribute(SaAttribute.ENCAPSULATION_MODE, _OFFERED_MODE[policy.mode, policy.encapsulation]),
         Attribute(SaAttribute.KEY_LENGTH, suite.key_bits),
         *authentication,
@@ -125,22 +132,32 @@ def _duration(life: int) -> Attribute:
     return Attribute(SaAttribute.LIFE_DURATION, value)
 
 
-def choose(offered: SecurityAssociation, policy: PolicySettings) -> Agreement:
+def choose(offered: SecurityAssociation, policy: PolicySettings, *, pfs: bool = False) -> Agreement:
     """The first offered transform that ``policy`` allows, in the initiator's order (RFC 4430 §3.2).
+
+    Args:
+        offered: the initiator's SA payload.
+        policy: ours.
+        pfs: a KE payload came with it; then a transform has to name its group, and else none may (RFC 2409 §5.5).
 
     Raises:
         Refused: NO-PROPOSAL-CHOSEN; the reason lists both sides, offered and allowed.
     """
     for proposal, transform, terms in _readable(offered):
-        if _allowed(terms, policy):
+        if _allowed(terms, policy) and (terms.group in policy.pfs if pfs else terms.group is None):
             first = offered.proposals[0]
             optimistic = proposal is first and transform is first.transforms[0]
             return Agreement(proposal, transform, terms, optimistic)
     raise Refused(
         NotifyType.NO_PROPOSAL_CHOSEN,
         f"peer offers {_described(offered)}; policy {policy.name} allows "
-        f"{', '.join(suite.name for suite in policy.suites)} in {policy.encapsulation.value} {policy.mode.value} mode",
+        f"{', '.join(suite.name for suite in policy.suites)} in {policy.encapsulation.value} {policy.mode.value} mode"
+        f"{_groups(policy) if pfs else ''}",
     )
+
+
+def _groups(policy: PolicySettings) -> str:
+    return f", with PFS by {', '.join(group.label for group in policy.pfs)}"
 
 
 def _allowed(terms: Terms, policy: PolicySettings) -> bool:
@@ -177,11 +194,12 @@ def read_terms(transform: Transform) -> Terms | None:
             return None
         else:
             single[attribute.type] = value
+    described = single.pop(SaAttribute.GROUP_DESCRIPTION, 0)
     ways = _UNDERSTOOD_MODE.get(single.pop(SaAttribute.ENCAPSULATION_MODE, 0))
     suite = _suite(transform.identifier, single)
-    if ways is None or suite is None:
+    if ways is None or suite is None or described not in _GROUPS:
         return None
-    return Terms(suite, *ways, lives.get(LifeType.SECONDS), lives.get(LifeType.KILOBYTES))
+    return Terms(suite, *ways, lives.get(LifeType.SECONDS), lives.get(LifeType.KILOBYTES), _GROUPS[described])
 
 
 def _suite(identifier: int, attributes: dict[int, int]) -> Suite | None:
@@ -247,7 +265,7 @@ def _kept(offered: Transform, answered: Transform) -> Terms:
     if ours is None or theirs is None:
         raise _mismatch("a transform that means nothing here")
     if offered.identifier != answered.identifier or _fixed(offered) != _fixed(answered):
-        raise _mismatch(f"offered {ours.suite.name}, answered {theirs.suite.name} or another encapsulation")
+        raise _mismatch(f"offered {ours.suite.name}, answered {theirs.suite.name} or another encapsulation or group")
     for what, mine, its in (
         ("seconds", ours.seconds, theirs.seconds),
         ("kilobytes", ours.kilobytes, theirs.kilobytes),
@@ -276,5 +294,6 @@ def _described(offered: SecurityAssociation) -> str:
                 f"transform {transform.identifier} (not known here)"
                 if terms is None
                 else f"{terms.suite.name} in {terms.encapsulation.value} {terms.mode.value} mode"
+                f"{'' if terms.group is None else f' with PFS by {terms.group.label}'}"
             )
     return ", ".join(parts[:8]) or "nothing"

@@ -1,8 +1,8 @@
 """One Quick Mode transaction, both halves: what is proposed and made of the answer, what is made of a proposal.
 
 2-way: the optimistic proposal is taken and keyed from Ni alone. 3-way: something else is taken, or the responder adds
-Nr; then it asks for an ACK before it sends on the new SA (RFC 4430 §3.2, §6.3). A CREATE carries any number of them,
-each in a KINK_ISAKMP payload of its own (§4.2.6, ``proto.create``).
+Nr, or both add a KE; then it asks for an ACK before it sends on the new SA (RFC 4430 §3.2, §6.3). A CREATE
+carries any number of them, each in a KINK_ISAKMP payload of its own (§4.2.6, ``proto.create``).
 """
 
 from __future__ import annotations
@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters
 from kinkvpn.errors import KinkvpnError
-from kinkvpn.proto.events import Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound
+from kinkvpn.proto.events import Count, Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound, Tally
 from kinkvpn.proto.identification import identifications_of, names_selector
 from kinkvpn.proto.keymat import derive_keymat, prf_of
 from kinkvpn.proto.lifetime import aged, answered, answered_seconds, draw_fraction, initiated
+from kinkvpn.proto.ports import InvalidPublicValue
 from kinkvpn.proto.proposal import Agreement, Refused, Terms, agree, answer, choose, offer
 from kinkvpn.wire.ipsec_doi import LAST_ERROR_NOTIFY, NotifyType, PayloadType, Protocol
 from kinkvpn.wire.isakmp import (
@@ -32,8 +33,10 @@ from kinkvpn.wire.isakmp import (
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from kinkvpn.proto.ports import SessionKey
+    from kinkvpn.proto.ports import Ephemeral, SessionKey
+    from kinkvpn.proto.ports import KeyExchange as KeyExchangeSource
     from kinkvpn.proto.settings import PeerSettings, PolicySettings
+    from kinkvpn.wire.ipsec_doi import Group
 
 _Payload = TypeVar("_Payload", bound="IsakmpPayload")
 
@@ -49,6 +52,10 @@ class RequestFailed(KinkvpnError):
 
 class Unanswered(RequestFailed):
     """The peer answered fewer Quick Modes than it was asked for: it takes one of them in a message."""
+
+
+class KeyExchangeRefused(RequestFailed):
+    """The peer does no PFS; it may be asked again without, as another transaction (RFC 4430 §3.2)."""
 
 
 class AnswerUnusable(KinkvpnError):
@@ -67,6 +74,7 @@ class SaPair:
         lifetime: hard, in seconds.
         established: when, on the machine's clock.
         took: seconds from the first transmission of CREATE; 0 for a responder.
+        pfs: the group that its keys come from beside the ticket's; empty without PFS.
     """
 
     policy: str
@@ -77,6 +85,7 @@ class SaPair:
     lifetime: int
     established: float
     took: float = 0.0
+    pfs: str = ""
 
 
 def _only(payloads: Sequence[IsakmpPayload], kind: type[_Payload], name: str) -> _Payload:
@@ -120,6 +129,7 @@ class QuickMode:
         nonce: Ni, random.
         fraction: uniform in [0, 1), spreads the soft lifetime.
         taken: SPIs that the peer may not name at a given time: of its other pairs, or just deleted.
+        ephemeral: our half of a key exchange, for PFS.
     """
 
     def __init__(
@@ -131,6 +141,7 @@ class QuickMode:
         nonce: bytes,
         fraction: float,
         taken: Callable[[float], Collection[int]],
+        ephemeral: Ephemeral | None = None,
     ) -> None:
         self.peer = peer
         self.policy = policy
@@ -141,17 +152,21 @@ class QuickMode:
         self._fraction = fraction
         self._taken = taken
         self._nonce = nonce
-        self._offer = offer(policy, spi.to_bytes(4, "big"))
+        self._ephemeral = ephemeral
+        self._ke = () if ephemeral is None else (KeyExchange(ephemeral.public),)
+        self._offer = offer(policy, spi.to_bytes(4, "big"), None if ephemeral is None else ephemeral.group)
         self._started = 0.0
 
     def payloads(self) -> tuple[IsakmpPayload, ...]:
-        """SA, Ni, [IDci, IDcr] (RFC 4430 §6.3)."""
+        """SA, Ni, [KE], [IDci, IDcr] (RFC 4430 §6.3)."""
         ids = identifications_of(self.policy.selector, initiator=True) if self.policy.send_ids else ()
-        return (self._offer, Nonce(self._nonce), *ids)
+        return (self._offer, Nonce(self._nonce), *self._ke, *ids)
 
     def begin(self, key: SessionKey, now: float) -> list[Effect]:
         """Install the inbound SA of the optimistic proposal before anything is sent (RFC 4430 §3.2 step 1)."""
         self._started = now
+        if self._ke:
+            return []  # "A creates an optimistic inbound SA unless using a KE": there is no key for it yet
         terms = Terms(
             self.policy.suites[0],
             self.policy.mode,
@@ -159,7 +174,7 @@ class QuickMode:
             self.policy.lifetime_seconds,
             self.policy.lifetime_kilobytes,
         )
-        return [InstallInbound(self._sa(key, self.spi, terms, b"", None))]
+        return [InstallInbound(self._sa(key, self.spi, terms, (b"", b""), None))]
 
     def complete(self, payloads: tuple[IsakmpPayload, ...], *, key: SessionKey, now: float) -> list[Effect]:
         """Make the pair from an authentic answer.
@@ -168,23 +183,30 @@ class QuickMode:
             RequestFailed: the peer refuses.
             AnswerUnusable: the peer's answer does not keep to the offer.
         """
+        if self._ke and _refuses_ke(payloads):
+            raise KeyExchangeRefused("the peer does no PFS (INVALID-PAYLOAD-TYPE for KE)")
         refuse_on_error_notify(payloads)
         try:
             agreement = agree(self._offer, _only(payloads, SecurityAssociation, "SA"))
             outbound_spi = _free_spi(agreement, self._taken(now))
             responder_nonce = self._responder_nonce(payloads)
             self._same_identifications(payloads)
-        except Refused as mismatch:
+            secret = self._shared_secret(payloads)
+        except (Refused, InvalidPublicValue) as mismatch:
             raise AnswerUnusable(str(mismatch)) from mismatch
         terms = agreement.terms
         hard = terms.seconds or self.policy.lifetime_seconds
-        inbound, outbound = (
-            self._sa(key, spi, terms, responder_nonce, self._fraction) for spi in (self.spi, outbound_spi)
-        )
-        self.pair = SaPair(
-            self.policy.name, self.spi, outbound_spi, terms.suite.name, True, hard, now, now - self._started
-        )
-        return [InstallInbound(inbound), InstallOutbound(aged(outbound, now - self._started))]
+        took = now - self._started
+        added = responder_nonce, secret
+        inbound, outbound = (self._sa(key, spi, terms, added, self._fraction) for spi in (self.spi, outbound_spi))
+        pfs = "" if terms.group is None else terms.group.label
+        self.pair = SaPair(self.policy.name, self.spi, outbound_spi, terms.suite.name, True, hard, now, took, pfs)
+        counted = [Count(Tally.KEY_EXCHANGES)] if secret else []
+        return [*counted, InstallInbound(inbound), InstallOutbound(aged(outbound, took))]
+
+    def forget(self) -> None:
+        """It is over: the private key of its key exchange goes."""
+        self._ephemeral = None
 
     def withdraw(self) -> list[Effect]:
         """Undo ``begin``: nobody will answer on this SPI."""
@@ -197,25 +219,45 @@ class QuickMode:
         # Nr without ACKREQ breaks §6.3, but its sender still waits for an ACK: Initiator sends one for any Nr.
         return nonces[0] if nonces else b""
 
+    def _shared_secret(self, payloads: tuple[IsakmpPayload, ...]) -> bytes:
+        if self._ephemeral is None:
+            if any(isinstance(payload, KeyExchange) for payload in payloads):
+                raise Refused(NotifyType.PAYLOAD_MALFORMED, "a KE payload in the answer to none of ours")
+            return b""
+        return self._ephemeral.shared_secret(_only(payloads, KeyExchange, "KE").public_value)
+
     def _same_identifications(self, payloads: tuple[IsakmpPayload, ...]) -> None:
         ids = _identifications(payloads)
         if ids is not None and ids != identifications_of(self.policy.selector, initiator=True):
             raise Refused(NotifyType.PAYLOAD_MALFORMED, "other selectors (IDci, IDcr) than we asked for")
 
-    def _sa(self, key: SessionKey, spi: int, terms: Terms, nr: bytes, fraction: float | None) -> SaParameters:
-        keymat = _keymat(key, self.peer, spi, terms, self._nonce, nr)
+    def _sa(
+        self, key: SessionKey, spi: int, terms: Terms, added: tuple[bytes, bytes], fraction: float | None
+    ) -> SaParameters:
+        keymat = _keymat(key, self.peer, spi, terms, self._nonce, *added)
         life = initiated(self.policy, terms, fraction)
         return _parameters(self.policy, spi, terms, keymat, self.peer.esp, life)
 
 
-def _keymat(key: SessionKey, peer: PeerSettings, spi: int, terms: Terms, ni: bytes, nr: bytes) -> bytes:
+def _keymat(key: SessionKey, peer: PeerSettings, spi: int, terms: Terms, ni: bytes, nr: bytes, secret: bytes) -> bytes:
     return derive_keymat(
         prf_of(key, peer.prf),
         protocol=Protocol.ESP,
         spi=spi.to_bytes(4, "big"),
         initiator_nonce=ni,
         responder_nonce=nr,
+        shared_secret=secret,
         octets=terms.suite.keymat_octets,
+    )
+
+
+def _refuses_ke(payloads: tuple[IsakmpPayload, ...]) -> bool:
+    """INVALID-PAYLOAD-TYPE, with the type of KE as its data (RFC 4430 §3.2, §5.5)."""
+    return any(
+        isinstance(payload, Notify)
+        and payload.type == NotifyType.INVALID_PAYLOAD_TYPE
+        and payload.value == bytes([PayloadType.KE])
+        for payload in payloads
     )
 
 
@@ -252,6 +294,7 @@ class QuickModeAnswer:
         three_way: whether the initiator must ACK before ``outbound`` is installed (RFC 4430 §3.2).
         inbound, outbound: the SAs to install.
         pair: what stands when all of it is done.
+        key_exchanges: how many secrets were computed for it.
     """
 
     payloads: tuple[IsakmpPayload, ...]
@@ -259,6 +302,7 @@ class QuickModeAnswer:
     inbound: InstallInbound
     outbound: InstallOutbound
     pair: SaPair
+    key_exchanges: int = 0
 
 
 def answer_quick_mode(
@@ -271,6 +315,7 @@ def answer_quick_mode(
     allocate_spi: Callable[[], int],
     random: Callable[[int], bytes],
     now: float,
+    key_exchange: KeyExchangeSource | None = None,
 ) -> QuickModeAnswer:
     """Choose, key and install (RFC 4430 §3.2, §6.3).
 
@@ -281,6 +326,7 @@ def answer_quick_mode(
         key: session key of its ticket.
         taken: SPIs that the peer may not name (installed already, or just deleted).
         allocate_spi: reserves an inbound SPI here.
+        key_exchange: makes private keys for PFS; None where this host does none.
 
     Raises:
         Refused: with the notify to answer.
@@ -289,9 +335,13 @@ def answer_quick_mode(
     offered = _only(payloads, SecurityAssociation, "SA")
     ni = _only(payloads, Nonce, "Ni").value
     policy = _policy_for(peer, _identifications(payloads))
-    agreement = choose(offered, policy)
+    ke = _ke_for(policy, payloads, supported=key_exchange is not None)
+    agreement = choose(offered, policy, pfs=ke is not None)
     outbound_spi = _free_spi(agreement, taken)
-    three_way = policy.responder_nonce or not agreement.optimistic
+    # The dear part comes last: for a peer that may ask for it, and for a CREATE that is otherwise good (§2).
+    ours, secret = _exchange(ke, agreement.terms.group, key_exchange)
+    # "When and only when the initiator uses a KE payload, 3-way handshake is expected from the beginning" (§3.2).
+    three_way = policy.responder_nonce or not agreement.optimistic or bool(secret)
     nr = random(NONCE_OCTETS) if three_way else b""
     hard = answered_seconds(policy, agreement.terms)
     life = answered(policy, agreement.terms, draw_fraction(random))
@@ -302,7 +352,7 @@ def answer_quick_mode(
             policy,
             number,
             agreement.terms,
-            _keymat(key, peer, number, agreement.terms, ni, nr),
+            _keymat(key, peer, number, agreement.terms, ni, nr, secret),
             esp,
             life,
         )
@@ -310,12 +360,14 @@ def answer_quick_mode(
     )
     sa = answer(agreement, spi.to_bytes(4, "big"), policy)
     ids = tuple(payload for payload in payloads if isinstance(payload, Identification))
+    pair = SaPair(policy.name, spi, outbound_spi, agreement.terms.suite.name, False, hard, now)
     return QuickModeAnswer(
-        payloads=(sa, *((Nonce(nr),) if nr else ()), *ids),
+        payloads=(sa, *((Nonce(nr),) if nr else ()), *ours, *ids),
         three_way=three_way,
+        key_exchanges=len(ours),
         inbound=InstallInbound(inbound),
         outbound=InstallOutbound(outbound),
-        pair=SaPair(policy.name, spi, outbound_spi, agreement.terms.suite.name, False, hard, now),
+        pair=replace(pair, pfs="" if agreement.terms.group is None else agreement.terms.group.label),
     )
 
 
@@ -330,15 +382,40 @@ def _free_spi(agreement: Agreement, taken: Collection[int]) -> int:
 
 def _only_known(payloads: tuple[IsakmpPayload, ...]) -> None:
     for payload in payloads:
-        if isinstance(payload, KeyExchange):
-            # No PFS here yet: the initiator may come again without KE (RFC 4430 §3.2, §5.7).
-            raise Refused(NotifyType.INVALID_PAYLOAD_TYPE, "the peer asks for PFS (KE)", value=bytes([PayloadType.KE]))
         if isinstance(payload, Unknown):
             raise Refused(
                 NotifyType.INVALID_PAYLOAD_TYPE, f"ISAKMP payload type {payload.type}", value=bytes([payload.type])
             )
         if isinstance(payload, Delete):
             raise Refused(NotifyType.PAYLOAD_MALFORMED, "a Delete payload in CREATE")
+
+
+def _ke_for(policy: PolicySettings, payloads: tuple[IsakmpPayload, ...], *, supported: bool) -> KeyExchange | None:
+    """The KE payload, where there is one and PFS is done; none where none has to be."""
+    if not any(isinstance(payload, KeyExchange) for payload in payloads):
+        if policy.pfs_required:
+            reason = f"the peer asks for no PFS, and policy {policy.name} requires it"
+            raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, reason)
+        return None
+    if not (policy.pfs and supported):
+        # The initiator may come again without KE (RFC 4430 §3.2).
+        reason = f"the peer asks for PFS, and policy {policy.name} has none"
+        raise Refused(NotifyType.INVALID_PAYLOAD_TYPE, reason, value=bytes([PayloadType.KE]))
+    return _only(payloads, KeyExchange, "KE")
+
+
+def _exchange(
+    ke: KeyExchange | None, group: Group | None, source: KeyExchangeSource | None
+) -> tuple[tuple[KeyExchange, ...], bytes]:
+    """Our KE payload and g(qm)^xy; the private key lives no longer than this call."""
+    if ke is None or group is None or source is None:
+        return (), b""
+    ephemeral = source.generate(group)
+    try:
+        secret = ephemeral.shared_secret(ke.public_value)
+    except InvalidPublicValue as invalid:
+        raise Refused(NotifyType.PAYLOAD_MALFORMED, f"KE of the peer: {invalid}") from invalid
+    return (KeyExchange(ephemeral.public),), secret
 
 
 def _policy_for(peer: PeerSettings, ids: tuple[Identification, Identification] | None) -> PolicySettings:

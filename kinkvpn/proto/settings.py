@@ -14,6 +14,7 @@ from kinkvpn.proto.whereabouts import KinkOver
 if TYPE_CHECKING:
     from esp.policy import Selector
     from esp.sa import Endpoint
+    from kinkvpn.wire.ipsec_doi import Group
 
 
 class Start(Enum):
@@ -56,6 +57,8 @@ class PolicySettings:
     lifetime_packets: int | None = None
     replay_window: int = 8192
     start: Start = Start.DEMAND
+    pfs: tuple[Group, ...] = ()  # groups of KE payloads: the first is offered, all are accepted; none is no PFS
+    pfs_required: bool = False  # no pair without: no retry without KE, no answer to a CREATE without
     responder_nonce: bool = False  # always add Nr when responding: a 3-way handshake (RFC 4430 §3.2.1)
     entry: str = ""  # a packet for one policy of it brings the others along; empty for one by itself
     send_ids: bool = True  # IDci, IDcr in CREATE; off for a peer that knows its selectors by principal

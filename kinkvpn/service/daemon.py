@@ -29,6 +29,7 @@ from kinkvpn.errors import KinkvpnError
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import Acceptor
 from kinkvpn.kerberos.tickets import TicketSource, TicketUnavailable
+from kinkvpn.key_exchange import KeyExchanges
 from kinkvpn.proto.events import Path
 from kinkvpn.proto.settings import UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
@@ -336,6 +337,7 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
         epoch=int(time.time()) & 0xFFFFFFFF,  # RFC 4430 §4.2.1
         random=secrets.token_bytes,
         ticket_deadline=host.kdc_timeout,
+        key_exchange=KeyExchanges(),
     )
     return keying, dataplane
 

@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 
     from esp.sa import Endpoint, SaParameters
     from kinkvpn.proto.events import Path
-    from kinkvpn.proto.ports import Kerberos, Ticket
+    from kinkvpn.proto.ports import Kerberos, KeyExchange, Ticket
     from kinkvpn.proto.settings import PeerSettings
     from kinkvpn.service.transport import Transport
 
@@ -116,6 +116,7 @@ class Keying:
         dataplane: where SAs go, and events come from.
         epoch: low 32 bits of the POSIX time at which our SA state began (RFC 4430 §4.2.1).
         random: octets.
+        key_exchange: makes private keys for PFS; None where this host does none.
         ticket_deadline: seconds that the KDC may take.
     """
 
@@ -131,11 +132,13 @@ class Keying:
         epoch: int,
         random: Callable[[int], bytes],
         ticket_deadline: float = TICKET_DEADLINE,
+        key_exchange: KeyExchange | None = None,
     ) -> None:
         self._tickets = tickets
         self._transport = transport
         self._dataplane = dataplane
         self._ticket_deadline = ticket_deadline
+        self._key_exchange = key_exchange
         self._counters: Counter[Tally] = Counter()
         self._labelled: Counter[Label] = Counter()
         self._defects = Allowance()
@@ -171,6 +174,7 @@ class Keying:
             allocate_spi=self._dataplane.allocate_spi,
             next_xid=next_xid,
             packet_at=lambda: self._dataplane.last_heard(settings.name),
+            key_exchange=self._key_exchange,
         )
         return peer
 
@@ -483,6 +487,7 @@ def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
         "spi_in": newest and f"{newest.inbound_spi:#010x}",
         "spi_out": newest and f"{newest.outbound_spi:#010x}",
         "suite": newest and newest.suite,
+        "pfs": newest and (newest.pfs or None),
         "role": newest and ("initiator" if newest.initiated else "responder"),
         "since": newest and round(now - newest.established, 3),
         "lifetime": newest and newest.lifetime,

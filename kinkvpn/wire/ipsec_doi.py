@@ -107,6 +107,26 @@ class SaAttribute(IntEnum):
     EXTENDED_SEQUENCE_NUMBER = 11  # RFC 4304, basic
 
 
+class Group(IntEnum):
+    """Group Description values that we know (IANA ipsec-registry, Transform Type 4 of IKEv2 for the last two)."""
+
+    MODP_2048 = 14  # RFC 3526 §3
+    MODP_3072 = 15  # RFC 3526 §4
+    MODP_4096 = 16  # RFC 3526 §5
+    MODP_6144 = 17  # RFC 3526 §6
+    MODP_8192 = 18  # RFC 3526 §7
+    ECP_256 = 19  # RFC 5903 §3.1
+    ECP_384 = 20  # RFC 5903 §3.2
+    ECP_521 = 21  # RFC 5903 §3.3
+    CURVE25519 = 31  # RFC 8031 §2; IKEv1 has no number of its own for it
+    CURVE448 = 32  # RFC 8031 §2; likewise
+
+    @property
+    def label(self) -> str:
+        """What configurations, status and logs call it."""
+        return {Group.CURVE25519: "x25519", Group.CURVE448: "x448"}.get(self, self.name.lower().replace("_", ""))
+
+
 class LifeType(IntEnum):
     """SA Life Type values (RFC 2407 §4.5)."""
 

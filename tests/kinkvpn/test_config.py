@@ -16,6 +16,7 @@ from kinkvpn import config
 from kinkvpn.document import DocumentError
 from kinkvpn.proto.settings import PrfForm, Start, UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
+from kinkvpn.wire.ipsec_doi import Group
 
 SOURCE = Path("/etc/kinkvpn/kinkvpn.toml")
 
@@ -82,6 +83,8 @@ delete_grace = 1.5
 sas_per_create = 4
 probe_after = 0
 dead_after = 2.5
+pfs = ["x25519", "ecp384"]
+pfs_required = true
 responder_nonce = true
 send_ids = false
 [[peer.policy]]
@@ -89,6 +92,8 @@ local = "10.1.0.0/24"
 remote = "10.2.0.0/24"
 [[peer.policy]]
 name = "web"
+pfs = "none"
+pfs_required = false
 local = "10.1.0.0/24"
 remote = "10.3.0.0/24"
 protocol = "tcp"
@@ -170,6 +175,8 @@ def test_every_key_arrives() -> None:
     assert [suite.name for suite in web.suites] == ["aes256-cbc-sha1", "aes256-gcm16"]
     assert (web.lifetime_seconds, web.start, web.replay_window) == (60, Start.DEMAND, 64)
     assert (web.lifetime_kilobytes, web.lifetime_packets) == (4096, 100_000)
+    assert (first.pfs, first.pfs_required) == ((Group.CURVE25519, Group.ECP_384), True)
+    assert (web.pfs, web.pfs_required) == ((), False)
     assert (web.responder_nonce, web.send_ids) == (False, False)
     assert (web.selector.protocol, web.selector.local_port, web.selector.remote_port) == (6, 0, 443)
 
@@ -211,6 +218,18 @@ MISTAKES = [
     (edited(', "fd00:1::/64"', ""), ['15: peer[1].policy[1].remote = "fd00:2::/64": expected an IPv6 subnet in local']),
     (SMALL + "local_port = 80\n", ["16: peer[1].policy[1].local_port = 80: expected a protocol that has ports"]),
     (SMALL + 'protocol = "icmp"\nremote_port = 1\n', ["17: peer[1].policy[1].remote_port = 1: expected a protocol"]),
+    (
+        edited("[[peer.policy]]", 'pfs = "x25518"\n[[peer.policy]]'),
+        ['13: peer[1].pfs = "x25518": expected one of modp2048'],
+    ),
+    (
+        edited("[[peer.policy]]", 'pfs = ["none", "ecp256"]\n[[peer.policy]]'),
+        ['13: peer[1].pfs = "none": expected no group beside it'],
+    ),
+    (
+        edited("[[peer.policy]]", "pfs_required = true\n[[peer.policy]]"),
+        ["13: peer[1].pfs_required = true: expected both"],
+    ),
     (
         edited("[[peer.policy]]", "sas_per_create = 0\n[[peer.policy]]"),
         ["13: peer[1].sas_per_create = 0: expected an integer from 1 to 16"],

@@ -25,6 +25,7 @@ from esp.suite import SUITES
 from esp.testing import MemoryTun
 from esp.wire import NON_ESP_MARKER
 from kinkvpn.kerberos.fake import FakeKerberos, FakeRealm, FakeTickets
+from kinkvpn.key_exchange import KeyExchanges
 from kinkvpn.proto.events import Path
 from kinkvpn.proto.settings import PeerSettings, PolicySettings, Start
 from kinkvpn.service.keying import Keying
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
     from esp.sa import SaParameters
     from esp.suite import Suite
+    from kinkvpn.wire.ipsec_doi import Group
 
 Result = TypeVar("Result")
 
@@ -93,6 +95,7 @@ class Tunnel:
         nonces: which of them add Nr when they respond: 3-way (RFC 4430 §3.2.1).
         suites: of each end, in its order; where the orders differ the second transform is taken: 3-way too.
         lifetime: seconds, hard.
+        pfs: groups of each end.
     """
 
     number: int
@@ -101,6 +104,7 @@ class Tunnel:
     nonces: frozenset[str] = frozenset()
     suites: tuple[tuple[Suite, ...], tuple[Suite, ...]] = ((SUITES["aes256-gcm16"],),) * 2
     lifetime: int = 28_800
+    pfs: tuple[tuple[Group, ...], tuple[Group, ...]] = ((), ())
 
     @property
     def name(self) -> str:
@@ -129,6 +133,7 @@ class Tunnel:
             lifetime_seconds=self.lifetime,
             start=Start.BOOT if name in self.boot else Start.DEMAND,
             responder_nonce=name in self.nonces,
+            pfs=self.pfs[self.ends.index(name)],
         )
 
     def packet(self, sender: str, payload: bytes) -> bytes:
@@ -197,6 +202,7 @@ class Host:
             dataplane=self.dataplane,
             epoch=int(world.realm.clock()) & 0xFFFFFFFF,
             random=random,
+            key_exchange=KeyExchanges(),
         )
         self._scope = trio.CancelScope()
         self._ended = trio.Event()

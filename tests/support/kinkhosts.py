@@ -18,6 +18,7 @@ from esp.sa import Endpoint, SaParameters
 from kinkvpn.errors import MalformedMessage
 from kinkvpn.kerberos.fake import FakeKerberos, FakeRealm, FakeTicket
 from kinkvpn.kerberos.tickets import TicketUnavailable
+from kinkvpn.key_exchange import KeyExchanges
 from kinkvpn.proto.events import (
     Count,
     Effect,
@@ -116,6 +117,7 @@ class Host:
             allocate_spi=self.allocate_spi,
             next_xid=lambda: next(self.xids),
             packet_at=lambda: self.packet_at,
+            key_exchange=KeyExchanges(),
         )
         self.responder = Responder(kerberos=self.kerberos, peers={peer.principal: self.peer}, epoch=epoch)
         self.cached: dict[bytes | None, FakeTicket] = {}

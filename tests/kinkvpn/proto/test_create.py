@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from support.kinkhosts import Wire, policies, principal, settings
 
 from esp.suite import SUITES
+from kinkvpn.key_exchange import KeyExchanges
 from kinkvpn.proto.create import (
+    MAX_MODP,
     MAX_QUICK_MODES,
     QUICK_MODE_OCTETS,
     CreateAnswer,
@@ -19,11 +21,11 @@ from kinkvpn.proto.create import (
     answer_create,
     batches,
 )
-from kinkvpn.proto.events import InstallInbound, InstallOutbound, RemoveInbound
+from kinkvpn.proto.events import Count, InstallInbound, InstallOutbound, RemoveInbound, Tally
 from kinkvpn.proto.initiator import Cause, Completed, Failed
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import AnswerUnusable, QuickMode, RequestFailed, Unanswered
-from kinkvpn.wire.ipsec_doi import NotifyType
+from kinkvpn.wire.ipsec_doi import Group, NotifyType
 from kinkvpn.wire.isakmp import IsakmpPayload, Notify, SecurityAssociation
 from kinkvpn.wire.kink import Isakmp, KinkPayload, build_plaintext
 
@@ -38,7 +40,15 @@ SILENCE = Failed("nobody", peer_may_hold_state=True, cause=Cause.SILENCE)
 def command(*asked: PolicySettings, notifies: tuple[Notify, ...] = ()) -> CreateCommand:
     peer = settings("b", *asked)
     modes = [
-        QuickMode(peer, one, spi=0x1001 + n, nonce=bytes([n]) * 16, fraction=0.5, taken=lambda now: ())
+        QuickMode(
+            peer,
+            one,
+            spi=0x1001 + n,
+            nonce=bytes([n]) * 16,
+            fraction=0.5,
+            taken=lambda now: (),
+            ephemeral=KeyExchanges().generate(one.pfs[0]) if one.pfs else None,
+        )
         for n, one in enumerate(asked)
     ]
     return CreateCommand(modes, notifies)
@@ -62,6 +72,7 @@ def respond(
         allocate_spi=lambda: next(spis),
         random=random.Random(1).randbytes,
         now=5.0,
+        key_exchange=KeyExchanges(),
         notifies=notifies,
     )
 
@@ -164,6 +175,17 @@ def test_no_more_is_granted_than_a_datagram_may_ask_for() -> None:
     assert len(answer.refusals) == 2
 
 
+def test_few_dear_key_exchanges_are_done_for_one_datagram() -> None:
+    modp, curve = Group.MODP_2048, Group.CURVE25519
+    groups = [modp, curve] * 3 + [modp] * 2
+    ours = [replace(one, pfs=(group,)) for one, group in zip(policies("a", 8), groups, strict=True)]
+    answer = respond(said(command(*ours).payloads()), *policies("b", 8, pfs=(modp, curve)))
+    assert [refused.notify for refused in answer.refusals] == [NotifyType.NO_PROPOSAL_CHOSEN]
+    assert [half.pair.pfs for half in answer.half_open] == [group.label for group in groups[:-1]]
+    assert answer.effects.count(Count(Tally.KEY_EXCHANGES)) == 7
+    assert len(groups) - groups.count(curve) == MAX_MODP + 1
+
+
 def test_one_answer_that_cannot_be_used_spoils_no_other() -> None:
     asked = command(*policies("a", 3))
     good = said(respond(said(asked.payloads()), *policies("b", 3)).payloads)
@@ -203,7 +225,7 @@ def test_a_lone_error_is_about_the_whole_command(notify: int, error: type[Except
     with pytest.raises(error):
         complete(asked, ((Notify(3, b"", notify),),))
     assert asked.curtailed
-    assert {one.failure for one in asked.quick_modes} == {None}
+    assert {type(one.failure) for one in asked.quick_modes} == {error}
 
 
 @pytest.mark.parametrize("count", [0, 3])

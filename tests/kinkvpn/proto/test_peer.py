@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 import random
+import weakref
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from support.kinkhosts import Host, Wire, assert_twins, policies, policy, principal, settings, two_hosts
 
+from kinkvpn.key_exchange import KeyExchanges
 from kinkvpn.proto.create import Grant, notify_of
 from kinkvpn.proto.envelope import bare_reply
 from kinkvpn.proto.events import (
@@ -29,9 +31,12 @@ from kinkvpn.proto.ports import TicketRefusal
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.retransmit import FULL_CYCLE
 from kinkvpn.proto.settings import Start
-from kinkvpn.wire.ipsec_doi import NotifyType
+from kinkvpn.wire.ipsec_doi import Group, NotifyType
 from kinkvpn.wire.isakmp import Delete, Notify
 from kinkvpn.wire.kink import KrbError, MessageType, parse_message
+
+if TYPE_CHECKING:
+    from kinkvpn.proto.ports import Ephemeral
 
 NONCE = {"responder_nonce": True}
 
@@ -1015,3 +1020,124 @@ def test_whatever_is_granted_and_whatever_is_lost_both_ends_come_to_the_same(
     a.perform(a.peer.close(wire.now))
     wire.run(620)
     assert_twins(a, b, 0)
+
+
+# ------------------------------------------------------------ PFS
+
+X25519 = {"pfs": (Group.CURVE25519,)}
+
+
+def test_with_ke_nothing_is_installed_before_the_reply_and_the_ack_ends_it() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, a=X25519, b=X25519)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(0.015)
+    assert a.inbound == {}
+    assert len(a.reserved) == 1
+    wire.run(0.025)
+    assert len(b.inbound) == len(b.peer.half_open) == 1
+    assert b.outbound == {}
+    wire.run(1)
+    assert wire.kinds() == [("a", "CREATE"), ("b", "REPLY"), ("a", "ACK")]
+    assert_twins(a, b, 1)
+    assert a.peer.pairs("net")[0].pfs == b.peer.pairs("net")[0].pfs == "x25519"
+    assert ("pfs", "x25519") in a.events("sa_established")[0].fields
+    assert a.counts[Tally.KEY_EXCHANGES] == b.counts[Tally.KEY_EXCHANGES] == 1
+
+
+def test_every_create_has_a_private_key_of_its_own() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, a=X25519, b=X25519)
+    made: list[Ephemeral] = []
+
+    class Watched:
+        def generate(self, group: Group) -> Ephemeral:
+            made.append(KeyExchanges().generate(group))
+            return made[-1]
+
+    a.peer._key_exchange = Watched()
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    a.perform(a.peer.rekey("net", 1))
+    wire.run(20)
+    assert_twins(a, b, 1)
+    assert len({one.public for one in made}) == len(made) == 2
+    kept = [weakref.ref(one) for one in made]
+    made.clear()
+    assert [one() for one in kept] == [None, None], "nobody holds a private key of what is over"
+
+
+def test_a_peer_without_pfs_is_asked_again_without() -> None:
+    """RFC 4430 §3.2: as another transaction, where the policy allows that."""
+    wire = Wire()
+    a, b = two_hosts(wire, a=X25519)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    assert wire.kinds() == [("a", "CREATE"), ("b", "REPLY")] * 2
+    assert len({parse_message(datagram).xid for _, kind, datagram in wire.log if kind == "CREATE"}) == 2
+    assert_twins(a, b, 1)
+    assert a.peer.pairs("net")[0].pfs == ""
+    assert a.peer.policies["net"].failures == 0
+    (told,) = a.events("create_failed")
+    assert "does no PFS" in str(told.fields)
+
+
+def test_a_policy_that_requires_pfs_goes_without_a_pair_rather_than_without_pfs() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, a={**X25519, "pfs_required": True})
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    assert wire.kinds() == [("a", "CREATE"), ("b", "REPLY")]
+    assert_twins(a, b, 0)
+    assert "does no PFS" in a.peer.policies["net"].last_error
+    # And from the other side: the same host is asked without KE.
+    b.perform(b.peer.acquired("net", wire.now))
+    wire.run(2)
+    assert "NO-PROPOSAL-CHOSEN" in b.peer.policies["net"].last_error
+    assert_twins(a, b, 0)
+
+
+def test_some_policies_of_a_create_are_asked_again_without_pfs_and_the_others_stand() -> None:
+    wire = Wire()
+    theirs = policies("b", 3)
+    a = Host(wire, "a", settings("b", *policies("a", 3, start=Start.BOOT, **X25519)))
+    b = Host(wire, "b", settings("a", theirs[0], replace(theirs[1], **X25519), theirs[2]))
+    a.perform(a.peer.start(0))
+    wire.run(1)
+    assert_twins(a, b, 3)
+    assert [a.peer.pairs(f"net{n}")[0].pfs for n in range(3)] == ["", "x25519", ""]
+    assert wire.kinds().count(("a", "CREATE")) == 2, "the two that were refused come again together"
+
+
+def test_a_peer_whose_lone_error_is_about_ke_is_asked_again_without() -> None:
+    wire = Wire()
+    a, b = hosts_with(wire, 2, a={"start": Start.BOOT, **X25519})
+    FirstOnly(b)
+    a.perform(a.peer.start(0))
+    wire.run(1)
+    assert_twins(a, b, 2)
+
+
+@hypothesis_settings(max_examples=40)
+@given(
+    st.integers(0, 2**32),
+    st.lists(st.sampled_from(["both", "a", "b", "none", "required"]), min_size=1, max_size=5),
+    st.floats(0, 0.4),
+)
+def test_whatever_is_lost_pairs_with_and_without_pfs_come_about(seed: int, kinds: list[str], loss: float) -> None:
+    wire = Wire(seed % 1000)
+    ours, theirs = [], []
+    for mine, its, kind in zip(policies("a", len(kinds), start=Start.BOOT), policies("b", 5), kinds, strict=False):
+        required = {"pfs_required": True} if kind == "required" else {}
+        ours.append(replace(mine, **(X25519 if kind in ("both", "a", "required") else {}), **required))
+        theirs.append(replace(its, **(X25519 if kind in ("both", "b") else {})))
+    a, b = Host(wire, "a", settings("b", *ours)), Host(wire, "b", settings("a", *theirs))
+    chance = random.Random(seed)
+    wire.meddle = lambda sender, datagram: [] if chance.random() < loss else [datagram]
+    a.perform(a.peer.start(0))
+    wire.run(300)
+    wire.meddle = lambda sender, datagram: [datagram]
+    wire.run(600)
+    assert_twins(a, b, len(kinds) - kinds.count("required"))
+    for one, kind in zip(ours, kinds, strict=True):
+        assert [pair.pfs for pair in a.peer.pairs(one.name)] == {"both": ["x25519"], "required": []}.get(kind, [""])

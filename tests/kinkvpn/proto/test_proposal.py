@@ -11,7 +11,7 @@ from support.kinkhosts import policy
 from esp.sa import Encapsulation, Mode
 from esp.suite import SUITES
 from kinkvpn.proto.proposal import Refused, agree, answer, choose, offer, read_terms
-from kinkvpn.wire.ipsec_doi import NotifyType, SaAttribute
+from kinkvpn.wire.ipsec_doi import Group, NotifyType, SaAttribute
 from kinkvpn.wire.isakmp import Attribute, Proposal, SecurityAssociation, Transform
 
 if TYPE_CHECKING:
@@ -192,7 +192,8 @@ def test_lifetimes(attributes: tuple[Attribute, ...], seconds: int | None, kilob
         _seconds(b""),
         _kilobytes(b"\1" + bytes(8)),  # for ever, and a little more
         _kilobytes(bytes([255]) * 60000),
-        (Attribute(SaAttribute.GROUP_DESCRIPTION, 14),),
+        (Attribute(SaAttribute.GROUP_DESCRIPTION, 2),),  # 1,024 bits: refused wherever it is offered
+        (Attribute(SaAttribute.GROUP_DESCRIPTION, 14),) * 2,
         (Attribute(SaAttribute.EXTENDED_SEQUENCE_NUMBER, 1),),
         (Attribute(BITS, 256),),  # twice
         (Attribute(99, b"what"),),
@@ -310,3 +311,37 @@ def test_a_lower_life_and_one_more_limit_are_fine() -> None:
     agreed = agree(offer(policy(), SPI), _sa(_transform("aes256-gcm16", life=_seconds(60) + _kilobytes(9))))
     assert agreed.optimistic
     assert (agreed.terms.seconds, agreed.terms.kilobytes) == (60, 9)
+
+
+# ------------------------------------------------------------ PFS
+
+
+@pytest.mark.parametrize("group", Group)
+def test_every_transform_of_an_offer_with_pfs_names_the_group(group: Group) -> None:
+    offered = offer(policy(), SPI, group)
+    assert [read_terms(transform).group for transform in offered.proposals[0].transforms] == [group] * 3  # type: ignore[union-attr] # our own
+    chosen = choose(offered, policy(pfs=(Group.ECP_256, group)), pfs=True)
+    assert (chosen.terms.group, chosen.optimistic) == (group, True)
+    reply = answer(chosen, SPI, policy())
+    assert agree(offered, reply).terms.group is group
+    without = answer(choose(offer(policy(), SPI), policy()), SPI, policy())
+    with pytest.raises(Refused, match="another encapsulation"):
+        agree(offered, without)
+
+
+@pytest.mark.parametrize(
+    ("offered", "allowed", "ke"),
+    [
+        (Group.MODP_2048, (Group.CURVE25519,), True),  # a group that is not allowed
+        (None, (Group.CURVE25519,), True),  # a KE payload, and nothing says of which group
+        (Group.CURVE25519, (Group.CURVE25519,), False),  # a group, and no KE payload
+    ],
+)
+def test_group_and_ke_go_together(offered: Group | None, allowed: tuple[Group, ...], ke: bool) -> None:
+    with pytest.raises(Refused) as refused:
+        choose(offer(policy(), SPI, offered), policy(pfs=allowed), pfs=ke)
+    assert refused.value.notify is NotifyType.NO_PROPOSAL_CHOSEN
+    if offered is not None:
+        assert f"PFS by {offered.label}" in str(refused.value)
+    if ke:
+        assert "with PFS by x25519" in str(refused.value)

@@ -9,12 +9,14 @@ from support.kinkhosts import Wire, policy, principal, settings
 
 from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters, check_parameters
 from esp.suite import SUITES
-from kinkvpn.proto.events import Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound
+from kinkvpn.key_exchange import KeyExchanges, restore
+from kinkvpn.proto.events import Count, Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound, Tally
 from kinkvpn.proto.identification import identifications_of
 from kinkvpn.proto.lifetime import HARD_PACKETS, soft_count, soft_seconds
 from kinkvpn.proto.proposal import Refused, offer
 from kinkvpn.proto.quick_mode import (
     AnswerUnusable,
+    KeyExchangeRefused,
     QuickMode,
     QuickModeAnswer,
     RequestFailed,
@@ -24,10 +26,11 @@ from kinkvpn.proto.quick_mode import (
     notify_name,
     teardown,
 )
-from kinkvpn.wire.ipsec_doi import NotifyType
+from kinkvpn.wire.ipsec_doi import Group, NotifyType
 from kinkvpn.wire.isakmp import (
     Attribute,
     Delete,
+    Identification,
     IsakmpPayload,
     KeyExchange,
     Nonce,
@@ -51,6 +54,14 @@ def command(taken: set[int] = set(), **changes: Any) -> QuickMode:  # noqa: B006
     return QuickMode(settings("b", asked), asked, spi=A_SPI, nonce=NI, fraction=0.5, taken=lambda now: taken)
 
 
+def with_ke(group: Group, **changes: Any) -> QuickMode:
+    asked = policy("a", pfs=(group,), **changes)
+    ephemeral = KeyExchanges().generate(group)
+    return QuickMode(
+        settings("b", asked), asked, spi=A_SPI, nonce=NI, fraction=0.5, taken=lambda now: (), ephemeral=ephemeral
+    )
+
+
 def quick_mode(asked: QuickMode) -> tuple[IsakmpPayload, ...]:
     return asked.payloads()
 
@@ -72,6 +83,7 @@ def respond(
         allocate_spi=lambda: B_SPI,
         random=random.Random(1).randbytes,
         now=5.0,
+        key_exchange=KeyExchanges(),
     )
 
 
@@ -127,6 +139,146 @@ def test_where_an_sa_goes() -> None:
     assert sas([roaming.inbound, roaming.outbound])[1].remote == Endpoint("198.51.100.9", 4500)
     raw = respond(quick_mode(command(encapsulation=Encapsulation.RAW)), encapsulation=Encapsulation.RAW)
     assert sas([raw.inbound, raw.outbound])[1].remote == Endpoint(A_ADDRESS, 0)
+
+
+# ------------------------------------------------------------ PFS
+
+
+@pytest.mark.parametrize("group", Group)
+@pytest.mark.parametrize("second", [False, True])
+def test_both_halves_make_the_same_pair_with_ke(group: Group, second: bool) -> None:
+    asked = with_ke(group)
+    # "A creates an optimistic inbound SA (B->A) unless using a KE" (RFC 4430 §3.2).
+    assert asked.begin(KEY, 1.0) == []
+    assert [type(payload) for payload in quick_mode(asked)] == [
+        *(SecurityAssociation, Nonce, KeyExchange),
+        *(Identification, Identification),
+    ]
+    answer = respond(quick_mode(asked), pfs=(Group.ECP_384, group), suites=policy().suites[second:])
+    assert answer.three_way
+    assert answer.key_exchanges == 1
+    assert [type(payload) for payload in answered(answer)] == [
+        *(SecurityAssociation, Nonce, KeyExchange),
+        *(Identification, Identification),
+    ]
+    counted, *done = asked.complete(answered(answer), key=KEY, now=3.0)
+    assert counted == Count(Tally.KEY_EXCHANGES)
+    a_in, a_out = sas(done)
+    b_in, b_out = sas([answer.inbound, answer.outbound])
+    assert (a_in.keymat, a_out.keymat) == (b_out.keymat, b_in.keymat)
+    assert asked.pair is not None
+    assert asked.pair.pfs == answer.pair.pfs == group.label
+    # Same ticket, SPIs and nonces, other private keys: other keys.
+    again = with_ke(group)
+    other = respond(quick_mode(again), pfs=(group,))
+    assert sas([other.outbound])[0].keymat != b_out.keymat
+
+
+def test_the_secret_comes_first_in_what_keys_are_made_from() -> None:
+    """RFC 4430 §7, RFC 2409 §5.5: prf(SKEYID_d, g(qm)^xy | protocol | SPI | Ni_b | Nr_b)."""
+    ours, theirs = restore(Group.ECP_256, 0x1234567), restore(Group.ECP_256, 0x7654321)
+    asked = policy("a", pfs=(Group.ECP_256,))
+    half = QuickMode(settings("b", asked), asked, spi=A_SPI, nonce=NI, fraction=0, taken=lambda now: (), ephemeral=ours)
+    reply = answered(respond(quick_mode(half), pfs=(Group.ECP_256,)))
+    nr = next(payload.value for payload in reply if isinstance(payload, Nonce))
+    reply = tuple(KeyExchange(theirs.public) if isinstance(payload, KeyExchange) else payload for payload in reply)
+    inbound, _ = sas(half.complete(reply, key=KEY, now=0.0))
+    seed = theirs.shared_secret(ours.public) + b"\3" + A_SPI.to_bytes(4, "big") + NI + nr
+    assert inbound.keymat.startswith(KEY.prf(seed))
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda ke: (), "0 KE payloads"),
+        (lambda ke: (ke, ke), "2 KE payloads"),
+        (lambda ke: (KeyExchange(ke.public_value[1:]),), "31 octets"),
+        (lambda ke: (KeyExchange(bytes(32)),), "small order"),
+    ],
+)
+def test_an_answer_with_a_bad_ke_cannot_be_used(change: Any, why: str) -> None:
+    asked = with_ke(Group.CURVE25519)
+    reply = answered(respond(quick_mode(asked), pfs=(Group.CURVE25519,)))
+    (ke,) = [payload for payload in reply if isinstance(payload, KeyExchange)]
+    with pytest.raises(AnswerUnusable, match=why):
+        asked.complete((*(p for p in reply if p is not ke), *change(ke)), key=KEY, now=0.0)
+    assert asked.pair is None
+
+
+def test_a_ke_in_the_answer_to_none_cannot_be_used() -> None:
+    asked = command()
+    reply = answered(respond(quick_mode(asked)))
+    with pytest.raises(AnswerUnusable, match="to none of ours"):
+        asked.complete((*reply, KeyExchange(bytes(32))), key=KEY, now=0.0)
+
+
+@pytest.mark.parametrize(
+    ("policy_of_b", "notify", "value", "why"),
+    [
+        ({}, 1, b"\4", "policy net has none"),
+        ({"pfs": (Group.ECP_256,)}, 14, b"", "with PFS by ecp256"),
+    ],
+)
+def test_what_a_responder_says_of_a_ke_that_it_does_not_take(
+    policy_of_b: dict[str, Any], notify: int, value: bytes, why: str
+) -> None:
+    with pytest.raises(Refused, match=why) as refused:
+        respond(quick_mode(with_ke(Group.CURVE25519)), **policy_of_b)
+    assert (refused.value.notify, refused.value.value) == (notify, value)
+
+
+@pytest.mark.parametrize("public", [bytes(32), bytes(31), b"\1" + bytes(31)])
+def test_a_responder_refuses_a_value_that_is_none(public: bytes) -> None:
+    asked = [
+        KeyExchange(public) if isinstance(payload, KeyExchange) else payload
+        for payload in quick_mode(with_ke(Group.CURVE25519))
+    ]
+    with pytest.raises(Refused, match="x25519") as refused:
+        respond(tuple(asked), pfs=(Group.CURVE25519,))
+    assert refused.value.notify is NotifyType.PAYLOAD_MALFORMED
+
+
+def test_a_responder_may_insist() -> None:
+    with pytest.raises(Refused, match="requires it") as refused:
+        respond(quick_mode(command()), pfs=(Group.CURVE25519,), pfs_required=True)
+    assert refused.value.notify is NotifyType.NO_PROPOSAL_CHOSEN
+    assert not respond(quick_mode(command()), pfs=(Group.CURVE25519,)).three_way
+
+
+def test_a_host_without_key_exchanges_does_no_pfs() -> None:
+    peer = settings("a", policy("b", pfs=(Group.CURVE25519,)))
+    with pytest.raises(Refused) as refused:
+        answer_quick_mode(
+            quick_mode(with_ke(Group.CURVE25519)),
+            peer=peer,
+            remote=A_ADDRESS,
+            key=KEY,
+            taken=(),
+            allocate_spi=lambda: B_SPI,
+            random=bytes,
+            now=0.0,
+        )
+    assert refused.value.notify is NotifyType.INVALID_PAYLOAD_TYPE
+
+
+def test_a_refusal_of_ke_is_told_from_others() -> None:
+    refusal = Notify(3, b"", NotifyType.INVALID_PAYLOAD_TYPE, b"\4")
+    with pytest.raises(KeyExchangeRefused):
+        with_ke(Group.CURVE25519).complete((refusal,), key=KEY, now=0.0)
+    for asked, answer in ((command(), refusal), (with_ke(Group.CURVE25519), replace(refusal, value=b"\5"))):
+        with pytest.raises(RequestFailed) as failed:
+            asked.complete((answer,), key=KEY, now=0.0)
+        assert not isinstance(failed.value, KeyExchangeRefused)
+
+
+def test_the_private_key_goes_with_the_transaction() -> None:
+    asked = with_ke(Group.CURVE25519)
+    reply = answered(respond(quick_mode(asked), pfs=(Group.CURVE25519,)))
+    before = quick_mode(asked)
+    asked.forget()
+    assert quick_mode(asked) == before, "what is sent again is the same"
+    with pytest.raises(AnswerUnusable):
+        asked.complete(reply, key=KEY, now=0.0)
 
 
 # ------------------------------------------------------------ lifetimes
