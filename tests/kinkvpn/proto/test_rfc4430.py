@@ -16,7 +16,7 @@ from kinkvpn.proto.identification import identifications_of
 from kinkvpn.proto.proposal import offer
 from kinkvpn.proto.quick_mode import NONCE_OCTETS
 from kinkvpn.proto.retransmit import FULL_CYCLE
-from kinkvpn.wire.isakmp import Delete, Identification, Nonce, Notify, SecurityAssociation
+from kinkvpn.wire.isakmp import Delete, Identification, KeyExchange, Nonce, Notify, SecurityAssociation
 from kinkvpn.wire.kink import (
     ApRep,
     ApReq,
@@ -109,6 +109,24 @@ def test_no_payload_of_phase_1_and_no_hash_is_ever_sent() -> None:
             seen |= {type(inside) for inside in payload.payloads}
     assert seen == {SecurityAssociation, Nonce, Identification, Delete}
     assert all(issubclass(kind, QUICK_MODE) for kind in seen)
+
+
+def test_payloads_stand_in_the_order_of_section_6_3() -> None:
+    """SA, nonce, KE, IDci and IDcr, notifies: in CREATE and in its REPLY, with Nr and without."""
+    order = (SecurityAssociation, Nonce, KeyExchange, Identification, Notify)
+    for nonce in (False, True):
+        wire, _, _ = conversation(responder_nonce=nonce)
+        creates = {parse_message(datagram).xid for _, kind, datagram in wire.log if kind == "CREATE"}
+        for _, kind, datagram in wire.log:
+            if parse_message(datagram).xid not in creates or kind == "ACK":
+                continue
+            (payload,) = opened(wire, datagram)
+            assert isinstance(payload, Isakmp)
+            places = [order.index(type(inside)) for inside in payload.payloads]
+            assert places == sorted(places)
+            assert places.count(0) == 1
+            assert places.count(1) == (1 if kind == "CREATE" or nonce else 0)
+            assert places.count(3) == 2
 
 
 def test_a_transaction_has_one_xid_and_no_two_have_the_same() -> None:
