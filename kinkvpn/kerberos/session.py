@@ -81,7 +81,7 @@ PERMITTED_ENCTYPES: Final = frozenset({17, 18, 19, 20, 25, 26})
 # who does kinit by hand. A peer whose ticket was made with an older one is told the newest (RFC 4430 §3.7.1).
 MAX_TGTS: Final = 4
 # Seconds for which a ticket-granting ticket opens user-to-user tickets after its end: libkrb5's default for clockskew.
-# Tickets made with it end with it, and whether they have is judged, and told, as for any ticket.
+# MIT's KDC makes tickets with it that last longer; whoever has one is told the present ticket-granting ticket.
 TGT_GRACE: Final = 300
 
 # Seconds of skew that the second look at a late or early AP-REQ allows: 31 years, any clock that is merely wrong, yet
@@ -377,21 +377,23 @@ class Acceptor:
         """
         if any(held.ticket == tgt.ticket for held in self._tgts):
             return False
-        now = self._context.now()[0]
-        live = [held for held in self._tgts if held.endtime > now - TGT_GRACE]
-        self._tgts = [tgt, *live[: MAX_TGTS - 1]]
+        self._tgts = [tgt, *self._tgts[: MAX_TGTS - 1]]
         return True
+
+    def _lasting(self, grace: float = 0.0) -> list[OwnTgt]:
+        """Our ticket-granting tickets that have not ended more than ``grace`` seconds ago, the newest first."""
+        now = self._context.now()[0]
+        return [tgt for tgt in self._tgts if tgt.endtime > now - grace]
 
     def offer_tgt(self, name: bytes) -> bytes:
         # The exported name has the very escapes of krb5_unparse_name (RFC 1964 §2.1.3), so octets are compared.
         if name not in [principal.encode() for principal in self.principals]:
             error = self._context.make_error(KRB_AP_ERR_NOT_US, self._server, None)
             raise TgtDenied(f"GETTGT for {printable(name)}, who is not here", error)
-        now = self._context.now()[0]
-        offered = next((tgt for tgt in self._tgts if tgt.endtime > now and tgt.client.encode() == name), None)
-        if offered is None:
+        offered = [tgt.ticket for tgt in self._lasting() if tgt.client.encode() == name]
+        if not offered:
             raise TgtDenied("no ticket-granting ticket to give away")
-        return offered.ticket
+        return offered[0]
 
     def accept(self, ap_req: bytes) -> VerifiedRequest:
         try:
@@ -426,7 +428,7 @@ class Acceptor:
 
     def _read_with_keytab(self, context: Context, ap_req: bytes, replay_checked: bool) -> tuple[CData, CData]:
         if self._keytab is None:
-            if self._tgts:
+            if self._lasting():
                 raise protocol_error(KRB_AP_ERR_USER_TO_USER_REQUIRED, "this host has no keytab, only tickets")
             raise protocol_error(KRB_AP_ERR_NOKEY, "this host has neither a keytab nor a ticket-granting ticket")
         auth_context = context.auth_context(replay_checked=replay_checked)
@@ -434,9 +436,7 @@ class Acceptor:
 
     def _read_with_tgt(self, context: Context, ap_req: bytes, replay_checked: bool) -> tuple[CData, CData]:
         """With the session key of whichever of our recent ticket-granting tickets fits."""
-        if not self._tgts:
-            raise protocol_error(KRB_AP_ERR_NOKEY, "user-to-user is not accepted here")
-        for tgt in self._tgts:
+        for tgt in self._lasting(TGT_GRACE):
             auth_context = context.auth_context(replay_checked=replay_checked)
             context.use_key(auth_context, tgt.keyblock)
             try:
@@ -445,6 +445,8 @@ class Acceptor:
                 # Of a ticket that did decrypt, the error is the answer: a clock, a replay, a bad authenticator.
                 if not undecryptable(error):
                     raise
+        if not self._lasting():
+            raise protocol_error(KRB_AP_ERR_NOKEY, "user-to-user is not accepted here")
         raise UnknownTgt
 
     def _refusal(self, ap_req: bytes, error: Krb5Error) -> ApRequestRefused:
@@ -452,7 +454,7 @@ class Acceptor:
         accepted = self._verify_anytime(ap_req) if code in CLOCK_ERRORS else None
         client_time = accepted.client_time if accepted else None
         krb_error = self._context.make_error(code, self._server, client_time)
-        tgt = self._tgts[0].ticket if isinstance(error, UnknownTgt) else None
+        tgt = self._lasting()[0].ticket if isinstance(error, UnknownTgt) else None
         return ApRequestRefused(code, krb_error, accepted, f"AP-REQ refused: {error} (code {code})", tgt)
 
     def _verify_anytime(self, ap_req: bytes) -> VerifiedRequest | None:

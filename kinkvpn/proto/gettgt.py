@@ -189,6 +189,9 @@ class TicketRoute:
         kerberos: reads KRB-ERRORs.
         next_xid: a number that no outstanding exchange of this host has.
         route: where the transmission of that number goes, at that time.
+
+    Attributes:
+        user_to_user: which way the next exchange begins.
     """
 
     def __init__(self, settings: PeerSettings, kerberos: Kerberos, next_xid: Callable[[], int], route: Route) -> None:
@@ -196,7 +199,7 @@ class TicketRoute:
         self._route = route
         self._kerberos = kerberos
         self._next_xid = next_xid
-        self._user_to_user = settings.user_to_user is UserToUser.ALWAYS
+        self.user_to_user = settings.user_to_user is UserToUser.ALWAYS
         # The newest one that the KDC made a ticket with. It stays until another one did: "the initiator SHOULD NOT
         # forget the previous service ticket until the new one is successfully obtained" (RFC 4430 §3.7.1).
         self._tgt: bytes | None = None
@@ -219,7 +222,7 @@ class TicketRoute:
             tgt: the ticket-granting ticket to use; None for what the peer is known to want.
         """
         errand = self._errands[xid] = _Errand(fresh=fresh)
-        if tgt is None and self._user_to_user:
+        if tgt is None and self.user_to_user:
             # An expired ticket, for which a fresh one is wanted, may have ended with the peer's own.
             tgt = None if fresh else self._tgt
             if tgt is None:
@@ -241,12 +244,13 @@ class TicketRoute:
         if errand.tgt is None:
             wanted = self._settings.user_to_user is UserToUser.AUTO and refusal.code in KDC_HAS_NO_KEY
             return [Count(Tally.USER_TO_USER_REQUIRED), *self._turn(xid, errand)] if wanted else []
-        if refusal.code is None or not errand.known:
+        if not errand.known:
             return []
-        # The one that was kept is no good any more: it has ended, and the peer has come to another since.
+        # The one that was kept is no good any more: it has ended, and the peer has come to another since. Or the KDC is
+        # silent, and the next try asks the peer in vain: of some KDC's refusals libkrb5 makes errors without a code.
         if self._tgt == errand.tgt:
             self._tgt = None
-        return [] if errand.sought else self._seek(xid, errand)
+        return [] if refusal.code is None or errand.sought else self._seek(xid, errand)
 
     def hinted(self, xid: int, tgt: bytes) -> list[Effect]:
         """The peer seems to say that exchange ``xid`` needs a user-to-user ticket, made with ``tgt`` if that is known.
@@ -269,7 +273,7 @@ class TicketRoute:
         if tried and not changes and self._settings.user_to_user is UserToUser.AUTO:
             # What made us try was not authenticated; what came of it is. A failure has the next try made without
             # ("may retry without", RFC 4430 §4.2.8), which the peer or the KDC corrects if it was wrong.
-            self._user_to_user = exchange.peer_epoch is not None and exchange.tgt is not None
+            self.user_to_user = exchange.peer_epoch is not None and exchange.tgt is not None
 
     # ------------------------------------------------------------ the GETTGT exchange
 

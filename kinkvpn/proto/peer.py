@@ -128,6 +128,11 @@ class Peer:
         return self._pairs.of(policy)
 
     @property
+    def user_to_user(self) -> bool:
+        """Whether tickets for it are made with its ticket-granting ticket, as far as is known."""
+        return self._tickets.user_to_user
+
+    @property
     def busy(self) -> bool:
         """Whether some exchange about SAs has not come to its end."""
         return any(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.heimdal import HeimdalRealm
-from support.lab import crosswise, policy, spis, start, status, wait
+from support.lab import amend, crosswise, policy, spis, start, status, wait
 from support.samba import SambaRealm
 
 from kinkvpn.demo.lab import KDC_ADDRESS, KDC_PORT, Host, Lab
@@ -137,3 +137,24 @@ def fragments(host: Host) -> dict[str, int]:
         line.split()[1:] for line in host.namespace.run(["cat", "/proc/net/snmp"]).splitlines() if line[:3] == "Ip:"
     )
     return dict(zip(names, map(int, values), strict=True))
+
+
+@pytest.mark.parametrize(
+    "lab",
+    [
+        pytest.param(two, id="MIT"),
+        pytest.param(one(HeimdalRealm, enctypes=(20,)), id="Heimdal"),
+        pytest.param(one(SambaRealm, groups=GROUPS), id="AD"),
+    ],
+    indirect=True,
+)
+def test_user_to_user(lab: Lab) -> None:
+    """Tickets made with the peer's ticket-granting ticket, across realms too, and with PACs in both (RFC 4430 §3.1)."""
+    for host in lab.hosts:
+        host.stop()
+        amend(host, "[peer]", user_to_user="always")
+    start(lab)
+    each_asks_for_one(lab)
+    for host in lab.hosts:
+        counters = status(host)["counters"]["kink"]
+        assert counters["gettgt_answered"] == counters["tgt_received"] == 1

@@ -141,6 +141,7 @@ def test_two_people_with_nothing_but_a_ccache(lab: Lab) -> None:
         assert counters["ap_request_refused"] == counters["user_to_user_required"] == 1
         assert counters["gettgt_answered"] == counters["tgt_received"] == 1
         assert "create_failed" not in host.log.read_text()
+        assert status(host)["peers"][0]["user_to_user"]
     rekeyed(lab)
     assert kink(lab.hosts[1])["ap_request_refused"] == 1
 

@@ -426,6 +426,17 @@ class TestUserToUser:
         assert acceptor.offer_tgt(BOB.encode()) == tgts[-1].ticket
         assert not acceptor.hold_tgt(tgts[-1])  # nothing new
 
+    @pytest.mark.parametrize("keytab", [False, True])
+    def test_one_that_has_ended_opens_nothing_and_is_not_offered(self, lab: Lab, keytab: bool) -> None:
+        """MIT's KDC makes tickets with it that last longer: they are answered as where there is no user-to-user."""
+        late = Acceptor([BOB], lab.keytab(BOB) if keytab else None, replay_cache="none:", clock_offset=36000.0 + 310.0)
+        tgt = own_tgt(lab)
+        late.hold_tgt(tgt)
+        ticket = lab.ticket(tgt=tgt.ticket)
+        refusal = refused(late, ticket.make_request(36310.0).ap_req)
+        assert (refusal.code, refusal.accepted, refusal.tgt) == (45, None, None)
+        assert refused(late, lab.ticket().make_request(36310.0).ap_req).code == (32 if keytab else 45)
+
     def test_an_error_of_clocks_can_be_sent_authenticated(self, lab: Lab) -> None:
         acceptor = Acceptor([BOB], lab.keytab(BOB), replay_cache="none:", clock_offset=310.0)
         acceptor.hold_tgt(own_tgt(lab))

@@ -1,21 +1,27 @@
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from dataclasses import replace
 from math import inf
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from support.kinkhosts import Host, Wire, assert_twins, policy, principal, settings
 from support.playbook import ANY, Playbook
 
 from esp.sa import Endpoint
 from kinkvpn.kerberos.fake import FakeKerberos
+from kinkvpn.kerberos.tickets import TicketUnavailable
 from kinkvpn.proto.envelope import bare_reply
 from kinkvpn.proto.events import (
     AckReceived,
     CommandRepeated,
     Count,
     DeadlineReached,
+    Effect,
     Event,
     FetchTicket,
     Path,
@@ -27,9 +33,11 @@ from kinkvpn.proto.events import (
     WakeAt,
 )
 from kinkvpn.proto.gettgt import MAX_DETOURS, GetTgt, State, TicketRoute, answer_gettgt
+from kinkvpn.proto.initiator import Initiator
 from kinkvpn.proto.ports import ApRequestRefused, TgtDenied, TicketRefusal
 from kinkvpn.proto.retransmit import FULL_CYCLE, TRANSMISSIONS
 from kinkvpn.proto.settings import UserToUser
+from kinkvpn.proto.status import StatusCommand
 from kinkvpn.wire.kink import KinkError, KinkPayload, KrbError, MessageType, TgtRep, TgtReq, parse_message
 
 XID = 77
@@ -316,6 +324,30 @@ def test_an_expired_ticket_of_the_peer_is_asked_for_again() -> None:
     assert_twins(a, b, 1)
 
 
+@pytest.mark.parametrize("code", [None, 32, 147])
+def test_a_tgt_that_the_kdc_will_not_take_any_more_is_not_tried_for_ever(code: int | None) -> None:
+    wire = Wire()
+    a, b = hosts(wire, UserToUser.ALWAYS)
+    a.perform(a.peer.acquired("net", 0.0))
+    wire.run(1.0)
+    a.cached.clear()
+    stale, ticket = b.kerberos.tgts[-1], a.ticket
+
+    def refusing(server: str, *, fresh: bool = False, tgt: bytes | None = None) -> Any:
+        if tgt == stale:
+            raise TicketUnavailable(TicketRefusal("no", code))
+        return ticket(server, fresh=fresh, tgt=tgt)
+
+    a.ticket = refusing  # type: ignore[method-assign] # a KDC that has changed its mind
+    b.kerberos.renew_tgt()
+    a.perform(a.peer.initiate("net", wire.now))
+    wire.run(50.0)
+    assert len(a.events("create_failed")) == (code is None)  # which is what a silent KDC looks like too
+    assert wire.kinds().count(ASKED) == 2
+    assert len(a.events("sa_established")) == 2
+    assert_twins(a, b, 1)
+
+
 # ------------------------------------------------------------ what is forged
 
 
@@ -407,3 +439,105 @@ def test_hints_for_exchanges_that_are_gone() -> None:
     assert route.owns(XID)
     assert not route.owns(6)
     assert route.take_failed() == []
+
+
+class Errands:
+    """One peer's TicketRoute with whatever a network, a KDC and exchanges may do to it, in any order."""
+
+    def __init__(self, policy_of_user_to_user: UserToUser) -> None:
+        self.wire = Wire()
+        self.numbers = itertools.count(1)
+        peer = settings("b", policy("a"), user_to_user=policy_of_user_to_user)
+        self.kerberos = FakeKerberos(self.wire.realm, principal("a"))
+        self.route = TicketRoute(peer, self.kerberos, lambda: next(self.numbers), lambda *_: PATH)
+        self.exchanges: dict[int, Initiator] = {}
+        self.asked: dict[int, list[bytes | None]] = {}  # trips to the KDC under way
+        self.trips: Counter[int] = Counter()
+        self.gettgt: set[int] = set()
+        self.now = 0.0
+
+    def take(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            if isinstance(effect, FetchTicket):
+                assert effect.xid in self.exchanges
+                self.asked.setdefault(effect.xid, []).append(effect.tgt)
+                self.trips[effect.xid] += 1
+            if isinstance(effect, SendMessage):
+                self.gettgt.add(parse_message(effect.datagram).xid)
+        for xid, _ in self.route.take_failed():
+            self.conclude(xid)
+        # What nobody vouches for costs little: one trip at a time, few for an exchange, one GETTGT for all of them.
+        assert all(len(asked) <= 1 for asked in self.asked.values())
+        assert all(count <= 2 + MAX_DETOURS for count in self.trips.values())
+        assert sum(self.route.owns(xid) for xid in self.gettgt) <= 1
+
+    def begin(self, fresh: bool, tgt: bytes | None) -> None:
+        xid = next(self.numbers)
+        self.exchanges[xid] = Initiator(
+            StatusCommand(), xid=xid, server=principal("b"), route=lambda *_: PATH, epoch=1, kerberos=self.kerberos
+        )
+        self.take(self.route.fetch(xid, fresh=fresh, tgt=tgt))
+
+    def arrive(self, xid: int, code: int | None) -> None:
+        """A trip comes home, with a ticket for code 0."""
+        for tgt in self.asked.pop(xid, [])[:1]:
+            if code == 0:
+                ticket = self.wire.realm.issue(principal("a"), principal("b"))
+                self.route.ready(xid, replace(ticket, tgt=tgt))
+            else:
+                self.take(self.route.refused(xid, TicketRefusal("no", code)))
+
+    def conclude(self, xid: int) -> None:
+        if xid in self.exchanges:
+            self.asked.pop(xid, None)
+            self.route.concluded(self.exchanges.pop(xid))
+
+    def reply(self, payload: KinkPayload) -> None:
+        for xid in self.gettgt:
+            if self.route.owns(xid):
+                datagram = bare_reply(xid, payload)
+                self.take(self.route.replied(parse_message(datagram), datagram, self.now))
+                return
+
+    def pass_time(self, seconds: float) -> None:
+        self.now += seconds
+        self.take(self.route.wake(self.now))
+
+
+TGTS = st.sampled_from([b"one", b"two"])
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("begin"), st.booleans(), st.none() | TGTS),
+        st.tuples(st.just("arrive"), st.integers(0, 5), st.sampled_from([None, 0, 0, 26, 27, 32, 60])),
+        st.tuples(st.just("hint"), st.integers(0, 5), st.just(b"") | TGTS),
+        st.tuples(st.just("reply"), st.sampled_from([U2UDENIED, TgtRep(b"one"), TgtRep(b"two"), TgtRep(b"")])),
+        st.tuples(st.just("conclude"), st.integers(0, 5)),
+        st.tuples(st.just("pass_time"), st.sampled_from([0.0, 0.5, 8.0])),
+    ),
+    max_size=40,
+)
+
+
+@given(user_to_user=st.sampled_from(UserToUser), steps=STEPS)
+def test_whatever_happens_little_is_asked_and_nobody_is_forgotten(user_to_user: UserToUser, steps: list[Any]) -> None:
+    errands = Errands(user_to_user)
+    for name, *arguments in steps:
+        xids = list(errands.exchanges)
+        if name in ("arrive", "hint", "conclude"):
+            if not xids:
+                continue
+            arguments[0] = xids[arguments[0] % len(xids)]
+        if name == "hint":
+            errands.take(errands.route.hinted(*arguments))
+        else:
+            getattr(errands, name)(*arguments)
+    # Whoever waits for the peer's ticket-granting ticket is told of it, or of its not coming.
+    for _ in range(3 * TRANSMISSIONS):
+        errands.pass_time(8.0)
+        errands.reply(TgtRep(b"last"))
+        for xid in list(errands.asked):
+            errands.arrive(xid, 0)
+    assert not any(errands.route.owns(xid) for xid in errands.gettgt)
+    assert errands.asked == {}
+    if user_to_user is UserToUser.NEVER:
+        assert not errands.gettgt
