@@ -12,8 +12,8 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
-# What python-pytun and gssapi are compiled against; the KDC; namespaces, ping and capture for the laboratory.
-PACKAGES := libc6-dev libkrb5-dev krb5-kdc krb5-admin-server iproute2 iputils-ping tcpdump
+# What python-pytun and gssapi are compiled with; the KDC; namespaces, ping and capture for the laboratory.
+PACKAGES := gcc libc6-dev libkrb5-dev krb5-kdc krb5-admin-server iproute2 iputils-ping tcpdump
 # The clock of one process; kinit, with a password and with a certificate; a NAT; an Active Directory domain controller,
 # of which the tests run the KDC alone; what runs the Wireshark dissector.
 TESTED := faketime krb5-user krb5-pkinit nftables samba samba-dsdb-modules samba-ad-provision tshark
