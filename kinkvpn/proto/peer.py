@@ -2,8 +2,8 @@
 
 Pairs: the initiator of a CREATE rekeys and deletes what it made (RFC 4430 §3.6). A responder does so only where nobody
 else would: an operator asks for it, or a limit ends that the responder alone knows of. When both sides created a pair
-for one policy at once, both stand, the newer carries traffic, and the side with the greater principal deletes the pair
-that it initiated: both sides come to the same end without another message.
+for one policy at once, both stand, the newer carries traffic, and after the grace time the side with the greater
+principal deletes the pair that it initiated: both sides come to the same end without another message.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from kinkvpn.proto.initiator import Cause, Completed, Failed, Initiator, Outcome
 from kinkvpn.proto.lifetime import draw_fraction
 from kinkvpn.proto.liveness import Liveness, Verdict
 from kinkvpn.proto.pairs import Pairs
-from kinkvpn.proto.policies import FIRST_RETRY, LONGEST_RETRY, PolicyState, boot, companions, take_due
+from kinkvpn.proto.policies import FIRST_RETRY, LONGEST_RETRY, PolicyState, boot, companions, take_due, take_yielding
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import NONCE_OCTETS, QuickMode, SaPair, Unanswered, moved, teardown
 from kinkvpn.proto.settings import Start
@@ -269,6 +269,8 @@ class Peer:
         effects += [RemoveInbound(spi) for spi in self._pairs.lapsed(now)]
         if self._delete_again is not None and self._delete_again <= now:
             effects += self._delete_owed(now)
+        for name in take_yielding(self.policies, now):
+            effects += self._delete(self._pairs.superseded(name, ours_yield=True), now)
         due = take_due(self.policies, now)
         return effects + self._create([name for name in due if not self.pairs(name) or self._rekeys(name)])
 
@@ -665,8 +667,21 @@ class Peer:
         )
         replaced, state.replacing = state.replacing, None
         effects = self._delete(self._pairs.until(replaced), now) if pair.initiated and replaced is not None else []
-        superseded = self._pairs.superseded(pair.policy, ours_yield=self._principal > self.settings.principal)
-        return [told, *effects, *self._delete(superseded, now)]
+        superseded = self._pairs.superseded(pair.policy, ours_yield=False)
+        return [told, *effects, *self._delete(superseded, now), *self._yield_later(state, now)]
+
+    def _yield_later(self, state: PolicyState, now: float) -> list[Effect]:
+        """Where both hosts made a pair ours goes, but not before the peer must have learnt that its own stands.
+
+        Its REPLY may be late or lost: to delete ours meanwhile would leave the peer with nothing.
+        """
+        yields = self._principal > self.settings.principal and self._pairs.superseded(
+            state.settings.name, ours_yield=True
+        )
+        if not yields:
+            return []
+        state.yield_at = now + self.settings.delete_grace
+        return [self._wake_at(state.yield_at)]
 
     def _delete(self, pairs: Sequence[SaPair], now: float) -> list[Effect]:
         """Drop the outbound SAs and tell the peer; the inbound ones follow (RFC 4430 §3.3)."""

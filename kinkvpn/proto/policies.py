@@ -33,6 +33,7 @@ class PolicyState:
         create_seconds: how long the newest CREATE of ours took.
         replacing: the pair that our CREATE, under way or to be tried again, takes the place of, whoever made it.
         alone: its next CREATE asks for nothing else, since one that did was met with silence.
+        yield_at: when our pair goes for one that the peer made at the same time, or None.
     """
 
     settings: PolicySettings
@@ -44,6 +45,7 @@ class PolicyState:
     create_seconds: float | None = None
     replacing: SaPair | None = None
     alone: bool = False
+    yield_at: float | None = None
 
     def failed(self, reason: str, now: float) -> float:
         """Another negotiation came to nothing; when the next one may begin."""
@@ -80,4 +82,12 @@ def take_due(policies: Mapping[str, PolicyState], now: float) -> list[str]:
     due = [name for name, one in policies.items() if one.retry_at is not None and one.retry_at <= now]
     for name in due:
         policies[name].retry_at = None
+    return due
+
+
+def take_yielding(policies: Mapping[str, PolicyState], now: float) -> list[str]:
+    """Those in which our pair goes now for the peer's, once."""
+    due = [name for name, one in policies.items() if one.yield_at is not None and one.yield_at <= now]
+    for name in due:
+        policies[name].yield_at = None
     return due

@@ -266,6 +266,8 @@ class Host:
         peers = self.keying.peers.values()
         if any(peer.busy or peer.half_open for peer in peers):
             return False
+        if any(state.yield_at is not None for peer in peers for state in peer.policies.values()):
+            return False
         pairs = [pair for peer in peers for name in peer.policies for pair in peer.pairs(name)]
         return self.sas(inbound=True).keys() == {(pair.policy, pair.inbound_spi) for pair in pairs} and self.sas(
             inbound=False
