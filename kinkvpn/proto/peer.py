@@ -12,7 +12,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
-from kinkvpn.proto.create import CreateCommand, Grant, answer_create, batches
+from kinkvpn.proto.create import CreateCommand, Grant, answer_create
 from kinkvpn.proto.delete import MAX_DOOMED, DeleteCommand, Doomed, answer_delete
 from kinkvpn.proto.events import (
     Count,
@@ -31,12 +31,12 @@ from kinkvpn.proto.events import (
 )
 from kinkvpn.proto.gettgt import TicketRoute
 from kinkvpn.proto.initiator import Cause, Completed, Failed, Initiator, Outcome, Restart, State, count_ended
-from kinkvpn.proto.lifetime import draw_fraction
 from kinkvpn.proto.liveness import Liveness, Verdict
+from kinkvpn.proto.negotiation import Negotiation
 from kinkvpn.proto.pairs import Pairs
 from kinkvpn.proto.policies import FIRST_RETRY, LONGEST_RETRY, PolicyState, boot, companions, take_due, take_yielding
 from kinkvpn.proto.proposal import Refused
-from kinkvpn.proto.quick_mode import NONCE_OCTETS, QuickMode, SaPair, Unanswered, moved, teardown
+from kinkvpn.proto.quick_mode import SaPair, Unanswered, moved, teardown
 from kinkvpn.proto.settings import Start
 from kinkvpn.proto.status import StatusCommand
 from kinkvpn.proto.whereabouts import Whereabouts
@@ -117,9 +117,14 @@ class Peer:
         self._deny_at = -inf
         self._offset = 0.0
         self._closing = False
-        # Without IDci and IDcr nothing in a Quick Mode says which policy it is for.
-        self._at_most = settings.sas_per_create if all(policy.send_ids for policy in settings.policies) else 1
-        self._singly = False  # the peer was seen to answer one Quick Mode of several
+        self._negotiation = Negotiation(
+            settings,
+            self.policies,
+            random=random,
+            allocate_spi=allocate_spi,
+            taken=self._pairs.taken,
+            key_exchange=key_exchange,
+        )
 
     # ------------------------------------------------------------ what others may see
 
@@ -380,7 +385,7 @@ class Peer:
         if before is None or before == epoch:
             return []
         self._past_epochs.append(before)
-        self._singly = False
+        self._negotiation.singly = False
         effects: list[Effect] = [
             Count(Tally.PEER_RESTARTED),
             Tell("peer_restarted", (("peer", self.settings.name), ("epoch", epoch)), warning=True),
@@ -398,28 +403,19 @@ class Peer:
     # ------------------------------------------------------------ CREATE
 
     def _create(self, policies: Sequence[str], *, along: Sequence[str] = (), pfs: bool = True) -> list[Effect]:
-        """Negotiate ``policies``, but those under way, in as few CREATEs as they fit into.
-
-        Args:
-            policies: names.
-            along: others that come along in the first of these as far as there is room, and else not at all.
-            pfs: with KE where the policy has it.
-        """
+        """Negotiate ``policies``, but those under way; ``Negotiation.commands`` has the arguments."""
         if self._closing:
             return []
         wanted = [name for name in policies if self.policies[name].negotiating is None]
         if wanted and not self.whereabouts.known:
             return self._unlocated(wanted)
-        alone = [[self._quick_mode(name, pfs)] for name in wanted if self.policies[name].alone]
-        asked = [self._quick_mode(name, pfs) for name in wanted if not self.policies[name].alone]
-        # No more than can come along: each of them reserves an SPI.
-        extra = [self._quick_mode(name, pfs) for name in along[: self._most - 1]] if asked else []
-        effects: list[Effect] = []
-        for batch in alone + batches([*asked, *extra], self._most):
-            if batch[0] in extra:
-                effects += [effect for left in batch for effect in left.withdraw()]
-            else:
-                effects += self._send_create(batch)
+        commands, effects = self._negotiation.commands(wanted, along=along, pfs=pfs)
+        for command in commands:
+            exchange = self._begin(command)
+            for asked in command.quick_modes:
+                state = self.policies[asked.policy.name]
+                state.retry_at, state.negotiating = None, exchange.xid
+            effects += exchange.start()
         return effects
 
     def _unlocated(self, policies: Sequence[str]) -> list[Effect]:
@@ -427,34 +423,9 @@ class Peer:
             self.policies[name].last_error = UNLOCATED
         return [Count(Tally.PEER_UNLOCATED)]
 
-    @property
-    def _most(self) -> int:
-        """Pairs that one message may be about, with this peer."""
-        return 1 if self._singly else self._at_most
-
-    def _quick_mode(self, policy: str, pfs: bool) -> QuickMode:
-        settings = self.policies[policy].settings
-        with_ke = pfs and settings.pfs and self._key_exchange is not None
-        return QuickMode(
-            self.settings,
-            settings,
-            spi=self._allocate_spi(),
-            nonce=self._random(NONCE_OCTETS),
-            fraction=draw_fraction(self._random),
-            taken=self._pairs.taken,
-            ephemeral=self._key_exchange.generate(settings.pfs[0]) if with_ke and self._key_exchange else None,
-        )
-
-    def _send_create(self, quick_modes: Sequence[QuickMode]) -> list[Effect]:
-        exchange = self._begin(CreateCommand(quick_modes))
-        for quick_mode in quick_modes:
-            state = self.policies[quick_mode.policy.name]
-            state.retry_at, state.negotiating = None, exchange.xid
-        return exchange.start()
-
     def _create_concluded(self, command: CreateCommand, outcome: Completed | Failed, now: float) -> list[Effect]:
         command.forget()
-        self._singly = self._singly or command.curtailed
+        self._negotiation.singly = self._negotiation.singly or command.curtailed
         without_pfs = command.without_pfs()
         effects: list[Effect] = []
         for asked in command.quick_modes:
@@ -652,23 +623,10 @@ class Peer:
         state = self.policies[pair.policy]
         state.established()
         self._pairs.establish(pair)
-        told = Tell(
-            "sa_established",
-            (
-                ("peer", self.settings.name),
-                ("policy", pair.policy),
-                ("role", "initiator" if pair.initiated else "responder"),
-                ("suite", pair.suite),
-                ("spi_in", f"{pair.inbound_spi:#010x}"),
-                ("spi_out", f"{pair.outbound_spi:#010x}"),
-                ("seconds", round(pair.took, 4)),
-                *((("pfs", pair.pfs),) if pair.pfs else ()),
-            ),
-        )
         replaced, state.replacing = state.replacing, None
         effects = self._delete(self._pairs.until(replaced), now) if pair.initiated and replaced is not None else []
         superseded = self._pairs.superseded(pair.policy, ours_yield=False)
-        return [told, *effects, *self._delete(superseded, now), *self._yield_later(state, now)]
+        return [pair.told(self.settings.name), *effects, *self._delete(superseded, now), *self._yield_later(state, now)]
 
     def _yield_later(self, state: PolicyState, now: float) -> list[Effect]:
         """Where both hosts made a pair ours goes, but not before the peer must have learnt that its own stands.
@@ -693,7 +651,7 @@ class Peer:
         return self._send_deletes([Doomed.of(pair) for pair in pairs])
 
     def _send_deletes(self, doomed: Sequence[Doomed]) -> list[Effect]:
-        most = 1 if self._most == 1 else MAX_DOOMED
+        most = 1 if self._negotiation.most == 1 else MAX_DOOMED
         chunks = [doomed[first : first + most] for first in range(0, len(doomed), most)]
         return [effect for chunk in chunks for effect in self._begin(DeleteCommand(*chunk)).start()]
 

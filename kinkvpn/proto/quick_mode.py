@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters
 from kinkvpn.errors import KinkvpnError
-from kinkvpn.proto.events import Count, Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound, Tally
+from kinkvpn.proto.events import (
+    Count,
+    Effect,
+    InstallInbound,
+    InstallOutbound,
+    RemoveInbound,
+    RemoveOutbound,
+    Tally,
+    Tell,
+)
 from kinkvpn.proto.identification import identifications_of, names_selector
 from kinkvpn.proto.keymat import derive_keymat, prf_of
 from kinkvpn.proto.lifetime import aged, answered, answered_seconds, draw_fraction, initiated
@@ -86,6 +95,19 @@ class SaPair:
     established: float
     took: float = 0.0
     pfs: str = ""
+
+    def told(self, peer: str) -> Tell:
+        """That it stands, for the operator."""
+        fields: tuple[tuple[str, str | float], ...] = (
+            ("peer", peer),
+            ("policy", self.policy),
+            ("role", "initiator" if self.initiated else "responder"),
+            ("suite", self.suite),
+            ("spi_in", f"{self.inbound_spi:#010x}"),
+            ("spi_out", f"{self.outbound_spi:#010x}"),
+            ("seconds", round(self.took, 4)),
+        )
+        return Tell("sa_established", (*fields, ("pfs", self.pfs)) if self.pfs else fields)
 
 
 def _only(payloads: Sequence[IsakmpPayload], kind: type[_Payload], name: str) -> _Payload:

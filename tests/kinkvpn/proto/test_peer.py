@@ -1057,7 +1057,7 @@ def test_every_create_has_a_private_key_of_its_own() -> None:
             made.append(KeyExchanges().generate(group))
             return made[-1]
 
-    a.peer._key_exchange = Watched()
+    a.peer._negotiation._key_exchange = Watched()
     a.perform(a.peer.acquired("net", 0))
     wire.run(1)
     a.perform(a.peer.rekey("net", 1))
