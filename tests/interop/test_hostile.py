@@ -350,12 +350,19 @@ def drops(before: dict[str, Any], after: dict[str, Any]) -> Counter[str]:
     return Counter(after["counters"]["drops"]) - Counter(before["counters"]["drops"])
 
 
+def received_messages(answer: dict[str, Any]) -> int:
+    """KINK datagrams of every type, and those that are none."""
+    return sum(answer["counters"]["kink_labelled"].get("messages_received", {}).values())
+
+
 def account(sent: Counter[int], lost: Counter[int], before: dict[str, Any], after: dict[str, Any]) -> None:
     """The three equalities at the top of this file."""
     link = Counter(after["counters"]["link"]) - Counter(before["counters"]["link"])
     delivered = after["counters"]["packets_in"] - before["counters"]["packets_in"]
     counted, dropped = changes(before, after), drops(before, after)
-    assert sum(counted[fate] for fate in FATES) == sent[910] - lost[910] + link["control_received"]
+    fates = sum(counted[fate] for fate in FATES)
+    assert fates == sent[910] - lost[910] + link["control_received"]
+    assert fates == received_messages(after) - received_messages(before)
     arrived = sum(link[f"{kind}_received"] for kind in ("esp", "control", "keepalives", "junk"))
     assert arrived == sent[4500] - lost[4500] + delivered
     inbound = sum(dropped[reason.value] for reason in INBOUND_DROPS) - link["junk_received"]

@@ -16,6 +16,7 @@ from esp.sa import Endpoint
 from esp.wire import NON_ESP_MARKER
 from kinkvpn.proto.allowance import BURST, BURST_OCTETS, OCTETS_PER_SECOND
 from kinkvpn.proto.events import Path, Tally
+from kinkvpn.wire.isakmp import KeyExchange, Nonce
 from kinkvpn.wire.kink import (
     ApRep,
     ApReq,
@@ -133,6 +134,7 @@ class Stranger:
                 TgtReq(random.randbytes(random.randrange(40))),
                 TgtRep(random.randbytes(200)),
                 Isakmp(()),
+                Isakmp((KeyExchange(random.randbytes(32)), Nonce(random.randbytes(16)))),
             ],
             random.randrange(4),
         )
@@ -214,6 +216,7 @@ def test_a_hundred_thousand_hostile_datagrams_leave_nothing_behind() -> None:
         took = trio.current_time() - began
         assert sent <= BURST_OCTETS + took * OCTETS_PER_SECOND
         counters = east.counters()
+        assert Tally.KEY_EXCHANGES not in counters
         assert sum(counters.values()) - counted >= DATAGRAMS
         for fate in (
             *(Tally.MALFORMED, Tally.WRONG_VERSION, Tally.WRONG_DOI, Tally.UNEXPECTED_PAYLOAD),
