@@ -118,7 +118,6 @@ class Member:
     keying: Keying
     share: Share
     tickets: TicketSource
-    transport: KinkTransport
     policies: tuple[str, ...]
 
     async def fetch_ticket(self, gateway: str) -> None:
@@ -155,18 +154,18 @@ def join_crowd(plan: Plan, client: Client, dataplane: Dataplane, acceptor: Accep
         policies=tuple(policies),
     )
     tickets = TicketSource(Credentials(client.principal, keytab=Path(client.keytab)))
-    share, transport = Share(dataplane), KinkTransport([client.address])
+    share = Share(dataplane)
     keying = Keying(
         principal=client.principal,
         peers=[gateway],
         kerberos=acceptor,  # nobody sends an initiator a command; it reads KRB-ERRORs, and needs no keys for that
         tickets=tickets,
-        transport=transport,
+        transport=KinkTransport([client.address]),
         dataplane=share,
         epoch=int(time.time()) & 0xFFFFFFFF,
         random=secrets.token_bytes,
     )
-    return Member(keying, share, tickets, transport, tuple(policy.name for policy in policies))
+    return Member(keying, share, tickets, tuple(policy.name for policy in policies))
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +225,6 @@ class Crowd:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._dataplane.run)
             for member in self._members:
-                await nursery.start(member.transport.run)
                 await nursery.start(member.keying.run)
             answer({"ready": len(self._members)})
             while line := await commands():

@@ -170,7 +170,6 @@ class Daemon:
         if any(peer.user_to_user is not UserToUser.NEVER for peer in resources.peers):
             await nursery.start(offer_tgts, resources.tickets, acceptor, self._configuration.host.kdc_timeout)
         await nursery.start(dataplane.run)
-        await nursery.start(resources.transport.run)
         await nursery.start(resources.tickets.run)
         await nursery.start(keying.run)
         running = Running(__version__, self._configuration, engine, self._started, resources, dataplane, keying)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import socket
 import struct
 from ipaddress import ip_address
@@ -67,12 +68,15 @@ class KinkTransport:
     """
 
     def __init__(self, listen: Sequence[str], port: int = KINK_PORT) -> None:
-        self._sockets: list[socket.socket] = []
-        self._sender, self._receiver = trio.open_memory_channel[list[tuple[bytes, Path]]](0)
+        self._sockets: dict[socket.socket, str] = {}  # to the one address that it receives at; empty for a wildcard
+        # Trio waits for one descriptor. An epoll set is one, readable when any of its members is.
+        self._readiness = select.epoll()
         self.receive_errors = 0
         try:
             for address in listen:
-                self._sockets.append(_bound(address, port))
+                sock = _bound(address, port)
+                self._sockets[sock] = "" if address in _WILDCARDS else sock.getsockname()[0]
+                self._readiness.register(sock.fileno(), select.EPOLLIN)
         except OSError:
             self.close()
             raise
@@ -81,21 +85,6 @@ class KinkTransport:
     def local(self) -> list[Endpoint]:
         """Where it listens; with the port that the kernel chose when 0 was asked for."""
         return [Endpoint(*sock.getsockname()[:2]) for sock in self._sockets]
-
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Read the sockets until cancelled."""
-        async with trio.open_nursery() as nursery:
-            for sock in self._sockets:
-                nursery.start_soon(self._read, sock)
-            task_status.started()
-
-    async def _read(self, sock: socket.socket) -> None:
-        bound = _bound_address(sock)
-        while True:
-            await trio.lowlevel.wait_readable(sock)
-            datagrams = self._drain(sock, bound)
-            if datagrams:
-                await self._sender.send(datagrams)
 
     def _drain(self, sock: socket.socket, bound: str) -> list[tuple[bytes, Path]]:
         datagrams: list[tuple[bytes, Path]] = []
@@ -113,8 +102,13 @@ class KinkTransport:
         return datagrams
 
     async def receive(self) -> Sequence[tuple[bytes, Path]]:
-        """The next datagram and the path it came by, and others of the same socket that were there already."""
-        return await self._receiver.receive()
+        """The next datagram and the path it came by, and a bounded number of others that are there already."""
+        datagrams: list[tuple[bytes, Path]] = []
+        while not datagrams:
+            await trio.lowlevel.wait_readable(self._readiness.fileno())
+            for sock, address in self._sockets.items():
+                datagrams += self._drain(sock, address)
+        return datagrams
 
     def send(self, datagram: bytes, path: Path) -> None:
         """Send by ``path``; from its local address, where it names one.
@@ -126,21 +120,20 @@ class KinkTransport:
         fitting = [sock for sock in self._sockets if sock.family == family]
         if not fitting:
             raise OSError(errno.EAFNOSUPPORT, os.strerror(errno.EAFNOSUPPORT), path.remote.address)
-        sock = next((sock for sock in fitting if _bound_address(sock) == path.local), fitting[0])
+        sock = next((sock for sock in fitting if self._sockets[sock] == path.local), fitting[0])
         # A socket that is bound to one address sends from no other.
-        leaving_from = [] if _bound_address(sock) else _leaving_from(path.local)
+        leaving_from = [] if self._sockets[sock] else _leaving_from(path.local)
         sock.sendmsg([datagram], leaving_from, 0, path.remote)
 
     def close(self) -> None:
-        """Close the sockets."""
+        """Close the sockets. Who waits for a datagram gets :class:`trio.ClosedResourceError`."""
+        if self._readiness.closed:
+            return
+        if trio.lowlevel.in_trio_run():
+            trio.lowlevel.notify_closing(self._readiness.fileno())
+        self._readiness.close()
         for sock in self._sockets:
             sock.close()
-
-
-def _bound_address(sock: socket.socket) -> str:
-    """The one address that ``sock`` receives at; empty where it is a wildcard."""
-    address: str = sock.getsockname()[0]
-    return "" if address in _WILDCARDS else address
 
 
 def _destination(ancillary: list[tuple[int, int, bytes]]) -> str:
