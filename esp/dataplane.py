@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -88,6 +89,7 @@ class Dataplane:
         self._control_sent = 0
         self._keepalives_sent = 0
         self._schedule_changed = trio.Event()
+        self._sleeping_until = inf
         self._unpublished: deque[EspEvent] = deque()
         self._publisher, self.events = trio.open_memory_channel[EspEvent](EVENTS)
 
@@ -130,8 +132,10 @@ class Dataplane:
             self._keepalives_sent += len(keepalives) - self._link.send(keepalives)
             self._publish()
             pause = LONGEST_SLEEP if due is None else min(max(due - now, 0.0), LONGEST_SLEEP)
+            self._sleeping_until = now + pause
             with trio.move_on_after(pause):
                 await self._schedule_changed.wait()
+            self._sleeping_until = -inf
             await trio.sleep(SHORTEST_SLEEP)
 
     def _sort(self, datagrams: Sequence[Incoming]) -> list[Incoming]:
@@ -195,12 +199,18 @@ class Dataplane:
     def install_inbound(self, sa: SaParameters) -> None:
         """As :meth:`esp.engine.Engine.install_inbound`, now."""
         self._engine.install_inbound(sa, self._clock())
-        self._schedule_changed.set()
+        self._reschedule()
 
     def install_outbound(self, sa: SaParameters) -> None:
         """As :meth:`esp.engine.Engine.install_outbound`, now; packets that were held for it are sent at once."""
         self._send(self._engine.install_outbound(sa, self._clock()))
-        self._schedule_changed.set()
+        self._reschedule()
+
+    def _reschedule(self) -> None:
+        """Wake the clock loop, unless it wakes in time by itself: a new SA of hours is none of its business yet."""
+        due = self._engine.deadline()
+        if due is not None and due < self._sleeping_until:
+            self._schedule_changed.set()
 
     def remove_inbound(self, spi: int) -> None:
         """As :meth:`esp.engine.Engine.remove_inbound`."""

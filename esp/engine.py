@@ -101,6 +101,7 @@ class Engine:
         self._waiting: dict[str, HoldQueue] = {}  # those of them that are not empty
         self._keepalive_at = inf  # none is due before
         self._silences: dict[str, Silence] = {}  # by peer
+        self._silence_at = inf  # none was due before, when they were last looked at
         self._events = EventQueue()
         self._tell_unknown_spi_at = -inf
         self._drops: defaultdict[DropReason, int] = defaultdict(int)
@@ -337,7 +338,8 @@ class Engine:
         for peer, silence in self._silences.items():
             if silence.broken(now):
                 self._events.put(Unanswered(peer))
-        return self._deadline()
+        self._silence_at = min((silence.deadline() for silence in self._silences.values()), default=inf)
+        return self.deadline()
 
     def _expire(self, sa: InboundSa | OutboundSa, now: float) -> None:
         limit = sa.reached(now)
@@ -354,10 +356,10 @@ class Engine:
         else:
             self._sad.remove_outbound(policy, spi)
 
-    def _deadline(self) -> float | None:
+    def deadline(self) -> float | None:
+        """When ``expire`` or ``keepalives`` has something to do; None while neither has."""
         held = (at for held in self._waiting.values() if (at := held.deadline()) is not None)
-        silences = (silence.deadline() for silence in self._silences.values())
-        earliest = min(self._sad.next_deadline(), self._keepalive_at, *held, *silences)
+        earliest = min(self._sad.next_deadline(), self._keepalive_at, self._silence_at, *held)
         return None if earliest == inf else earliest
 
     def keepalives(self, now: float) -> list[Outgoing]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from enum import Enum
+from functools import lru_cache
 
 from esp.errors import DropReason
 
@@ -51,6 +52,7 @@ def classify(datagram: bytes) -> Kind:
 _PADDING = tuple(bytes(range(1, pad + 1)) + bytes([pad]) for pad in range(MAX_PAD_OCTETS + 1))
 
 
+@lru_cache
 def build_trailers(block: int, next_header: int) -> tuple[bytes, ...]:
     """The shortest trailer for each remainder: element ``len(payload) % block`` fills the last block.
 

@@ -147,6 +147,7 @@ krb5_error_code krb5_c_prf_length(krb5_context, krb5_enctype, size_t *);
 ffi: Final = cffi.FFI()
 ffi.cdef(CDEF)
 NULL: Final = ffi.NULL
+DATA: Final = ffi.typeof("krb5_data *")  # looked up once, not by its name in each of the dozen borrowings of a CREATE
 FUNCTIONS: Final = re.findall(r"\b((?:krb5|profile)_\w+)\(", CDEF)
 
 
@@ -248,7 +249,7 @@ def has_function(library: Library, name: str) -> bool:
 
 def borrow(octets: bytes) -> CData:
     """A ``krb5_data *`` over ``octets`` without a copy; it is good for as long as ``octets`` itself lives."""
-    return ffi.new("krb5_data *", (0, len(octets), ffi.from_buffer("char[]", octets)))
+    return ffi.new(DATA, (0, len(octets), ffi.from_buffer(octets)))
 
 
 def text(pointer: CData) -> str:

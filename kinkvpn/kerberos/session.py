@@ -13,6 +13,7 @@ from kinkvpn.errors import AuthenticationFailed, MalformedMessage
 from kinkvpn.kerberos.libkrb5 import (
     AP_OPTS_MUTUAL_REQUIRED,
     AP_OPTS_USE_SESSION_KEY,
+    DATA,
     ERROR_TABLE_BASE,
     NULL,
     Context,
@@ -119,7 +120,7 @@ def patient_context() -> Context:
 class SessionKey:
     """The session key of a ticket, in libkrb5's hands; :class:`kinkvpn.proto.ports.SessionKey`."""
 
-    __slots__ = ("_context", "_key", "_prf_length", "enctype")
+    __slots__ = ("_context", "_key", "_prf_output", "enctype")
 
     def __init__(self, context: Context, key: CData) -> None:
         """``key`` is a krb5_key, which keeps what RFC 3961 derives from it from call to call."""
@@ -127,7 +128,7 @@ class SessionKey:
         self.enctype: int = context.lib.krb5_k_key_enctype(context.handle, key)
         length = ffi.new("size_t *")
         context.check(context.lib.krb5_c_prf_length(context.handle, self.enctype, length))
-        self._prf_length: int = length[0]
+        self._prf_output: CData = ffi.new("char[]", length[0])  # one for the six calls that key a pair of SAs
 
     def __repr__(self) -> str:
         return f"SessionKey(enctype={self.enctype})"
@@ -174,10 +175,10 @@ class SessionKey:
         return bytes(ffi.buffer(buffer, out.length))
 
     def prf(self, octets: bytes) -> bytes:
-        context, buffer = self._context, ffi.new("char[]", self._prf_length)
-        out = ffi.new("krb5_data *", (0, self._prf_length, buffer))
+        context, buffer = self._context, self._prf_output
+        out = ffi.new(DATA, (0, len(buffer), buffer))
         context.check(context.lib.krb5_k_prf(context.handle, self._key, borrow(octets), out))
-        return bytes(ffi.buffer(buffer, self._prf_length))
+        return bytes(ffi.buffer(buffer))
 
     def prf_rfc3962_literal(self, octets: bytes) -> bytes:
         """RFC 3962 §6 gives a message block of one octet, so that RFC 3961 §5.3 cuts nothing off the SHA-1 hash."""

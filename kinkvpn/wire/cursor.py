@@ -79,6 +79,10 @@ class Reader:
         """All octets not read yet, perhaps none."""
         return self.take(self.remaining, "")
 
+    def peek(self) -> bytes:
+        """All octets not read yet, perhaps none; they stay unread."""
+        return self._octets[self._position : self._end]
+
     def within(self, count: int, field: str, error: type[MalformedMessage] | None = None) -> Reader:
         """A reader over the next ``count`` octets, which this one skips; its positions count from the same start.
 

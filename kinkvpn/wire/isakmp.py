@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
-from kinkvpn.errors import LocalMisuse, UnsupportedDoi
+from kinkvpn.errors import LocalMisuse, MalformedMessage, UnsupportedDoi
 from kinkvpn.wire.cursor import Reader, Writer, read_chain, write_chain
 from kinkvpn.wire.ipsec_doi import IPSEC_DOI, SIT_IDENTITY_ONLY, IdType, PayloadType, Protocol
 
@@ -93,6 +94,8 @@ MAX_PAYLOADS = 32
 MAX_PROPOSALS = 64
 # "# of Transforms" is one octet.
 MAX_TRANSFORMS = 255
+# Hosts offer the same few transforms in every CREATE: those that came last are not read again. A kilobyte each.
+KNOWN_TRANSFORMS = 256
 # Fifteen attribute classes exist; life type and duration come in pairs.
 MAX_ATTRIBUTES = 32
 
@@ -283,6 +286,20 @@ def _read_proposal(body: Reader) -> Proposal:
 
 
 def _read_transform(body: Reader) -> Transform:
+    try:
+        transform = _known_transform(body.peek())
+    except MalformedMessage:
+        return _parse_transform(body)  # raises the same, with its place in the whole
+    body.rest()
+    return transform
+
+
+@lru_cache(maxsize=KNOWN_TRANSFORMS)
+def _known_transform(octets: bytes) -> Transform:
+    return _parse_transform(Reader(octets))
+
+
+def _parse_transform(body: Reader) -> Transform:
     number, identifier, _reserved = body.unpack(TRANSFORM, "Transform")
     attributes: list[Attribute] = []
     while body.remaining:
