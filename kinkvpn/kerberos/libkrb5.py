@@ -12,6 +12,7 @@ be used with another.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import re
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -95,6 +96,7 @@ void krb5_free_unparsed_name(krb5_context, char *); void krb5_free_principal(krb
 
 krb5_error_code krb5_kt_resolve(krb5_context, const char *, krb5_keytab *);
 krb5_error_code krb5_kt_close(krb5_context, krb5_keytab);
+krb5_error_code krb5_kt_add_entry(krb5_context, krb5_keytab, krb5_keytab_entry *);
 krb5_error_code krb5_kt_start_seq_get(krb5_context, krb5_keytab, krb5_kt_cursor *);
 krb5_error_code krb5_kt_next_entry(krb5_context, krb5_keytab, krb5_keytab_entry *, krb5_kt_cursor *);
 krb5_error_code krb5_kt_end_seq_get(krb5_context, krb5_keytab, krb5_kt_cursor *);
@@ -147,6 +149,7 @@ krb5_error_code krb5_c_prf_length(krb5_context, krb5_enctype, size_t *);
 ffi: Final = cffi.FFI()
 ffi.cdef(CDEF)
 NULL: Final = ffi.NULL
+MEMORY_KEYTAB_NUMBERS: Final = itertools.count()
 DATA: Final = ffi.typeof("krb5_data *")  # looked up once, not by its name in each of the dozen borrowings of a CREATE
 FUNCTIONS: Final = re.findall(r"\b((?:krb5|profile)_\w+)\(", CDEF)
 
@@ -406,32 +409,33 @@ class Context:
         self.check(self.lib.krb5_kt_resolve(self.handle, name.encode(), out))
         return self.own(out[0], "krb5_kt_close")
 
+    def memory_keytab(self, keytab: CData) -> CData:
+        """A copy of ``keytab`` that no other has, in memory. Raises Krb5Error where it cannot be read."""
+        copy = self.keytab(f"MEMORY:kinkvpn-{next(MEMORY_KEYTAB_NUMBERS)}")
+        for entry in self._raw_entries(keytab):
+            self.check(self.lib.krb5_kt_add_entry(self.handle, copy, entry))
+        return copy
+
     def keytab_entries(self, keytab: CData) -> Iterator[tuple[str, int, int]]:
         """Each entry's principal, kvno and enctype. Raises Krb5Error."""
-        cursor = ffi.new("krb5_kt_cursor *")
-        self.check(self.lib.krb5_kt_start_seq_get(self.handle, keytab, cursor))
-        try:
-            entry: CData = ffi.new("krb5_keytab_entry *")
-            while not (code := self.lib.krb5_kt_next_entry(self.handle, keytab, entry, cursor)):
-                try:
-                    yield self.unparse(entry.principal), entry.vno, entry.key.enctype
-                finally:
-                    self.lib.krb5_free_keytab_entry_contents(self.handle, entry)
-        finally:
-            self.lib.krb5_kt_end_seq_get(self.handle, keytab, cursor)
-        if code != KT_END:
-            self.check(code)
+        for entry in self._raw_entries(keytab):
+            yield self.unparse(entry.principal), entry.vno, entry.key.enctype
 
     def keytab_keys(self, keytab: CData) -> Iterator[tuple[str, int, int, CData]]:
         """Each entry's principal, kvno, enctype and key (krb5_key). Raises Krb5Error."""
+        for entry in self._raw_entries(keytab):
+            key = self.key(ffi.addressof(entry, "key"))
+            yield self.unparse(entry.principal), entry.vno, entry.key.enctype, key
+
+    def _raw_entries(self, keytab: CData) -> Iterator[CData]:
+        """Each entry, good until the next one is asked for."""
         cursor = ffi.new("krb5_kt_cursor *")
         self.check(self.lib.krb5_kt_start_seq_get(self.handle, keytab, cursor))
         try:
             entry: CData = ffi.new("krb5_keytab_entry *")
             while not (code := self.lib.krb5_kt_next_entry(self.handle, keytab, entry, cursor)):
                 try:
-                    key = self.key(ffi.addressof(entry, "key"))
-                    yield self.unparse(entry.principal), entry.vno, entry.key.enctype, key
+                    yield entry
                 finally:
                     self.lib.krb5_free_keytab_entry_contents(self.handle, entry)
         finally:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA1, Hash
 
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
+from kinkvpn.kerberos.keytab import KeptKeytab
 from kinkvpn.kerberos.libkrb5 import (
     AP_OPTS_MUTUAL_REQUIRED,
     AP_OPTS_USE_SESSION_KEY,
@@ -347,8 +348,8 @@ class Acceptor:
 
     Args:
         principals: the servers that we are; the first one signs errors.
-        keytab: where their keys are; None on a host that is reached by user-to-user alone. The file is read at every
-            request, so new keys count at once.
+        keytab: where their keys are; None on a host that is reached by user-to-user alone. A file that was
+            changed is read again at the next request, so new keys count at once.
         replay_cache: ``dfl:``, ``none:`` or ``file2:PATH``; None for the host's. KRB5RCACHENAME goes before it.
         clock_offset: seconds by which our clock goes ahead of the host's: hosts that disagree, in one process.
 
@@ -366,7 +367,7 @@ class Acceptor:
     ) -> None:
         self._context = Context({"default_rcache_name": replay_cache} if replay_cache else None, clock_offset)
         self._patient = patient_context()
-        self._keytab = None if keytab is None else self._context.keytab(f"FILE:{keytab}")
+        self._keytab = None if keytab is None else KeptKeytab(self._context, keytab)
         self.principals = tuple(self._context.canonical(name) for name in principals)
         self._server = self._context.principal(self.principals[0])
         self._tgts: list[OwnTgt] = []
@@ -433,7 +434,7 @@ class Acceptor:
                 raise protocol_error(KRB_AP_ERR_USER_TO_USER_REQUIRED, "this host has no keytab, only tickets")
             raise protocol_error(KRB_AP_ERR_NOKEY, "this host has neither a keytab nor a ticket-granting ticket")
         auth_context = context.auth_context(replay_checked=replay_checked)
-        return auth_context, context.read_request(auth_context, ap_req, self._keytab)
+        return auth_context, context.read_request(auth_context, ap_req, self._keytab.current())
 
     def _read_with_tgt(self, context: Context, ap_req: bytes, replay_checked: bool) -> tuple[CData, CData]:
         """With the session key of whichever of our recent ticket-granting tickets fits."""
