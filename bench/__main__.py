@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from bench import engine, keying
+from bench import create, engine, keying
 
 
 def main(arguments: list[str]) -> int:
@@ -14,6 +14,7 @@ def main(arguments: list[str]) -> int:
     measurements = parser.add_subparsers(required=True, metavar="NAME")
     engine.add_command(measurements)
     keying.add_command(measurements)
+    create.add_command(measurements)
     options = parser.parse_args(arguments)
     code: int = options.run(options)
     return code

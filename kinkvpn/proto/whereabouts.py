@@ -19,7 +19,6 @@ from kinkvpn.proto.events import InstallInbound, InstallOutbound, Path
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from esp.sa import SaParameters
     from kinkvpn.proto.events import Effect
 
 # RFC 3948 §4: a NAT keeps a mapping for UDP that long at least. Only the ESP port's is kept alive by us (§2.3); what
@@ -103,14 +102,15 @@ class Whereabouts:
     def place(self, effects: list[Effect]) -> list[Effect]:
         """``effects`` with the SAs among them where the peer is now, and not where it was configured to be."""
         return [
-            replace(effect, sa=self._there(effect.sa))
-            if isinstance(effect, InstallInbound | InstallOutbound)
-            else effect
+            self._there(effect) if isinstance(effect, InstallInbound | InstallOutbound) else effect
             for effect in effects
         ]
 
-    def _there(self, sa: SaParameters) -> SaParameters:
-        return replace(sa, remote=self.esp if sa.encapsulation is Encapsulation.UDP else Endpoint(self.esp.address, 0))
+    def _there(self, install: InstallInbound | InstallOutbound) -> Effect:
+        udp = install.sa.encapsulation is Encapsulation.UDP
+        remote = self.esp if udp else Endpoint(self.esp.address, 0)
+        # Almost always it is there already, and four new objects a CREATE would say the same.
+        return install if install.sa.remote == remote else replace(install, sa=replace(install.sa, remote=remote))
 
     # ------------------------------------------------------------ what was heard, authentic all of it
 
