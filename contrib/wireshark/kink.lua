@@ -116,6 +116,45 @@ local sa_attributes = {
     [10] = "ECN_TUNNEL",
     [11] = "EXTENDED_SEQUENCE_NUMBER",
 }
+local groups = {
+    [14] = "MODP_2048",
+    [15] = "MODP_3072",
+    [16] = "MODP_4096",
+    [17] = "MODP_6144",
+    [18] = "MODP_8192",
+    [19] = "ECP_256",
+    [20] = "ECP_384",
+    [21] = "ECP_521",
+    [31] = "CURVE25519",
+    [32] = "CURVE448",
+}
+local encapsulation_modes = {
+    [1] = "TUNNEL",
+    [2] = "TRANSPORT",
+    [3] = "UDP_TUNNEL",
+    [4] = "UDP_TRANSPORT",
+    [61443] = "UDP_TUNNEL_DRAFT",
+    [61444] = "UDP_TRANSPORT_DRAFT",
+}
+local authentication_algorithms = {
+    [1] = "HMAC_MD5",
+    [2] = "HMAC_SHA",
+    [3] = "DES_MAC",
+    [4] = "KPDK",
+    [5] = "HMAC_SHA2_256",
+    [6] = "HMAC_SHA2_384",
+    [7] = "HMAC_SHA2_512",
+    [8] = "HMAC_RIPEMD",
+    [9] = "AES_XCBC_MAC",
+    [10] = "SIG_RSA",
+    [11] = "AES_128_GMAC",
+    [12] = "AES_192_GMAC",
+    [13] = "AES_256_GMAC",
+}
+local life_types = {
+    [1] = "SECONDS",
+    [2] = "KILOBYTES",
+}
 local id_types = {
     [1] = "IPV4_ADDR",
     [4] = "IPV4_ADDR_SUBNET",
@@ -201,6 +240,10 @@ local f = {
     other_id   = ProtoField.uint8("kink4430.qm.transform.id", "Transform ID"),
     attribute  = ProtoField.uint16("kink4430.qm.attribute", "Attribute", base.DEC, sa_attributes, 0x7fff),
     value      = ProtoField.uint32("kink4430.qm.attribute.value", "Value"),
+    life_type  = ProtoField.uint16("kink4430.qm.life_type", "Life type", base.DEC, life_types),
+    group      = ProtoField.uint16("kink4430.qm.group", "Group", base.DEC, groups),
+    mode       = ProtoField.uint16("kink4430.qm.mode", "Encapsulation mode", base.DEC, encapsulation_modes),
+    auth       = ProtoField.uint16("kink4430.qm.auth", "Authentication algorithm", base.DEC, authentication_algorithms),
     octets     = ProtoField.bytes("kink4430.qm.attribute.octets", "Value"),
     id_type    = ProtoField.uint8("kink4430.qm.id.type", "ID type", base.DEC, id_types),
     id_proto   = ProtoField.uint8("kink4430.qm.id.protocol", "IP protocol"),
@@ -270,6 +313,8 @@ local function walk(range, at, first, boundary, field, names, tree, each)
     return at
 end
 
+local named_values = { [1] = f.life_type, [3] = f.group, [4] = f.mode, [5] = f.auth } -- RFC 2407 section 4.5
+
 local function attributes(range, tree)
     local at = 0
     while at + 4 <= range:len() do
@@ -280,6 +325,7 @@ local function attributes(range, tree)
         if not sa_attributes[kind % 0x8000] then sub:add_proto_expert_info(e.unknown) end
         if short then
             sub:add(f.value, range(at + 2, 2))
+            if named_values[kind % 0x8000] then sub:add(named_values[kind % 0x8000], range(at + 2, 2)) end
         elseif size > 4 and size <= 8 then
             sub:add(f.value, range(at + 4, size - 4))
         elseif size > 8 then

@@ -24,6 +24,10 @@ TABLES: dict[str, tuple[type[IntEnum], str]] = {
     "esp_transforms": (ipsec_doi.EspTransform, ""),
     "ah_transforms": (ipsec_doi.AhTransform, ""),
     "sa_attributes": (ipsec_doi.SaAttribute, ""),
+    "groups": (ipsec_doi.Group, ""),
+    "encapsulation_modes": (ipsec_doi.EncapsulationMode, ""),
+    "authentication_algorithms": (ipsec_doi.AuthenticationAlgorithm, ""),
+    "life_types": (ipsec_doi.LifeType, ""),
     "id_types": (ipsec_doi.IdType, ""),
     "notify_types": (ipsec_doi.NotifyType, ""),
 }

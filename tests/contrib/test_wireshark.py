@@ -139,7 +139,7 @@ def plain(*payloads: isakmp.IsakmpPayload) -> bytes:
 
 @tshark_is_there
 def test_quick_mode_payloads(tmp_path: Path) -> None:
-    attributes = (isakmp.Attribute(1, 1), isakmp.Attribute(2, b"\x00\x01\x51\x80"), isakmp.Attribute(6, 256))
+    attributes = (isakmp.Attribute(1, 1), isakmp.Attribute(2, b"\x00\x01\x51\x80"), isakmp.Attribute(3, 31))
     esp = isakmp.Proposal(1, 3, b"\x00\x00\x01\x00", (isakmp.Transform(1, 20, attributes), isakmp.Transform(2, 12, ())))
     subnet = isakmp.Identification(IdType.IPV4_ADDR_SUBNET, 6, 443, b"\x0a\x01\x00\x00\xff\xff\x00\x00")
     path = written(
@@ -154,7 +154,8 @@ def test_quick_mode_payloads(tmp_path: Path) -> None:
         *("kink4430.qm.payload", "kink4430.qm.spi", "kink4430.qm.transform.esp", "kink4430.qm.attribute"),
         *("kink4430.qm.attribute.value", "kink4430.qm.id.port", "kink4430.qm.notify", "_ws.expert.message"),
     )
-    assert first == ["1,2,3,3,10,4,5", "00000100", "20,12", "1,2,6", "1,86400,256", "443", "", ""]
+    assert first == ["1,2,3,3,10,4,5", "00000100", "20,12", "1,2,3", "1,86400,31", "443", "", ""]
+    assert "Group: CURVE25519 (31)" in tshark(path, "-V", "-c", "1")
     assert second == ["11,12", "00000100,73706931,73706932", "", "", "", "", "11", ""]
 
 

@@ -48,11 +48,12 @@ def conversation(lab: Lab, path: Path) -> None:
         assert capture.stop() == 0
 
 
-@pytest.mark.parametrize("port", [910, 4500])
-def test_a_conversation_of_two_daemons_verifies_whole(lab: Lab, directory: Path, port: int) -> None:
+@pytest.mark.parametrize(("port", "groups"), [(910, []), (4500, ["x25519"])])
+def test_a_conversation_of_two_daemons_verifies_whole(lab: Lab, directory: Path, port: int, groups: list[str]) -> None:
+    """Over either port; once with PFS too, whose public values are counted and not shown."""
     a, b = configure(lab, DaemonOptions())
     for host in (a, b):
-        amend(host, "[peer]", kink_over=str(port))
+        amend(host, "[peer]", kink_over=str(port), **({"pfs": groups} if groups else {}))
     path = directory / f"{port}.pcap"
     conversation(lab, path)
     code, (*messages, summary) = decoded(path, keytab(a), keytab(b))
@@ -67,10 +68,18 @@ def test_a_conversation_of_two_daemons_verifies_whole(lab: Lab, directory: Path,
         assert {message["client"], message["server"]} == {a.principal, b.principal}
         if message["type"]["name"] == "REPLY":
             assert message["ap_rep"]["answers"] == message["relation"]["answers"]
-    create = next(message for message in messages if message["type"]["name"] == "CREATE")
-    (isakmp,) = create["payloads"][1]["inside"]
-    assert [entry["payload"] for entry in isakmp["quick_mode"]][:4] == ["SA", "NONCE", "ID", "ID"]
-    assert [entry["selector"] for entry in isakmp["quick_mode"][2:4]] == ["10.1.0.0/24", "10.2.0.0/24"]
+    quick_mode = [entry for message in messages for entry in quick_mode_of(message)]
+    assert quick_mode[0]["payload"] == "SA"
+    selectors = [entry["selector"] for entry in quick_mode if entry["payload"] == "ID"]
+    assert selectors[:2] == ["10.1.0.0/24", "10.2.0.0/24"]
+    exchanged = {(entry["group"]["name"], entry["public_value_octets"]) for entry in quick_mode if "group" in entry}
+    assert exchanged == ({("CURVE25519", 32)} if groups else set())
+
+
+def quick_mode_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every Quick Mode payload of a message."""
+    inside = [each for payload in message["payloads"] for each in payload.get("inside", ())]
+    return [entry for payload in inside for entry in payload.get("quick_mode", ())]
 
 
 def test_one_keytab_opens_what_was_sent_to_its_host(lab: Lab, directory: Path) -> None:
@@ -86,3 +95,20 @@ def test_one_keytab_opens_what_was_sent_to_its_host(lab: Lab, directory: Path) -
         assert message["status"] == ("verified" if opened else "failed")
         if not opened:
             assert "no-key" in [found["kind"] for found in message["findings"]]
+
+
+def test_user_to_user_is_said_to_stay_closed(lab: Lab, directory: Path) -> None:
+    a, b = configure(lab, DaemonOptions())
+    for host in (a, b):
+        amend(host, "[peer]", user_to_user="always")
+    path = directory / "u2u.pcap"
+    conversation(lab, path)
+    code, (*messages, _) = decoded(path, keytab(a), keytab(b))
+    assert code == 1
+    asked, handed = messages[:2]
+    assert (asked["type"]["name"], asked["status"], handed["status"]) == ("GETTGT", "clear", "clear")
+    assert asked["payloads"][0]["principal"] in (a.principal, b.principal)
+    assert handed["payloads"][0]["ticket"]["server"].startswith("krbtgt/")
+    create = next(message for message in messages if message["type"]["name"] == "CREATE")
+    assert [found["kind"] for found in create["findings"]] == ["user-to-user"]
+    assert {message["status"] for message in messages if message["checksum_octets"]} == {"failed"}
