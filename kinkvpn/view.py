@@ -57,7 +57,8 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
 def _peer_lines(peer: Mapping[str, Any], probe: str | None) -> Iterator[str]:
     heard = "never heard from" if peer["last_heard"] is None else f"heard from {duration(peer['last_heard'])} ago"
     yield f"{peer['name']}  {peer_state(peer).upper()}  {peer['address'] or 'nowhere yet'}  {peer['principal']}"
-    yield f"  {heard}" + (f", probe: {probe}" if probe else "")
+    tickets = ", user-to-user" if peer.get("user_to_user") else ""
+    yield f"  {heard}{tickets}" + (f", probe: {probe}" if probe else "")
     rows: list[Row] = [("  policy", "state", "age", "in", "out", "traffic")]
     rows += [_policy_row(policy) for policy in peer["policies"]]
     lines = table(rows)

@@ -95,6 +95,7 @@ class GetTgt:
     Attributes:
         tgt: what came.
         failure: why nothing did, when it is over.
+        silent: nothing did because nothing came at all.
     """
 
     def __init__(self, *, xid: int, peer: str, principal: str, route: Route, kerberos: Kerberos) -> None:
@@ -103,6 +104,7 @@ class GetTgt:
         self.deadline = -inf
         self.tgt: bytes | None = None
         self.failure = ""
+        self.silent = False
         self._peer = peer
         self._route = route
         self._kerberos = kerberos
@@ -151,7 +153,7 @@ class GetTgt:
         return self.state, [Count(Tally.UNAUTHENTICATED_ERROR, received(event.message.payloads, self._kerberos))]
 
     def _close(self, failure: str, cause: Cause) -> Step:
-        self.failure = failure
+        self.failure, self.silent = failure, cause is Cause.SILENCE
         return State.CLOSED, [_concluded(f"failed.{cause}")]
 
     TRANSITIONS: ClassVar[dict[tuple[State, type], Callable[[GetTgt, Event, float], Step]]] = {
@@ -292,7 +294,8 @@ class TicketRoute:
         """The exchanges that a GETTGT has just failed for, and why."""
         if self._exchange is None or not self._exchange.failure:
             return []
-        refusal = TicketRefusal(f"no ticket-granting ticket of {self._settings.principal}: {self._exchange.failure}")
+        reason = f"no ticket-granting ticket of {self._settings.principal}: {self._exchange.failure}"
+        refusal = TicketRefusal(reason, peer_silent=self._exchange.silent)
         failed, self._waiting, self._exchange = self._waiting, [], None
         return [(xid, refusal) for xid in failed if xid in self._errands]
 

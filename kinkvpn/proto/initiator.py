@@ -151,8 +151,8 @@ class Completed:
 class Cause(StrEnum):
     """What sort of failure, for whoever counts them."""
 
-    NO_TICKET = "no_ticket"  # the KDC would not, or did not answer
-    SILENCE = "silence"  # no authentic answer to any transmission
+    NO_TICKET = "no_ticket"  # the KDC would not, or did not answer; the peer cannot open ours, and offers its own
+    SILENCE = "silence"  # no authentic answer to any transmission, and none to GETTGT
     REFUSED = "refused"  # the peer says no, under the key
     UNUSABLE = "unusable"  # the peer's answer does not keep to what was asked
     UNCURED = "uncured"  # a second try met the error that it was to cure
@@ -263,6 +263,7 @@ class Initiator:
         self._unreadable = ""
         self._doubted = False
         self._fresher = False
+        self._offered = False
         self._acknowledges = False
 
     @property
@@ -320,7 +321,8 @@ class Initiator:
     def _no_ticket(self, event: Event, _now: float) -> Step:
         assert isinstance(event, TicketRefused)
         # ``begin`` has not run, but the SPI is reserved: withdraw releases it.
-        return self._close(Failed(event.refusal.reason, cause=Cause.NO_TICKET), self.command.withdraw())
+        cause = Cause.SILENCE if event.refusal.peer_silent else Cause.NO_TICKET
+        return self._close(Failed(event.refusal.reason, cause=cause), self.command.withdraw())
 
     def _transmit(self, ticket: Ticket, now: float) -> list[Effect]:
         request = ticket.make_request(self._offset)
@@ -341,7 +343,10 @@ class Initiator:
         if self._given_up(now):
             hint = f"; it did say, unauthenticated: {self._hint}" if self._hint else ""
             reason = f"no answer in {now - self.first_sent:.1f} s to {self._retransmission.sent} transmissions{hint}"
-            return self._close(Failed(reason, peer_may_hold_state=True, cause=Cause.SILENCE), [])
+            # A peer that offers its ticket-granting ticket lives, for all that anybody can know: it cannot open the
+            # ticket that we have, and another one was not to be had ("MUST NOT think", RFC 4430 §3.7.1).
+            cause = Cause.NO_TICKET if self._offered else Cause.SILENCE
+            return self._close(Failed(reason, peer_may_hold_state=True, cause=cause), [])
         if self._fresher:
             # Should the peer have taken the old ticket after all, it answers the new XID that the SPI is in use, and is
             # told to delete it.
@@ -468,6 +473,7 @@ class Initiator:
             for payload in payloads:
                 if isinstance(payload, TgtRep) and self.tgt not in (None, payload.ticket):
                     self.hint = payload.ticket
+                    self._offered = True
                     return Tally.TGT_OFFERED
                 if isinstance(payload, KrbError) and self.tgt is None and self._wants_user_to_user(payload):
                     self.hint = b""

@@ -189,10 +189,17 @@ class Kerberos(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TicketRefusal:
-    """Why there is no ticket: ``reason`` is one line for the operator, ``code`` the Kerberos error or None."""
+    """Why there is no ticket.
+
+    Args:
+        reason: one line for the operator.
+        code: the Kerberos error, or None.
+        peer_silent: the peer left every GETTGT unanswered.
+    """
 
     reason: str
     code: int | None = field(default=None)
+    peer_silent: bool = False
 
 
 class InvalidPublicValue(KinkvpnError):

@@ -15,7 +15,7 @@ import pytest
 from support.lab import amend, answers, ask, crosswise, events, policy, spis, start, status, wait, within
 from support.pkinit import PkinitRealm
 
-from kinkvpn.demo.lab import KDC_ADDRESS, KDC_PORT, Host, Lab
+from kinkvpn.demo.lab import KDC_ADDRESS, KDC_PORT, STOP_SECONDS, Host, Lab
 from kinkvpn.demo.traffic import ping
 from kinkvpn.proto.allowance import BURST
 from kinkvpn.wire.kink import KinkError, KrbError, Message, MessageType, TgtRep, TgtReq, build_message, parse_message
@@ -206,6 +206,29 @@ def answers_waiting(listener: socket.socket) -> int:
     except TimeoutError:
         return count
     return count
+
+
+def test_a_laptop_that_nobody_knows_the_address_of(lab: Lab) -> None:
+    """Alice's kinit on one side, behind port 4500 alone; a gateway with a keytab on the other, which is asked nothing.
+
+    When the gateway has to start an exchange itself, it asks for alice's ticket where it has heard her.
+    """
+    laptop, gateway = lab.hosts
+    keytab, principal = gateway.configuration.read_text(), gateway.principal
+    people(lab)
+    gateway.configuration.write_text(keytab)
+    amend(gateway, "[peer]", principal=f"alice@{lab.realm.name}")
+    gateway.configuration.write_text(re.sub(r'^address = ".*"\n', "", gateway.configuration.read_text(), flags=re.M))
+    amend(laptop, "[peer]", principal=principal)
+    amend(laptop, "kink", over="4500")
+    start(lab)
+    ping(laptop, gateway, 4)
+    assert not kink(laptop).keys() & {"tgt_received", "gettgt_answered", "user_to_user_required"}
+    ping(gateway, laptop, 6)
+    wait(lab, laptop, lambda: crosswise(laptop, gateway), "has not one pair per policy with the gateway")
+    assert kink(gateway)["user_to_user_required"] == kink(laptop)["gettgt_answered"] == 1
+    assert laptop.stop() < STOP_SECONDS
+    wait(lab, gateway, lambda: spis(gateway) == {}, "still has SAs of a laptop that said good-bye")
 
 
 # ------------------------------------------------------------ PKINIT

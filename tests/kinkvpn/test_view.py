@@ -64,6 +64,7 @@ ANSWER = {
             "principal": "kink/east.example.com@EXAMPLE.COM",
             "address": "192.0.2.2",
             "last_heard": 3.2,
+            "user_to_user": True,
             "state": "established",
             "policies": [UP, policy("east/2", local="fd00:1::/64", remote="fd00:2::/64")],
         },
@@ -72,6 +73,7 @@ ANSWER = {
             "principal": "kink/north.example.com@EXAMPLE.COM",
             "address": "192.0.2.3",
             "last_heard": None,
+            "user_to_user": False,
             "state": "down",
             "policies": [DOWN],
         },
@@ -94,7 +96,7 @@ kinkvpn 0.1.0, pid 42, up 3h 12m
   listening  KINK 0.0.0.0:910, [::]:910; ESP 0.0.0.0:4500
 
 east  ESTABLISHED  192.0.2.2  kink/east.example.com@EXAMPLE.COM
-  heard from 3s ago, probe: 2.1 ms
+  heard from 3s ago, user-to-user, probe: 2.1 ms
   policy  state        age     in             out        traffic
   east/1  established  3m 20s  1200 (1.2 MB)  4 (400 B)  10.1.0.0/24 > 10.2.0.0/24
       spi in 0x0000abcd out 0x00001000, aes256-gcm16, CREATE took 3.2 ms

@@ -298,6 +298,53 @@ def test_a_peer_that_lost_its_ticket_offers_another_and_is_not_taken_for_dead() 
     assert_twins(a, b, 1)
 
 
+def probed(wire: Wire, a: Host) -> None:
+    """To the end of a probe of a peer that has been quiet."""
+    wire.run(wire.now + 100.0)
+    a.perform(a.peer.suspected(wire.now))
+    wire.run(wire.now + 3 * FULL_CYCLE)
+
+
+def test_who_offers_a_ticket_is_not_dead_though_the_kdc_is() -> None:
+    """RFC 4430 §3.7.1: the initiator MUST NOT think so, and what stands goes on."""
+    wire = Wire()
+    a, b = hosts(wire, UserToUser.ALWAYS)
+    a.perform(a.peer.acquired("net", 0.0))
+    wire.run(1.0)
+    before = set(a.outbound)
+    b.kerberos.lose_tgts()
+    b.kerberos.renew_tgt()
+
+    ticket = a.ticket
+
+    def silent(server: str, *, fresh: bool = False, tgt: bytes | None = None) -> Any:
+        if tgt == b.kerberos.tgts[-1]:
+            raise TicketUnavailable(TicketRefusal("no answer from the KDC"))
+        return ticket(server, fresh=fresh, tgt=tgt)
+
+    a.ticket = silent  # type: ignore[method-assign] # a KDC that is gone, and what was kept
+    probed(wire, a)
+    assert a.counts[Tally.PEERS_PROBED] == 1
+    assert a.counts[Tally.TGT_OFFERED] > 0
+    assert (a.counts[Tally.PEER_DEAD], set(a.outbound)) == (0, before)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_who_answers_neither_a_command_nor_a_gettgt_is_dead(kept: bool) -> None:
+    wire = Wire()
+    a, b = hosts(wire, UserToUser.ALWAYS)
+    a.perform(a.peer.acquired("net", 0.0))
+    wire.run(1.0)
+    del wire.hosts[b.endpoint.address]
+    if not kept:
+        wire.realm.ticket_life = 0.0
+        wire.run(40_000.0)  # the kept tickets have ended, and the KDC takes that one no more
+        a.cached.clear()
+    probed(wire, a)
+    assert a.counts[Tally.PEER_DEAD] == 1
+    assert a.outbound == {}
+
+
 def test_a_renewed_ticket_of_the_peer_spoils_none_that_was_made_before() -> None:
     wire = Wire()
     a, b = hosts(wire, UserToUser.ALWAYS)
