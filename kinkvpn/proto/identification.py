@@ -31,11 +31,20 @@ def identifications_of(selector: Selector, *, initiator: bool) -> tuple[Identifi
 def network_of(identification: Identification) -> Network | None:
     """The subnet that an identification names, or None where it names none that a policy here could hold."""
     kind, value = identification.type, identification.value
+    if kind in (IdType.IPV4_ADDR_RANGE, IdType.IPV6_ADDR_RANGE):
+        return _range(value[: len(value) // 2], value[len(value) // 2 :])
     if kind in (IdType.IPV4_ADDR, IdType.IPV4_ADDR_SUBNET):
         return _subnet4(value[:4], value[4:] or b"\xff" * 4)
-    if kind in (IdType.IPV6_ADDR, IdType.IPV6_ADDR_SUBNET):
-        return _subnet6(value[:16], value[16:] or b"\xff" * 16)
-    return None
+    return _subnet6(value[:16], value[16:] or b"\xff" * 16)
+
+
+def _range(first: bytes, last: bytes) -> Network | None:
+    """From ``first`` to ``last``, where that is a subnet."""
+    size = int.from_bytes(last, "big") - int.from_bytes(first, "big") + 1
+    if size < 1 or size & (size - 1) or int.from_bytes(first, "big") % size:
+        return None
+    length = 8 * len(first) - (size.bit_length() - 1)
+    return IPv4Network((first, length)) if len(first) == 4 else IPv6Network((first, length))
 
 
 def _subnet4(address: bytes, mask: bytes) -> IPv4Network | None:

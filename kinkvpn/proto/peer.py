@@ -183,14 +183,14 @@ class Peer:
         pair = self._pairs.find(policy, spi)
         if pair is None or self._pairs.newest(policy) is not pair:
             return [Count(Tally.IGNORED_EVENT)]
-        return self.rekey(policy, now)
+        return self.rekey([policy])
 
-    def rekey(self, policy: str, now: float) -> list[Effect]:
-        """Make a new pair in place of the one in use, which goes when the new one stands."""
-        state = self.policies[policy]
-        if state.negotiating is None:
-            state.replacing = self._pairs.newest(policy)
-        return self.initiate(policy, now)
+    def rekey(self, policies: Sequence[str]) -> list[Effect]:
+        """Make a new pair in place of the one in use of each policy, which goes when the new one stands."""
+        for policy in policies:
+            if self.policies[policy].negotiating is None:
+                self.policies[policy].replacing = self._pairs.newest(policy)
+        return self._create(policies) or [Count(Tally.IGNORED_EVENT)]
 
     def hard_expired(self, policy: str, spi: int, now: float) -> list[Effect]:
         """The engine has removed an SA, for its age or for what it has carried: its twin goes, and the peer is told.

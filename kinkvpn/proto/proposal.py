@@ -286,14 +286,21 @@ def _mismatch(reason: str) -> Refused:
 
 
 def _described(offered: SecurityAssociation) -> str:
-    parts = []
+    numbers = [proposal.number for proposal in offered.proposals]
+    parts: list[str] = []
     for proposal in offered.proposals:
-        for transform in proposal.transforms:
-            terms = read_terms(transform)
-            parts.append(
-                f"transform {transform.identifier} (not known here)"
-                if terms is None
-                else f"{terms.suite.name} in {terms.encapsulation.value} {terms.mode.value} mode"
-                f"{'' if terms.group is None else f' with PFS by {terms.group.label}'}"
-            )
+        if numbers.count(proposal.number) > 1:
+            parts.append(f"protocol {proposal.protocol} in a bundle")
+        elif proposal.protocol != Protocol.ESP:
+            parts.append("AH" if proposal.protocol == Protocol.AH else f"protocol {proposal.protocol}")
+        else:
+            parts += map(_described_transform, proposal.transforms)
     return ", ".join(parts[:8]) or "nothing"
+
+
+def _described_transform(transform: Transform) -> str:
+    terms = read_terms(transform)
+    if terms is None:
+        return f"transform {transform.identifier} (not known here)"
+    group = "" if terms.group is None else f" with PFS by {terms.group.label}"
+    return f"{terms.suite.name} in {terms.encapsulation.value} {terms.mode.value} mode{group}"

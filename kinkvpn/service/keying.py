@@ -420,8 +420,8 @@ class Keying:
         }
         if not before:
             raise RekeyFailed(f"{name or 'no peer'}: nothing is established, so there is nothing to rekey")
-        for peer, policy in before:
-            self._perform(peer, peer.rekey(policy, trio.current_time()))
+        for peer in dict.fromkeys(peer for peer, _ in before):
+            self._perform(peer, peer.rekey([policy for owner, policy in before if owner is peer]))
         while any(peer.policies[policy].negotiating is not None for peer, policy in before):
             await self._changed.wait()
         unchanged = [(peer, policy) for (peer, policy), pair in before.items() if pair in peer.pairs(policy)[-1:]]

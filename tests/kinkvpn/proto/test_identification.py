@@ -60,8 +60,9 @@ def test_every_field_counts(field: str) -> None:
 @given(IDENTIFICATIONS)
 def test_whatever_a_peer_sends_is_a_network_or_none(identification: Identification) -> None:
     network = network_of(identification)
-    if identification.type in (IdType.IPV4_ADDR_RANGE, IdType.IPV6_ADDR_RANGE):
-        assert network is None
+    if identification.type in (IdType.IPV4_ADDR_RANGE, IdType.IPV6_ADDR_RANGE) and network is not None:
+        value, half = identification.value, len(identification.value) // 2
+        assert (network.network_address.packed, network.broadcast_address.packed) == (value[:half], value[half:])
     if identification.type in (IdType.IPV4_ADDR, IdType.IPV6_ADDR):
         assert network is not None
         assert network.network_address.packed == identification.value
@@ -77,9 +78,23 @@ def test_whatever_a_peer_sends_is_a_network_or_none(identification: Identificati
         (4, "0a01000000ffffff", None),
         (6, "fd" + "00" * 15 + "ff" * 8 + "00" * 8, "fd00::/64"),
         (6, "fd" + "00" * 15 + "00" * 8 + "ff" * 8, None),
-        (7, "0a0100000a01ffff", None),  # ranges are not what policies here hold
+        (7, "0a0100000a01ffff", "10.1.0.0/16"),
+        (7, "0a0102030a010203", "10.1.2.3/32"),
+        (7, "00000000ffffffff", "0.0.0.0/0"),
+        (7, "0a0100000a01fffe", None),  # ranges that are no subnet are not what policies here hold
+        (7, "0a0100010a010002", None),
+        (7, "0a0102030a010202", None),  # backwards
+        (8, "fd" + "00" * 15 + "fd" + "00" * 7 + "ff" * 8, "fd00::/64"),
+        (8, "fd" + "00" * 15 + "fd" + "00" * 14 + "02", None),
     ],
 )
 def test_examples(kind: int, value: str, network: str | None) -> None:
     found = network_of(Identification(kind, 0, 0, bytes.fromhex(value)))
     assert found == (None if network is None else ip_network(network))
+
+
+@given(V4 | V6)
+def test_a_subnet_may_be_said_as_a_range(network: IPv4Network | IPv6Network) -> None:
+    kind = IdType.IPV4_ADDR_RANGE if network.version == 4 else IdType.IPV6_ADDR_RANGE
+    value = network.network_address.packed + network.broadcast_address.packed
+    assert network_of(Identification(kind, 0, 0, value)) == network

@@ -223,7 +223,7 @@ def test_either_side_may_replace_a_pair_and_is_the_initiator_then(who: str, nonc
     assert new.inbound_spi != old.inbound_spi
     # Both rekey from now on at once, and one pair is left.
     for host in (a, b):
-        host.perform(host.peer.rekey("net", wire.now))
+        host.perform(host.peer.rekey(["net"]))
     wire.run(40)
     assert_twins(a, b, 1)
     assert a.peer.pairs("net")[0] not in (old, new)
@@ -236,7 +236,7 @@ def test_a_replacement_that_fails_is_tried_again() -> None:
     wire.run(1)
     (old,) = b.peer.pairs("net")
     wire.meddle = lambda sender, datagram: []
-    b.perform(b.peer.rekey("net", 1))
+    b.perform(b.peer.rekey(["net"]))
     wire.run(1 + FULL_CYCLE + 0.1)
     assert b.peer.pairs("net") == [old], "what stands stays until there is another"
     wire.meddle = lambda sender, datagram: [datagram]
@@ -969,6 +969,20 @@ def test_a_create_of_several_that_meets_silence_is_tried_again_one_by_one() -> N
     assert not any(state.alone for state in a.peer.policies.values())
 
 
+def test_several_pairs_are_replaced_in_one_create_and_the_old_ones_deleted() -> None:
+    wire = Wire()
+    a, b = hosts_with(wire, 3, a={"start": Start.BOOT})
+    a.perform(a.peer.start(0))
+    wire.run(1)
+    before = {spi for host in (a, b) for spi in host.outbound}
+    a.perform(a.peer.rekey(list(a.peer.policies)))
+    assert a.peer.rekey(list(a.peer.policies)) == [Count(Tally.IGNORED_EVENT)], "under way"
+    wire.run(20)
+    assert wire.kinds().count(("a", "CREATE")) == 2
+    assert_twins(a, b, 3)
+    assert before.isdisjoint({*a.outbound, *b.outbound})
+
+
 def test_close_deletes_all_pairs_in_one_message() -> None:
     wire = Wire()
     a, b = hosts_with(wire, 9, a={"start": Start.BOOT})
@@ -1060,7 +1074,7 @@ def test_every_create_has_a_private_key_of_its_own() -> None:
     a.peer._negotiation._key_exchange = Watched()
     a.perform(a.peer.acquired("net", 0))
     wire.run(1)
-    a.perform(a.peer.rekey("net", 1))
+    a.perform(a.peer.rekey(["net"]))
     wire.run(20)
     assert_twins(a, b, 1)
     assert len({one.public for one in made}) == len(made) == 2

@@ -231,8 +231,12 @@ def test_ah_bundles_and_odd_spis_are_passed_over() -> None:
     good = _transform("aes256-gcm16")
     esp, ah = Proposal(1, 3, SPI, (good,)), Proposal(1, 2, SPI, (good,))
     other = Proposal(2, 3, b"\0\0\1\1", (good,))
-    with pytest.raises(Refused):
+    with pytest.raises(Refused, match="peer offers protocol 3 in a bundle, protocol 2 in a bundle;"):
         choose(SecurityAssociation((esp, ah)), policy())
+    with pytest.raises(Refused, match="peer offers AH;"):
+        choose(SecurityAssociation((ah,)), policy())
+    with pytest.raises(Refused, match="peer offers protocol 4;"):
+        choose(SecurityAssociation((replace(ah, protocol=4),)), policy())
     assert choose(SecurityAssociation((esp, ah, other)), policy()).proposal is other
     assert not choose(SecurityAssociation((esp, ah, other)), policy()).optimistic
     with pytest.raises(Refused):

@@ -141,6 +141,26 @@ def test_where_an_sa_goes() -> None:
     assert sas([raw.inbound, raw.outbound])[1].remote == Endpoint(A_ADDRESS, 0)
 
 
+def test_each_of_several_proposals_has_an_spi_of_its_own() -> None:
+    """What is keyed is the SPI of the proposal that is taken, and only that one has to be free (RFC 2408 §4.2)."""
+    sa, *rest = quick_mode(command())
+    assert isinstance(sa, SecurityAssociation)
+    (proposal,) = sa.proposals
+    first, second = (
+        replace(proposal, number=number, spi=spi.to_bytes(4, "big"), transforms=(transform,))
+        for number, spi, transform in zip((1, 2), (0x5001, 0x5002), proposal.transforms, strict=False)
+    )
+    both = SecurityAssociation((first, second))
+    taken_first = respond((both, *rest), taken={0x5002})
+    assert (taken_first.pair.outbound_spi, taken_first.three_way) == (0x5001, False)
+    other = respond((both, *rest), suites=policy().suites[1:], taken={0x5001})
+    assert (other.pair.outbound_spi, other.three_way) == (0x5002, True)
+    (answer,) = [payload for payload in answered(other) if isinstance(payload, SecurityAssociation)]
+    assert [proposal.number for proposal in answer.proposals] == [2]
+    with pytest.raises(Refused, match="not free"):
+        respond((both, *rest), taken={0x5001})
+
+
 # ------------------------------------------------------------ PFS
 
 
