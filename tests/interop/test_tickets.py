@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 import signal
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from support.kdc import second_kdc
-from support.lab import ask, crosswise, events, pinging, policy, spis, start, wait
+from support.lab import amend, ask, crosswise, events, pinging, policy, spis, start, wait
 
 from kinkvpn.demo.lab import KDC_ADDRESS, KDC_PORT, Host, Lab
 from kinkvpn.demo.realm import Realm
@@ -56,7 +57,7 @@ def test_keys_change_and_nothing_stops(lab: Lab) -> None:
         wait(lab, a, lambda: first["4"] not in spis(a).values() and crosswise(a, b), "has not rekeyed")
         wait(lab, a, lambda: policy(a, "b/1")["packets_out"] > PINGS, "does not ping")
     assert lost == [0]
-    assert len(tickets_for(lab, b)) == before + 2
+    assert before + 2 <= len(tickets_for(lab, b)) <= before + 3, "one trip for each command that was refused"
     refused = events(b, "ap_request_refused")
     assert refused
     assert all(NO_KEY.search(line) and "kvno" in line for line in refused), refused
@@ -100,7 +101,10 @@ def hanging(realm: Realm) -> Iterator[None]:
 
 
 def test_no_create_waits_for_a_kdc_that_was_there_a_moment_ago(directory: Path) -> None:
-    """Tickets of six seconds are fetched anew, unasked; when the KDC goes, the one at hand is fresh."""
+    """Tickets of six seconds are fetched anew, unasked; when the KDC goes, the one at hand is fresh.
+
+    Host b has a person's cache instead, whose ticket-granting ticket ends after six seconds and may be renewed.
+    """
     place = directory / "short"
     place.mkdir()
 
@@ -111,11 +115,20 @@ def test_no_create_waits_for_a_kdc_that_was_there_a_moment_ago(directory: Path) 
     with Lab(place, realms=realms) as lab:
         lab.start_realm()
         lab.start_hosts()
-        start(lab)
         a, b = lab.hosts
+        cache = keytab(b).with_name("person")
+        command = ["kinit", "-r", "1h", "-c", f"FILE:{cache}", "-k", "-t", str(keytab(b)), b.principal]
+        assert b.namespace.spawn(command, environment=lab.realm.environment).wait() == 0
+        login, ends = cache.read_bytes(), time.time() + SHORT_LIFE
+        amend(b, "host", ccache=f"FILE:{cache}")
+        start(lab)
         ping(a, b, 4)
         wait(lab, a, lambda: len(tickets_for(lab, b)) == 2, "has not renewed its ticket", SHORT_LIFE)
+        wait(lab, b, lambda: time.time() > ends + 1, "has no old login", SHORT_LIFE)
+        assert first_packet_arrives(b, a), "with the renewed one, the person's has ended"
+        assert cache.read_bytes() == login
         lab.realm.stop()
-        ping(a, b, 6)
-        wait(lab, a, lambda: crosswise(a, b), "has not one pair per policy")
+        first = spis(a)["4"]
+        ask(a, "rekey")
+        wait(lab, a, lambda: spis(a)["4"] != first and crosswise(a, b), "has not rekeyed without its KDC")
         assert not events(a, "ticket_not_renewed")
