@@ -4,10 +4,20 @@ The suite keeps within a minute with fifty examples for each property; `pytest -
 longer.
 """
 
+from __future__ import annotations
+
+import pytest
 from hypothesis import HealthCheck, settings
+from support.collected import FOUND
 
 settings.register_profile(
     "kinkvpn", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True, max_examples=50
 )
 settings.register_profile("thorough", parent=settings.get_profile("kinkvpn"), max_examples=2000)
 settings.load_profile("kinkvpn")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What there is, before ``-m`` and ``-k`` leave some out: tests/test_conformance.py looks for tests by name."""
+    config.stash[FOUND] = [item.nodeid for item in items]

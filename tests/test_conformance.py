@@ -7,13 +7,12 @@ second has a row for each demand: section, level, the demand, its state, and the
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from support.collected import every_function
 
 ROOT = Path(__file__).parent.parent
 PAGES = sorted((ROOT / "docs/conformance").glob("*.md"))
@@ -118,11 +117,9 @@ def faults_of(row: Row, page: Page, collected: set[str]) -> list[str]:
 
 
 @pytest.fixture(scope="session")
-def collected() -> set[str]:
-    """Every test function of the suite, as pytest finds them: path below tests/, classes, name."""
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests"]
-    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=120).stdout
-    names = {re.sub(r"\[.*", "", line).removeprefix("tests/") for line in listed.splitlines() if "::" in line}
+def collected(request: pytest.FixtureRequest) -> set[str]:
+    """Every test function of the suite."""
+    names = every_function(request.config, ROOT)
     assert len(names) > 800
     return names
 
