@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+import time
+from typing import TYPE_CHECKING, Final
 
 from kinkvpn.kerberos.libkrb5 import Krb5Error
 
@@ -11,6 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from kinkvpn.kerberos.libkrb5 import CData, Context
+
+# Ours. A file that changes twice within a tick of its file system's clock, which may be two seconds, can look the same
+# both times; so what changed lately is read again at every look.
+SETTLED_SECONDS: Final = 2.0
 
 
 class KeptKeytab:
@@ -39,7 +44,8 @@ class KeptKeytab:
             status = os.stat(self._path)
             seen = (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
             if self._copy is None or seen != self._seen:
-                self._copy, self._seen = self._context.memory_keytab(self._file), seen
+                settled = time.time() - status.st_mtime > SETTLED_SECONDS
+                self._copy, self._seen = self._context.memory_keytab(self._file), seen if settled else ()
         except (OSError, Krb5Error):
             self._copy = None
             return self._file
