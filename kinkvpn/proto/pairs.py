@@ -12,9 +12,9 @@ if TYPE_CHECKING:
 # policy, four stand (the one in use, the one that replaces it, and two whose DELETE is still on its way), and the
 # oldest goes for a fifth. Refusing the fifth would lock a peer out that lost its DELETEs to a broken link.
 MAX_OF_PEER = 4
-# Ours. Pairs that wait for an ACK last one retransmission cycle at most; a peer has those of a few CREATEs at once,
-# which may ask for sixteen each, not a stream of them.
-MAX_UNACKNOWLEDGED = 64
+# Ours. Pairs that wait for an ACK last one retransmission cycle at most: one for each policy, when all of them are
+# negotiated at once, and these, not a stream of them.
+MAX_UNACKNOWLEDGED = 16
 # Ours. Whoever holds back one retransmission of a CREATE can deliver it until its authenticator is too old: for twice
 # the clock skew that Kerberos allows (five minutes usually, RFC 4430 §3.5), should the sender's clock be ahead. A pair
 # made from it anew would be half open, and worse: same session key, same SPI, same Ni, so the same KEYMAT, with its
@@ -97,10 +97,9 @@ class Pairs:
         """Pairs that wait for an ACK."""
         return list(self._unacknowledged.values())
 
-    @property
-    def crowded(self) -> bool:
-        """Whether no other pair may wait for an ACK."""
-        return len(self._unacknowledged) >= MAX_UNACKNOWLEDGED
+    def crowded(self, more: int, policies: int) -> bool:
+        """Whether ``more`` pairs are too many to wait for an ACK as well, of a peer with so many policies."""
+        return len(self._unacknowledged) + more > MAX_UNACKNOWLEDGED + policies
 
     def settle(self, pair: SaPair) -> bool:
         """Whether ``pair`` waited for an ACK; it does no more. Where the ACK did not come it is still to be buried."""

@@ -12,7 +12,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
-from kinkvpn.proto.create import CreateCommand, Grant, answer_create
+from kinkvpn.proto.create import MAX_QUICK_MODES, CreateCommand, Grant, answer_create
 from kinkvpn.proto.delete import MAX_DOOMED, DeleteCommand, Doomed, answer_delete
 from kinkvpn.proto.events import (
     Count,
@@ -306,7 +306,7 @@ class Peer:
             return Grant((), effects=[Count(Tally.NOTIFY_IGNORED) for p in payloads if isinstance(p, Notify)])
         if self._closing:
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, "this host is shutting down")
-        if self._pairs.crowded:
+        if self._pairs.crowded(min(len(quick_modes), MAX_QUICK_MODES), len(self.policies)):
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"{self.settings.name} has not acknowledged earlier REPLYs")
         if len(self._exchanges) > MAX_EXCHANGES + 2 * len(self.policies):
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"too many commands to {self.settings.name} are under way")

@@ -10,6 +10,7 @@ import itertools
 from random import Random
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support import kinkhosts
@@ -17,6 +18,7 @@ from support.kinkhosts import Host, Wire, policy, principal
 
 from esp.sa import Endpoint
 from kinkvpn.proto import responder
+from kinkvpn.proto.create import MAX_QUICK_MODES
 from kinkvpn.proto.envelope import seal_command, seal_reply
 from kinkvpn.proto.identification import identifications_of
 from kinkvpn.proto.pairs import MAX_LINGERING, MAX_OF_PEER, MAX_TOMBSTONES, MAX_UNACKNOWLEDGED, MAX_UNDELETED
@@ -55,8 +57,6 @@ from kinkvpn.wire.kink import (
 )
 
 if TYPE_CHECKING:
-    import pytest
-
     from kinkvpn.proto.events import Effect
 
 SOURCE = Endpoint("192.0.2.1", 910)
@@ -87,10 +87,15 @@ class Mallory:
         return effects
 
     def create(self, spi: int, **how: Any) -> bytes:
+        return self.creates(spi, 1, **how)
+
+    def creates(self, spi: int, count: int, **how: Any) -> bytes:
+        """One CREATE for so many pairs of the one policy."""
         asked = policy("a")
         ids = identifications_of(asked.selector, initiator=True)
         nonce = Nonce(self.random.randbytes(16))
-        return self.seal(MessageType.CREATE, Isakmp((offer(asked, spi.to_bytes(4, "big")), nonce, *ids)), **how)
+        payloads = (Isakmp((offer(asked, (spi + number).to_bytes(4, "big")), nonce, *ids)) for number in range(count))
+        return self.seal(MessageType.CREATE, *payloads, **how)
 
     def sizes(self) -> dict[str, int]:
         """Everything at b that could grow."""
@@ -117,21 +122,23 @@ class Mallory:
 
 # What a peer may have stand here, and each of these has its reason where it is defined. An inbound SA is of a pair that
 # stands, waits for its ACK, lingers, or has a DELETE on its way or owed.
-EXCHANGES = MAX_EXCHANGES + 2 * POLICIES + MAX_UNACKNOWLEDGED + 2
+UNACKNOWLEDGED = MAX_UNACKNOWLEDGED + POLICIES
+# One CREATE may make more pairs than are kept, and each of those is a DELETE.
+EXCHANGES = MAX_EXCHANGES + 2 * POLICIES + UNACKNOWLEDGED + MAX_QUICK_MODES + 2
 LINGERING = MAX_LINGERING + 2 * POLICIES
 BOUNDS = {
-    "inbound": MAX_OF_PEER + MAX_UNACKNOWLEDGED + LINGERING + EXCHANGES + MAX_UNDELETED,
+    "inbound": MAX_OF_PEER + UNACKNOWLEDGED + LINGERING + EXCHANGES + MAX_UNDELETED,
     "outbound": MAX_OF_PEER + 1,
     "reserved": 0,
     "exchanges": EXCHANGES,
     "past epochs": MAX_PAST_EPOCHS,
     "standing": MAX_OF_PEER + 1,
-    "unacknowledged": MAX_UNACKNOWLEDGED,
+    "unacknowledged": UNACKNOWLEDGED,
     "tombstones": MAX_TOMBSTONES,
     "graces": LINGERING,
     "undeleted": MAX_UNDELETED,
     "answers": MAX_ANSWERS,
-    "awaiting": 2 * MAX_UNACKNOWLEDGED,
+    "awaiting": 2 * UNACKNOWLEDGED,
     "seen": 2 * MAX_ANSWERS,
     "strangers": 1024,
     "members": 1024,
@@ -176,7 +183,16 @@ def test_pairs_made_and_deleted_without_end() -> None:
 def test_replies_never_acknowledged() -> None:
     mallory = Mallory(responder_nonce=True)
     greatest = storm(mallory, 1000, lambda number: mallory.create(1000 + number))
-    assert greatest["unacknowledged"] == MAX_UNACKNOWLEDGED
+    assert greatest["unacknowledged"] == UNACKNOWLEDGED
+
+
+@pytest.mark.parametrize("three_way", [False, True])
+def test_more_pairs_than_a_datagram_may_ask_for(three_way: bool) -> None:
+    mallory = Mallory(responder_nonce=three_way)
+    greatest = storm(mallory, 300, lambda number: mallory.creates(1000 + 20 * number, 20))
+    assert greatest["unacknowledged" if three_way else "standing"] > 0
+    mallory.wire.run(mallory.wire.now + 120)
+    assert sum(kind == "DELETE" for _, kind, _ in mallory.wire.log) <= EXCHANGES * TRANSMISSIONS
 
 
 def test_a_new_life_with_every_command() -> None:

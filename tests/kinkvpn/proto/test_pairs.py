@@ -75,10 +75,12 @@ def test_another_pair_with_the_same_spi_is_not_settled() -> None:
 
 def test_unacknowledged_pairs_are_bounded() -> None:
     pairs = Pairs()
-    for number in range(MAX_UNACKNOWLEDGED):
-        assert not pairs.crowded
+    for number in range(MAX_UNACKNOWLEDGED + 3):
+        assert not pairs.crowded(1, 3)
         pairs.await_ack(pair(number, initiated=False))
-    assert pairs.crowded
+    assert pairs.crowded(1, 3)
+    assert not pairs.crowded(2, 5)
+    assert pairs.crowded(3, 5)
 
 
 @given(st.lists(st.booleans(), max_size=12), st.booleans())

@@ -639,10 +639,10 @@ def test_a_peer_that_never_acknowledges_is_refused_after_a_while() -> None:
     a, b = two_hosts(wire, b=NONCE)
     unheard = MessageType.ACK, MessageType.DELETE
     wire.meddle = lambda sender, datagram: [] if parse_message(datagram).type in unheard else [datagram]
-    for _ in range(MAX_UNACKNOWLEDGED + 1):
+    for _ in range(MAX_UNACKNOWLEDGED + 2):
         a.perform(a.peer.initiate("net", wire.now))
         wire.run(wire.now + 0.1)
-    assert len(b.peer.half_open) == MAX_UNACKNOWLEDGED
+    assert len(b.peer.half_open) == MAX_UNACKNOWLEDGED + 1
     assert "NO-PROPOSAL-CHOSEN" in a.peer.policies["net"].last_error
 
 
