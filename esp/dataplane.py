@@ -15,7 +15,7 @@ import trio
 
 from esp.engine import Incoming, Outgoing
 from esp.errors import DropReason
-from esp.events import EspEvent
+from esp.events import EspEvent, UnreachableReported
 from esp.wire import NON_ESP_MARKER, Kind, classify
 
 if TYPE_CHECKING:
@@ -163,6 +163,7 @@ class Dataplane:
         """Pass events up as far as there is room. The others wait here and in the engine: none is lost, none blocks."""
         if not self._unpublished:
             fresh = self._engine.take_events()
+            fresh += [UnreachableReported(remote) for remote in sorted(self._link.take_unreachable())]
             if not fresh:
                 return
             self._unpublished.extend(fresh)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from esp import icmp
 from esp.engine import Incoming, Outgoing
 from esp.errors import EspError
 from esp.sa import Endpoint
@@ -64,6 +65,9 @@ class Link(Protocol):
     def receive(self) -> list[Incoming]:
         """Datagrams that wait now, a bounded number, oldest first; empty when there are none. Never blocks."""
 
+    def take_unreachable(self) -> set[Endpoint]:
+        """Remotes that ICMP has called unreachable since the last call, a bounded number. Anybody can forge that."""
+
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """Send ``datagrams`` in order; the number that was refused. Never blocks."""
 
@@ -88,9 +92,11 @@ class UdpLink:
             raise ValueError("a link takes one UDP socket for each of IPv4 and IPv6, and at least one")
         for each in sockets:
             each.setblocking(False)
+            icmp.ask(each)
             _enlarge_buffers(each)
         self.local = tuple(_endpoint(each.getsockname()) for each in sockets)
         self._refused = 0
+        self._unreachable: set[Endpoint] = set()
         # Trio waits for one descriptor. An epoll set is one, readable when any of its members is.
         self._readiness = select.epoll()
         for each in sockets:
@@ -146,7 +152,9 @@ class UdpLink:
             except BlockingIOError:
                 return
             except OSError:
-                self._refused += 1
+                errors, unreachable = icmp.take_unreachable(source)
+                self._refused += max(errors, 1)
+                self._note(unreachable)
                 continue
             # A batch comes mostly from one peer: its endpoint is made once.
             if address != previous:
@@ -167,10 +175,34 @@ class UdpLink:
                     transmit, address = self._route(remote)
                     previous = remote
                 transmit(datagram, address)
-            except OSError:
-                refused += 1
+            except OSError as error:
+                refused += not self._sent_again(error, datagram, remote)
         self._refused += refused
         return refused
+
+    def _sent_again(self, error: OSError, datagram: bytes, remote: Endpoint) -> bool:
+        """Whether ``datagram`` has gone after all: what failed was an earlier one, as ICMP says."""
+        sock = self._sockets.get(socket.AF_INET6 if ":" in remote.address else socket.AF_INET)
+        if sock is None:
+            return False
+
+        def send() -> None:
+            transmit, address = self._route(remote)
+            transmit(datagram, address)
+
+        went, unreachable = icmp.sent_again(error, sock, send)
+        self._refused += went
+        self._note(unreachable)
+        return went
+
+    def _note(self, unreachable: set[Endpoint]) -> None:
+        if len(self._unreachable) < icmp.MAX_ERRORS:
+            self._unreachable |= unreachable
+
+    def take_unreachable(self) -> set[Endpoint]:
+        """As :meth:`Link.take_unreachable`."""
+        taken, self._unreachable = self._unreachable, set()
+        return taken
 
     def _route(self, remote: Endpoint) -> tuple[Callable[[bytes, tuple[str | int, ...]], int], tuple[str | int, ...]]:
         """What sends to ``remote``, and its address as that socket wants it.

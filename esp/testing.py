@@ -181,6 +181,10 @@ class MemoryLink:
         self.refused += refused
         return refused
 
+    def take_unreachable(self) -> set[Endpoint]:
+        """As :meth:`esp.link.Link.take_unreachable`: nobody speaks ICMP here."""
+        return set()
+
     async def wait_readable(self) -> None:
         """As :meth:`esp.link.Link.wait_readable`."""
         await self._arrived.wait()
@@ -252,6 +256,10 @@ class LossyLink:
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """The inner link's."""
         return self._inner.send(datagrams)
+
+    def take_unreachable(self) -> set[Endpoint]:
+        """As :meth:`esp.link.Link.take_unreachable`."""
+        return self._inner.take_unreachable()
 
     async def wait_readable(self) -> None:
         """Return when something has come through."""

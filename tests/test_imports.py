@@ -17,6 +17,7 @@ LAYERS = {
         {"esp.policy", "esp.sa", "esp.crypto", "esp.events"},
         {"esp.sad", "esp.hold", "esp.silence"},
         {"esp.engine", "esp.native"},
+        {"esp.icmp"},
         {"esp.tun", "esp.link"},
         {"esp.dataplane", "esp.testing"},
     ),
@@ -41,7 +42,7 @@ ACROSS = {
     "kinkvpn.config": DESCRIPTIONS,
     "kinkvpn.demo": DESCRIPTIONS,
     "kinkvpn.cli": DESCRIPTIONS,
-    "kinkvpn.service": DESCRIPTIONS | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.native"},
+    "kinkvpn.service": DESCRIPTIONS | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.icmp", "esp.native"},
 }
 PURE = {
     *("esp.errors", "esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.sa", "esp.sad", "esp.policy"),

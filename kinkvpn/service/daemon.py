@@ -338,6 +338,7 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
         ticket_deadline=host.kdc_timeout,
         key_exchange=KeyExchanges(),
     )
+    resources.transport.report_unreachable_to(keying.unreachable)
     return keying, dataplane
 
 

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Protocol
 
 import trio
 
+from esp import icmp
 from esp.sa import Endpoint
 from kinkvpn.proto.events import Path
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 # The registered port (RFC 4430 §9, IANA).
 KINK_PORT = 910
@@ -72,6 +73,7 @@ class KinkTransport:
         # Trio waits for one descriptor. An epoll set is one, readable when any of its members is.
         self._readiness = select.epoll()
         self.receive_errors = 0
+        self._tell_unreachable: Callable[[Endpoint], None] = lambda remote: None
         try:
             for address in listen:
                 sock = _bound(address, port)
@@ -86,6 +88,10 @@ class KinkTransport:
         """Where it listens; with the port that the kernel chose when 0 was asked for."""
         return [Endpoint(*sock.getsockname()[:2]) for sock in self._sockets]
 
+    def report_unreachable_to(self, told: Callable[[Endpoint], None]) -> None:
+        """Have ``told`` called, while ``receive`` waits, with each remote that ICMP calls unreachable."""
+        self._tell_unreachable = told
+
     def _drain(self, sock: socket.socket, bound: str) -> list[tuple[bytes, Path]]:
         datagrams: list[tuple[bytes, Path]] = []
         for _ in range(BATCH):
@@ -95,7 +101,10 @@ class KinkTransport:
                 break
             except OSError:
                 # An ICMP error for something sent earlier (RFC 1122 §4.1.3.3): a hint at most, never a verdict (§3.7).
-                self.receive_errors += 1
+                errors, unreachable = icmp.take_unreachable(sock)
+                self.receive_errors += max(errors, 1)
+                for remote in sorted(unreachable):
+                    self._tell_unreachable(remote)
                 continue
             local = bound or _destination(ancillary)
             datagrams.append((datagram, Path(Endpoint(source[0], source[1]), local=local)))
@@ -123,7 +132,18 @@ class KinkTransport:
         sock = next((sock for sock in fitting if self._sockets[sock] == path.local), fitting[0])
         # A socket that is bound to one address sends from no other.
         leaving_from = [] if self._sockets[sock] else _leaving_from(path.local)
-        sock.sendmsg([datagram], leaving_from, 0, path.remote)
+
+        def send() -> None:
+            sock.sendmsg([datagram], leaving_from, 0, path.remote)
+
+        try:
+            send()
+        except OSError as error:
+            # Whoever sends is in the middle of something, and not to be told of ICMP now; there will be more of it.
+            went, _ = icmp.sent_again(error, sock, send)
+            if not went:
+                raise
+            self.receive_errors += 1
 
     def close(self) -> None:
         """Close the sockets. Who waits for a datagram gets :class:`trio.ClosedResourceError`."""
@@ -164,6 +184,7 @@ def _bound(address: str, port: int) -> socket.socket:
         else:
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        icmp.ask(sock)
         sock.bind((address, port))
     except OSError as error:
         sock.close()

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
 from random import Random
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 import trio
@@ -17,7 +17,7 @@ from support.namespaces import namespace, run, within
 from esp.dataplane import EVENTS, Dataplane, LinkStatistics
 from esp.engine import Engine
 from esp.errors import DropReason
-from esp.events import Acquired, HardExpired, SoftExpired
+from esp.events import Acquired, HardExpired, SoftExpired, UnreachableReported
 from esp.link import UdpLink
 from esp.policy import Policy, Selector
 from esp.sa import Endpoint, Lifetime, SaParameters
@@ -469,3 +469,21 @@ async def test_run_ends_when_the_interface_is_deleted() -> None:
         async with trio.open_nursery() as nursery:
             await nursery.start(left.dataplane.run)
             run("ip", "-n", left.net, "link", "del", "kink0")
+
+
+async def test_what_icmp_calls_unreachable_is_told(autojump_clock: trio.testing.MockClock) -> None:
+    class Complaining(MemoryLink):
+        told: ClassVar[set[Endpoint]] = {RIGHT}
+
+        def take_unreachable(self) -> set[Endpoint]:
+            told = self.told.copy()
+            self.told.clear()
+            return told
+
+    dataplane = Dataplane(
+        Engine(random=Random(1).randbytes), MemoryTun(), Complaining(LEFT), receive_control=lambda *_: None
+    )
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(dataplane.run)
+        assert await dataplane.events.receive() == UnreachableReported(RIGHT)
+        nursery.cancel_scope.cancel()

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 LOOPBACKS = ("127.0.0.1", "::1")
-IP_RECVERR = 11  # linux/in.h
 
 
 @pytest.fixture
@@ -135,15 +134,49 @@ def test_full_send_buffer_refuses_and_does_not_wait() -> None:
 
 
 async def test_icmp_errors_are_counted_and_never_end_reading(peer: UdpLink) -> None:
-    udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    udp.bind(("127.0.0.1", 0))
-    udp.setsockopt(socket.IPPROTO_IP, IP_RECVERR, 1)  # makes an unconnected socket report them
-    link = UdpLink([udp])
-    link.send([Outgoing(b"to nobody", closed_port())])
+    link = UdpLink.bind(0, ["127.0.0.1"])
+    nobody = closed_port()
+    link.send([Outgoing(b"to nobody", nobody)])
     assert await receive(link) == []
     assert link.refused == 1
+    assert link.take_unreachable() == {nobody}
+    assert link.take_unreachable() == set()
     peer.send([Outgoing(b"after", link.local[0])])
     assert [each.datagram for each in await receive(link)] == [b"after"]
+    link.close()
+
+
+async def test_an_icmp_error_costs_no_other_datagram(peer: UdpLink) -> None:
+    """The kernel gives it to the next send, whoever that is for: that datagram goes all the same."""
+    link = UdpLink.bind(0, ["127.0.0.1"])
+    nobody = closed_port()
+    numbered = [Outgoing(bytes([number]), peer.local[0]) for number in range(50)]
+    mixed = [each for out in numbered for each in (Outgoing(b"to nobody", nobody), out)]
+    assert link.send(mixed) <= 1, "the last to nobody, which has nothing after it"
+    received: list[bytes] = []
+    with trio.fail_after(5):
+        while len(received) < 50:
+            received += [each.datagram for each in await receive(peer)]
+    assert received == [out.datagram for out in numbered]
+    assert link.refused >= 50
+    assert link.take_unreachable() == {nobody}
+    # Nothing is left that would wake the reader for ever.
+    assert link.receive() == []
+    with trio.move_on_after(0.1) as waiting:
+        await link.wait_readable()
+    assert waiting.cancelled_caught
+    link.close()
+
+
+async def test_icmp_over_ipv6_is_read_too() -> None:
+    link = UdpLink.bind(0, ["::1"])
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as closed:
+        closed.bind(("::1", 0))
+        nobody = Endpoint(*closed.getsockname()[:2])
+    link.send([Outgoing(b"to nobody", nobody)])
+    await link.wait_readable()
+    assert link.receive() == []
+    assert link.take_unreachable() == {nobody}
     link.close()
 
 

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import struct
 import subprocess
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from support.lab import amend, crosswise, events, policy, spis, start, status, wait, within
+from support.lab import amend, crosswise, events, pinging, policy, spis, start, status, wait, within
 
+from esp.link import ESP_PORT
 from kinkvpn.demo.traffic import ping
+from kinkvpn.service.transport import KINK_PORT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -25,6 +28,7 @@ pytestmark = [pytest.mark.root, pytest.mark.kdc]
 PROBE_AFTER = 1.0
 DEAD_AFTER = 3.0
 ONE_WAY_SECONDS = 5.0
+FORGED_SECONDS = 3.0
 
 
 def established(lab: Lab, dead_after: float = DEAD_AFTER) -> tuple[Host, Host]:
@@ -112,3 +116,49 @@ def test_traffic_that_flows_one_way_ends_nothing(lab: Lab) -> None:
     assert probes(b) == 0
     assert not events(a, "peer_dead") + events(a, "status_failed")
     assert status(b)["counters"]["drops"] == {}
+
+
+def test_forged_icmp_brings_about_a_probe_and_nothing_else(lab: Lab) -> None:
+    """Port and host unreachable about ESP and KINK, from whoever can guess four numbers, while traffic flows."""
+    a, b = established(lab)
+    before = spis(a)
+    with within(b.namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)) as forger:
+        with pinging(a, b) as lost:
+            ends = time.monotonic() + FORGED_SECONDS
+            while time.monotonic() < ends:
+                for port in (KINK_PORT, ESP_PORT):
+                    for code in (1, 3):
+                        forger.sendto(unreachable(a.site.wire, b.site.wire, port, code), (a.site.wire, 0))
+                time.sleep(0.002)
+        assert lost == [0]
+    found = status(a)
+    assert found["counters"]["link"]["refused"] > 100, "they were heard"
+    assert spis(a) == before
+    assert probes(a) == 1
+    assert found["counters"]["drops"] == {}
+    assert not events(a, "peer_dead") + events(a, "status_failed") + events(a, "create_failed")
+
+
+def unreachable(sender: str, target: str, port: int, code: int) -> bytes:
+    """An ICMP message (RFC 792, type 3) about a UDP datagram from ``sender`` to ``target``, between equal ports."""
+    quoted = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0, 36, 1, 0, 64, 17, 0, socket.inet_aton(sender), socket.inet_aton(target)
+    )
+    message = struct.pack("!BBHI", 3, code, 0, 0) + quoted + struct.pack("!HHHH", port, port, 16, 0)
+    total = sum(struct.unpack(f"!{len(message) // 2}H", message))
+    total = (total & 0xFFFF) + (total >> 16)
+    checksum = ~(total + (total >> 16)) & 0xFFFF
+    return message[:2] + checksum.to_bytes(2, "big") + message[4:]
+
+
+def test_a_killed_daemon_on_a_living_host_is_suspected_at_once(lab: Lab) -> None:
+    """Its kernel says that nobody has the port: true this time, and the probe still decides."""
+    a, b = lab.hosts
+    for host in (a, b):
+        amend(host, "[peer]", probe_after=600, dead_after=2.0)
+    start(lab)
+    ping(a, b, 4)
+    b.kill()
+    with calling(a, b):
+        wait(lab, a, lambda: bool(events(a, "peer_dead")), "does not find its peer dead", 10)
+    assert not spis(a)

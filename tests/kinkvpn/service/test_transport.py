@@ -14,15 +14,18 @@ from kinkvpn.proto.events import Path
 from kinkvpn.service.transport import BATCH, LARGEST_DATAGRAM, KinkTransport
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 LOOPBACKS = ["127.0.0.1", "::1"]
 
 
 @asynccontextmanager
-async def running(*listen: str) -> AsyncIterator[KinkTransport]:
+async def running(
+    *listen: str, unreachable: Callable[[Endpoint], None] = lambda remote: None
+) -> AsyncIterator[KinkTransport]:
     transport = KinkTransport(listen, port=0)
     try:
+        transport.report_unreachable_to(unreachable)
         yield transport
     finally:
         transport.close()
@@ -98,11 +101,9 @@ async def test_large_and_empty_datagrams() -> None:
 
 
 async def test_an_icmp_error_is_counted_and_read_over() -> None:
-    """A connected twin of nothing: the kernel reports what an earlier datagram met with."""
-    async with running("127.0.0.1") as one, running("127.0.0.1") as two:
-        # Linux reports ICMP errors on an unconnected socket only with IP_RECVERR (RFC 1122 §4.1.3.3, ip(7)).
-        for sock in one._sockets:
-            sock.setsockopt(socket.IPPROTO_IP, 11, 1)
+    """The kernel reports what an earlier datagram met with (RFC 1122 §4.1.3.3); whoever wants to know is told."""
+    told: list[Endpoint] = []
+    async with running("127.0.0.1", unreachable=told.append) as one, running("127.0.0.1") as two:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
             closed.bind(("127.0.0.1", 0))
             port = closed.getsockname()[1]
@@ -110,6 +111,26 @@ async def test_an_icmp_error_is_counted_and_read_over() -> None:
         two.send(b"still there?", Path(one.local[0]))
         assert [each for each, _ in await one.receive()] == [b"still there?"]
         assert one.receive_errors == 1
+    assert told == [Endpoint("127.0.0.1", port)]
+
+
+async def test_an_icmp_error_costs_no_other_datagram() -> None:
+    """The kernel gives it to the next send, whoever that is for."""
+    async with running("127.0.0.1") as two:
+        one = KinkTransport(["127.0.0.1"], port=0)  # nobody reads, so that the send meets the error
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as closed:
+            closed.bind(("127.0.0.1", 0))
+            nobody = Endpoint(*closed.getsockname())
+        for number in range(20):
+            one.send(b"anybody?", Path(nobody))
+            one.send(bytes([number]), Path(two.local[0]))
+        received: list[bytes] = []
+        with trio.fail_after(5):
+            while len(received) < 20:
+                received += [each for each, _ in await two.receive()]
+        assert received == [bytes([number]) for number in range(20)]
+        assert one.receive_errors >= 20
+        one.close()
 
 
 async def test_many_datagrams_wait_their_turn_and_come_a_bounded_number_at_a_time() -> None:
