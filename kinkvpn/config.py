@@ -166,6 +166,7 @@ class PeerConfiguration:
     user_to_user: UserToUser
     delete_grace: float
     kink_over: KinkOver
+    extensions: bool
     sas_per_create: int
     probe_after: float | None
     dead_after: float
@@ -183,6 +184,7 @@ class PeerConfiguration:
             user_to_user=self.user_to_user,
             delete_grace=self.delete_grace,
             kink_over=self.kink_over,
+            extensions=self.extensions,
             sas_per_create=self.sas_per_create,
             probe_after=self.probe_after,
             dead_after=self.dead_after,
@@ -397,6 +399,7 @@ def _peer(table: Table, taken: _Taken, kink: KinkSettings) -> PeerConfiguration:
         user_to_user=table.get("user_to_user", values.one_of(UserToUser), UserToUser.AUTO),
         delete_grace=table.get("delete_grace", values.seconds(0, 300), 5.0),
         kink_over=table.get("kink_over", values.one_of(KinkOver), kink.over),
+        extensions=table.get("extensions", values.boolean, True),
         sas_per_create=table.get("sas_per_create", values.integer(1, MAX_QUICK_MODES), MAX_QUICK_MODES),
         # 0 has a meaning of its own: never.
         probe_after=table.get("probe_after", values.seconds(0, MAXIMUM_SILENCE), 10.0) or None,

@@ -42,7 +42,7 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
     )
     for peer in answer["peers"]:
         yield ""
-        yield from _peer_lines(peer, probes.get(peer["name"]))
+        yield from _peer_lines(peer, probes.get(peer["name"]), tun["mtu"])
     yield ""
     inward, outward = traffic(counters, "in"), traffic(counters, "out")
     yield from table(
@@ -54,11 +54,12 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
     )
 
 
-def _peer_lines(peer: Mapping[str, Any], probe: str | None) -> Iterator[str]:
+def _peer_lines(peer: Mapping[str, Any], probe: str | None, mtu: int) -> Iterator[str]:
     heard = "never heard from" if peer["last_heard"] is None else f"heard from {duration(peer['last_heard'])} ago"
     yield f"{peer['name']}  {peer_state(peer).upper()}  {peer['address'] or 'nowhere yet'}  {peer['principal']}"
     tickets = ", user-to-user" if peer.get("user_to_user") else ""
     yield f"  {heard}{tickets}" + (f", probe: {probe}" if probe else "")
+    yield from _contact_lines(peer, mtu)
     rows: list[Row] = [("  policy", "state", "age", "in", "out", "traffic")]
     rows += [_policy_row(policy) for policy in peer["policies"]]
     lines = table(rows)
@@ -66,6 +67,18 @@ def _peer_lines(peer: Mapping[str, Any], probe: str | None) -> Iterator[str]:
     for policy, line in zip(peer["policies"], lines, strict=True):
         yield line
         yield from (f"      {detail}" for detail in _details(policy))
+
+
+def _contact_lines(peer: Mapping[str, Any], mtu: int) -> Iterator[str]:
+    """Where it differs from what was configured, and from what nobody would ask about."""
+    told = peer["extensions"]
+    behind = [name for name, nat in (("we are", told["behind_nat"]), ("it is", told["peer_behind_nat"])) if nat]
+    seen = f", seen by it at {told['seen_at']}" if told["behind_nat"] else ""
+    if behind or peer["moved"]:
+        where = f"ESP to {peer['esp']}, KINK to {peer['kink']}{' marked' if peer['kink_marked'] else ''}"
+        yield f"  {where}" + (f"; {' and '.join(behind)} behind a NAT{seen}" if behind else "")
+    if told["inner_mtu"] is not None and told["inner_mtu"] < mtu:
+        yield f"  MTU {told['inner_mtu']}, of its device"
 
 
 def _policy_row(policy: Mapping[str, Any]) -> Row:

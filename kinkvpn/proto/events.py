@@ -63,6 +63,7 @@ class Tally(StrEnum):
     NOTIFY_IGNORED = "notify_ignored"  # status notify, or error notify in a request, that we do not know (§5.5)
     DEFECT = "defect"  # a datagram that this program went wrong on: dropped, and the log has where
     SEND_FAILED = "send_failed"  # the kernel would not take a KINK datagram
+    EXTENSION_MALFORMED = "extension_malformed"  # a notify of ours by number and magic that cannot be read: ignored
     PEER_UNLOCATED = "peer_unlocated"  # a packet for a peer without an address, which has not been heard yet
     KEY_EXCHANGES = "key_exchanges"  # secrets computed for PFS, in either role (RFC 4430 §5.7)
     GETTGT_ANSWERED = "gettgt_answered"  # with our ticket-granting ticket
@@ -220,6 +221,14 @@ class FollowPeer:
 
 
 @dataclass(frozen=True, slots=True)
+class LimitMtu:
+    """Let no inner packet to ``peer`` be larger than ``octets``: the narrower of the two ends' TUN devices."""
+
+    peer: str
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """Add one, to the tally and to each of the labels.
 
@@ -255,6 +264,7 @@ Effect = (
     | RemoveInbound
     | RemoveOutbound
     | FollowPeer
+    | LimitMtu
     | Count
     | Tell
 )

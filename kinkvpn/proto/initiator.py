@@ -196,6 +196,11 @@ Outcome = Completed | Failed | Restart
 Step = tuple[State, list[Effect]]
 
 
+def as_they_are(_kind: MessageType, payloads: tuple[KinkPayload, ...], _transmission: int) -> tuple[KinkPayload, ...]:
+    """What a command carries that has nothing besides."""
+    return payloads
+
+
 class Initiator:
     """One command exchange.
 
@@ -204,6 +209,7 @@ class Initiator:
         xid: unique among this host's outstanding exchanges.
         server: the peer's principal.
         route: where the transmission of that number goes, at that time.
+        extend: the payloads of the transmission of that number with what its type of command may carry besides.
         epoch: ours.
         kerberos: reads KRB-ERRORs.
         offset: added to our clock in authenticators, learned from an earlier KRB_AP_ERR_SKEW.
@@ -228,6 +234,7 @@ class Initiator:
         route: Callable[[int, float], Path],
         epoch: int,
         kerberos: Kerberos,
+        extend: Callable[[MessageType, tuple[KinkPayload, ...], int], tuple[KinkPayload, ...]] = as_they_are,
         offset: float = 0.0,
         fresh_ticket: bool = False,
         second_try: bool = False,
@@ -245,9 +252,11 @@ class Initiator:
         self.outcome: Outcome | None = None
         self.peer_epoch: int | None = None
         self.answered_by: Path | None = None
+        self.answer: tuple[KinkPayload, ...] = ()
         self.deadline: float | None = None
         self._server = server
         self._route = route
+        self._extend = extend
         self._epoch = epoch
         self._kerberos = kerberos
         self._offset = offset
@@ -265,6 +274,11 @@ class Initiator:
         self._fresher = False
         self._offered = False
         self._acknowledges = False
+
+    @property
+    def sent(self) -> int:
+        """Transmissions so far."""
+        return self._retransmission.sent
 
     @property
     def offset(self) -> float:
@@ -327,12 +341,12 @@ class Initiator:
     def _transmit(self, ticket: Ticket, now: float) -> list[Effect]:
         request = ticket.make_request(self._offset)
         self._outstanding.append(request)
-        payloads = self.command.payloads()
+        payloads = self._extend(self.command.type, self.command.payloads(), self.sent)
         datagram = seal_command(self.command.type, self.xid, self._epoch, request, ticket.key, payloads)
         self.deadline = now + self._retransmission.interval
         if self._patience is not None:
             self.deadline = min(self.deadline, self.first_sent + self._patience)
-        path = self._route(self._retransmission.sent, now)
+        path = self._route(self.sent, now)
         return [SendMessage(datagram, path, labels.sent(payloads)), WakeAt(self.deadline)]
 
     def _retransmit(self, _event: Event, now: float) -> Step:
@@ -365,7 +379,7 @@ class Initiator:
         if opened is None:
             return self.state, [counted, *self._doubt(event)]
         self.peer_epoch = opened.epoch
-        self.answered_by = event.path
+        self.answered_by, self.answer = event.path, opened.payloads
         effects: list[Effect] = [counted]
         if unknown := labels.unknown_notifies(opened.payloads):
             # Ignored, or the end of it all where it is an error (RFC 4430 §5.5): told in either case.
@@ -549,7 +563,7 @@ class Initiator:
     def _ack(self, now: float) -> SendMessage:
         assert self._ticket is not None
         request = self._ticket.make_request(self._offset)
-        path = self.answered_by or self._route(self._retransmission.sent, now)
+        path = self.answered_by or self._route(self.sent, now)
         return SendMessage(seal_command(MessageType.ACK, self.xid, self._epoch, request, self._ticket.key), path)
 
 

@@ -12,6 +12,8 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
+from kinkvpn.proto.acquaintance import ALONE, Ourselves
+from kinkvpn.proto.contact import UNLOCATED, Contact
 from kinkvpn.proto.create import MAX_QUICK_MODES, CreateCommand, Grant, answer_create
 from kinkvpn.proto.delete import MAX_DOOMED, DeleteCommand, Doomed, answer_delete
 from kinkvpn.proto.events import (
@@ -19,7 +21,6 @@ from kinkvpn.proto.events import (
     DeadlineReached,
     Effect,
     Event,
-    FollowPeer,
     RemoveInbound,
     RemoveOutbound,
     ReplyReceived,
@@ -39,9 +40,8 @@ from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import SaPair, Unanswered, moved, teardown
 from kinkvpn.proto.settings import Start
 from kinkvpn.proto.status import StatusCommand
-from kinkvpn.proto.whereabouts import Whereabouts
 from kinkvpn.wire.ipsec_doi import NotifyType
-from kinkvpn.wire.isakmp import Delete, IsakmpPayload, Notify
+from kinkvpn.wire.isakmp import Delete, IsakmpPayload
 from kinkvpn.wire.kink import ApRep, Message, MessageType
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from kinkvpn.proto.initiator import Command
     from kinkvpn.proto.ports import Kerberos, KeyExchange, SessionKey, Ticket, TicketRefusal
     from kinkvpn.proto.settings import PeerSettings
+    from kinkvpn.wire.kink import KinkPayload
 
 # Ours. Between two DELETEs of SPIs that are not here. The first after a restart brings the new epoch and ends them all;
 # what a forger can make of it is one short exchange between two honest hosts in ten seconds.
@@ -63,8 +64,6 @@ MAX_PAST_EPOCHS = 8
 # rekey of all of them, and these. Whatever a peer has us say beyond that, such as a DELETE for each pair too many, it
 # has to wait for with its next CREATE.
 MAX_EXCHANGES = 256
-# Why there is no CREATE to a peer without an address in the configuration.
-UNLOCATED = "the peer has no address in the configuration and has not been heard yet"
 
 
 class Peer:
@@ -80,6 +79,7 @@ class Peer:
         next_xid: a number that no outstanding exchange of this host has.
         packet_at: when the newest authentic ESP packet of the peer came, on the machine's clock.
         key_exchange: makes private keys for PFS; None where this host does none.
+        ourselves: what there is to tell the peer beyond RFC 4430.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class Peer:
         next_xid: Callable[[], int],
         packet_at: Callable[[], float | None] = lambda: None,
         key_exchange: KeyExchange | None = None,
+        ourselves: Ourselves = ALONE,
     ) -> None:
         self.settings = settings
         self.policies = {policy.name: PolicyState(policy) for policy in settings.policies}
         self.peer_epoch: int | None = None
         self.last_heard: float | None = None
-        self.whereabouts = Whereabouts(settings.kink, settings.esp, settings.kink_over)
         self._principal = principal
         self._epoch = epoch
         self._kerberos = kerberos
@@ -109,10 +109,11 @@ class Peer:
         self._packet_at = packet_at
         self._key_exchange = key_exchange
         self._exchanges: dict[int, Initiator] = {}
-        self._tickets = TicketRoute(settings, kerberos, next_xid, self.whereabouts.path)
         self._past_epochs: deque[int] = deque(maxlen=MAX_PAST_EPOCHS)
         self._pairs = Pairs()
         self._liveness = Liveness(settings)
+        self.contact = Contact(settings, ourselves, lambda: (pair.policy for pair in self._pairs.all()))
+        self._tickets = TicketRoute(settings, kerberos, next_xid, self.contact.whereabouts.path)
         self._delete_again: float | None = None
         self._deny_at = -inf
         self._offset = 0.0
@@ -303,7 +304,7 @@ class Peer:
         if kind is MessageType.DELETE:
             return self._deleted_by_peer(payloads, now)
         if kind is MessageType.STATUS:
-            return Grant((), effects=[Count(Tally.NOTIFY_IGNORED) for p in payloads if isinstance(p, Notify)])
+            return Grant(())
         if self._closing:
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, "this host is shutting down")
         if self._pairs.crowded(min(len(quick_modes), MAX_QUICK_MODES), len(self.policies)):
@@ -323,7 +324,7 @@ class Peer:
         )
         for half in answer.half_open:
             self._pairs.await_ack(half.pair)
-        effects = self.whereabouts.place(answer.effects)
+        effects = self.contact.whereabouts.place(answer.effects)
         effects += [effect for pair in answer.pairs for effect in self._established(pair, now)]
         return Grant(answer.payloads, effects, answer.ackreq, answer.half_open, answer.refusals)
 
@@ -332,7 +333,7 @@ class Peer:
         effects: list[Effect] = []
         for pair, on_ack in grant.half_open:
             if self._pairs.settle(pair):
-                effects += [*self.whereabouts.place(on_ack), *self._established(moved(pair, now), now)]
+                effects += [*self.contact.whereabouts.place(on_ack), *self._established(moved(pair, now), now)]
             else:
                 effects.append(Count(Tally.IGNORED_EVENT))
         return effects
@@ -369,14 +370,17 @@ class Peer:
             authenticator: its time by the peer's clock, ctime and cusec.
         """
         effects = self.observe_epoch(epoch, now)
-        if self.whereabouts.heard(path, authenticator, now):
-            effects += self._follow()
+        effects += self.contact.heard(path, authenticator, now)
         return [*effects, *self._delete_owed(now)]
 
     def esp_moved(self, policy: str, endpoint: Endpoint, now: float) -> list[Effect]:
         """The newest packet that ``policy`` took came from ``endpoint``, and its SAs send there already."""
-        self.whereabouts.esp_moved(endpoint, now)
-        return self._follow(policy)
+        return self.contact.esp_moved(policy, endpoint, now)
+
+    def asked(self, payloads: Sequence[KinkPayload], path: Path) -> tuple[bool, list[Effect]]:
+        """What a new command that came by ``path`` tells beyond RFC 4430: whether it does, and what follows."""
+        told, effects = self.contact.asked(payloads, path)
+        return told, [*effects, *self._introduce(path)]
 
     def observe_epoch(self, epoch: int, now: float) -> list[Effect]:
         """Record the peer's epoch; another one than before means that it has lost every SA (RFC 4430 §3.7)."""
@@ -385,6 +389,7 @@ class Peer:
         if before is None or before == epoch:
             return []
         self._past_epochs.append(before)
+        self.contact.acquaintance.forget()
         self._negotiation.singly = False
         effects: list[Effect] = [
             Count(Tally.PEER_RESTARTED),
@@ -407,7 +412,7 @@ class Peer:
         if self._closing:
             return []
         wanted = [name for name in policies if self.policies[name].negotiating is None]
-        if wanted and not self.whereabouts.known:
+        if wanted and not self.contact.whereabouts.known:
             return self._unlocated(wanted)
         commands, effects = self._negotiation.commands(wanted, along=along, pfs=pfs)
         for command in commands:
@@ -457,7 +462,8 @@ class Peer:
             command,
             xid=self._next_xid(),
             server=self.settings.principal,
-            route=self.whereabouts.path,
+            route=self.contact.whereabouts.path,
+            extend=self.contact.acquaintance.extend,
             epoch=self._epoch,
             kerberos=self._kerberos,
             offset=self._offset,
@@ -476,24 +482,21 @@ class Peer:
         if exchange.hint is not None:
             effects += self._tickets.hinted(xid, exchange.hint)
         if exchange.peer_epoch is not None and not ended:
-            path = exchange.answered_by
-            if path is not None and self.whereabouts.answered(path, exchange.first_sent, now):
-                effects = self._follow() + effects
-            effects = self.observe_epoch(exchange.peer_epoch, now) + self.whereabouts.place(effects)
+            before = [*self.observe_epoch(exchange.peer_epoch, now), *self.contact.answered(exchange, now)]
+            effects = before + self.contact.whereabouts.place(effects)
         if exchange.outcome is not None and not ended:
             effects += self._concluded(exchange, exchange.outcome, now)
         if exchange.state is State.CLOSED:
             del self._exchanges[xid]
         if exchange.peer_epoch is not None and not ended:
-            effects += self._delete_owed(now)
+            effects += [*self._delete_owed(now), *self._introduce(exchange.answered_by)]
         return effects
 
-    def _follow(self, moved: str = "") -> list[Effect]:
-        """Have everything that goes to the peer go where it is now, but for the policy that has ``moved`` already."""
-        remote = self.whereabouts.esp
-        policies = dict.fromkeys(pair.policy for pair in self._pairs.all() if pair.policy != moved)
-        fields = (("peer", self.settings.name), ("address", remote.address), ("port", remote.port))
-        return [Tell("endpoint_moved", fields), *(FollowPeer(policy, remote) for policy in policies)]
+    def _introduce(self, path: Path | None) -> list[Effect]:
+        """Let the peer hear from our ESP port, if it has only seen how a NAT shows the other."""
+        if self._closing or not self.contact.introduces(path):
+            return []
+        return self._begin(StatusCommand()).start()
 
     def _concluded(self, exchange: Initiator, outcome: Outcome, now: float) -> list[Effect]:
         command = exchange.command

@@ -296,6 +296,7 @@ class Responder:
             self._remember(digest, key)
             known.answer_to(path)
             return [*effects, Count(Tally.RETRANSMITTED), *known.handle(CommandRepeated(), now)]
+        extended, learnt = peer.asked(opened.payloads, path)
         try:
             grant = _grant(message, opened, accepted, peer, path, now)
         except Refused as refused:
@@ -309,10 +310,11 @@ class Responder:
         said = (*labels.received(opened.payloads, self._kerberos), _answered(message, grant))
         effects += [Count(Tally.COMMANDS_RECEIVED, said), *refusal]
         effects += self._told_unknown(accepted.client, opened.payloads, now)
-        reply = self._sealed(message, accepted, *grant.payloads, ackreq=grant.ackreq)
+        payloads = peer.contact.acquaintance.answer(extended and not grant.refusals, grant.payloads)
+        reply = self._sealed(message, accepted, *payloads, ackreq=grant.ackreq)
         awaited = grant if grant.ackreq else None
-        transaction = Transaction(reply, path, awaited, peer, now, labels.sent(grant.payloads))
-        effects += grant.effects
+        transaction = Transaction(reply, path, awaited, peer, now, labels.sent(payloads))
+        effects += [*grant.effects, *learnt]
         effects += self._store(key, digest, transaction, now)
         return effects + transaction.start()
 

@@ -85,3 +85,4 @@ class PeerSettings:
     # a living peer with nothing to say costs an exchange in ten seconds at most.
     probe_after: float | None = 10.0  # seconds that packets go out and nothing comes back; None never probes
     dead_after: float = FULL_CYCLE  # seconds that a probe goes unanswered
+    extensions: bool = True  # docs/extensions.md; off for a peer that is to see nothing but RFC 4430

@@ -55,7 +55,7 @@ class Whereabouts:
         self.behind_nat = False  # whether this host is, as that peer sees it
         self._kink = kink
         self._configured_esp = esp
-        self._over = over
+        self.over = over
         self._learnt: tuple[Path, ...] = ()  # the newest first
         self._heard_at = -inf
         self._newest: tuple[int, int] = (0, 0)
@@ -81,16 +81,16 @@ class Whereabouts:
     def _conjectured(self) -> Iterator[Path]:
         if not self.known:
             return
-        if self._over is not KinkOver.ESP_PORT and self._kink.address:
+        if self.over is not KinkOver.ESP_PORT and self._kink.address:
             yield Path(self._kink)
-        if self._over is not KinkOver.KINK_PORT:
+        if self.over is not KinkOver.KINK_PORT:
             yield Path(self.esp, marked=True)
             if self._configured_esp.address:
                 yield Path(self._configured_esp, marked=True)
 
     def _doubtful(self, path: Path, now: float) -> bool:
         """Whether a NAT is in the way of it, on one side or the other, and nobody keeps its mapping alive."""
-        if path.marked or self._over is not KinkOver.AUTO:
+        if path.marked or self.over is not KinkOver.AUTO:
             return False
         return self.behind_nat or (path.remote != self._kink and now >= self._heard_at + MAPPING_SECONDS)
 
@@ -141,7 +141,7 @@ class Whereabouts:
         """The newest ESP packet came from ``endpoint``: KINK can go there as well."""
         self.esp = endpoint
         self._heard_at = now
-        if self._over is not KinkOver.KINK_PORT:
+        if self.over is not KinkOver.KINK_PORT:
             self._learn(Path(endpoint, marked=True))
 
     def _found(self, path: Path, now: float) -> bool:

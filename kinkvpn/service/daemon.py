@@ -30,6 +30,7 @@ from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import Acceptor
 from kinkvpn.kerberos.tickets import TicketSource, TicketUnavailable
 from kinkvpn.key_exchange import KeyExchanges
+from kinkvpn.proto.acquaintance import Ourselves
 from kinkvpn.proto.events import Path
 from kinkvpn.proto.settings import UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
@@ -39,7 +40,7 @@ from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
 from kinkvpn.service.netconf import NetworkConfiguration, NetworkPlan
 from kinkvpn.service.preflight import StartRefused
 from kinkvpn.service.report import spell, with_traffic
-from kinkvpn.service.transport import KinkTransport
+from kinkvpn.service.transport import KinkTransport, is_own_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -213,6 +214,7 @@ class Resources:
     link: UdpLink
     tun: TunDevice
     tickets: TicketSource
+    network: NetworkConfiguration
 
 
 async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resources:
@@ -244,8 +246,8 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
     refused.raise_all()
     tickets = TicketSource(Credentials(host.principal, keytab=host.initiator_keytab, ccache=host.ccache))
     await preflight.reach_kdc(tickets, host)
-    await held.enter_async_context(NetworkConfiguration(network_plan(configuration, peers)))
-    return Resources(control, peers, transport, link, tun, tickets)
+    network = await held.enter_async_context(NetworkConfiguration(network_plan(configuration, peers)))
+    return Resources(control, peers, transport, link, tun, tickets, network)
 
 
 class Refusals:
@@ -337,6 +339,10 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
         random=secrets.token_bytes,
         ticket_deadline=host.kdc_timeout,
         key_exchange=KeyExchanges(),
+        ourselves=Ourselves(
+            configuration.tun.mtu, configuration.kink.port, configuration.esp.port, owns=is_own_address
+        ),
+        limit_mtu=resources.network.limit_mtu,
     )
     resources.transport.report_unreachable_to(keying.unreachable)
     return keying, dataplane

@@ -28,7 +28,9 @@ from esp.events import (
 )
 from kinkvpn.errors import KinkvpnError, MalformedMessage
 from kinkvpn.proto import labels
+from kinkvpn.proto.acquaintance import ALONE, Ourselves
 from kinkvpn.proto.allowance import Allowance
+from kinkvpn.proto.contact import UNLOCATED
 from kinkvpn.proto.events import (
     Count,
     Effect,
@@ -38,6 +40,7 @@ from kinkvpn.proto.events import (
     InstallInbound,
     InstallOutbound,
     Label,
+    LimitMtu,
     RemoveInbound,
     RemoveOutbound,
     SendMessage,
@@ -45,14 +48,16 @@ from kinkvpn.proto.events import (
     Tell,
     WakeAt,
 )
+from kinkvpn.proto.extensions import UNDERSTOOD, Capability
 from kinkvpn.proto.initiator import Failed
-from kinkvpn.proto.peer import UNLOCATED, Peer
+from kinkvpn.proto.peer import Peer
 from kinkvpn.proto.responder import Responder
 from kinkvpn.wire.kink import MessageType, parse_message
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from esp.policy import Network
     from esp.sa import Endpoint, SaParameters
     from kinkvpn.proto.events import Path
     from kinkvpn.proto.ports import Kerberos, KeyExchange, Ticket
@@ -96,6 +101,10 @@ class Tickets(Protocol):
         ...
 
 
+async def left_alone(_subnets: Sequence[Network], _octets: int) -> None:
+    """For a host whose routes are not kinkvpn's to change."""
+
+
 class ProbeFailed(KinkvpnError):
     """A STATUS got no good answer."""
 
@@ -118,6 +127,8 @@ class Keying:
         random: octets.
         key_exchange: makes private keys for PFS; None where this host does none.
         ticket_deadline: seconds that the KDC may take.
+        ourselves: what there is to tell peers beyond RFC 4430.
+        limit_mtu: has packets to the given subnets be no larger than that many octets.
     """
 
     def __init__(
@@ -133,12 +144,16 @@ class Keying:
         random: Callable[[int], bytes],
         ticket_deadline: float = TICKET_DEADLINE,
         key_exchange: KeyExchange | None = None,
+        ourselves: Ourselves = ALONE,
+        limit_mtu: Callable[[Sequence[Network], int], Awaitable[None]] = left_alone,
     ) -> None:
         self._tickets = tickets
         self._transport = transport
         self._dataplane = dataplane
         self._ticket_deadline = ticket_deadline
         self._key_exchange = key_exchange
+        self._ourselves = ourselves
+        self._limit_mtu = limit_mtu
         self._counters: Counter[Tally] = Counter()
         self._labelled: Counter[Label] = Counter()
         self._defects = Allowance()
@@ -175,6 +190,7 @@ class Keying:
             next_xid=next_xid,
             packet_at=lambda: self._dataplane.last_heard(settings.name),
             key_exchange=self._key_exchange,
+            ourselves=self._ourselves,
         )
         return peer
 
@@ -293,8 +309,8 @@ class Keying:
 
     def _peer_at(self, source: Endpoint) -> Peer | None:
         """Whose ESP comes from ``source``; several peers behind one NAT differ by their ports."""
-        there = [peer for peer in self.peers.values() if peer.whereabouts.esp.address == source.address]
-        exactly = [peer for peer in there if peer.whereabouts.esp.port == source.port]
+        there = [peer for peer in self.peers.values() if peer.contact.whereabouts.esp.address == source.address]
+        exactly = [peer for peer in there if peer.contact.whereabouts.esp.port == source.port]
         return next(iter(exactly or there), None)
 
     # ------------------------------------------------------------ effects
@@ -317,6 +333,10 @@ class Keying:
                     self._remove_inbound(spi)
                 case RemoveOutbound(policy, spi):
                     self._remove_outbound(policy, spi)
+                case LimitMtu(name, octets):
+                    assert self._nursery is not None
+                    subnets = [policy.selector.remote for policy in self.peers[name].settings.policies]
+                    self._nursery.start_soon(self._limit_mtu, subnets, octets)
                 case FollowPeer(policy, remote):
                     self._dataplane.follow(policy, remote)
                 case FetchTicket():
@@ -396,7 +416,7 @@ class Keying:
         peer = self.peers.get(name)
         if peer is None:
             raise ProbeFailed(f"no peer {name!r}; there are {', '.join(self.peers) or 'none'}")
-        if not peer.whereabouts.known:
+        if not peer.contact.whereabouts.known:
             raise ProbeFailed(f"{name}: {UNLOCATED}")
         command, effects = peer.probe()
         self._perform(peer, effects)
@@ -450,6 +470,7 @@ def peer_status(peer: Peer, now: float) -> dict[str, object]:
         "name": peer.settings.name,
         "principal": peer.settings.principal,
         **whereabouts_status(peer, now),
+        "extensions": acquaintance_status(peer),
         "epoch": peer.peer_epoch,
         "user_to_user": peer.user_to_user,
         "last_heard": None if peer.last_heard is None else round(now - peer.last_heard, 3),
@@ -460,7 +481,7 @@ def peer_status(peer: Peer, now: float) -> dict[str, object]:
 
 def whereabouts_status(peer: Peer, now: float) -> dict[str, object]:
     """Where a peer is; all of it empty or null while it has no address and has not been heard."""
-    where = peer.whereabouts
+    where = peer.contact.whereabouts
     kink = where.path(1, now) if where.known else None
     return {
         "address": where.esp.address,
@@ -468,6 +489,23 @@ def whereabouts_status(peer: Peer, now: float) -> dict[str, object]:
         "kink": kink and spell(kink.remote),
         "kink_marked": kink and kink.marked,
         "moved": where.elsewhere,
+    }
+
+
+def acquaintance_status(peer: Peer) -> dict[str, object]:
+    """What a peer and this host have told each other (docs/extensions.md); null where nobody has said anything."""
+    known = peer.contact.acquaintance
+    told, seen = known.told, known.seen_at
+    words = told and [flag.name.lower() for flag in told.capabilities & UNDERSTOOD if flag.name]
+    return {
+        "capabilities": words,
+        "plain": known.plain,
+        "seen_at": seen and spell(seen.endpoint),
+        "seen_marked": seen and seen.marked,
+        "behind_nat": known.behind_nat,
+        "peer_behind_nat": told and Capability.BEHIND_NAT in told.capabilities,
+        "peer_inner_mtu": told and told.inner_mtu,
+        "inner_mtu": known.inner_mtu,
     }
 
 

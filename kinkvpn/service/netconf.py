@@ -7,6 +7,7 @@ nothing. The undoing here is for the orderly end, and for a device that outlives
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 from contextlib import ExitStack, contextmanager, suppress
@@ -19,12 +20,15 @@ from pyroute2 import IPRoute, NetlinkError
 from kinkvpn.errors import KinkvpnError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
     from types import TracebackType
 
     from esp.policy import Network
     from kinkvpn.values import Interface
 
+log = logging.getLogger(__name__)
+
+IPV6_MINIMUM_MTU = 1280  # RFC 8200 §5
 # linux/if_addr.h. Duplicate address detection asks the link's neighbours; behind a tunnel there are none to answer,
 # and the address would be unusable for the second that it takes.
 IFA_F_NODAD = 0x02
@@ -77,6 +81,28 @@ class NetworkConfiguration:
     ) -> None:
         with trio.CancelScope(shield=True):
             await trio.to_thread.run_sync(self._restore)
+
+    async def limit_mtu(self, subnets: Sequence[Network], octets: int) -> None:
+        """Have packets to ``subnets``, as far as the plan routes them, be no larger than ``octets``.
+
+        The route tells the host's own TCP, and what it forwards is answered by ICMP, as RFC 1191 §4 has it.
+        """
+        await trio.to_thread.run_sync(self._limit_mtu, [each for each in subnets if each in self._plan.routes], octets)
+
+    def _limit_mtu(self, subnets: Sequence[Network], octets: int) -> None:
+        with IPRoute() as netlink:
+            for subnet in subnets:
+                # IPv6 knows no narrower link (RFC 8200 §5); what is larger than the other end likes it fragments there.
+                mtu = max(octets, IPV6_MINIMUM_MTU) if subnet.version == 6 else octets
+                found = netlink.link_lookup(ifname=self._plan.device)
+                try:
+                    netlink.route("replace", dst=str(subnet), oif=int(found[0]), metrics={"mtu": mtu})
+                except (NetlinkError, IndexError) as error:
+                    # The tunnel carries on, with more fragments: no reason to end it.
+                    fields = {"subnet": str(subnet), "mtu": mtu, "reason": str(error)}
+                    log.warning("mtu_not_limited", extra={"fields": fields})
+                else:
+                    log.info("mtu_limited", extra={"fields": {"subnet": str(subnet), "mtu": mtu}})
 
     def _configure(self) -> None:
         plan = self._plan

@@ -156,6 +156,17 @@ class KinkTransport:
             sock.close()
 
 
+def is_own_address(address: str) -> bool:
+    """Whether ``address``, in text form, is one of this host's: the kernel binds no other."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+        try:
+            sock.bind((address, 0))
+        except OSError:
+            return False
+    return True
+
+
 def _destination(ancillary: list[tuple[int, int, bytes]]) -> str:
     for level, kind, octets in ancillary:
         if (level, kind) == (socket.IPPROTO_IP, IP_PKTINFO):

@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.lab import command, crosswise, events, pinging, policy, spis, start, status, wait
+from support.lab import amend, command, crosswise, events, pinging, policy, spis, start, status, wait
 from support.nat import ELSEWHERE, OUTSIDE, NatLab
 
 from kinkvpn.demo.lab import DaemonOptions, Host, kinkvpn
@@ -63,6 +63,18 @@ def is_at(lab: NatLab, address: str, first: int) -> None:
     assert peer(b)["moved"] is True
 
 
+def both_know_of_the_nat(lab: NatLab) -> None:
+    """Each from the other's word (docs/extensions.md)."""
+    a, b = lab.hosts
+    wait(lab, b, lambda: peer(b)["extensions"]["peer_behind_nat"] is True, "was not told of the NAT")
+    here, there = peer(a)["extensions"], peer(b)["extensions"]
+    assert (here["behind_nat"], here["peer_behind_nat"], there["behind_nat"]) == (True, False, False)
+    assert here["seen_at"] == peer(b)["esp"]
+    assert here["seen_marked"] is True
+    assert there["seen_at"] in (f"{b.site.wire}:910", f"{b.site.wire}:4500")
+    assert here["capabilities"] == there["capabilities"] == ["kink_on_esp_port", "observed_endpoint", "inner_mtu"]
+
+
 def renewed(lab: NatLab, host: Host) -> None:
     """``host`` makes new keys, and both end up with the new pair alone, which carries both ways."""
     a, b = lab.hosts
@@ -82,6 +94,7 @@ def test_a_transfer_outlives_the_rebind_and_both_sides_rekey_after_it(lab: NatLa
     start(lab)
     ping(a, b, 4)
     is_at(lab, OUTSIDE, 20_000)
+    both_know_of_the_nat(lab)
     pair = spis(a)["4"]
 
     def rebind_once(octets: int) -> None:
@@ -111,7 +124,8 @@ def test_the_gateway_reaches_a_host_that_was_silent_for_longer_than_its_mapping(
     lab.forget_after(MAPPING_SECONDS)
     start(lab)
     wait(lab, b, lambda: crosswise(a, b), "has no tunnel")
-    ping(a, b, 4)
+    both_know_of_the_nat(lab)
+    ping(b, a, 4)  # before host a has sent any ESP
     carried = policy(b, "a/1")["packets_in"]
     time.sleep(IDLE_SECONDS)  # the silence itself is what is tested
     ping(b, a, 4)
@@ -120,6 +134,36 @@ def test_the_gateway_reaches_a_host_that_was_silent_for_longer_than_its_mapping(
     assert link["keepalives_sent"] >= 1
     assert status(b)["counters"]["link"]["keepalives_received"] >= 1
     lab.forget_after(120)
+
+
+def test_the_narrower_device_rules_the_routes_at_the_other_end(lab: NatLab) -> None:
+    a, b = lab.hosts
+    lab.tell()
+    amend(b, "tun", mtu=1300)
+    start(lab)
+    ping(a, b, 4)
+    assert peer(a)["extensions"]["inner_mtu"] == peer(b)["extensions"]["inner_mtu"] == 1300
+    wait(
+        lab, a, lambda: "mtu 1300" in a.namespace.run(["ip", "route", "show", "10.2.0.0/24"]), "keeps its route as wide"
+    )
+    assert "mtu 1300" in command(a, "status").stdout.lower()
+    assert transfer(a, b, TRANSFERRED // 10, lambda _: None).octets == TRANSFERRED // 10
+    too_large = a.namespace.spawn(["ping", "-c1", "-W1", "-Mdo", "-s1273", b.site.inner_address(4)], stderr=-1)
+    assert "mtu=1300" in too_large.communicate()[1]
+
+
+def test_who_is_told_nothing_beyond_rfc_4430_gets_through_all_the_same(lab: NatLab) -> None:
+    """Either end may have it off: the first ESP packet shows the port."""
+    a, b = lab.hosts
+    lab.tell(extensions=False)
+    start(lab)
+    ping(a, b, 4)
+    ping(b, a, 4)
+    is_at(lab, OUTSIDE, 20_000)
+    assert peer(a)["extensions"]["capabilities"] is peer(b)["extensions"]["capabilities"] is None
+    kink = status(b)["counters"]["kink"]
+    assert "notifies_received" not in status(b)["counters"].get("labels", {})
+    assert not kink.get("notify_ignored")
 
 
 def test_where_910_is_dropped_4500_carries_kink(lab: NatLab) -> None:

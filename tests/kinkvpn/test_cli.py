@@ -132,6 +132,8 @@ def test_nobody_there(good: Path, command: str) -> None:
     ]
 
 
+NOTHING_TOLD = dict.fromkeys(("behind_nat", "peer_behind_nat", "seen_at", "inner_mtu", "peer_inner_mtu"))
+AT_HOME = {"moved": False, "extensions": NOTHING_TOLD}
 ANSWER = {
     "version": "0.1.0",
     "pid": 42,
@@ -142,7 +144,15 @@ ANSWER = {
     "tun": {"name": "kink0", "mtu": 1400, "addresses": []},
     "listeners": {"kink": ["0.0.0.0:910"], "esp": ["0.0.0.0:4500"]},
     "peers": [
-        {"name": name, "principal": f"{name}@R", "address": "::1", "last_heard": None, "state": "down", "policies": []}
+        {
+            "name": name,
+            "principal": f"{name}@R",
+            "address": "::1",
+            "last_heard": None,
+            "state": "down",
+            "policies": [],
+            **AT_HOME,
+        }
         for name in ("east", "north")
     ],
     "counters": {"kink": {}, "drops": {}, "packets_in": 0, "octets_in": 0, "packets_out": 0, "octets_out": 0},

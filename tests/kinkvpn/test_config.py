@@ -73,6 +73,7 @@ esp_port = 4502
 prf = "rfc3962-literal"
 kink_over = "auto"
 user_to_user = "always"
+extensions = false
 suites = ["aes128-gcm16"]
 lifetime = 600
 lifetime_kilobytes = 2048
@@ -166,6 +167,7 @@ def test_every_key_arrives() -> None:
     assert peer.settings(peer.address).sas_per_create == 4
     assert peer.settings(peer.address).user_to_user is UserToUser.ALWAYS
     assert (peer.settings("").probe_after, peer.settings("").dead_after) == (None, 2.5)
+    assert peer.extensions is peer.settings(peer.address).extensions is False
     first, web, *both = peer.policies
     assert [policy.entry for policy in peer.policies] == ["", "", "peer[1].policy[3]", "peer[1].policy[3]"]
     assert [policy.name for policy in (first, web, *both)] == ["east/1", "web", "both/1", "both/2"]

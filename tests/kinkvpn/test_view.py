@@ -49,6 +49,11 @@ UP = policy(
 )
 DOWN = policy("north/1", failures=3, last_error="no answer\x1b[2J\nfrom 192.0.2.3", next_try=12.4, held=2)
 
+NOTHING_TOLD = dict.fromkeys(
+    ("capabilities", "seen_at", "seen_marked", "behind_nat", "peer_behind_nat", "peer_inner_mtu", "inner_mtu")
+)
+AT_HOME = {"moved": False, "extensions": NOTHING_TOLD}
+
 ANSWER = {
     "version": "0.1.0",
     "pid": 42,
@@ -62,6 +67,7 @@ ANSWER = {
         {
             "name": "east",
             "principal": "kink/east.example.com@EXAMPLE.COM",
+            **AT_HOME,
             "address": "192.0.2.2",
             "last_heard": 3.2,
             "user_to_user": True,
@@ -71,6 +77,7 @@ ANSWER = {
         {
             "name": "north",
             "principal": "kink/north.example.com@EXAMPLE.COM",
+            **AT_HOME,
             "address": "192.0.2.3",
             "last_heard": None,
             "user_to_user": False,
@@ -197,6 +204,21 @@ east  east.example.com (192.0.2.2)  kink/east.example.com@EXAMPLE.COM
   east/1  demand  8h 0m     10.1.0.0/24 > 10.2.0.0/24
   web     boot    1m 30s    10.1.0.0/24 > 10.3.0.0/24 tcp any:443
   suites aes256-gcm16, aes128-gcm16, aes256-cbc-sha256, aes128-cbc-sha1"""
+
+
+def test_a_peer_that_moved_and_a_nat_in_between() -> None:
+    told = {"behind_nat": True, "seen_at": "203.0.113.1:20000", "inner_mtu": 1300, "peer_inner_mtu": 1300}
+    moved = {"moved": True, "esp": "203.0.113.9:4500", "kink": "203.0.113.9:4500", "kink_marked": True}
+    peer = {**ANSWER["peers"][0], **moved, "extensions": {**NOTHING_TOLD, **told, "peer_behind_nat": True}}
+    lines = view.status({**ANSWER, "peers": [peer]}).splitlines()
+    behind = "we are and it is behind a NAT, seen by it at 203.0.113.1:20000"
+    assert f"  ESP to 203.0.113.9:4500, KINK to 203.0.113.9:4500 marked; {behind}" in lines
+    assert "  MTU 1300, of its device" in lines
+    told = {"inner_mtu": 1400, "peer_inner_mtu": 9000}
+    peer = {**ANSWER["peers"][0], **moved, "kink_marked": False, "extensions": {**NOTHING_TOLD, **told}}
+    text = view.status({**ANSWER, "peers": [peer]})
+    assert "\n  ESP to 203.0.113.9:4500, KINK to 203.0.113.9:4500\n" in text
+    assert "of its device" not in text
 
 
 def test_what_has_no_address_and_no_port_910() -> None:

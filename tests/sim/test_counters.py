@@ -24,6 +24,9 @@ def labelled(host: Host) -> dict[str, Any]:
     return dict(found)
 
 
+EXTENSIONS = ("kinkvpn_capabilities", "kinkvpn_inner_mtu", "kinkvpn_observed_endpoint")  # docs/extensions.md
+
+
 def test_a_conversation_from_create_to_delete() -> None:
     """A 3-way CREATE, a STATUS, both ended by DELETE, each message once on its way."""
 
@@ -32,16 +35,21 @@ def test_a_conversation_from_create_to_delete() -> None:
         await world.wait_at_rest(within=5)
         await west.keying.probe("east")
         await west.keying.close(5.0)
+        told = {"kinkvpn_capabilities": 2, "kinkvpn_inner_mtu": 2, "kinkvpn_observed_endpoint": 1}
         assert labelled(west) == {
             "exchanges": {"create.completed": 1, "delete.completed": 1, "status.completed": 1},
             "messages_received": {"reply": 3},
             "messages_sent": {"ack": 1, "create": 1, "delete": 1, "status": 1},
+            "notifies_received": dict.fromkeys(EXTENSIONS, 2),
+            "notifies_sent": told,
             "tickets": {"ready": 3},
         }
         assert labelled(east) == {
             "answers": {"create.granted_3way": 1, "delete.granted": 1, "status.granted": 1},
             "messages_received": {"ack": 1, "create": 1, "delete": 1, "status": 1},
             "messages_sent": {"reply": 3},
+            "notifies_received": told,
+            "notifies_sent": dict.fromkeys(EXTENSIONS, 2),
         }
 
     simulate(scenario, 1)

@@ -44,8 +44,8 @@ async def _exchanged(
 def _whereabouts(host: Host) -> tuple[Endpoint, Endpoint, bool]:
     """ESP endpoint, and where the next command goes."""
     (peer,) = host.keying.peers.values()
-    path = peer.whereabouts.path(1, trio.current_time())
-    return peer.whereabouts.esp, path.remote, path.marked
+    path = peer.contact.whereabouts.path(1, trio.current_time())
+    return peer.contact.whereabouts.esp, path.remote, path.marked
 
 
 @pytest.mark.parametrize(("weather", "seed"), [(CALM, 1), (TERRIBLE, 1), (TERRIBLE, 2)])
@@ -69,12 +69,13 @@ def test_the_tunnel_outlives_silence_and_a_rebind(weather: Weather, seed: int) -
     simulate(scenario, seed, weather)
 
 
-def test_rekeys_follow_the_peer_whoever_makes_them() -> None:
+@pytest.mark.parametrize("over", [KinkOver.AUTO, KinkOver.ESP_PORT])
+def test_rekeys_follow_the_peer_whoever_makes_them(over: KinkOver) -> None:
     """Tunnel 0 is rekeyed by the host behind the NAT, tunnel 1 by the gateway, which starts at no address at all."""
     tunnels = [Tunnel(0, boot=WEST, lifetime=120), Tunnel(1, lifetime=120)]
 
     async def scenario(world: World) -> None:
-        nat, west, east = await _behind_nat(world, tunnels, kink_over=KinkOver.ESP_PORT)
+        nat, west, east = await _behind_nat(world, tunnels, kink_over=over)
         await world.wait_until(lambda: bool(east.sas(inbound=False)), within=10)
         await _exchanged(world, tunnels[1], east, west, b"the gateway asks")
         for round_ in range(3):
@@ -97,12 +98,13 @@ def test_rekeys_follow_the_peer_whoever_makes_them() -> None:
     simulate(scenario, 1)
 
 
-def test_a_rekey_of_the_gateway_finds_a_peer_that_was_silent_since_it_moved() -> None:
+@pytest.mark.parametrize("over", [KinkOver.AUTO, KinkOver.ESP_PORT])
+def test_a_rekey_of_the_gateway_finds_a_peer_that_was_silent_since_it_moved(over: KinkOver) -> None:
     """Nothing but keepalives since the rebind, and nobody may believe those; the host's own STATUS tells."""
     tunnel = Tunnel(0, lifetime=300)
 
     async def scenario(world: World) -> None:
-        nat, west, east = await _behind_nat(world, [tunnel], kink_over=KinkOver.ESP_PORT)
+        nat, west, east = await _behind_nat(world, [tunnel], kink_over=over)
         await west.keying.probe("east")
         await _exchanged(world, tunnel, east, west, b"the gateway asks")
         nat.rebind(ELSEWHERE)
@@ -117,11 +119,12 @@ def test_a_rekey_of_the_gateway_finds_a_peer_that_was_silent_since_it_moved() ->
     simulate(scenario, 1)
 
 
-def test_a_gateway_that_knows_no_address_only_answers() -> None:
+@pytest.mark.parametrize("over", [KinkOver.AUTO, KinkOver.ESP_PORT])
+def test_a_gateway_that_knows_no_address_only_answers(over: KinkOver) -> None:
     tunnel = Tunnel(0)
 
     async def scenario(world: World) -> None:
-        _, west, east = await _behind_nat(world, [tunnel], kink_over=KinkOver.ESP_PORT)
+        _, west, east = await _behind_nat(world, [tunnel], kink_over=over)
         east.emit(tunnel, b"whither?")
         await trio.sleep(5)
         assert world.network.captured == []
@@ -203,7 +206,8 @@ def test_what_was_kept_back_or_is_sent_twice_moves_nothing() -> None:
             marked = Flight(NON_ESP_MARKER + datagram, Endpoint(ELSEWHERE, 666), Endpoint(address_of("east"), ESP_PORT))
             world.network.replay(marked)
         await trio.sleep(1)
-        assert _whereabouts(east) == known
+        esp, kink, _ = _whereabouts(east)
+        assert (esp, kink.address) == (known[0], known[1].address)
         assert {sa.remote for sa in east.dataplane.statistics().sas} == {known[0]}
 
     simulate(scenario, 1)

@@ -26,6 +26,7 @@ from esp.testing import MemoryTun
 from esp.wire import NON_ESP_MARKER
 from kinkvpn.kerberos.fake import FakeKerberos, FakeRealm, FakeTickets
 from kinkvpn.key_exchange import KeyExchanges
+from kinkvpn.proto.acquaintance import Ourselves
 from kinkvpn.proto.events import Path
 from kinkvpn.proto.settings import PeerSettings, PolicySettings, Start
 from kinkvpn.service.keying import Keying
@@ -203,6 +204,7 @@ class Host:
             epoch=int(world.realm.clock()) & 0xFFFFFFFF,
             random=random,
             key_exchange=KeyExchanges(),
+            ourselves=Ourselves(1400, KINK_PORT, ESP_PORT, owns=lambda address: address == address_of(name)),
         )
         self._scope = trio.CancelScope()
         self._ended = trio.Event()

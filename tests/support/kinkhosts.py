@@ -19,6 +19,7 @@ from kinkvpn.errors import MalformedMessage
 from kinkvpn.kerberos.fake import FakeKerberos, FakeRealm, FakeTicket
 from kinkvpn.kerberos.tickets import TicketUnavailable
 from kinkvpn.key_exchange import KeyExchanges
+from kinkvpn.proto.acquaintance import ALONE, Ourselves
 from kinkvpn.proto.events import (
     Count,
     Effect,
@@ -26,6 +27,7 @@ from kinkvpn.proto.events import (
     FollowPeer,
     InstallInbound,
     InstallOutbound,
+    LimitMtu,
     Path,
     RemoveInbound,
     RemoveOutbound,
@@ -97,6 +99,7 @@ class Host:
         epoch: int = 1,
         keytab: bool = True,
         tgt: bool = False,
+        ourselves: Ourselves = ALONE,
     ) -> None:
         self.wire = wire
         self.name = name
@@ -118,6 +121,7 @@ class Host:
             next_xid=lambda: next(self.xids),
             packet_at=lambda: self.packet_at,
             key_exchange=KeyExchanges(),
+            ourselves=ourselves,
         )
         self.responder = Responder(kerberos=self.kerberos, peers={peer.principal: self.peer}, epoch=epoch)
         self.cached: dict[bytes | None, FakeTicket] = {}
@@ -126,6 +130,7 @@ class Host:
         self.outbound: dict[int, SaParameters] = {}  # the newest last
         self.counts: Counter[Tally] = Counter()
         self.told: list[Tell] = []
+        self.limits: list[LimitMtu] = []
         wire.hosts[self.endpoint.address] = self
 
     def allocate_spi(self) -> int:
@@ -174,6 +179,8 @@ class Host:
                     self.inbound.pop(spi, None)
                 case RemoveOutbound(_, spi):
                     del self.outbound[spi]
+                case LimitMtu():
+                    self.limits.append(effect)
                 case FollowPeer(name, remote):
                     for sas in (self.inbound, self.outbound):
                         for sa in [sa for sa in sas.values() if sa.policy == name]:

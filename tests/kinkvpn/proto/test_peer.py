@@ -33,7 +33,7 @@ from kinkvpn.proto.retransmit import FULL_CYCLE
 from kinkvpn.proto.settings import Start
 from kinkvpn.wire.ipsec_doi import Group, NotifyType
 from kinkvpn.wire.isakmp import Delete, Notify
-from kinkvpn.wire.kink import KrbError, MessageType, parse_message
+from kinkvpn.wire.kink import Isakmp, KrbError, MessageType, parse_message
 
 if TYPE_CHECKING:
     from kinkvpn.proto.ports import Ephemeral
@@ -671,9 +671,9 @@ def test_status_notifies_are_counted_and_change_nothing() -> None:
     a, _ = two_hosts(wire)
     payloads = (Notify(1, b"", NotifyType.INITIAL_CONTACT), Notify(1, b"", 40000))
     key = a.ticket(principal("b")).key
+    assert a.peer.asked((Isakmp(payloads),), Path(a.endpoint)) == (False, [Count(Tally.NOTIFY_IGNORED)] * 2)
     grant = a.peer.respond(MessageType.STATUS, (payloads,), key=key, path=Path(a.endpoint), now=0)
-    assert grant.payloads == ()
-    assert grant.effects == [Count(Tally.NOTIFY_IGNORED)] * 2
+    assert (grant.payloads, grant.effects) == ((), [])
 
 
 def test_wake_before_its_time_does_nothing() -> None:

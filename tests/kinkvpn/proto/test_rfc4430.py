@@ -107,7 +107,7 @@ def test_no_payload_of_phase_1_and_no_hash_is_ever_sent() -> None:
             assert isinstance(payload, Isakmp)
             assert (payload.major, payload.minor) == (1, 0)
             seen |= {type(inside) for inside in payload.payloads}
-    assert seen == {SecurityAssociation, Nonce, Identification, Delete}
+    assert seen == {SecurityAssociation, Nonce, Identification, Delete, Notify}
     assert all(issubclass(kind, QUICK_MODE) for kind in seen)
 
 

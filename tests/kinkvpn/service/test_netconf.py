@@ -88,6 +88,38 @@ def test_the_plan_holds_inside_and_is_undone_after() -> None:
     assert after == BARE
 
 
+def test_the_mtu_towards_a_peer_is_that_of_its_routes_and_goes_with_them() -> None:
+    """Only what the plan routes; IPv6 knows nothing below 1,280; a second word takes the place of the first."""
+    limited, again, after = in_namespace("""
+        def mtus():
+            return {route["dst"]: route["metrics"][0]["mtu"] for route in routes() if "metrics" in route}
+        async def main():
+            async with NetworkConfiguration(PLAN) as network:
+                await network.limit_mtu(nets("10.2.0.0/24", "fd00:2::/64", "10.9.0.0/24"), 1200)
+                print(json.dumps(mtus()))
+                await network.limit_mtu(nets("10.2.0.0/24", "fd00:2::/64"), 1390)
+                print(json.dumps(mtus()))
+            print(json.dumps(state()))
+        trio.run(main)
+    """)
+    assert limited == {"10.2.0.0/24": 1200, "fd00:2::/64": 1280}
+    assert again == {"10.2.0.0/24": 1390, "fd00:2::/64": 1390}
+    assert after == BARE
+
+
+def test_a_route_that_went_is_no_reason_to_end() -> None:
+    assert in_namespace("""
+        import logging
+        async def main():
+            async with NetworkConfiguration(PLAN) as network:
+                logging.disable()
+                subprocess.run(["ip", "link", "set", "dev", "kink0", "down"], check=True)
+                await network.limit_mtu(nets("10.2.0.0/24"), 1200)
+        trio.run(main)
+        print(json.dumps({}))
+    """) == [{}]
+
+
 def test_it_is_undone_when_cancelled() -> None:
     (after,) = in_namespace("""
         async def main():

@@ -11,7 +11,7 @@ import trio.testing
 
 from esp.sa import Endpoint
 from kinkvpn.proto.events import Path
-from kinkvpn.service.transport import BATCH, LARGEST_DATAGRAM, KinkTransport
+from kinkvpn.service.transport import BATCH, LARGEST_DATAGRAM, KinkTransport, is_own_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -82,6 +82,11 @@ async def test_a_family_without_a_socket_is_an_error() -> None:
         with pytest.raises(OSError, match="not supported") as error:
             four.send(b"x", Path(Endpoint("::1", 910)))
         assert error.value.errno == errno.EAFNOSUPPORT
+
+
+def test_which_addresses_are_ours() -> None:
+    assert all(map(is_own_address, [*LOOPBACKS, "127.0.0.7"]))
+    assert not any(map(is_own_address, ["192.0.2.1", "2001:db8::1", "not an address"]))
 
 
 async def test_without_a_socket_it_waits_for_nobody() -> None:

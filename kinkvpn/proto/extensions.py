@@ -1,0 +1,181 @@
+"""What two kinkvpn hosts tell each other beyond RFC 4430, on the RFC's own channel: status notifies of the range for
+private use (RFC 2408 §3.14.1), which a peer that does not know them ignores (RFC 4430 §5.5). docs/extensions.md is the
+specification. Octets in and out here; what is made of it is in ``acquaintance``.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, replace
+from enum import IntFlag
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import TYPE_CHECKING
+
+from esp.sa import Endpoint
+from kinkvpn.errors import MalformedMessage
+from kinkvpn.proto.events import Count, Tally
+from kinkvpn.wire.cursor import Reader
+from kinkvpn.wire.ipsec_doi import LAST_ERROR_NOTIFY, NotifyType, Protocol
+from kinkvpn.wire.isakmp import Notify
+from kinkvpn.wire.kink import Isakmp
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from kinkvpn.proto.events import Effect
+    from kinkvpn.wire.kink import KinkPayload
+
+# The Notification Data of each begins alike: whoever else uses these numbers means something else by them.
+# +---------------+---------------+---------------+---------------+
+# |      'K'      |      'V'      |      'P'      |      'N'      |
+# +---------------+---------------+---------------+---------------+
+MAGIC = b"KVPN"
+# CAPABILITIES
+# +---------------+---------------+---------------+---------------+
+# |                             Flags                             |  what the sender understands, and where it is
+# +---------------+---------------+---------------+---------------+
+_CAPABILITIES = struct.Struct("!I")
+# OBSERVED_ENDPOINT
+# +---------------+---------------+---------------+---------------+
+# |    Family     |    Marked     |             Port              |  4 or 6; 1 behind the non-ESP marker, else 0
+# +---------------+---------------+---------------+---------------+
+# |                Address (4 or 16 octets)                       |
+# +---------------+---------------+---------------+---------------+
+_OBSERVED = struct.Struct("!BBH")
+_ADDRESSES: dict[int, type[IPv4Address | IPv6Address]] = {4: IPv4Address, 6: IPv6Address}
+# INNER_MTU
+# +---------------+---------------+---------------+---------------+
+# |                              MTU                              |  octets of the largest inner packet
+# +---------------+---------------+---------------+---------------+
+_INNER_MTU = struct.Struct("!I")
+# RFC 791 §3.1: every host takes a datagram of this size; no interface is narrower.
+SMALLEST_MTU = 576
+LARGEST_MTU = 65_535
+
+
+class Capability(IntFlag):
+    """Flags of CAPABILITIES. Those that are not here are the future's, and ignored."""
+
+    KINK_ON_ESP_PORT = 1  # KINK behind the non-ESP marker, in and out
+    OBSERVED_ENDPOINT = 2  # sends and reads that notify
+    INNER_MTU = 4  # sends and reads that notify
+    BEHIND_NAT = 1 << 16  # the sender knows that it is
+
+
+UNDERSTOOD = Capability.KINK_ON_ESP_PORT | Capability.OBSERVED_ENDPOINT | Capability.INNER_MTU
+
+
+@dataclass(frozen=True, slots=True)
+class Observed:
+    """Where the sender sees the receiver; ``marked`` on the ESP port, behind the non-ESP marker (RFC 3948 §2.2)."""
+
+    endpoint: Endpoint
+    marked: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The extensions in one message. Without ``capabilities`` there are none: they announce the others."""
+
+    capabilities: Capability
+    observed: Observed | None = None
+    inner_mtu: int | None = None
+
+
+def build(told: Told) -> tuple[Notify, ...]:
+    """``told`` as notifies."""
+    bodies = [(NotifyType.KINKVPN_CAPABILITIES, _CAPABILITIES.pack(told.capabilities))]
+    if told.observed is not None:
+        bodies.append((NotifyType.KINKVPN_OBSERVED_ENDPOINT, _pack_observed(told.observed)))
+    if told.inner_mtu is not None:
+        bodies.append((NotifyType.KINKVPN_INNER_MTU, _INNER_MTU.pack(told.inner_mtu)))
+    # Of no SA: protocol ISAKMP, no SPI (RFC 2408 §3.14).
+    return tuple(Notify(Protocol.ISAKMP, b"", kind, MAGIC + body) for kind, body in bodies)
+
+
+def _pack_observed(observed: Observed) -> bytes:
+    # An interface (fe80::1%2) means nothing at the other end of a wire.
+    address = ip_address(observed.endpoint.address.partition("%")[0])
+    return _OBSERVED.pack(address.version, observed.marked, observed.endpoint.port) + address.packed
+
+
+def parse(notify: Notify) -> Capability | Observed | int | None:
+    """What one notify says: flags, an endpoint or an MTU; None for one that is not ours.
+
+    Raises:
+        MalformedMessage: ours by number and magic, and not as docs/extensions.md has it.
+    """
+    reader = Reader(notify.value)
+    if not notify.value.startswith(MAGIC):
+        return None
+    reader.take(len(MAGIC), "magic")
+    if notify.type == NotifyType.KINKVPN_CAPABILITIES:
+        (flags,) = reader.unpack(_CAPABILITIES, "Flags")
+        return Capability(flags) & (
+            UNDERSTOOD | Capability.BEHIND_NAT
+        )  # what follows is the future's, as its flags are
+    if notify.type == NotifyType.KINKVPN_OBSERVED_ENDPOINT:
+        return _read_observed(reader)
+    if notify.type == NotifyType.KINKVPN_INNER_MTU:
+        (mtu,) = reader.unpack(_INNER_MTU, "MTU")
+        reader.expect_end("MTU")
+        if not SMALLEST_MTU <= mtu <= LARGEST_MTU:
+            raise reader.fail("MTU", f"{mtu} octets are not within {SMALLEST_MTU} to {LARGEST_MTU}")
+        return int(mtu)
+    return None
+
+
+def _read_observed(reader: Reader) -> Observed:
+    family, marked, port = reader.unpack(_OBSERVED, "Family")
+    kind = _ADDRESSES.get(family)
+    if kind is None:
+        raise reader.fail("Family", f"{family} is neither 4 nor 6")
+    if marked > 1 or port == 0:
+        raise reader.fail("Marked, Port", f"{marked} and {port}")
+    address = kind(reader.take(4 if family == 4 else 16, "Address"))
+    reader.expect_end("Address")
+    return Observed(Endpoint(str(address), port), bool(marked))
+
+
+def read(payloads: Iterable[KinkPayload]) -> tuple[Told | None, list[Effect]]:
+    """The extensions in an authentic message, and what is to be counted: the notifies that are not ours, and those
+    of ours that cannot be read, which are as good as absent. Error notifies are left to whoever asked.
+    """
+    told: Told | None = None
+    found: list[Observed | int] = []
+    counts: list[Effect] = []
+    for notify in status_notifies(payloads):
+        try:
+            value = parse(notify)
+        except MalformedMessage:
+            counts.append(Count(Tally.EXTENSION_MALFORMED))
+            continue
+        if value is None:
+            counts.append(Count(Tally.NOTIFY_IGNORED))
+        elif isinstance(value, Capability):
+            told = Told(value)
+        else:
+            found.append(value)
+    if told is not None:
+        for value in found:
+            told = replace(told, observed=value) if isinstance(value, Observed) else replace(told, inner_mtu=value)
+    return told, counts
+
+
+def status_notifies(payloads: Iterable[KinkPayload]) -> list[Notify]:
+    """Every status notify of a message (RFC 2408 §3.14.1)."""
+    inside = (each for payload in payloads if isinstance(payload, Isakmp) for each in payload.payloads)
+    return [each for each in inside if isinstance(each, Notify) and each.type > LAST_ERROR_NOTIFY]
+
+
+def attach(payloads: Sequence[KinkPayload], notifies: tuple[Notify, ...]) -> tuple[KinkPayload, ...]:
+    """``payloads`` with ``notifies`` behind the others of the first Quick Mode, where RFC 4430 §6.3 has its [N]; in
+    one of their own where there is none, as in STATUS (§6.5).
+    """
+    if not notifies:
+        return tuple(payloads)
+    for index, payload in enumerate(payloads):
+        if isinstance(payload, Isakmp):
+            extended = replace(payload, payloads=(*payload.payloads, *notifies))
+            return (*payloads[:index], extended, *payloads[index + 1 :])
+    return (*payloads, Isakmp(notifies))
