@@ -38,6 +38,7 @@ endif
 
 bench: root $(VENV)/bench.installed
 	$(BIN)/python -m bench keying
+	$(BIN)/python -m bench create
 	$(BIN)/python -m bench engine
 
 root: # before a minute of installing

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from esp.sa import Encapsulation, Mode
 from esp.suite import SUITES, Suite
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.wire.ipsec_doi import EncapsulationMode, Group, LifeType, NotifyType, Protocol, SaAttribute
-from kinkvpn.wire.isakmp import Attribute, Proposal, SecurityAssociation, Transform
+from kinkvpn.wire.isakmp import KNOWN_TRANSFORMS, Attribute, Proposal, SecurityAssociation, Transform
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,6 +177,7 @@ def _readable(offered: SecurityAssociation) -> Iterator[tuple[Proposal, Transfor
                 yield proposal, transform, terms
 
 
+@lru_cache(maxsize=KNOWN_TRANSFORMS)
 def read_terms(transform: Transform) -> Terms | None:
     """What ``transform`` means, or None when some algorithm, attribute or value is not known here."""
     single: dict[int, int] = {}
