@@ -21,8 +21,8 @@ SETTLED_SECONDS: Final = 2.0
 class KeptKeytab:
     """A keytab file, read again when it is another file, or another size or time, than when it was read.
 
-    libkrb5 itself opens, locks and reads the file for every AP-REQ: a dozen system calls, a quarter of what accepting one
-    costs. To ask for its size and time is one.
+    libkrb5 itself opens, locks and reads the file for every AP-REQ: a dozen system calls, a quarter of what accepting
+    one costs. To ask for its size and time is one.
 
     Args:
         context: that reads it and that :meth:`current` is for.
