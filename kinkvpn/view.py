@@ -32,6 +32,7 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
     yield from table(
         [
             ("  principal", answer["principal"]),
+            ("  tickets", tickets(answer["tickets"])),
             ("  device", f"{tun['name']}, MTU {tun['mtu']}, {', '.join(tun['addresses']) or 'no addresses'}"),
             ("  engine", f"{answer['engine']}: {answer['engine_reason']}"),
             (
@@ -52,6 +53,12 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
             ("KINK", _counted(counters["kink"]) or "nothing yet"),
         ]
     )
+
+
+def tickets(state: Mapping[str, Any]) -> str:
+    """What is at hand should the KDC go, and whether it has."""
+    first = f"{state['kept']}, the first ends in {duration(state['first_ends'])}" if state["kept"] else "none"
+    return f"{first}, {state['not_renewed']} could not be renewed" if state["not_renewed"] else first
 
 
 def _peer_lines(peer: Mapping[str, Any], probe: str | None, mtu: int) -> Iterator[str]:

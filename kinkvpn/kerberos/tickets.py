@@ -260,6 +260,16 @@ class TicketSource:
         if renew_at < self._due:
             self._sooner.set()
 
+    def status(self) -> dict[str, object]:
+        """How many tickets are kept, in how many seconds the first ends, how many could not be renewed; JSON-able."""
+        now = self._clock()
+        alive = [kept for kept in self._tickets.values() if kept.ticket.endtime > now]
+        return {
+            "kept": len(alive),
+            "first_ends": round(min(kept.ticket.endtime for kept in alive) - now, 3) if alive else None,
+            "not_renewed": sum(kept.failing for kept in self._tickets.values()),
+        }
+
     def _usable(self, wanted: Wanted) -> ServiceTicket | None:
         kept = self._tickets.get(wanted)
         return kept.ticket if kept and self._clock() < kept.good_until else None

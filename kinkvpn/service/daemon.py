@@ -450,5 +450,6 @@ class Running:
             "uptime": round(time.monotonic() - self.started, 3),
             "tun": {"name": headline["tun"], "mtu": headline["mtu"], "addresses": headline["addresses"]},
             "listeners": {"kink": headline["kink"], "esp": headline["esp"]},
+            "tickets": self.resources.tickets.status(),
             **with_traffic(self.keying.status(), self.dataplane.statistics(), self.dataplane.link_statistics()),
         }

@@ -143,6 +143,7 @@ ANSWER = {
     "engine_reason": "so",
     "tun": {"name": "kink0", "mtu": 1400, "addresses": []},
     "listeners": {"kink": ["0.0.0.0:910"], "esp": ["0.0.0.0:4500"]},
+    "tickets": {"kept": 2, "first_ends": 18000.0, "not_renewed": 0},
     "peers": [
         {
             "name": name,

@@ -63,6 +63,7 @@ ANSWER = {
     "engine_reason": "the native engine is not built",
     "tun": {"name": "kink0", "mtu": 1400, "addresses": ["10.1.0.1/24", "fd00:1::1/64"]},
     "listeners": {"kink": ["0.0.0.0:910", "[::]:910"], "esp": ["0.0.0.0:4500"]},
+    "tickets": {"kept": 2, "first_ends": 18000.0, "not_renewed": 0},
     "peers": [
         {
             "name": "east",
@@ -98,6 +99,7 @@ ANSWER = {
 SCREEN = """\
 kinkvpn 0.1.0, pid 42, up 3h 12m
   principal  kink/west.example.com@EXAMPLE.COM
+  tickets    2, the first ends in 5h 0m
   device     kink0, MTU 1400, 10.1.0.1/24, fd00:1::1/64
   engine     portable: the native engine is not built
   listening  KINK 0.0.0.0:910, [::]:910; ESP 0.0.0.0:4500
@@ -120,6 +122,19 @@ north  DOWN  192.0.2.3  kink/north.example.com@EXAMPLE.COM
 traffic  in 1200 (1.2 MB), out 4 (400 B)
 dropped  no_policy 7, replayed 1
 KINK     commands_sent 4"""
+
+
+@pytest.mark.parametrize(
+    ("kept", "first_ends", "not_renewed", "shown"),
+    [
+        (3, 90.0, 0, "3, the first ends in 1m 30s"),
+        (3, 90.0, 2, "3, the first ends in 1m 30s, 2 could not be renewed"),
+        (0, None, 0, "none"),
+        (0, None, 1, "none, 1 could not be renewed"),
+    ],
+)
+def test_tickets(kept: int, first_ends: float | None, not_renewed: int, shown: str) -> None:
+    assert view.tickets({"kept": kept, "first_ends": first_ends, "not_renewed": not_renewed}) == shown
 
 
 def test_status() -> None:

@@ -97,6 +97,8 @@ class TestRenewal:
         await wait_until(lambda: fetch.servers == [BOB, BOB])
         await wait_until(lambda: source._tickets[Wanted(BOB)].ticket is not first)
         assert await source.get(BOB, deadline=PATIENCE) is source._tickets[Wanted(BOB)].ticket
+        assert source.status()["kept"] == 1
+        assert source.status()["not_renewed"] == 0
         assert fetch.servers == [BOB, BOB]
 
     async def test_moments_differ(self, lab: Lab) -> None:
@@ -133,6 +135,7 @@ class TestRenewal:
             await wait_until(lambda trips=trips: len(fetch.servers) > trips)
             await wait_until(lambda: not source._trips)
             assert await source.get(BOB, deadline=PATIENCE) is first, "it is good to its end"
+        assert source.status()["not_renewed"] == 1
         kdc[0] = True
         now[0] += 0.5 * (first.endtime - now[0])
         await wait_until(lambda: source._tickets[Wanted(BOB)].ticket is not first)

@@ -265,6 +265,7 @@ def test_a_daemon_tells_of_itself_and_goes_down(host: Host) -> None:
             "kink": ["0.0.0.0:910", "[::]:910"],
             "esp": ["0.0.0.0:4500", "[::]:4500"],
         }
+        assert status["tickets"]["kept"] >= 1, "our own ticket-granting ticket"
         (peer,) = status["peers"]
         (policy,) = peer["policies"]
         assert (peer["name"], peer["state"], policy["name"], policy["packets_in"]) == ("b", "down", "b/1", 0)
