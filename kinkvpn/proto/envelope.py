@@ -5,7 +5,7 @@ Opening verifies before it looks inside: AP-REP, then Cksum over the datagram, t
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from kinkvpn.errors import AuthenticationFailed
@@ -30,11 +30,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A message that verified: the peer's epoch and the payloads beside the AP payload, decrypted."""
+    """A message that verified: the peer's epoch and the payloads beside the AP payload, decrypted.
+
+    Args:
+        answered: which of the outstanding requests a REPLY answers.
+    """
 
     epoch: int
     payloads: tuple[KinkPayload, ...]
     ackreq: bool
+    answered: int = 0
 
 
 def _seal(
@@ -98,15 +103,13 @@ def open_reply(
         AuthenticationFailed: no outstanding authenticator fits the AP-REP, or Cksum or ciphertext is wrong.
         MalformedMessage: authentic, and still not well formed inside.
     """
-    for request in outstanding:
+    for number, request in enumerate(outstanding):
         try:
             request.verify_reply(ap.ap_rep)
-            break
         except AuthenticationFailed:
             continue
-    else:
-        raise AuthenticationFailed("the AP-REP answers none of the outstanding requests")
-    return _open(message, datagram, ap, key)
+        return replace(_open(message, datagram, ap, key), answered=number)
+    raise AuthenticationFailed("the AP-REP answers none of the outstanding requests")
 
 
 def _open(message: Message, datagram: bytes, ap: ApReq | ApRep, key: SessionKey) -> Opened:

@@ -219,6 +219,7 @@ class Initiator:
         tgt: the peer's ticket-granting ticket to use a user-to-user ticket of; None for what ``fetch`` thinks best.
         switches: how often this command has changed to another ticket after a hint.
         patience: seconds from the first transmission to giving up; None for the full cycle.
+        skipped: how many of the first steps of the back-off are left out.
 
     Attributes:
         hint: what an unauthenticated answer has just said of user-to-user: the peer's ticket-granting ticket, empty
@@ -242,6 +243,7 @@ class Initiator:
         tgt: bytes | None = None,
         switches: int = 0,
         patience: float | None = None,
+        skipped: int = 0,
     ) -> None:
         self.command = command
         self.second_try = second_try
@@ -265,7 +267,9 @@ class Initiator:
         self._tgt = tgt
         self._ticket: Ticket | None = None
         self._outstanding: list[OutstandingRequest] = []
-        self._retransmission = Retransmission()
+        self._sent_at: list[float] = []  # when each of them left
+        self.round_trip: float | None = None
+        self._retransmission = Retransmission(skipped=skipped)
         self.first_sent = 0.0
         self._patience = patience
         self._hint = ""
@@ -312,6 +316,7 @@ class Initiator:
             tgt=restart.tgt,
             switches=self.switches + (restart.tgt is not None),
             patience=self._patience,
+            skipped=self._retransmission.skipped,
         )
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -341,6 +346,7 @@ class Initiator:
     def _transmit(self, ticket: Ticket, now: float) -> list[Effect]:
         request = ticket.make_request(self._offset)
         self._outstanding.append(request)
+        self._sent_at.append(now)
         payloads = self._extend(self.command.type, self.command.payloads(), self.sent)
         datagram = seal_command(self.command.type, self.xid, self._epoch, request, ticket.key, payloads)
         self.deadline = now + self._retransmission.interval
@@ -380,6 +386,7 @@ class Initiator:
             return self.state, [counted, *self._doubt(event)]
         self.peer_epoch = opened.epoch
         self.answered_by, self.answer = event.path, opened.payloads
+        self.round_trip = now - self._sent_at[opened.answered]
         effects: list[Effect] = [counted]
         if unknown := labels.unknown_notifies(opened.payloads):
             # Ignored, or the end of it all where it is an error (RFC 4430 §5.5): told in either case.

@@ -38,6 +38,7 @@ from kinkvpn.proto.pairs import Pairs
 from kinkvpn.proto.policies import FIRST_RETRY, LONGEST_RETRY, PolicyState, boot, companions, take_due, take_yielding
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import SaPair, Unanswered, moved, teardown
+from kinkvpn.proto.retransmit import RoundTrip
 from kinkvpn.proto.settings import Start
 from kinkvpn.proto.status import StatusCommand
 from kinkvpn.wire.ipsec_doi import NotifyType
@@ -109,6 +110,7 @@ class Peer:
         self._packet_at = packet_at
         self._key_exchange = key_exchange
         self._exchanges: dict[int, Initiator] = {}
+        self._round_trip = RoundTrip()
         self._past_epochs: deque[int] = deque(maxlen=MAX_PAST_EPOCHS)
         self._pairs = Pairs()
         self._liveness = Liveness(settings)
@@ -469,6 +471,7 @@ class Peer:
             offset=self._offset,
             fetch=self._tickets.fetch,
             patience=command.patience if isinstance(command, StatusCommand) else None,
+            skipped=self._round_trip.skipped,
         )
         self._exchanges[exchange.xid] = exchange
         return exchange
@@ -482,6 +485,8 @@ class Peer:
         if exchange.hint is not None:
             effects += self._tickets.hinted(xid, exchange.hint)
         if exchange.peer_epoch is not None and not ended:
+            assert exchange.round_trip is not None
+            self._round_trip.measured(exchange.round_trip)
             before = [*self.observe_epoch(exchange.peer_epoch, now), *self.contact.answered(exchange, now)]
             effects = before + self.contact.whereabouts.place(effects)
         if exchange.outcome is not None and not ended:

@@ -216,6 +216,7 @@ class Wire:
     def __init__(self, seed: int = 0, names: str = "abx") -> None:
         self.seed = seed
         self.now = 0.0
+        self.latency = LATENCY
         self.hosts: dict[str, Host] = {}
         self.realm = Realm({principal(name) for name in names}, clock=self.posix, random=random.Random(seed).randbytes)
         self.log: list[tuple[str, str, bytes]] = []  # sender, type, datagram
@@ -232,7 +233,7 @@ class Wire:
     def send(self, sender: Host, datagram: bytes, to: Endpoint) -> None:
         self.log.append((sender.name, parse_message(datagram).type.name, datagram))
         for arriving in self.meddle(sender, datagram):
-            self.later(self.now + LATENCY, lambda octets=arriving: self.deliver(octets, sender.endpoint, to))
+            self.later(self.now + self.latency, lambda octets=arriving: self.deliver(octets, sender.endpoint, to))
 
     def deliver(self, datagram: bytes, source: Endpoint, to: Endpoint) -> None:
         host = self.hosts.get(to.address)

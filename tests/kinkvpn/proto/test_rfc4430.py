@@ -326,3 +326,29 @@ def test_skew_that_nobody_vouches_for_moves_no_clock() -> None:
     assert b.inbound == {}
     assert len(times) == 7
     assert all(0 <= time <= FULL_CYCLE for time in times)
+
+
+def test_the_timer_considers_the_round_trip() -> None:
+    """§9: over a path of 0.8 s there and back the second command is not sent twice for nothing, as the first one is."""
+    wire = Wire()
+    a, _ = two_hosts(wire)
+    wire.latency = 0.4
+    a.perform(a.peer.acquired("net", 0.0))
+    wire.run(10.0)
+    assert wire.kinds().count(("a", "CREATE")) == 2
+    a.perform(a.peer.probe()[1])
+    wire.run(20.0)
+    assert wire.kinds().count(("a", "STATUS")) == 1
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_the_round_trip_is_measured_from_the_transmission_that_is_answered(number: int) -> None:
+    wire = Wire()
+    a, _ = two_hosts(wire)
+    lost = iter([True] * number)
+    wire.meddle = lambda sender, datagram: [] if sender is a and next(lost, False) else [datagram]
+    a.perform(a.peer.probe()[1])
+    wire.run(10.0)
+    assert len(wire.kinds()) == number + 2
+    (exchange,) = a.peer._exchanges.values()
+    assert exchange.round_trip == pytest.approx(0.02)
