@@ -6,8 +6,11 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 from kinkvpn.decode import numbers
+from kinkvpn.decode.datagrams import Endpoint
 from kinkvpn.decode.findings import Finding, Kind
 from kinkvpn.decode.numbers import hexadecimal, name_of, named
+from kinkvpn.errors import MalformedMessage
+from kinkvpn.proto import extensions
 from kinkvpn.proto.identification import network_of
 from kinkvpn.wire.ipsec_doi import IdType, LifeType, NotifyType, Protocol, SaAttribute
 from kinkvpn.wire.isakmp import (
@@ -122,15 +125,33 @@ def _notify(payload: Notify, findings: list[Finding]) -> Tree:
     kind = numbers.notify_name(payload.type)
     if kind["name"] is None:
         _unknown(f"notify type {payload.type} is unknown", findings)
-    tree: Tree = {
+    return {
         "notify": kind,
         "protocol": named(Protocol, payload.protocol),
         "spi": hexadecimal(payload.spi) if payload.spi else None,
         "data": hexadecimal(payload.value) if payload.value else None,
+        "meaning": _meaning(payload, findings),
     }
+
+
+def _meaning(payload: Notify, findings: list[Finding]) -> str | None:
+    """What its data say, of those whose data have a layout: RFC 4430 §5.5, docs/extensions.md."""
     if payload.type == NotifyType.INVALID_PAYLOAD_TYPE and len(payload.value) == 1:
-        tree["meaning"] = f"about a payload of type {numbers.spoken(numbers.quick_mode_name(payload.value[0]))}"
-    return tree
+        return f"about a payload of type {numbers.spoken(numbers.quick_mode_name(payload.value[0]))}"
+    try:
+        told = extensions.parse(payload)
+    except MalformedMessage as error:
+        findings.append(Finding(Kind.EXTENSION_MALFORMED, f"not as docs/extensions.md has it: {error}"))
+        return None
+    match told:
+        case None:
+            return None
+        case extensions.Capability():
+            return ", ".join(flag.name.lower().replace("_", " ") for flag in told if flag.name) or "none"
+        case extensions.Observed(endpoint, marked):
+            seen = Endpoint(ip_address(endpoint.address), endpoint.port)
+            return f"the receiver is seen at {seen}" + (", behind the non-ESP marker" if marked else "")
+    return f"{told} octets"
 
 
 def _protocol(protocol: int, findings: list[Finding]) -> Tree:

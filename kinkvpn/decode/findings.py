@@ -36,6 +36,7 @@ class Kind(Enum):
     PAYLOAD_ORDER = "payload-order"
     PAYLOAD_OUT_OF_PLACE = "payload-out-of-place"
     UNKNOWN_NUMBER = "unknown-number"
+    EXTENSION_MALFORMED = "extension-malformed"
     ACKREQ_OUT_OF_PLACE = "ackreq-out-of-place"
     REPLAYED = "replayed"
     CLOCK = "clock"

@@ -70,6 +70,9 @@ def test_a_conversation_of_two_daemons_verifies_whole(lab: Lab, directory: Path,
             assert message["ap_rep"]["answers"] == message["relation"]["answers"]
     quick_mode = [entry for message in messages for entry in quick_mode_of(message)]
     assert quick_mode[0]["payload"] == "SA"
+    told = {entry["notify"]["name"]: entry["meaning"] for entry in quick_mode if entry["payload"] == "NOTIFY"}
+    assert "kink on esp port" in told["KINKVPN_CAPABILITIES"]
+    assert "the receiver is seen at 192.0.2." in told["KINKVPN_OBSERVED_ENDPOINT"]
     selectors = [entry["selector"] for entry in quick_mode if entry["payload"] == "ID"]
     assert selectors[:2] == ["10.1.0.0/24", "10.2.0.0/24"]
     exchanged = {(entry["group"]["name"], entry["public_value_octets"]) for entry in quick_mode if "group" in entry}

@@ -9,8 +9,10 @@ import pytest
 from hypothesis import given
 from support.messages import ISAKMP_PAYLOADS
 
+from esp.sa import Endpoint
 from kinkvpn.decode.explanation import explain_quick_mode, group_of, selector
 from kinkvpn.decode.findings import Finding, Kind
+from kinkvpn.proto import extensions
 from kinkvpn.wire.ipsec_doi import IdType, NotifyType
 from kinkvpn.wire.isakmp import (
     Attribute,
@@ -112,6 +114,30 @@ def test_notifies_say_what_they_are_about() -> None:
     assert tree["meaning"] == "about a payload of type KE"
     tree, _ = explained(Notify(3, b"\x01\x02\x03\x04", NotifyType.INVALID_SPI))
     assert (tree["notify"]["name"], tree["spi"], tree["data"]) == ("INVALID_SPI", "0x01020304", None)
+
+
+TOLD = extensions.Told(
+    extensions.Capability.KINK_ON_ESP_PORT | extensions.Capability.BEHIND_NAT,
+    extensions.Observed(Endpoint("192.0.2.1", 40000), marked=True),
+    1400,
+)
+
+
+def test_our_extensions_are_read_as_their_page_draws_them() -> None:
+    trees = [explained(notify) for notify in extensions.build(TOLD)]
+    assert [(tree["notify"]["name"], tree["meaning"], kinds) for tree, kinds in trees] == [
+        ("KINKVPN_CAPABILITIES", "kink on esp port, behind nat", []),
+        ("KINKVPN_OBSERVED_ENDPOINT", "the receiver is seen at 192.0.2.1:40000, behind the non-ESP marker", []),
+        ("KINKVPN_INNER_MTU", "1400 octets", []),
+    ]
+    tree, kinds = explained(Notify(1, b"", NotifyType.KINKVPN_CAPABILITIES, b"KVPN\0\0\0\0"))
+    assert (tree["meaning"], kinds) == ("none", [])
+
+
+def test_an_extension_of_another_layout_is_odd_and_somebody_else_s_number_is_not() -> None:
+    assert explained(Notify(1, b"", NotifyType.KINKVPN_INNER_MTU, b"KVPN\0"))[1] == [Kind.EXTENSION_MALFORMED]
+    tree, kinds = explained(Notify(1, b"", NotifyType.KINKVPN_INNER_MTU, b"else"))
+    assert (tree["meaning"], tree["data"], kinds) == (None, "0x656c7365", [])
 
 
 def test_deletes_list_their_spis() -> None:
