@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from kinkvpn.proto.acquaintance import ALONE, Ourselves
 from kinkvpn.proto.contact import UNLOCATED, Contact
 from kinkvpn.proto.create import MAX_QUICK_MODES, CreateCommand, Grant, answer_create
-from kinkvpn.proto.delete import MAX_DOOMED, DeleteCommand, Doomed, answer_delete
+from kinkvpn.proto.delete import DeleteCommand, Doomed
+from kinkvpn.proto.deletions import Deletions
 from kinkvpn.proto.events import (
     Count,
     DeadlineReached,
@@ -35,14 +36,13 @@ from kinkvpn.proto.initiator import Cause, Completed, Failed, Initiator, Outcome
 from kinkvpn.proto.liveness import Liveness, Verdict
 from kinkvpn.proto.negotiation import Negotiation
 from kinkvpn.proto.pairs import Pairs
-from kinkvpn.proto.policies import FIRST_RETRY, LONGEST_RETRY, PolicyState, boot, companions, take_due, take_yielding
+from kinkvpn.proto.policies import FIRST_RETRY, PolicyState, boot, companions, take_due, take_yielding
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import SaPair, Unanswered, moved, teardown
 from kinkvpn.proto.retransmit import RoundTrip
 from kinkvpn.proto.settings import Start
 from kinkvpn.proto.status import StatusCommand
 from kinkvpn.wire.ipsec_doi import NotifyType
-from kinkvpn.wire.isakmp import Delete, IsakmpPayload
 from kinkvpn.wire.kink import ApRep, Message, MessageType
 
 if TYPE_CHECKING:
@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from kinkvpn.proto.initiator import Command
     from kinkvpn.proto.ports import Kerberos, KeyExchange, SessionKey, Ticket, TicketRefusal
     from kinkvpn.proto.settings import PeerSettings
+    from kinkvpn.wire.isakmp import IsakmpPayload
     from kinkvpn.wire.kink import KinkPayload
 
 # Ours. Between two DELETEs of SPIs that are not here. The first after a restart brings the new epoch and ends them all;
@@ -116,7 +117,6 @@ class Peer:
         self._liveness = Liveness(settings)
         self.contact = Contact(settings, ourselves, lambda: (pair.policy for pair in self._pairs.all()))
         self._tickets = TicketRoute(settings, kerberos, next_xid, self.contact.whereabouts.path)
-        self._delete_again: float | None = None
         self._deny_at = -inf
         self._offset = 0.0
         self._closing = False
@@ -127,6 +127,13 @@ class Peer:
             allocate_spi=allocate_spi,
             taken=self._pairs.taken,
             key_exchange=key_exchange,
+        )
+        self._deletions = Deletions(
+            settings,
+            self._pairs,
+            begin=lambda command: self._begin(command).start(),
+            under_way=self._deletes,
+            most=lambda: self._negotiation.most,
         )
 
     # ------------------------------------------------------------ what others may see
@@ -206,7 +213,7 @@ class Peer:
             return [Count(Tally.IGNORED_EVENT)]
         told = Tell("sa_expired", (("peer", self.settings.name), ("policy", policy)), warning=True)
         gone = RemoveOutbound(policy, spi)
-        return [told, *(e for e in self._delete([pair], now) if e != gone), *self._lost(policy, now)]
+        return [told, *(e for e in self._deletions.delete([pair], now) if e != gone), *self._lost(policy, now)]
 
     def unknown_spi_seen(self, spi: int, now: float) -> list[Effect]:
         """The peer seems to send on ``spi``, which has no SA here: this host has restarted, or the pair is half open.
@@ -239,11 +246,12 @@ class Peer:
 
     def close(self, now: float) -> list[Effect]:
         """Delete every pair; start nothing new."""
-        self._closing = True
+        self._closing = self._deletions.closing = True
         half_open = self._pairs.unacknowledged()
         for pair in half_open:
             self._pairs.remove(pair, now)
-        return [*self._delete(self._pairs.all(), now), *self._tell_delete(half_open)]
+        told = self._deletions.tell([Doomed.of(pair) for pair in half_open])
+        return [*self._deletions.delete(self._pairs.all(), now), *told]
 
     # ------------------------------------------------------------ what exchanges are told
 
@@ -274,11 +282,9 @@ class Peer:
         for xid, exchange in list(self._exchanges.items()):
             if exchange.deadline is not None and exchange.deadline <= now:
                 effects += self._advance(xid, DeadlineReached(), now)
-        effects += [RemoveInbound(spi) for spi in self._pairs.lapsed(now)]
-        if self._delete_again is not None and self._delete_again <= now:
-            effects += self._delete_owed(now)
+        effects += self._deletions.wake(now)
         for name in take_yielding(self.policies, now):
-            effects += self._delete(self._pairs.superseded(name, ours_yield=True), now)
+            effects += self._deletions.delete(self._pairs.superseded(name, ours_yield=True), now)
         due = take_due(self.policies, now)
         return effects + self._create([name for name in due if not self.pairs(name) or self._rekeys(name)])
 
@@ -304,7 +310,9 @@ class Peer:
         self.last_heard = now
         payloads = tuple(payload for one in quick_modes for payload in one)
         if kind is MessageType.DELETE:
-            return self._deleted_by_peer(payloads, now)
+            answers, gone, effects = self._deletions.answer(payloads, now)
+            lost = [effect for pair in gone for effect in self._lost(pair.policy, now)]
+            return Grant(answers, [*effects, *lost])
         if kind is MessageType.STATUS:
             return Grant(())
         if self._closing:
@@ -353,7 +361,7 @@ class Peer:
             self._pairs.bury(pair.outbound_spi, now)
             fields = (("peer", self.settings.name), ("policy", pair.policy))
             effects.append(Tell("create_unacknowledged", fields, warning=True))
-        return effects + self._tell_delete(left)
+        return effects + self._deletions.tell([Doomed.of(pair) for pair in left])
 
     def outlived(self, epoch: int) -> bool:
         """Whether ``epoch`` is of an earlier life of the peer: a message that was late, or kept back by somebody.
@@ -373,7 +381,7 @@ class Peer:
         """
         effects = self.observe_epoch(epoch, now)
         effects += self.contact.heard(path, authenticator, now)
-        return [*effects, *self._delete_owed(now)]
+        return [*effects, *self._deletions.send_owed(now)]
 
     def esp_moved(self, policy: str, endpoint: Endpoint, now: float) -> list[Effect]:
         """The newest packet that ``policy`` took came from ``endpoint``, and its SAs send there already."""
@@ -451,9 +459,11 @@ class Peer:
             Doomed(one.policy.name, one.spi, now + one.policy.lifetime_seconds, stood=False)
             for one in command.held(outcome)
         ]
-        effects += [*command.release(outcome), *self._send_deletes(doomed)]
+        effects += [*command.release(outcome), *self._deletions.tell(doomed)]
         if self._closing:
-            effects += self._delete([asked.pair for asked in command.quick_modes if asked.pair is not None], now)
+            effects += self._deletions.delete(
+                [asked.pair for asked in command.quick_modes if asked.pair is not None], now
+            )
         overlooked = [one.policy.name for one in command.quick_modes if isinstance(one.failure, Unanswered)]
         return [*effects, *self._create(without_pfs, pfs=False), *self._create(overlooked)]
 
@@ -494,7 +504,7 @@ class Peer:
         if exchange.state is State.CLOSED:
             del self._exchanges[xid]
         if exchange.peer_epoch is not None and not ended:
-            effects += [*self._delete_owed(now), *self._introduce(exchange.answered_by)]
+            effects += [*self._deletions.send_owed(now), *self._introduce(exchange.answered_by)]
         return effects
 
     def _introduce(self, path: Path | None) -> list[Effect]:
@@ -521,7 +531,7 @@ class Peer:
             return effects + self._create_concluded(command, outcome, now)
         if isinstance(command, DeleteCommand):
             heard = exchange.peer_epoch is not None
-            return effects + self._delete_concluded(command, outcome, now, heard=heard)
+            return effects + self._deletions.concluded(command, outcome, now, heard=heard)
         assert isinstance(command, StatusCommand)
         command.outcome = outcome
         if self._liveness.owns(command):
@@ -534,14 +544,11 @@ class Peer:
             return []
         fields = (("peer", self.settings.name), ("reason", outcome.reason))
         effects: list[Effect] = [Count(Tally.PEER_DEAD), Tell("peer_dead", fields, warning=True)]
-        for pair in (gone := self._pairs.all()):
-            # It may live behind a broken path, and send on its half: our inbound SA stays until it can be told.
-            self._pairs.remove(pair, now)
-            effects += [RemoveOutbound(pair.policy, pair.outbound_spi), *self._owe(Doomed.of(pair))]
+        effects += self._deletions.abandon(gone := self._pairs.all(), now)
         for policy in dict.fromkeys(pair.policy for pair in gone):
             self.policies[policy].last_error = f"the peer is dead: {outcome.reason}"
             effects += self._lost(policy, now)
-        return [*effects, *self._owe_later(now)]
+        return effects
 
     def _restart(self, exchange: Initiator, outcome: Restart) -> list[Effect]:
         again = exchange.again(outcome, self._next_xid())
@@ -552,44 +559,12 @@ class Peer:
         told = Tell("command_restarted", (("peer", self.settings.name), ("reason", outcome.reason)))
         return [told, *again.start()]
 
-    def _delete_concluded(
-        self, command: DeleteCommand, outcome: Completed | Failed, now: float, *, heard: bool
-    ) -> list[Effect]:
-        effects: list[Effect] = []
-        for doomed in command.doomed:
-            if not heard and not self._closing:
-                effects += self._owe(doomed)
-                continue
-            self._pairs.repaid(doomed.spi)
-            if isinstance(outcome, Failed):
-                effects.append(RemoveInbound(doomed.spi))
-            else:
-                effects += self._remove_after_grace(doomed.spi, now)
-        return effects if heard or self._closing else [*effects, *self._owe_later(now)]
-
-    def _owe_later(self, now: float) -> list[Effect]:
-        self._delete_again = now + LONGEST_RETRY
-        return [self._wake_at(self._delete_again)]
-
-    def _owe(self, doomed: Doomed) -> list[Effect]:
-        """A DELETE without an answer.
-
-        "KINK does not allow half-open SAs" (RFC 4430 §3.3), and the peer may go on sending on its half: our inbound SA
-        stays until the peer is heard again and told, or its lifetime ends it.
-        """
-        dropped = self._pairs.owe(*doomed)
-        return [] if dropped is None else [RemoveInbound(dropped)]
-
-    def _delete_owed(self, now: float) -> list[Effect]:
-        """Send the next DELETE that found no answer before, one at a time; an answer to it brings the one after."""
-        if self._closing or any(
+    def _deletes(self) -> bool:
+        """Whether some DELETE of ours has not come to its end."""
+        return any(
             isinstance(exchange.command, DeleteCommand) and exchange.outcome is None
             for exchange in self._exchanges.values()
-        ):
-            return []
-        self._delete_again = None
-        owed = self._pairs.owed(now)
-        return [] if owed is None else self._begin(DeleteCommand(Doomed(*owed))).start()
+        )
 
     def _without_tgt(self, effects: list[Effect], now: float) -> list[Effect]:
         """Tell the exchanges that wait for the peer's ticket-granting ticket if there will be none."""
@@ -632,9 +607,10 @@ class Peer:
         state.established()
         self._pairs.establish(pair)
         replaced, state.replacing = state.replacing, None
-        effects = self._delete(self._pairs.until(replaced), now) if pair.initiated and replaced is not None else []
-        superseded = self._pairs.superseded(pair.policy, ours_yield=False)
-        return [pair.told(self.settings.name), *effects, *self._delete(superseded, now), *self._yield_later(state, now)]
+        old = self._pairs.until(replaced) if pair.initiated and replaced is not None else []
+        effects = [pair.told(self.settings.name), *self._deletions.delete(old, now)]
+        effects += self._deletions.delete(self._pairs.superseded(pair.policy, ours_yield=False), now)
+        return effects + self._yield_later(state, now)
 
     def _yield_later(self, state: PolicyState, now: float) -> list[Effect]:
         """Where both hosts made a pair ours goes, but not before the peer must have learnt that its own stands.
@@ -648,38 +624,3 @@ class Peer:
             return []
         state.yield_at = now + self.settings.delete_grace
         return [self._wake_at(state.yield_at)]
-
-    def _delete(self, pairs: Sequence[SaPair], now: float) -> list[Effect]:
-        """Drop the outbound SAs and tell the peer; the inbound ones follow (RFC 4430 §3.3)."""
-        for pair in pairs:
-            self._pairs.remove(pair, now)
-        return [*(RemoveOutbound(pair.policy, pair.outbound_spi) for pair in pairs), *self._tell_delete(pairs)]
-
-    def _tell_delete(self, pairs: Sequence[SaPair]) -> list[Effect]:
-        return self._send_deletes([Doomed.of(pair) for pair in pairs])
-
-    def _send_deletes(self, doomed: Sequence[Doomed]) -> list[Effect]:
-        most = 1 if self._negotiation.most == 1 else MAX_DOOMED
-        chunks = [doomed[first : first + most] for first in range(0, len(doomed), most)]
-        return [effect for chunk in chunks for effect in self._begin(DeleteCommand(*chunk)).start()]
-
-    def _deleted_by_peer(self, payloads: tuple[IsakmpPayload, ...], now: float) -> Grant:
-        answers, gone = answer_delete(payloads, self._pairs.by_outbound())
-        for payload in payloads:
-            if isinstance(payload, Delete):
-                for spi in payload.spis:
-                    self._pairs.bury(int.from_bytes(spi, "big"), now)
-        effects: list[Effect] = []
-        for pair in gone:
-            if self._pairs.remove(pair, now):
-                effects.append(RemoveOutbound(pair.policy, pair.outbound_spi))
-            effects += self._remove_after_grace(pair.inbound_spi, now)
-            effects.append(Tell("sa_deleted_by_peer", (("peer", self.settings.name), ("policy", pair.policy))))
-            effects += self._lost(pair.policy, now)
-        return Grant(answers, effects)
-
-    def _remove_after_grace(self, spi: int, now: float) -> list[Effect]:
-        time = now + self.settings.delete_grace
-        crowded_out = self._pairs.linger(spi, time, len(self.policies))
-        gone: list[Effect] = [] if crowded_out is None else [RemoveInbound(crowded_out)]
-        return [*gone, self._wake_at(time)]
