@@ -101,6 +101,8 @@ class Engine:
         self._waiting: dict[str, HoldQueue] = {}  # those of them that are not empty
         self._keepalive_at = inf  # none is due before
         self._silences: dict[str, Silence] = {}  # by peer
+        # Those of them that had a packet without an answer when last looked at, in the order of those packets.
+        self._unanswered: dict[Silence, None] = {}
         self._silence_at = inf  # none was due before, when they were last looked at
         self._events = EventQueue()
         self._tell_unknown_spi_at = -inf
@@ -117,7 +119,7 @@ class Engine:
         """
         self._policies.add(policy)
         if policy.answer_within is not None:
-            self._silences.setdefault(policy.peer, Silence(policy.answer_within))
+            self._silences.setdefault(policy.peer, Silence(policy.answer_within, policy.peer))
         if policy.action is Action.PROTECT:
             self._held[policy.name] = HoldQueue()
 
@@ -218,6 +220,7 @@ class Engine:
             sealed.append(Outgoing(datagram, sa.remote))
             if sa.silence.since > now:
                 sa.silence.sent(now)
+                self._unanswered[sa.silence] = None
             self._packets_out += 1
             self._octets_out += len(packet)
             if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
@@ -335,10 +338,12 @@ class Engine:
             self._ask(name, held, now)
             if not held:
                 del self._waiting[name]
-        for peer, silence in self._silences.items():
+        for silence in list(self._unanswered):
             if silence.broken(now):
-                self._events.put(Unanswered(peer))
-        self._silence_at = min((silence.deadline() for silence in self._silences.values()), default=inf)
+                self._events.put(Unanswered(silence.peer))
+            if silence.deadline() == inf:
+                del self._unanswered[silence]
+        self._silence_at = min((silence.deadline() for silence in self._unanswered), default=inf)
         return self.deadline()
 
     def _expire(self, sa: InboundSa | OutboundSa, now: float) -> None:

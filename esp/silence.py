@@ -10,16 +10,18 @@ class Silence:
 
     Args:
         limit: seconds from a packet that left to the word that nothing has answered it.
+        peer: its name.
 
     Attributes:
         since: when the first packet left that is not answered yet; inf when there is none.
         heard_at: when the newest authentic packet came.
     """
 
-    __slots__ = ("heard_at", "limit", "since")
+    __slots__ = ("heard_at", "limit", "peer", "since")
 
-    def __init__(self, limit: float = inf) -> None:
+    def __init__(self, limit: float = inf, peer: str = "") -> None:
         self.limit = limit
+        self.peer = peer
         self.since = inf
         self.heard_at = -inf
 

@@ -81,7 +81,7 @@ def test_both_ends_rekey_at_once_under_full_load(lab: Lab) -> None:
 
 @pytest.mark.parametrize(
     ("who", "limit"),
-    [("a", {"lifetime_kilobytes": 20480}), ("a", {"lifetime_packets": 20000}), ("b", {"lifetime_packets": 60000})],
+    [("a", {"lifetime_kilobytes": 20480}), ("a", {"lifetime_packets": 20000}), ("b", {"lifetime_packets": 40000})],
     ids=["kilobytes", "packets", "packets of the responder"],
 )
 def test_what_an_sa_may_carry_is_never_reached(lab: Lab, who: str, limit: dict[str, int]) -> None:
