@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kinkvpn.proto.extensions import UNDERSTOOD, Capability, Observed, Told, attach, build, read
+from kinkvpn.proto.extensions import UNDERSTOOD, UNDERSTOOD_BEHIND_NAT, Observed, Told, attach, build, read
 from kinkvpn.wire.kink import MessageType
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class Acquaintance:
         self._introduced: str | None = None
         self._observed: Observed | None = None
         self._doubts = 0
+        self._said: Told | None = None  # in the newest message of ours
+        self._settled: Told | None = None  # what the peer has answered
 
     @property
     def behind_nat(self) -> bool | None:
@@ -76,14 +78,17 @@ class Acquaintance:
 
     def forget(self) -> None:
         """The peer has restarted: it may be another program by now."""
-        self.told, self.plain, self._doubts = None, False, 0
+        self.told, self.plain, self._doubts, self._settled = None, False, 0, None
 
     # ------------------------------------------------------------ telling
 
     def extend(self, kind: MessageType, payloads: Sequence[KinkPayload], transmission: int) -> tuple[KinkPayload, ...]:
-        """The ``payloads`` of a command with what we tell, unless this peer had better not see it."""
+        """The ``payloads`` of a command with what we tell, unless this peer had better not see it, or has answered the
+        very same before: then it is left to STATUS, and a rekey is no larger than RFC 4430 has it.
+        """
         stranger = self.told is None and (self.plain or transmission > OFFERED_TO_STRANGERS)
-        return tuple(payloads) if stranger or kind not in CARRIERS else attach(payloads, self._tell())
+        known = kind is MessageType.CREATE and self._settled == self._current()
+        return tuple(payloads) if stranger or known or kind not in CARRIERS else attach(payloads, self._tell())
 
     def answer(self, asked: bool, payloads: Sequence[KinkPayload]) -> tuple[KinkPayload, ...]:
         """The ``payloads`` of a REPLY with what we tell, if the command was ``asked`` that way."""
@@ -92,8 +97,12 @@ class Acquaintance:
     def _tell(self) -> tuple[Notify, ...]:
         if not self._enabled:
             return ()
-        flags = UNDERSTOOD | (Capability.BEHIND_NAT if self.behind_nat else Capability(0))
-        return build(Told(flags, self._observed, self._ourselves.inner_mtu))
+        self._said = self._current()
+        return build(self._said)
+
+    def _current(self) -> Told:
+        flags = UNDERSTOOD_BEHIND_NAT if self.behind_nat else UNDERSTOOD
+        return Told(flags, self._observed, self._ourselves.inner_mtu)
 
     # ------------------------------------------------------------ being told
 
@@ -122,6 +131,7 @@ class Acquaintance:
         told, counts = read(payloads)
         if told is not None and self._enabled:
             self._learn(told)
+            self._settled = self._said
         elif kind in CARRIERS and self.told is None and granted:
             # It saw the offer; or it saw the last transmission only, which had none: once is chance, twice is a habit.
             self._doubts += 2 if granted <= OFFERED_TO_STRANGERS else 1

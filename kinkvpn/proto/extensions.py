@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, replace
 from enum import IntFlag
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,8 @@ _INNER_MTU = struct.Struct("!I")
 # RFC 791 §3.1: every host takes a datagram of this size; no interface is narrower.
 SMALLEST_MTU = 576
 LARGEST_MTU = 65_535
+# Ours. Most peers say the same, and what is said to each changes when it moves: a thousand peers' words are 200 kB.
+MAX_REMEMBERED = 1024
 
 
 class Capability(IntFlag):
@@ -63,6 +66,7 @@ class Capability(IntFlag):
 
 
 UNDERSTOOD = Capability.KINK_ON_ESP_PORT | Capability.OBSERVED_ENDPOINT | Capability.INNER_MTU
+UNDERSTOOD_BEHIND_NAT = UNDERSTOOD | Capability.BEHIND_NAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +86,7 @@ class Told:
     inner_mtu: int | None = None
 
 
+@lru_cache(MAX_REMEMBERED)
 def build(told: Told) -> tuple[Notify, ...]:
     """``told`` as notifies."""
     bodies = [(NotifyType.KINKVPN_CAPABILITIES, _CAPABILITIES.pack(told.capabilities))]
@@ -99,6 +104,7 @@ def _pack_observed(observed: Observed) -> bytes:
     return _OBSERVED.pack(address.version, observed.marked, observed.endpoint.port) + address.packed
 
 
+@lru_cache(MAX_REMEMBERED)
 def parse(notify: Notify) -> Capability | Observed | int | None:
     """What one notify says: flags, an endpoint or an MTU; None for one that is not ours.
 
@@ -111,9 +117,7 @@ def parse(notify: Notify) -> Capability | Observed | int | None:
     reader.take(len(MAGIC), "magic")
     if notify.type == NotifyType.KINKVPN_CAPABILITIES:
         (flags,) = reader.unpack(_CAPABILITIES, "Flags")
-        return Capability(flags) & (
-            UNDERSTOOD | Capability.BEHIND_NAT
-        )  # what follows is the future's, as its flags are
+        return Capability(flags) & UNDERSTOOD_BEHIND_NAT  # what follows is the future's, as its flags are
     if notify.type == NotifyType.KINKVPN_OBSERVED_ENDPOINT:
         return _read_observed(reader)
     if notify.type == NotifyType.KINKVPN_INNER_MTU:

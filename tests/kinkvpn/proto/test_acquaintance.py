@@ -45,6 +45,21 @@ def test_a_friend_is_told_every_time_and_how_it_looks_from_here() -> None:
     assert friend.answer(False, QUICK_MODE) == QUICK_MODE
 
 
+def test_what_was_answered_is_left_to_status_until_there_is_news() -> None:
+    friend = known()
+    for _ in range(2):  # the first answer is news: it tells how the peer looks from here
+        assert told(friend) is not None
+        friend.reply_came(CREATE, telling(), MARKED, granted=1)
+    assert told(friend) is None
+    assert told(friend, STATUS) is not None
+    friend.command_came(telling(), PEER)
+    assert told(friend) is not None, "it came from elsewhere"
+    friend.reply_came(CREATE, telling(), PEER, granted=1)
+    assert told(friend) is None
+    friend.forget()
+    assert told(friend) is not None
+
+
 def test_who_answers_an_offer_plainly_is_plain_until_it_says_otherwise() -> None:
     peer = known()
     peer.reply_came(CREATE, QUICK_MODE, PEER, granted=2)
