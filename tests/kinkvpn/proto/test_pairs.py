@@ -83,6 +83,19 @@ def test_unacknowledged_pairs_are_bounded() -> None:
     assert pairs.crowded(3, 5)
 
 
+def test_who_replaces_a_pair_replaces_all_that_are_not_younger_be_it_there_or_not() -> None:
+    pairs = Pairs()
+    old, middle, new, other = (
+        replace(pair(number, policy=name), established=float(number))
+        for number, name in ((1, "net"), (2, "net"), (3, "net"), (1, "other"))
+    )
+    for each in (old, middle, new, replace(other, outbound_spi=9)):
+        pairs.establish(each)
+    assert pairs.until(middle) == [old, middle]
+    pairs.remove(middle, 0.0)
+    assert pairs.until(middle) == [old]
+
+
 @given(st.lists(st.booleans(), max_size=12), st.booleans())
 def test_superseded_leaves_one_of_ours_and_few_of_theirs(initiated: list[bool], ours_yield: bool) -> None:
     pairs = Pairs()
