@@ -27,8 +27,12 @@ if TYPE_CHECKING:
 KINK_PORT = 910
 # Ours. Length is a 16-bit field and UDP carries no more (RFC 4430 §4).
 LARGEST_DATAGRAM = 65535
-# Ours. A burst of a thousand CREATEs with PAC tickets is 1.5 MB; the kernel grants what net.core.rmem_max allows.
-RECEIVE_BUFFER = 2 << 20
+# Ours. Two thousand CREATEs at once, each 2 kB with a PAC in its ticket or by the kernel's own accounting. Past
+# net.core.rmem_max where we may (CAP_NET_ADMIN): the 200 kB of most hosts hold a hundred, and the others would come
+# again after one second, three, seven.
+RECEIVE_BUFFER = 4 << 20
+# linux/socket.h; Python's socket module does not name it.
+SO_RCVBUFFORCE = 33
 # Ours. Datagrams of one socket that keying answers in one turn of the loop: a turn for each costs a fifth of a CREATE,
 # and sixteen CREATEs are some milliseconds, for which packets can wait. More waits in the kernel, where it is dropped
 # oldest kept, newest lost: what a retransmitting protocol wants.
@@ -194,10 +198,17 @@ def _bound(address: str, port: int) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
         else:
             sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)
+        _enlarge_buffer(sock)
         icmp.ask(sock)
         sock.bind((address, port))
     except OSError as error:
         sock.close()
         raise OSError(error.errno, os.strerror(error.errno or 0), f"{address} port {port}") from error
     return sock
+
+
+def _enlarge_buffer(sock: socket.socket) -> None:
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, RECEIVE_BUFFER)
+    except PermissionError:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER)

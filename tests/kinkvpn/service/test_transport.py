@@ -11,7 +11,7 @@ import trio.testing
 
 from esp.sa import Endpoint
 from kinkvpn.proto.events import Path
-from kinkvpn.service.transport import BATCH, LARGEST_DATAGRAM, KinkTransport, is_own_address
+from kinkvpn.service.transport import BATCH, LARGEST_DATAGRAM, RECEIVE_BUFFER, KinkTransport, is_own_address
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -177,3 +177,14 @@ def test_the_wildcards_go_together() -> None:
     both = KinkTransport(["0.0.0.0", "::"], port)
     assert both.local == [Endpoint("0.0.0.0", port), Endpoint("::", port)]
     both.close()
+
+
+def test_a_burst_finds_room() -> None:
+    with open("/proc/sys/net/core/rmem_max") as limit:
+        most = int(limit.read())
+    transport = KinkTransport(["127.0.0.1"], port=0)
+    (sock,) = transport._sockets
+    size = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+    transport.close()
+    # The kernel doubles what it is given (socket(7)), and gives an ordinary user no more than rmem_max.
+    assert size in (2 * RECEIVE_BUFFER, 2 * min(most, RECEIVE_BUFFER))
