@@ -13,7 +13,6 @@ import json
 import os
 import statistics
 import sys
-import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from bench import machine, scale, strongswan
 from bench.crowd import Done, Phase
-from bench.laboratory import Laboratory
+from bench.laboratory import Laboratory, scratch
 from bench.processes import cpu_seconds
 from kinkvpn.demo.namespace import LabFailed
 from kinkvpn.demo.realm import RealmFailed
@@ -211,7 +210,7 @@ def run(options: argparse.Namespace) -> int:
         print(f"bench keying: strongSwan is left out: {remedy}", file=sys.stderr)
     effort = QUICK if options.quick else FULL
     try:
-        with tempfile.TemporaryDirectory(prefix="kinkvpn-bench-") as directory:
+        with scratch() as directory:
             rows = _rows(Path(directory), effort, beside=not lacking)
             crowd = scale.measure(Path(directory) / "scale", effort.peers)
     except (LabFailed, RealmFailed) as error:

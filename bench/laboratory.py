@@ -7,8 +7,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import tempfile
 import time
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -33,6 +35,7 @@ SUBNET: Final = "10.0.0.0/16"  # behind the gateway
 KDC_PORT: Final = 88
 GATEWAY: Final = "kink/gateway.kinkvpn.test"
 LOG_LINES: Final = 12
+MEMORY: Final = "/dev/shm"  # noqa: S108 - private directories in it, made by tempfile
 
 GATEWAY_CONFIGURATION: Final = """\
 [host]
@@ -60,6 +63,11 @@ address = "{address}"
 local = ["{subnet}"]
 remote = {inside}
 """
+
+
+def scratch() -> tempfile.TemporaryDirectory[str]:
+    """A directory for a laboratory, in memory where there is such: kadmin syncs each of thousands of writes to disk."""
+    return tempfile.TemporaryDirectory(prefix="kinkvpn-bench-", dir=MEMORY if os.path.isdir(MEMORY) else None)
 
 
 class Laboratory:

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from bench import scale
 from bench.crowd import Phase
-from bench.laboratory import Laboratory
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from bench.laboratory import Laboratory, scratch
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
 
-def test_two_thousand_principals_create_at_once_and_all_establish(tmp_path: Path) -> None:
-    row = scale.measure(tmp_path / "crowd", 2000)
+def test_two_thousand_principals_create_at_once_and_all_establish() -> None:
+    with scratch() as directory:
+        row = scale.measure(Path(directory) / "crowd", 2000)
     assert row.established == 2000
     assert row.kb_beside_sa < 20
 
