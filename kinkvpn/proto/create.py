@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from kinkvpn.proto.delete import Doomed
 from kinkvpn.proto.events import Count, Effect, Tally
 from kinkvpn.proto.initiator import Cause, Completed, Failed
 from kinkvpn.proto.proposal import Refused
@@ -147,6 +148,21 @@ class CreateCommand:
             for asked in self.quick_modes
             if asked.pair is None and (silent if asked.failure is None else isinstance(asked.failure, AnswerUnusable))
         ]
+
+    def doomed(self, outcome: Completed | Failed, now: float) -> list[Doomed]:
+        """What to delete at the peer of those that it may have."""
+        return [
+            Doomed(asked.policy.name, asked.spi, now + asked.policy.lifetime_seconds, stood=False)
+            for asked in self.held(outcome)
+        ]
+
+    def pairs(self) -> list[SaPair]:
+        """Those that were made."""
+        return [asked.pair for asked in self.quick_modes if asked.pair is not None]
+
+    def overlooked(self) -> list[str]:
+        """Policies that the peer said nothing of, though it answered others."""
+        return [asked.policy.name for asked in self.quick_modes if isinstance(asked.failure, Unanswered)]
 
     def release(self, outcome: Completed | Failed) -> list[Effect]:
         """Undo ``begin`` for those that were refused, where others were not, and so ``withdraw`` was not called."""

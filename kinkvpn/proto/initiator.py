@@ -582,6 +582,12 @@ class _KerberosRefused(Exception):
         self.outcome = outcome
 
 
+def told_failure(command: Command, peer: str, subject: str, reason: str) -> Tell:
+    """A command of ours to ``peer``, or what it asked for ``subject``, came to nothing."""
+    fields = (("peer", peer), ("subject", subject), ("reason", reason))
+    return Tell(f"{command.type.name.lower()}_failed", fields, warning=True)
+
+
 def count_ended(command: Command, outcome: Outcome) -> Count:
     """One command of ours has come to its end, for whoever counts how they end."""
     if isinstance(outcome, Failed):

@@ -32,7 +32,17 @@ from kinkvpn.proto.events import (
     WakeAt,
 )
 from kinkvpn.proto.gettgt import TicketRoute
-from kinkvpn.proto.initiator import Cause, Completed, Failed, Initiator, Outcome, Restart, State, count_ended
+from kinkvpn.proto.initiator import (
+    Cause,
+    Completed,
+    Failed,
+    Initiator,
+    Outcome,
+    Restart,
+    State,
+    count_ended,
+    told_failure,
+)
 from kinkvpn.proto.liveness import Liveness, Verdict
 from kinkvpn.proto.negotiation import Negotiation
 from kinkvpn.proto.pairs import Pairs
@@ -132,7 +142,10 @@ class Peer:
             settings,
             self._pairs,
             begin=lambda command: self._begin(command).start(),
-            under_way=self._deletes,
+            under_way=lambda: any(
+                isinstance(exchange.command, DeleteCommand) and exchange.outcome is None
+                for exchange in self._exchanges.values()
+            ),
             most=lambda: self._negotiation.most,
         )
 
@@ -423,7 +436,9 @@ class Peer:
             return []
         wanted = [name for name in policies if self.policies[name].negotiating is None]
         if wanted and not self.contact.whereabouts.known:
-            return self._unlocated(wanted)
+            for name in wanted:
+                self.policies[name].last_error = UNLOCATED
+            return [Count(Tally.PEER_UNLOCATED)]
         commands, effects = self._negotiation.commands(wanted, along=along, pfs=pfs)
         for command in commands:
             exchange = self._begin(command)
@@ -432,11 +447,6 @@ class Peer:
                 state.retry_at, state.negotiating = None, exchange.xid
             effects += exchange.start()
         return effects
-
-    def _unlocated(self, policies: Sequence[str]) -> list[Effect]:
-        for name in policies:
-            self.policies[name].last_error = UNLOCATED
-        return [Count(Tally.PEER_UNLOCATED)]
 
     def _create_concluded(self, command: CreateCommand, outcome: Completed | Failed, now: float) -> list[Effect]:
         command.forget()
@@ -453,19 +463,12 @@ class Peer:
                 state.alone = state.alone or command.in_vain(outcome)
                 effects += self._failed(state, command.reason(asked, outcome), now)
             if asked.pair is None and isinstance(outcome, Completed):
-                effects.append(self._told_failure(command, asked.policy.name, str(asked.failure)))
+                effects.append(told_failure(command, self.settings.name, asked.policy.name, str(asked.failure)))
         # A pair that only the peer knows of would be half open: delete it, and keep the inbound SA until then.
-        doomed = [
-            Doomed(one.policy.name, one.spi, now + one.policy.lifetime_seconds, stood=False)
-            for one in command.held(outcome)
-        ]
-        effects += [*command.release(outcome), *self._deletions.tell(doomed)]
+        effects += [*command.release(outcome), *self._deletions.tell(command.doomed(outcome, now))]
         if self._closing:
-            effects += self._deletions.delete(
-                [asked.pair for asked in command.quick_modes if asked.pair is not None], now
-            )
-        overlooked = [one.policy.name for one in command.quick_modes if isinstance(one.failure, Unanswered)]
-        return [*effects, *self._create(without_pfs, pfs=False), *self._create(overlooked)]
+            effects += self._deletions.delete(command.pairs(), now)
+        return [*effects, *self._create(without_pfs, pfs=False), *self._create(command.overlooked())]
 
     # ------------------------------------------------------------ inside
 
@@ -526,7 +529,7 @@ class Peer:
             outcome, effects = Failed(f"{outcome.reason} (again)", cause=Cause.UNCURED), command.withdraw()
         effects.append(count_ended(command, outcome))
         if isinstance(outcome, Failed):
-            effects.append(self._told_failure(command, command.subject, outcome.reason))
+            effects.append(told_failure(command, self.settings.name, command.subject, outcome.reason))
         if isinstance(command, CreateCommand):
             return effects + self._create_concluded(command, outcome, now)
         if isinstance(command, DeleteCommand):
@@ -559,22 +562,11 @@ class Peer:
         told = Tell("command_restarted", (("peer", self.settings.name), ("reason", outcome.reason)))
         return [told, *again.start()]
 
-    def _deletes(self) -> bool:
-        """Whether some DELETE of ours has not come to its end."""
-        return any(
-            isinstance(exchange.command, DeleteCommand) and exchange.outcome is None
-            for exchange in self._exchanges.values()
-        )
-
     def _without_tgt(self, effects: list[Effect], now: float) -> list[Effect]:
         """Tell the exchanges that wait for the peer's ticket-granting ticket if there will be none."""
         for xid, refusal in self._tickets.take_failed():
             effects += self._advance(xid, TicketRefused(refusal), now)
         return effects
-
-    def _told_failure(self, command: Command, subject: str, reason: str) -> Tell:
-        fields = (("peer", self.settings.name), ("subject", subject), ("reason", reason))
-        return Tell(f"{command.type.name.lower()}_failed", fields, warning=True)
 
     def _failed(self, state: PolicyState, reason: str, now: float) -> list[Effect]:
         return self._retry(state, state.failed(reason, now))
@@ -617,10 +609,8 @@ class Peer:
 
         Its REPLY may be late or lost: to delete ours meanwhile would leave the peer with nothing.
         """
-        yields = self._principal > self.settings.principal and self._pairs.superseded(
-            state.settings.name, ours_yield=True
-        )
-        if not yields:
+        greater = self._principal > self.settings.principal
+        if not greater or not self._pairs.superseded(state.settings.name, ours_yield=True):
             return []
         state.yield_at = now + self.settings.delete_grace
         return [self._wake_at(state.yield_at)]

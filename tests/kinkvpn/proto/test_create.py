@@ -21,6 +21,7 @@ from kinkvpn.proto.create import (
     answer_create,
     batches,
 )
+from kinkvpn.proto.delete import Doomed
 from kinkvpn.proto.events import Count, InstallInbound, InstallOutbound, RemoveInbound, Tally
 from kinkvpn.proto.initiator import Cause, Completed, Failed
 from kinkvpn.proto.proposal import Refused
@@ -217,6 +218,8 @@ def test_a_peer_that_takes_the_first_only() -> None:
     assert [type(one.failure) for one in asked.quick_modes] == [type(None), Unanswered, Unanswered]
     assert asked.release(DONE) == [RemoveInbound(0x1002), RemoveInbound(0x1003)]
     assert asked.held(DONE) == []
+    assert asked.overlooked() == ["net1", "net2"]
+    assert [pair.policy for pair in asked.pairs()] == ["net0"]
 
 
 @pytest.mark.parametrize(("notify", "error"), [(14, RequestFailed), (11, AnswerUnusable)])
@@ -238,6 +241,9 @@ def test_no_answer_and_more_answers_than_questions(count: int) -> None:
 def test_silence_says_the_same_of_all() -> None:
     asked = command(*policies("a", 2))
     assert asked.held(SILENCE) == list(asked.quick_modes)
+    assert asked.doomed(SILENCE, 5.0) == [
+        Doomed(f"net{number}", 0x1001 + number, 28805.0, stood=False) for number in range(2)
+    ]
     assert asked.release(SILENCE) == []
     assert asked.in_vain(SILENCE)
     assert not asked.in_vain(DONE)
