@@ -29,12 +29,12 @@ def ping(source: Host, target: Host, version: int, count: int = 5, seconds: int 
     """Pings the inner address of that IP version. Returns the round trip times in milliseconds, one for each.
 
     Raises:
-        LabFailed: not every packet was answered within ``seconds``.
+        LabFailed: not every packet was answered within ``seconds`` of the last one.
     """
-    command = ["ping", f"-{version}", "-n", "-c", str(count), "-i", str(PING_INTERVAL), "-w", str(seconds)]
+    command = ["ping", f"-{version}", "-n", "-c", str(count), "-i", str(PING_INTERVAL), "-W", str(seconds)]
     command += ["-s", str(PING_OCTETS), "-p", CANARY.hex(), target.site.inner_address(version)]
     process = source.namespace.spawn(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
-    said, complaints = process.communicate()  # -w is its deadline
+    said, complaints = process.communicate()  # -W ends it; with -w it would go on asking until ``count`` are answered
     times = [float(ms) for ms in re.findall(r"time=([0-9.]+) ms", said)]
     if process.returncode or len(times) != count:
         source.check_alive()

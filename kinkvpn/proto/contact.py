@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kinkvpn.proto.acquaintance import Acquaintance, Ourselves
 from kinkvpn.proto.events import FollowPeer, LimitMtu, Tell
-from kinkvpn.proto.initiator import Completed
+from kinkvpn.proto.outcome import Completed
 from kinkvpn.proto.whereabouts import KinkOver, Whereabouts
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from kinkvpn.proto.delete import Doomed
 from kinkvpn.proto.events import Count, Effect, Tally
-from kinkvpn.proto.initiator import Cause, Completed, Failed
+from kinkvpn.proto.outcome import Cause, Completed, Failed
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import (
     AnswerUnusable,

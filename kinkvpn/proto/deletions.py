@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from kinkvpn.proto.delete import MAX_DOOMED, DeleteCommand, Doomed, answer_delete
 from kinkvpn.proto.events import RemoveInbound, RemoveOutbound, Tell, WakeAt
-from kinkvpn.proto.initiator import Failed
+from kinkvpn.proto.outcome import Failed
 from kinkvpn.proto.policies import LONGEST_RETRY
 from kinkvpn.wire.isakmp import Delete
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from kinkvpn.proto.events import Effect
-    from kinkvpn.proto.initiator import Completed
+    from kinkvpn.proto.outcome import Completed
     from kinkvpn.proto.pairs import Pairs
     from kinkvpn.proto.quick_mode import SaPair
     from kinkvpn.proto.settings import PeerSettings

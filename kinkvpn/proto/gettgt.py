@@ -32,8 +32,9 @@ from kinkvpn.proto.events import (
     Tally,
     WakeAt,
 )
-from kinkvpn.proto.initiator import Cause, Restart, describe
+from kinkvpn.proto.initiator import describe
 from kinkvpn.proto.labels import received
+from kinkvpn.proto.outcome import Cause, Restart
 from kinkvpn.proto.ports import TgtDenied, TicketRefusal
 from kinkvpn.proto.retransmit import Retransmission
 from kinkvpn.proto.settings import UserToUser

@@ -11,7 +11,7 @@ from enum import Enum
 from math import inf
 from typing import TYPE_CHECKING
 
-from kinkvpn.proto.initiator import Cause, Failed
+from kinkvpn.proto.outcome import Cause, Failed
 from kinkvpn.proto.status import StatusCommand
 
 if TYPE_CHECKING:

@@ -32,19 +32,10 @@ from kinkvpn.proto.events import (
     WakeAt,
 )
 from kinkvpn.proto.gettgt import TicketRoute
-from kinkvpn.proto.initiator import (
-    Cause,
-    Completed,
-    Failed,
-    Initiator,
-    Outcome,
-    Restart,
-    State,
-    count_ended,
-    told_failure,
-)
+from kinkvpn.proto.initiator import Initiator, State
 from kinkvpn.proto.liveness import Liveness, Verdict
 from kinkvpn.proto.negotiation import Negotiation
+from kinkvpn.proto.outcome import Cause, Completed, Failed, Outcome, Restart, count_ended, told_failure
 from kinkvpn.proto.pairs import Pairs
 from kinkvpn.proto.policies import FIRST_RETRY, PolicyState, boot, companions, take_due, take_yielding
 from kinkvpn.proto.proposal import Refused
@@ -463,7 +454,7 @@ class Peer:
                 state.alone = state.alone or command.in_vain(outcome)
                 effects += self._failed(state, command.reason(asked, outcome), now)
             if asked.pair is None and isinstance(outcome, Completed):
-                effects.append(told_failure(command, self.settings.name, asked.policy.name, str(asked.failure)))
+                effects.append(told_failure(command.type, self.settings.name, asked.policy.name, str(asked.failure)))
         # A pair that only the peer knows of would be half open: delete it, and keep the inbound SA until then.
         effects += [*command.release(outcome), *self._deletions.tell(command.doomed(outcome, now))]
         if self._closing:
@@ -524,12 +515,12 @@ class Peer:
             self._offset = outcome.offset
         if isinstance(outcome, Restart):
             if not exchange.second_try or outcome.tgt is not None:
-                return [count_ended(command, outcome), *self._restart(exchange, outcome)]
+                return [count_ended(command.type, outcome), *self._restart(exchange, outcome)]
             # A cure that does not cure is a failure; the command was not withdrawn, for a second try that won't come.
             outcome, effects = Failed(f"{outcome.reason} (again)", cause=Cause.UNCURED), command.withdraw()
-        effects.append(count_ended(command, outcome))
+        effects.append(count_ended(command.type, outcome))
         if isinstance(outcome, Failed):
-            effects.append(told_failure(command, self.settings.name, command.subject, outcome.reason))
+            effects.append(told_failure(command.type, self.settings.name, command.subject, outcome.reason))
         if isinstance(command, CreateCommand):
             return effects + self._create_concluded(command, outcome, now)
         if isinstance(command, DeleteCommand):

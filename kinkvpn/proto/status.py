@@ -8,7 +8,7 @@ from kinkvpn.wire.kink import KinkPayload, MessageType
 
 if TYPE_CHECKING:
     from kinkvpn.proto.events import Effect
-    from kinkvpn.proto.initiator import Completed, Failed
+    from kinkvpn.proto.outcome import Completed, Failed
     from kinkvpn.proto.ports import SessionKey
     from kinkvpn.wire.isakmp import IsakmpPayload
 

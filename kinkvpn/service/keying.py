@@ -49,7 +49,7 @@ from kinkvpn.proto.events import (
     WakeAt,
 )
 from kinkvpn.proto.extensions import UNDERSTOOD, Capability
-from kinkvpn.proto.initiator import Failed
+from kinkvpn.proto.outcome import Failed
 from kinkvpn.proto.peer import Peer
 from kinkvpn.proto.responder import Responder
 from kinkvpn.wire.kink import MessageType, parse_message

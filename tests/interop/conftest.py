@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
+from support import faketime
 from support.lab import configure, descendants
 
 from kinkvpn.demo.lab import Lab
@@ -27,6 +28,7 @@ def directory() -> Iterator[Path]:
     # Namespaces live as long as their processes, and devices as long as their namespaces.
     assert descendants() <= before
     assert not Path(path).exists()
+    faketime.sweep()
 
 
 @pytest.fixture(scope="module")

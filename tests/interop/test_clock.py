@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import socket
-from pathlib import Path
 
 import pytest
+from support.faketime import by_clock
 from support.lab import answers, ask, crosswise, events, policy, spis, start, status, wait, within
 
 from kinkvpn.demo.lab import START_SECONDS, Host, Lab
@@ -28,15 +28,8 @@ class SetClock:
 
     @property
     def prefix(self) -> list[str]:
-        """Put before a command, which then goes by it. faketime(1) itself forks and would be killed alone."""
-        (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
-        settings = {
-            "LD_PRELOAD": library,
-            "FAKETIME_TIMESTAMP_FILE": self._file,
-            "FAKETIME_NO_CACHE": 1,
-            "FAKETIME_DONT_FAKE_MONOTONIC": 1,
-        }
-        return ["env", *(f"{name}={value}" for name, value in settings.items())]
+        """Put before a command, which then goes by it."""
+        return by_clock(FAKETIME_TIMESTAMP_FILE=self._file, FAKETIME_NO_CACHE=1)
 
     def ahead(self, seconds: int) -> None:
         """Sets it; negative is behind."""

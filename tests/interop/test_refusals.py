@@ -11,10 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from support.faketime import by_clock
 from support.kdc import free_port
 from support.lab import amend, answers, control_socket, network_state, start
 
@@ -23,6 +23,7 @@ from kinkvpn.demo.realm import Realm
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
@@ -200,12 +201,6 @@ def test_kdc_that_never_answers(lab: Lab, host: Host) -> None:
     assert KDC_TIMEOUT <= took < KDC_TIMEOUT + 1 + usual, "what starts and looks at the network takes its usual time"
 
 
-def by_a_clock(offset: int) -> tuple[str, ...]:
-    """Runs a command by a clock ``offset`` seconds ahead. faketime(1) itself forks and would be killed alone."""
-    (library,) = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
-    return ("env", f"LD_PRELOAD={library}", f"FAKETIME={offset:+d}s", "FAKETIME_DONT_FAKE_MONOTONIC=1")
-
-
 @pytest.mark.parametrize("preauthentication", ["-requires_preauth", "+requires_preauth"])
 @pytest.mark.parametrize("timesync", [0, 1])
 @pytest.mark.parametrize("offset", [-600, 600])
@@ -218,7 +213,7 @@ def test_clock_skew(lab: Lab, host: Host, offset: int, timesync: int, preauthent
     )
     amend(host, "host", krb5_config=str(conf))
     try:
-        line = refusal(host, wrapper=by_a_clock(offset))
+        line = refusal(host, wrapper=by_clock(FAKETIME=f"{offset:+d}s"))
     finally:
         lab.realm.kadmin("modprinc", "-requires_preauth", host.principal)
     assert "clock skew: " in line

@@ -23,7 +23,7 @@ from kinkvpn.proto.create import (
 )
 from kinkvpn.proto.delete import Doomed
 from kinkvpn.proto.events import Count, InstallInbound, InstallOutbound, RemoveInbound, Tally
-from kinkvpn.proto.initiator import Cause, Completed, Failed
+from kinkvpn.proto.outcome import Cause, Completed, Failed
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import AnswerUnusable, QuickMode, RequestFailed, Unanswered
 from kinkvpn.wire.ipsec_doi import Group, NotifyType

@@ -8,7 +8,7 @@ from support.kinkhosts import policies, settings
 from kinkvpn.proto.delete import MAX_DOOMED, DeleteCommand, Doomed
 from kinkvpn.proto.deletions import Deletions
 from kinkvpn.proto.events import Effect, RemoveInbound, RemoveOutbound, Tell, WakeAt
-from kinkvpn.proto.initiator import Cause, Completed, Failed
+from kinkvpn.proto.outcome import Cause, Completed, Failed
 from kinkvpn.proto.pairs import Pairs
 from kinkvpn.proto.policies import LONGEST_RETRY
 from kinkvpn.proto.quick_mode import SaPair

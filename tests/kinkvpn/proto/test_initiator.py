@@ -28,7 +28,8 @@ from kinkvpn.proto.events import (
     TicketRefused,
     WakeAt,
 )
-from kinkvpn.proto.initiator import Completed, Failed, Initiator, Restart, State, error_name
+from kinkvpn.proto.initiator import Initiator, State, error_name
+from kinkvpn.proto.outcome import Completed, Failed, Restart
 from kinkvpn.proto.ports import ApRequestRefused, SessionKey, TicketRefusal
 from kinkvpn.proto.quick_mode import AnswerUnusable, RequestFailed
 from kinkvpn.proto.retransmit import FULL_CYCLE, TRANSMISSIONS

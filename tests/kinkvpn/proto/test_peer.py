@@ -24,7 +24,7 @@ from kinkvpn.proto.events import (
     Tally,
     WakeAt,
 )
-from kinkvpn.proto.initiator import Completed
+from kinkvpn.proto.outcome import Completed
 from kinkvpn.proto.pairs import MAX_OF_PEER, MAX_UNACKNOWLEDGED
 from kinkvpn.proto.policies import FIRST_RETRY, LONGEST_RETRY
 from kinkvpn.proto.ports import TicketRefusal
