@@ -216,8 +216,7 @@ class Grant:
     refusals: tuple[Refused, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class CreateAnswer:
+class CreateAnswer(NamedTuple):
     """The responder's half, worked out.
 
     Args:

@@ -5,8 +5,7 @@ Opening verifies before it looks inside: AP-REP, then Cksum over the datagram, t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from kinkvpn.errors import AuthenticationFailed
 from kinkvpn.wire.kink import (
@@ -28,8 +27,7 @@ if TYPE_CHECKING:
     from kinkvpn.proto.ports import OutstandingRequest, SessionKey
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """A message that verified: the peer's epoch and the payloads beside the AP payload, decrypted.
 
     Args:
@@ -108,7 +106,7 @@ def open_reply(
             request.verify_reply(ap.ap_rep)
         except AuthenticationFailed:
             continue
-        return replace(_open(message, datagram, ap, key), answered=number)
+        return _open(message, datagram, ap, key)._replace(answered=number)
     raise AuthenticationFailed("the AP-REP answers none of the outstanding requests")
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from esp.sa import Encapsulation, Mode
 from esp.suite import SUITES, Suite
@@ -74,8 +74,7 @@ class Terms:
     group: Group | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Agreement:
+class Agreement(NamedTuple):
     """One proposal and one of its transforms, agreed upon.
 
     Args:
@@ -99,23 +98,33 @@ def offer(policy: PolicySettings, spi: bytes, group: Group | None = None) -> Sec
         spi: four octets, ours, inbound.
         group: of the KE payload that goes with it; all transforms have the same (RFC 2409 §5.5).
     """
-    transforms = tuple(
-        Transform(number, suite.transform, _attributes(suite, policy, group))
-        for number, suite in enumerate(policy.suites, 1)
+    lives, way = (policy.lifetime_seconds, policy.lifetime_kilobytes), (policy.mode, policy.encapsulation)
+    return SecurityAssociation((Proposal(1, Protocol.ESP, spi, _transforms(policy.suites, lives, way, group)),))
+
+
+@lru_cache(maxsize=KNOWN_TRANSFORMS)
+def _transforms(
+    suites: tuple[Suite, ...], lives: tuple[int, int | None], way: tuple[Mode, Encapsulation], group: Group | None
+) -> tuple[Transform, ...]:
+    return tuple(
+        Transform(number, suite.transform, _attributes(suite, lives, way, group))
+        for number, suite in enumerate(suites, 1)
     )
-    return SecurityAssociation((Proposal(1, Protocol.ESP, spi, transforms),))
 
 
-def _attributes(suite: Suite, policy: PolicySettings, group: Group | None) -> tuple[Attribute, ...]:
+def _attributes(
+    suite: Suite, lives: tuple[int, int | None], way: tuple[Mode, Encapsulation], group: Group | None
+) -> tuple[Attribute, ...]:
+    seconds, kilobytes = lives
     authentication = (
         () if suite.authentication is None else (Attribute(SaAttribute.AUTHENTICATION_ALGORITHM, suite.authentication),)
     )
     return (
         Attribute(SaAttribute.LIFE_TYPE, LifeType.SECONDS),
-        _duration(policy.lifetime_seconds),
-        *_kilobytes(policy.lifetime_kilobytes),
+        _duration(seconds),
+        *_kilobytes(kilobytes),
         *(() if group is None else (Attribute(SaAttribute.GROUP_DESCRIPTION, group),)),
-        Attribute(SaAttribute.ENCAPSULATION_MODE, _OFFERED_MODE[policy.mode, policy.encapsulation]),
+        Attribute(SaAttribute.ENCAPSULATION_MODE, _OFFERED_MODE[way]),
         Attribute(SaAttribute.KEY_LENGTH, suite.key_bits),
         *authentication,
     )
@@ -220,15 +229,18 @@ def answer(agreement: Agreement, spi: bytes, policy: PolicySettings) -> Security
     Every number and attribute is repeated verbatim; only a life longer than ours is lowered (RFC 4430 §3.2). A life
     that the initiator did not name is not added: nothing but what it named may be in the answer.
     """
-    chosen = agreement.transform
-    attributes = tuple(_lowered(chosen.attributes, policy))
-    transform = Transform(chosen.number, chosen.identifier, attributes)
-    proposal = Proposal(agreement.proposal.number, agreement.proposal.protocol, spi, (transform,))
-    return SecurityAssociation((proposal,))
+    transforms = (_lowered(agreement.transform, policy.lifetime_seconds, policy.lifetime_kilobytes),)
+    return SecurityAssociation((Proposal(agreement.proposal.number, agreement.proposal.protocol, spi, transforms),))
 
 
-def _lowered(attributes: tuple[Attribute, ...], policy: PolicySettings) -> Iterator[Attribute]:
-    most = {int(LifeType.SECONDS): policy.lifetime_seconds, int(LifeType.KILOBYTES): policy.lifetime_kilobytes}
+@lru_cache(maxsize=KNOWN_TRANSFORMS)
+def _lowered(transform: Transform, seconds: int, kilobytes: int | None) -> Transform:
+    attributes = tuple(_at_most(transform.attributes, seconds, kilobytes))
+    return Transform(transform.number, transform.identifier, attributes)
+
+
+def _at_most(attributes: tuple[Attribute, ...], seconds: int, kilobytes: int | None) -> Iterator[Attribute]:
+    most = {int(LifeType.SECONDS): seconds, int(LifeType.KILOBYTES): kilobytes}
     limit: int | None = None
     for attribute in attributes:
         if attribute.type == SaAttribute.LIFE_TYPE:

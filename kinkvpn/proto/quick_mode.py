@@ -8,7 +8,7 @@ carries any number of them, each in a KINK_ISAKMP payload of its own (§4.2.6, `
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters
 from kinkvpn.errors import KinkvpnError
@@ -22,7 +22,7 @@ from kinkvpn.proto.events import (
     Tally,
     Tell,
 )
-from kinkvpn.proto.identification import identifications_of, names_selector
+from kinkvpn.proto.identification import names_selector
 from kinkvpn.proto.keymat import derive_keymat, prf_of
 from kinkvpn.proto.lifetime import aged, answered, answered_seconds, draw_fraction, initiated
 from kinkvpn.proto.ports import InvalidPublicValue
@@ -181,7 +181,7 @@ class QuickMode:
 
     def payloads(self) -> tuple[IsakmpPayload, ...]:
         """SA, Ni, [KE], [IDci, IDcr] (RFC 4430 §6.3)."""
-        ids = identifications_of(self.policy.selector, initiator=True) if self.policy.send_ids else ()
+        ids = self.policy.ids if self.policy.send_ids else ()
         return (self._offer, Nonce(self._nonce), *self._ke, *ids)
 
     def begin(self, key: SessionKey, now: float) -> list[Effect]:
@@ -250,7 +250,7 @@ class QuickMode:
 
     def _same_identifications(self, payloads: tuple[IsakmpPayload, ...]) -> None:
         ids = _identifications(payloads)
-        if ids is not None and ids != identifications_of(self.policy.selector, initiator=True):
+        if ids is not None and ids != self.policy.ids:
             raise Refused(NotifyType.PAYLOAD_MALFORMED, "other selectors (IDci, IDcr) than we asked for")
 
     def _sa(
@@ -307,8 +307,7 @@ def notify_name(number: int) -> str:
         return f"notify {number}"
 
 
-@dataclass(frozen=True, slots=True)
-class QuickModeAnswer:
+class QuickModeAnswer(NamedTuple):
     """The responder's half, worked out.
 
     Args:
@@ -382,14 +381,14 @@ def answer_quick_mode(
     )
     sa = answer(agreement, spi.to_bytes(4, "big"), policy)
     ids = tuple(payload for payload in payloads if isinstance(payload, Identification))
-    pair = SaPair(policy.name, spi, outbound_spi, agreement.terms.suite.name, False, hard, now)
+    pfs = "" if agreement.terms.group is None else agreement.terms.group.label
     return QuickModeAnswer(
         payloads=(sa, *((Nonce(nr),) if nr else ()), *ours, *ids),
         three_way=three_way,
         key_exchanges=len(ours),
         inbound=InstallInbound(inbound),
         outbound=InstallOutbound(outbound),
-        pair=replace(pair, pfs="" if agreement.terms.group is None else agreement.terms.group.label),
+        pair=SaPair(policy.name, spi, outbound_spi, agreement.terms.suite.name, False, hard, now, pfs=pfs),
     )
 
 
@@ -444,6 +443,10 @@ def _policy_for(peer: PeerSettings, ids: tuple[Identification, Identification] |
     if ids is None:
         # The other implementation sends none, even in tunnel mode: the principal says which policy it is.
         return peer.policies[0]
+    theirs = ids[1], ids[0]
+    for policy in peer.policies:
+        if policy.ids == theirs:  # nearly always: spelled as we would
+            return policy
     for policy in peer.policies:
         if names_selector(policy.selector, *ids):
             return policy

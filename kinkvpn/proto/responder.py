@@ -17,6 +17,7 @@ import hashlib
 from collections import OrderedDict, deque
 from dataclasses import replace
 from enum import Enum
+from functools import cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
@@ -448,7 +449,12 @@ def _answered(message: Message, grant: Grant) -> Label:
         outcome = "refused"
     else:
         outcome = "granted_3way" if grant.ackreq else "granted"
-    return Label(Family.ANSWERS, f"{message.type.name.lower()}.{outcome}")
+    return _answer_label(message.type, outcome)
+
+
+@cache
+def _answer_label(kind: MessageType, outcome: str) -> Label:
+    return Label(Family.ANSWERS, f"{kind.name.lower()}.{outcome}")
 
 
 def _grant(message: Message, opened: Opened, accepted: AcceptedRequest, peer: Peer, path: Path, now: float) -> Grant:

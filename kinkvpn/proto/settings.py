@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
 from esp.sa import Encapsulation, Mode
 from esp.suite import DEFAULT_SUITES, Suite
+from kinkvpn.proto.identification import identifications_of
 from kinkvpn.proto.retransmit import FULL_CYCLE
 from kinkvpn.proto.whereabouts import KinkOver
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from esp.policy import Selector
     from esp.sa import Endpoint
     from kinkvpn.wire.ipsec_doi import Group
+    from kinkvpn.wire.isakmp import Identification
 
 
 class Start(Enum):
@@ -62,6 +64,12 @@ class PolicySettings:
     responder_nonce: bool = False  # always add Nr when responding: a 3-way handshake (RFC 4430 §3.2.1)
     entry: str = ""  # a packet for one policy of it brings the others along; empty for one by itself
     send_ids: bool = True  # IDci, IDcr in CREATE; off for a peer that knows its selectors by principal
+    # The selector's IDci and IDcr in a CREATE of ours; turned about, in the peer's.
+    ids: tuple[Identification, Identification] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Spell the selector out once, not in every CREATE."""
+        object.__setattr__(self, "ids", identifications_of(self.selector, initiator=True))
 
 
 @dataclass(frozen=True, slots=True)

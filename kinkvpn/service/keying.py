@@ -345,14 +345,16 @@ class Keying:
                     self._nursery.start_soon(self._fetch, self._owners[effect.xid], effect)
                 case Count(tally, said):
                     self._counters[tally] += 1
-                    self._labelled.update(said)
+                    for label in said:
+                        self._labelled[label] += 1
                 case Tell():
                     level = logging.WARNING if effect.warning else logging.INFO
                     log.log(level, effect.event, extra={"fields": dict(effect.fields)})
                 case _:
                     assert_never(effect)
-        self._changed.set()
-        self._changed = trio.Event()
+        if self._changed.statistics().tasks_waiting:
+            self._changed.set()
+            self._changed = trio.Event()
 
     def _send(self, message: SendMessage) -> None:
         datagram, path = message.datagram, message.path

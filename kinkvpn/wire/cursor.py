@@ -113,6 +113,14 @@ class Reader:
         return self.fail(field, f"{count} octets needed, {self.remaining} left")
 
 
+def pack(layout: struct.Struct, field: str, *values: int) -> bytes:
+    """``values`` as ``layout`` has them. Raises LocalMisuse naming ``field`` if one does not fit."""
+    try:
+        return layout.pack(*values)
+    except struct.error as error:
+        raise LocalMisuse(f"{field}: {error}") from None
+
+
 class Writer:
     """Octets in the making; positions count from the first octet written."""
 
@@ -123,10 +131,7 @@ class Writer:
 
     def pack(self, layout: struct.Struct, field: str, *values: int) -> None:
         """Append ``values`` as ``layout`` has them. Raises LocalMisuse naming ``field`` if one does not fit."""
-        try:
-            self._octets += layout.pack(*values)
-        except struct.error as error:
-            raise LocalMisuse(f"{field}: {error}") from None
+        self._octets += pack(layout, field, *values)
 
     def put(self, octets: bytes) -> None:
         """Append ``octets``."""
@@ -160,7 +165,8 @@ def read_chain(reader: Reader, first: int, boundary: int, most: int) -> Iterator
     """
     kind, count = first, 0
     while kind != 0:
-        reader.align(boundary, "padding")
+        if boundary > 1:
+            reader.align(boundary, "padding")
         count += 1
         if count > most:
             raise reader.fail("Next Payload", f"more than {most} payloads in a chain")
@@ -185,5 +191,4 @@ def write_chain(writer: Writer, payloads: Sequence[tuple[int, bytes]], boundary:
     following = [kind for kind, _ in payloads[1:]] + [0]
     for (_, body), kind in zip(payloads, following, strict=False):
         writer.align(boundary)
-        writer.pack(GENERIC_HEADER, "Payload Length", kind, 0, GENERIC_HEADER.size + len(body))
-        writer.put(body)
+        writer.put(pack(GENERIC_HEADER, "Payload Length", kind, 0, GENERIC_HEADER.size + len(body)) + body)

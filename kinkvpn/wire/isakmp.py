@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from functools import lru_cache
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kinkvpn.errors import LocalMisuse, MalformedMessage, UnsupportedDoi
 from kinkvpn.wire.cursor import Reader, Writer, read_chain, write_chain
@@ -94,14 +94,16 @@ MAX_PAYLOADS = 32
 MAX_PROPOSALS = 64
 # "# of Transforms" is one octet.
 MAX_TRANSFORMS = 255
-# Hosts offer the same few transforms in every CREATE: those that came last are not read again. A kilobyte each.
+# Hosts offer the same few transforms in every CREATE, for the same few selectors: what came last is neither read nor
+# written again. Four thousand selectors of a hundred octets, or 256 offers of a kilobyte; whoever sends others, which
+# takes a key, makes it as slow as it was.
 KNOWN_TRANSFORMS = 256
+KNOWN_IDENTIFICATIONS = 4096
 # Fifteen attribute classes exist; life type and duration come in pairs.
 MAX_ATTRIBUTES = 32
 
 
-@dataclass(frozen=True, slots=True)
-class Attribute:
+class Attribute(NamedTuple):
     """A data attribute (RFC 2408 §3.3).
 
     Args:
@@ -113,8 +115,7 @@ class Attribute:
     value: int | bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Transform:
+class Transform(NamedTuple):
     """RFC 2408 §3.6. ``identifier`` is a Transform-Id of the proposal's protocol."""
 
     number: int
@@ -148,8 +149,7 @@ class KeyExchange:
     public_value: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class Identification:
+class Identification(NamedTuple):
     """RFC 2407 §4.6.2, of the types RFC 4430 §5.3 allows.
 
     Args:
@@ -274,32 +274,40 @@ def _read_proposal(body: Reader) -> Proposal:
     if not _spi_fits(protocol, spi_size):
         raise body.fail("SPI Size", f"{spi_size} for protocol {protocol}", offset + 2)
     spi = body.take(spi_size, "SPI")
+    transforms = _read_transforms(body)
+    if len(transforms) != count:
+        raise body.fail("# of Transforms", f"{count} announced, {len(transforms)} present", offset + 3)
+    body.expect_end("Proposal")
+    return Proposal(number, protocol, spi, transforms)
+
+
+def _read_transforms(body: Reader) -> tuple[Transform, ...]:
+    try:
+        transforms = _known_transforms(body.peek())
+    except MalformedMessage:
+        return _parse_transforms(body)  # raises the same, with its place in the whole
+    body.rest()
+    return transforms
+
+
+@lru_cache(maxsize=KNOWN_TRANSFORMS)
+def _known_transforms(octets: bytes) -> tuple[Transform, ...]:
+    reader = Reader(octets)
+    transforms = _parse_transforms(reader)
+    reader.expect_end("Proposal")
+    return transforms
+
+
+def _parse_transforms(body: Reader) -> tuple[Transform, ...]:
     transforms = []
     for kind, _, transform in read_chain(body, PayloadType.TRANSFORM, 1, MAX_TRANSFORMS):
         if kind != PayloadType.TRANSFORM:
             raise transform.fail("Next Payload", f"type {kind} among transforms")
         transforms.append(_read_transform(transform))
-    if len(transforms) != count:
-        raise body.fail("# of Transforms", f"{count} announced, {len(transforms)} present", offset + 3)
-    body.expect_end("Proposal")
-    return Proposal(number, protocol, spi, tuple(transforms))
+    return tuple(transforms)
 
 
 def _read_transform(body: Reader) -> Transform:
-    try:
-        transform = _known_transform(body.peek())
-    except MalformedMessage:
-        return _parse_transform(body)  # raises the same, with its place in the whole
-    body.rest()
-    return transform
-
-
-@lru_cache(maxsize=KNOWN_TRANSFORMS)
-def _known_transform(octets: bytes) -> Transform:
-    return _parse_transform(Reader(octets))
-
-
-def _parse_transform(body: Reader) -> Transform:
     number, identifier, _reserved = body.unpack(TRANSFORM, "Transform")
     attributes: list[Attribute] = []
     while body.remaining:
@@ -323,6 +331,20 @@ def _read_ke(body: Reader) -> KeyExchange:
 
 
 def _read_id(body: Reader) -> Identification:
+    try:
+        identification = _known_id(body.peek())
+    except MalformedMessage:
+        return _parse_id(body)  # raises the same, with its place in the whole
+    body.rest()
+    return identification
+
+
+@lru_cache(maxsize=KNOWN_IDENTIFICATIONS)
+def _known_id(octets: bytes) -> Identification:
+    return _parse_id(Reader(octets))
+
+
+def _parse_id(body: Reader) -> Identification:
     offset = body.position
     kind, protocol, port = body.unpack(IDENTIFICATION, "Identification")
     if kind not in ID_LENGTHS:
@@ -432,8 +454,15 @@ def _build_proposal(proposal: Proposal) -> bytes:
     counts = len(proposal.spi), len(proposal.transforms)
     writer.pack(PROPOSAL, "Proposal", proposal.number, proposal.protocol, *counts)
     writer.put(proposal.spi)
-    transforms = [(int(PayloadType.TRANSFORM), _build_transform(transform)) for transform in proposal.transforms]
-    write_chain(writer, transforms, 1, MAX_TRANSFORMS)
+    writer.put(_build_transforms(proposal.transforms))
+    return writer.getvalue()
+
+
+@lru_cache(maxsize=KNOWN_TRANSFORMS)
+def _build_transforms(transforms: tuple[Transform, ...]) -> bytes:
+    writer = Writer()
+    chain = [(int(PayloadType.TRANSFORM), _build_transform(transform)) for transform in transforms]
+    write_chain(writer, chain, 1, MAX_TRANSFORMS)
     return writer.getvalue()
 
 
@@ -451,6 +480,7 @@ def _build_transform(transform: Transform) -> bytes:
     return writer.getvalue()
 
 
+@lru_cache(maxsize=KNOWN_IDENTIFICATIONS)
 def _build_id(payload: Identification) -> bytes:
     _require(payload.type in ID_LENGTHS, f"ID Type {payload.type} is none of RFC 4430 §5.3")
     _require(

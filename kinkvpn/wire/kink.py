@@ -12,7 +12,7 @@ from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
 from kinkvpn.errors import LocalMisuse, MalformedMessage, MalformedQuickMode, UnsupportedDoi, UnsupportedMajorVersion
-from kinkvpn.wire.cursor import Reader, Writer, read_chain, write_chain
+from kinkvpn.wire.cursor import Reader, Writer, pack, read_chain, write_chain
 from kinkvpn.wire.ipsec_doi import IPSEC_DOI
 from kinkvpn.wire.isakmp import IsakmpPayload, first_type, read_payloads, write_payloads
 
@@ -235,15 +235,14 @@ def build_message(message: Message, checksum: Callable[[bytes], bytes] | None = 
     """
     authenticated = checksum is not None or len(message.checksum) > 0
     first = _payload_type(message.payloads[0]) if message.payloads else PayloadType.DONE
-    writer = Writer()
-    writer.put(_build_header(message, first, 0, 0))
+    writer = Writer()  # the header's length is a multiple of the alignment
     _write_payloads(writer, message.payloads)
     if authenticated:
         writer.align(ALIGNMENT)
-    unsigned = writer.getvalue()
-    to_sign = _build_header(message, first, len(unsigned), 0) + unsigned[HEADER.size :]
-    mic = message.checksum if checksum is None else checksum(to_sign)
-    return _build_header(message, first, len(unsigned) + len(mic), len(mic)) + unsigned[HEADER.size :] + mic
+    chain = writer.getvalue()
+    unsigned = HEADER.size + len(chain)
+    mic = message.checksum if checksum is None else checksum(_build_header(message, first, unsigned, 0) + chain)
+    return _build_header(message, first, unsigned + len(mic), len(mic)) + chain + mic
 
 
 def signed_octets(datagram: bytes) -> bytes:
@@ -369,11 +368,9 @@ _MESSAGE_TYPES: Final = frozenset(MessageType)
 def _build_header(message: Message, first: int, length: int, cksum_length: int) -> bytes:
     if length > MAX_LENGTH:
         raise LocalMisuse(f"a message of {length} octets, {MAX_LENGTH} at most")
-    writer = Writer()
     version, flags = MAJOR_VERSION << 4, ACKREQ if message.ackreq else 0
     identity = message.type, version, length, message.doi, message.xid
-    writer.pack(HEADER, "header", *identity, first, flags, cksum_length)
-    return writer.getvalue()
+    return pack(HEADER, "header", *identity, first, flags, cksum_length)
 
 
 def _write_payloads(writer: Writer, payloads: Sequence[KinkPayload]) -> None:
@@ -414,9 +411,7 @@ def _build_payload(payload: KinkPayload) -> bytes:
 
 
 def _word(name: str, value: int) -> bytes:
-    writer = Writer()
-    writer.pack(WORD, name, value)
-    return writer.getvalue()
+    return pack(WORD, name, value)
 
 
 def _build_isakmp(payload: Isakmp) -> bytes:
@@ -428,6 +423,7 @@ def _build_isakmp(payload: Isakmp) -> bytes:
     first, octets = payload.unread or (first_type(payload.payloads), b"")
     writer = Writer()
     writer.pack(ISAKMP_HEADER, "KINK_ISAKMP", first, payload.major << 4 | payload.minor, 0)
-    writer.put(octets)
+    if octets:
+        writer.put(octets)
     write_payloads(writer, payload.payloads)
     return writer.getvalue()

@@ -53,7 +53,7 @@ def test_every_field_counts(field: str) -> None:
     selector = Selector(ip_network("10.0.0.0/8"), ip_network("10.0.0.0/8"), 6, 80, 80)
     changed = replace(selector, **{field: ip_network("10.0.0.0/9") if field in ("local", "remote") else 17})
     assert not names_selector(selector, *identifications_of(changed, initiator=True))
-    swapped = replace(identifications_of(selector, initiator=True)[1], protocol=17)
+    swapped = identifications_of(selector, initiator=True)[1]._replace(protocol=17)
     assert not names_selector(selector, identifications_of(selector, initiator=True)[0], swapped)
 
 

@@ -145,7 +145,7 @@ def test_a_changed_attribute_is_never_agreed(ours: PolicySettings, data: st.Data
     attributes[where : where + data.draw(st.integers(0, 1))] = changed
     if tuple(attributes) == faithful.transforms[0].attributes:
         return
-    transform = replace(faithful.transforms[0], attributes=tuple(attributes))
+    transform = faithful.transforms[0]._replace(attributes=tuple(attributes))
     try:
         agreed = agree(offered, SecurityAssociation((replace(faithful, transforms=(transform,)),)))
     except Refused:
@@ -206,7 +206,7 @@ def test_what_is_not_understood_makes_a_transform_unreadable(attributes: tuple[A
 def test_a_transform_without_encapsulation_mode_or_key_length_means_nothing() -> None:
     full = _transform("aes256-gcm16")
     for attribute in full.attributes:
-        assert read_terms(replace(full, attributes=tuple(a for a in full.attributes if a != attribute))) is None
+        assert read_terms(full._replace(attributes=tuple(a for a in full.attributes if a != attribute))) is None
 
 
 @pytest.mark.parametrize(("mode", "encapsulation"), [(1, "raw"), (2, "raw"), (3, "udp"), (4, "udp"), (61443, "udp")])
@@ -256,7 +256,7 @@ def test_a_refusal_says_what_both_sides_want() -> None:
 
 def test_the_answer_repeats_the_offer_and_lowers_the_life() -> None:
     life = _seconds(b"\0\1\0\0") + _kilobytes(70)
-    transform = replace(_transform("aes128-gcm16", number=7, mode=61443, life=life))
+    transform = _transform("aes128-gcm16", number=7, mode=61443, life=life)
     chosen = choose(_sa(transform, number=5), policy())
     (proposal,) = answer(chosen, b"\0\0\x56\x78", policy(lifetime_seconds=70000, lifetime_kilobytes=70)).proposals
     assert (proposal.number, proposal.spi, proposal.transforms) == (5, b"\0\0\x56\x78", (transform,))

@@ -348,7 +348,7 @@ def changed_sa(payloads: tuple[IsakmpPayload, ...], **changes: Any) -> tuple[Isa
 def life(*attributes: tuple[int, int]) -> tuple[Transform, ...]:
     (first, *_) = offer(policy(), bytes(4)).proposals[0].transforms
     given_lives = tuple(Attribute(*attribute) for attribute in attributes)
-    return (replace(first, attributes=given_lives + first.attributes[2:]),)
+    return (first._replace(attributes=given_lives + first.attributes[2:]),)
 
 
 def test_a_raised_life_is_refused() -> None:
