@@ -11,6 +11,7 @@ import logging
 import os
 import re
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
@@ -74,9 +75,9 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """One line; a traceback, which only a defect has, follows on its own lines."""
-        words = [_one_line(record.getMessage())]
-        words += [f"{name}={_quoted(value)}" for name, value in fields_of(record).items()]
-        line = f"{self._head(record)}{' '.join(words)}"
+        line = f"{self._head(record)}{_one_line(record.getMessage())}"
+        for name, value in getattr(record, "fields", {}).items():
+            line += f" {name}={value if type(value) is str and _PLAIN.fullmatch(value) else _quoted(value)}"
         return f"{line}\n{self.formatException(record.exc_info)}" if record.exc_info else line
 
     def _head(self, record: logging.LogRecord) -> str:
@@ -102,8 +103,13 @@ class JsonFormatter(logging.Formatter):
 
 
 def _time(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    seconds = int(record.created)
+    return f"{_to_the_second(seconds)}.{int((record.created - seconds) * 1000):03}Z"
+
+
+@lru_cache(maxsize=1)
+def _to_the_second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _showable(value: object) -> object:
@@ -119,6 +125,7 @@ def _showable(value: object) -> object:
 
 
 def _quoted(value: object) -> str:
+    value = _showable(value)
     if isinstance(value, list):
         value = ",".join(str(item) for item in value)
     text = json.dumps(value) if value is None or isinstance(value, bool) else str(value)
