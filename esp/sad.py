@@ -104,14 +104,16 @@ def _limit(limit: float | None) -> float:
 class OutboundSa(SaState):
     """Seals packets for one peer."""
 
-    __slots__ = ("_block", "_counter", "_largest", "_seal", "_trailers", "sent_at")
+    __slots__ = ("_block", "_counter", "_largest", "_random", "_seal", "_trailers", "sent_at")
 
     def __init__(self, parameters: SaParameters, now: float, random: Callable[[int], bytes]) -> None:
         super().__init__(parameters, now)
         suite = parameters.suite
         self.sent_at = now  # installed by an exchange that has just passed: a NAT has heard from us
         self._counter = SendCounter(parameters.sequence, SEQUENCE_MAX)
-        self._seal = make_sealer(suite, parameters.spi, parameters.keymat, random).seal
+        self._random = random
+        # Ciphers are keyed for the first packet: an SA may be rekeyed before it carries one (RFC 4430 §3.2).
+        self._seal: Callable[[int, bytes], bytes] | None = None
         self._block = suite.block_octets
         self._trailers = {
             version: build_trailers(suite.block_octets, next_header)
@@ -137,11 +139,16 @@ class OutboundSa(SaState):
             SequenceExhausted: see :class:`esp.seqnum.SendCounter`.
         """
         text = packet + self._trailers[packet[0] >> 4][len(packet) % self._block]
-        sealed = self._seal(self._counter.next(), text)
+        sealed = (self._seal or self._keyed())(self._counter.next(), text)
         self.packets += 1
         self.octets += len(text)
         self.sent_at = now
         return sealed
+
+    def _keyed(self) -> Callable[[int, bytes], bytes]:
+        sa = self.parameters
+        self._seal = make_sealer(sa.suite, sa.spi, sa.keymat, self._random).seal
+        return self._seal
 
 
 class InboundSa(SaState):
@@ -153,10 +160,10 @@ class InboundSa(SaState):
         super().__init__(parameters, now)
         suite = parameters.suite
         self.window = ReplayWindow(parameters.replay_window)
-        self._open = make_opener(suite, parameters.keymat).open
+        self._open: Callable[[bytes], bytes] | None = None  # for the first packet, as above
         self._block = suite.block_octets
         self._overhead = ESP_HEADER.size + suite.iv_octets + suite.icv_octets
-        self._matcher = SelectorMatcher(parameters.selector)
+        self._matcher: SelectorMatcher | None = None  # likewise
         self._accepted: set[Flow] = set()
 
     @property
@@ -173,13 +180,17 @@ class InboundSa(SaState):
         if refused is not None:
             return refused
         try:
-            text = self._open(packet)
+            text = (self._open or self._keyed())(packet)
         except AuthenticationFailed:
             return DropReason.AUTHENTICATION_FAILED
         self.window.mark(sequence)
         self.packets += 1
         self.octets += octets
         return text
+
+    def _keyed(self) -> Callable[[bytes], bytes]:
+        self._open = make_opener(self.parameters.suite, self.parameters.keymat).open
+        return self._open
 
     def unwrap(self, text: bytes) -> bytes | DropReason:
         """The IP packet in the authentic ``text``, if this SA may carry it (RFC 4303 §2.4-2.7, RFC 4301 §5.2)."""
@@ -199,6 +210,7 @@ class InboundSa(SaState):
         return payload if total == end else payload[:total]  # the rest is TFC padding (RFC 4303 §2.7)
 
     def _accept(self, flow: Flow) -> bool:
+        self._matcher = self._matcher or SelectorMatcher(self.parameters.selector)
         if self._matcher.match_inbound(flow) is not Match.YES:
             return False
         if len(self._accepted) >= _MAX_ACCEPTED:

@@ -47,7 +47,7 @@ class ReplayWindow:
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._seen = bytearray(size)
+        self._seen = bytearray()  # until there is something to record: most of an SA's memory, and many carry nothing
         self.top = 0  # the newest number marked
 
     def check(self, number: int) -> DropReason | None:
@@ -62,6 +62,8 @@ class ReplayWindow:
     def mark(self, number: int) -> None:
         """Record ``number``, which has passed ``check`` and whose packet is authentic."""
         size = self._size
+        if not self._seen:
+            self._seen = bytearray(size)
         advance = number - self.top
         if advance > 0:
             self.top = number
