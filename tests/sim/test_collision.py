@@ -73,7 +73,7 @@ def test_the_lesser_principal_keeps_its_pair_and_the_other_deletes_after_the_gra
 
 
 @pytest.mark.parametrize("nonces", [frozenset[str](), BOTH], ids=["2-way", "3-way"])
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_rekeys_from_both_ends_at_any_time_lose_nothing(seed: int, nonces: frozenset[str]) -> None:
     """A pair may have been made, replaced and deleted at one end before the other end knows of the first of it."""
     tunnel = Tunnel(0, boot=WEST, nonces=nonces)
