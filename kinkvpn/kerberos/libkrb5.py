@@ -85,6 +85,7 @@ FREQUENT_TYPES: Final = (
     "krb5_authenticator **",
     "krb5_checksum *",
     "krb5_data *",
+    "krb5_data[2]",
     "krb5_enc_data *",
     "krb5_flags *",
     "krb5_int32 *",

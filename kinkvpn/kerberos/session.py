@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import math
+import re
 from typing import TYPE_CHECKING, Final
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
@@ -14,7 +15,6 @@ from kinkvpn.kerberos.keytab import KeptKeytab
 from kinkvpn.kerberos.libkrb5 import (
     AP_OPTS_MUTUAL_REQUIRED,
     AP_OPTS_USE_SESSION_KEY,
-    DATA,
     ERROR_TABLE_BASE,
     NULL,
     Context,
@@ -38,6 +38,10 @@ KEY_USAGE_CHECKSUM: Final = 40  # RFC 4430 §8
 REQUIRED_CHECKSUM: Final = 0  # libkrb5's number for "the enctype's required type" (RFC 3961 §3)
 AP_REQ_TAG: Final = 0x6E  # RFC 4120 §5.5.1
 PVNO: Final = 5
+# The DER that nearly every AP-REQ begins with, as far as the four octets of its ap-options; lengths of two octets.
+USUAL_AP_REQ: Final = re.compile(
+    rb"\x6e\x82..\x30\x82..\xa0\x03\x02\x01\x05\xa1\x03\x02\x01\x0e\xa2\x07\x03\x05\x00(....)", re.DOTALL
+)
 MSG_TYPE_AP_REQ: Final = 14
 # RFC 4120 §7.5.9
 KDC_ERR_ETYPE_NOSUPP: Final = 14
@@ -121,7 +125,7 @@ def patient_context() -> Context:
 class SessionKey:
     """The session key of a ticket, in libkrb5's hands; :class:`kinkvpn.proto.ports.SessionKey`."""
 
-    __slots__ = ("_context", "_key", "_prf_output", "enctype")
+    __slots__ = ("_context", "_key", "_prf_data", "_prf_output", "enctype")
 
     def __init__(self, context: Context, key: CData) -> None:
         """``key`` is a krb5_key, which keeps what RFC 3961 derives from it from call to call."""
@@ -129,7 +133,9 @@ class SessionKey:
         self.enctype: int = context.lib.krb5_k_key_enctype(context.handle, key)
         length = ffi.new("size_t *")
         context.check(context.lib.krb5_c_prf_length(context.handle, self.enctype, length))
-        self._prf_output: CData = ffi.new("char[]", length[0])  # one for the six calls that key a pair of SAs
+        # Made once for the six calls that key a pair of SAs.
+        self._prf_output: CData = ffi.new("char[]", length[0])
+        self._prf_data: CData = ffi.new("krb5_data[2]", [(0, 0, NULL), (0, length[0], self._prf_output)])
 
     def __repr__(self) -> str:
         return f"SessionKey(enctype={self.enctype})"
@@ -176,10 +182,10 @@ class SessionKey:
         return bytes(ffi.buffer(buffer, out.length))
 
     def prf(self, octets: bytes) -> bytes:
-        context, buffer = self._context, self._prf_output
-        out = ffi.new(DATA, (0, len(buffer), buffer))
-        context.check(context.lib.krb5_k_prf(context.handle, self._key, borrow(octets), out))
-        return bytes(ffi.buffer(buffer))
+        context, data = self._context, self._prf_data
+        data[0].length, data[0].data = len(octets), ffi.from_buffer(octets)
+        context.check(context.lib.krb5_k_prf(context.handle, self._key, data, data + 1))
+        return bytes(ffi.buffer(self._prf_output))
 
     def prf_rfc3962_literal(self, octets: bytes) -> bytes:
         """RFC 3962 §6 gives a message block of one octet, so that RFC 3961 §5.3 cuts nothing off the SHA-1 hash."""
@@ -486,6 +492,9 @@ def uses_session_key(ap_req: bytes) -> bool:
     libkrb5 picks the key by what it was given, not by the use-session-key bit, so the bit is ours to look at; so is
     mutual-required, without which RFC 4430 §4.2.1 has no AP-REP. Raises Krb5Error with a protocol code.
     """
+    usual = USUAL_AP_REQ.match(ap_req)
+    if usual:
+        return use_of_session_key(usual[1])
     tag, sequence, _ = der_element(ap_req, 0)
     if tag != AP_REQ_TAG:
         raise protocol_error(KRB_AP_ERR_MSG_TYPE, "not an AP-REQ")
@@ -497,7 +506,11 @@ def uses_session_key(ap_req: bytes) -> bool:
     if message_type != bytes([MSG_TYPE_AP_REQ]):
         raise protocol_error(KRB_AP_ERR_MSG_TYPE, "not an AP-REQ")
     bit_string, _ = der_field(ap_req, after_type, 0xA2)
-    options = int.from_bytes(bit_string[1:5], "big")  # after the count of unused bits
+    return use_of_session_key(bit_string[1:5])  # after the count of unused bits
+
+
+def use_of_session_key(ap_options: bytes) -> bool:
+    options = int.from_bytes(ap_options, "big")
     if not options & AP_OPTS_MUTUAL_REQUIRED:
         raise protocol_error(KRB_ERR_GENERIC, "mutual authentication is not asked for")
     return bool(options & AP_OPTS_USE_SESSION_KEY)

@@ -61,6 +61,8 @@ class Deletions:
 
     def delete(self, pairs: Sequence[SaPair], now: float) -> list[Effect]:
         """Drop the outbound SAs and tell the peer; the inbound ones follow (RFC 4430 §3.3)."""
+        if not pairs:
+            return []  # as after most CREATEs
         for pair in pairs:
             self._pairs.remove(pair, now)
         gone = [RemoveOutbound(pair.policy, pair.outbound_spi) for pair in pairs]

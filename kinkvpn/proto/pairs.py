@@ -70,7 +70,7 @@ class Pairs:
 
     def taken(self, now: float) -> set[int]:
         """Outbound SPIs that the peer may not name for a new pair (RFC 4430 §3.2)."""
-        buried = (spi for spi, until in self._tombstones.items() if until > now)
+        buried = [spi for spi, until in self._tombstones.items() if until > now]
         return {*self._standing, *self._unacknowledged, *buried}
 
     def superseded(self, policy: str, *, ours_yield: bool) -> list[SaPair]:
@@ -79,8 +79,11 @@ class Pairs:
         Args:
             ours_yield: where both hosts initiated a pair, ours goes.
         """
-        ours = [pair for pair in self.of(policy) if pair.initiated]
-        theirs = [pair for pair in self.of(policy) if not pair.initiated]
+        standing = self.of(policy)
+        if len(standing) < 2:
+            return []
+        ours = [pair for pair in standing if pair.initiated]
+        theirs = [pair for pair in standing if not pair.initiated]
         return [*(ours if theirs and ours_yield else ours[:-1]), *theirs[:-MAX_OF_PEER]]
 
     # ------------------------------------------------------------ coming

@@ -318,6 +318,10 @@ class Keying:
     def _perform(self, owner: Peer | Responder, effects: list[Effect]) -> None:
         for effect in effects:
             match effect:
+                case Count(tally, said):
+                    self._counters[tally] += 1
+                    for label in said:
+                        self._labelled[label] += 1
                 case SendMessage():
                     self._send(effect)
                 case WakeAt(time, name):
@@ -329,6 +333,9 @@ class Keying:
                     self._dataplane.install_inbound(sa)
                 case InstallOutbound(sa):
                     self._dataplane.install_outbound(sa)
+                case Tell():
+                    level = logging.WARNING if effect.warning else logging.INFO
+                    log.log(level, effect.event, extra={"fields": dict(effect.fields)})
                 case RemoveInbound(spi):
                     self._remove_inbound(spi)
                 case RemoveOutbound(policy, spi):
@@ -343,13 +350,6 @@ class Keying:
                     # Not ``owner``: answering a peer can make this host start an exchange of its own.
                     assert self._nursery is not None
                     self._nursery.start_soon(self._fetch, self._owners[effect.xid], effect)
-                case Count(tally, said):
-                    self._counters[tally] += 1
-                    for label in said:
-                        self._labelled[label] += 1
-                case Tell():
-                    level = logging.WARNING if effect.warning else logging.INFO
-                    log.log(level, effect.event, extra={"fields": dict(effect.fields)})
                 case _:
                     assert_never(effect)
         if self._changed.statistics().tasks_waiting:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # | Next Payload  |   RESERVED    |         Payload Length        |  RFC 4430 §4.2, RFC 2408 §3.2
 # +---------------+---------------+---------------+---------------+
 GENERIC_HEADER = struct.Struct("!BBH")
+_GENERIC_OCTETS = GENERIC_HEADER.size
 
 
 class Reader:
@@ -77,7 +78,9 @@ class Reader:
 
     def rest(self) -> bytes:
         """All octets not read yet, perhaps none."""
-        return self.take(self.remaining, "")
+        start = self._position
+        self._position = self._end
+        return self._octets[start : self._end]
 
     def peek(self) -> bytes:
         """All octets not read yet, perhaps none; they stay unread."""
@@ -131,7 +134,10 @@ class Writer:
 
     def pack(self, layout: struct.Struct, field: str, *values: int) -> None:
         """Append ``values`` as ``layout`` has them. Raises LocalMisuse naming ``field`` if one does not fit."""
-        self._octets += pack(layout, field, *values)
+        try:
+            self._octets += layout.pack(*values)
+        except struct.error as error:
+            raise LocalMisuse(f"{field}: {error}") from None
 
     def put(self, octets: bytes) -> None:
         """Append ``octets``."""
@@ -164,19 +170,22 @@ def read_chain(reader: Reader, first: int, boundary: int, most: int) -> Iterator
         MalformedMessage: a length below 4 or beyond the end, missing padding, more than ``most`` payloads.
     """
     kind, count = first, 0
+    octets, end, error = reader._octets, reader._end, reader._error
     while kind != 0:
         if boundary > 1:
             reader.align(boundary, "padding")
         count += 1
         if count > most:
             raise reader.fail("Next Payload", f"more than {most} payloads in a chain")
+        start = reader._position
         following, _reserved, length = reader.unpack(GENERIC_HEADER, "payload header")
-        body = length - GENERIC_HEADER.size
-        if body < 0:
-            raise reader.fail("Payload Length", f"{length} is less than its own header", reader.position - 2)
-        if body > reader.remaining:
-            raise reader.fail("Payload Length", f"{length} reaches beyond the end", reader.position - 2)
-        yield kind, following, reader.within(body, "payload")
+        if length < _GENERIC_OCTETS:
+            raise reader.fail("Payload Length", f"{length} is less than its own header", start + 2)
+        stop = start + length
+        if stop > end:
+            raise reader.fail("Payload Length", f"{length} reaches beyond the end", start + 2)
+        reader._position = stop
+        yield kind, following, Reader(octets, start + _GENERIC_OCTETS, stop, error)
         kind = following
 
 
@@ -188,7 +197,9 @@ def write_chain(writer: Writer, payloads: Sequence[tuple[int, bytes]], boundary:
     """
     if len(payloads) > most:
         raise LocalMisuse(f"{len(payloads)} payloads in a chain, at most {most} can be")
-    following = [kind for kind, _ in payloads[1:]] + [0]
-    for (_, body), kind in zip(payloads, following, strict=False):
-        writer.align(boundary)
-        writer.put(pack(GENERIC_HEADER, "Payload Length", kind, 0, GENERIC_HEADER.size + len(body)) + body)
+    for number, (_, body) in enumerate(payloads, 1):
+        if boundary > 1:
+            writer.align(boundary)
+        following = payloads[number][0] if number < len(payloads) else 0
+        writer.pack(GENERIC_HEADER, "Payload Length", following, 0, _GENERIC_OCTETS + len(body))
+        writer.put(body)

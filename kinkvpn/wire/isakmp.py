@@ -12,7 +12,7 @@ from functools import lru_cache
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from kinkvpn.errors import LocalMisuse, MalformedMessage, UnsupportedDoi
-from kinkvpn.wire.cursor import Reader, Writer, read_chain, write_chain
+from kinkvpn.wire.cursor import Reader, Writer, pack, read_chain, write_chain
 from kinkvpn.wire.ipsec_doi import IPSEC_DOI, SIT_IDENTITY_ONLY, IdType, PayloadType, Protocol
 
 if TYPE_CHECKING:
@@ -417,14 +417,15 @@ def _build_payload(payload: IsakmpPayload) -> bytes:
     match payload:
         case SecurityAssociation():
             return _build_sa(payload)
-        case KeyExchange(public_value):
-            _require(len(public_value) > 0, "Key Exchange Data is empty")
-            return public_value
         case Identification():
             return _build_id(payload)
         case Nonce(value):
-            _require(SHORTEST_NONCE <= len(value) <= LONGEST_NONCE, f"Nonce Data of {len(value)} octets")
+            if not SHORTEST_NONCE <= len(value) <= LONGEST_NONCE:
+                raise LocalMisuse(f"Nonce Data of {len(value)} octets")
             return value
+        case KeyExchange(public_value):
+            _require(len(public_value) > 0, "Key Exchange Data is empty")
+            return public_value
         case Notify():
             return _build_notify(payload)
         case Delete():
@@ -442,20 +443,18 @@ def _build_sa(payload: SecurityAssociation) -> bytes:
     _require(len(payload.proposals) > 0, "an SA payload without a proposal")
     writer = Writer()
     writer.pack(SA, "SA", payload.doi, payload.situation)
-    proposals = [(int(PayloadType.PROPOSAL), _build_proposal(proposal)) for proposal in payload.proposals]
+    proposals = [(PayloadType.PROPOSAL, _build_proposal(proposal)) for proposal in payload.proposals]
     write_chain(writer, proposals, 1, MAX_PROPOSALS)
     return writer.getvalue()
 
 
 def _build_proposal(proposal: Proposal) -> bytes:
     _require(len(proposal.transforms) > 0, "a proposal without a transform")
-    _require(_spi_fits(proposal.protocol, len(proposal.spi)), f"SPI of {len(proposal.spi)} octets")
-    writer = Writer()
+    if not _spi_fits(proposal.protocol, len(proposal.spi)):
+        raise LocalMisuse(f"SPI of {len(proposal.spi)} octets")
     counts = len(proposal.spi), len(proposal.transforms)
-    writer.pack(PROPOSAL, "Proposal", proposal.number, proposal.protocol, *counts)
-    writer.put(proposal.spi)
-    writer.put(_build_transforms(proposal.transforms))
-    return writer.getvalue()
+    head = pack(PROPOSAL, "Proposal", proposal.number, proposal.protocol, *counts)
+    return head + proposal.spi + _build_transforms(proposal.transforms)
 
 
 @lru_cache(maxsize=KNOWN_TRANSFORMS)

@@ -376,7 +376,7 @@ def _build_header(message: Message, first: int, length: int, cksum_length: int) 
 def _write_payloads(writer: Writer, payloads: Sequence[KinkPayload]) -> None:
     if any(isinstance(payload, Encrypt) for payload in payloads[:-1]):
         raise LocalMisuse("KINK_ENCRYPT must be the last payload")
-    chain = [(_payload_type(payload), _build_payload(payload)) for payload in payloads]
+    chain = [(_TYPES[type(payload)], _build_payload(payload)) for payload in payloads]
     write_chain(writer, chain, ALIGNMENT, MAX_PAYLOADS)
 
 
