@@ -39,3 +39,20 @@ def test_the_makefile_has_the_two_commands_and_ci_calls_one_of_them() -> None:
     for command in re.findall(r"^    make (\w+)", README, re.MULTILINE):
         assert re.search(rf"^{command}:", makefile, re.MULTILINE)
     assert "make test" in (ROOT / ".ci/run").read_text()
+
+
+def test_every_page_is_linked_from_the_first_one() -> None:
+    for page in (ROOT / "docs").rglob("*.md"):
+        assert f"({page.relative_to(ROOT)})" in README, page.name
+
+
+def test_the_architecture_names_every_module() -> None:
+    """A module by its name in backticks; those of a package in the row of that package."""
+    page = (ROOT / "docs/architecture.md").read_text()
+    rows = [set(re.findall(r"`(\w+)/?`", line)) for line in page.splitlines() if line.startswith("|")]
+    for path in [*(ROOT / "esp").rglob("*.py"), *(ROOT / "kinkvpn").rglob("*.py")]:
+        if path.stem.startswith("__"):
+            continue
+        room = path.parent.name
+        nested = room not in ("esp", "kinkvpn")
+        assert any(path.stem in row and (not nested or room in row) for row in rows), path.relative_to(ROOT)
