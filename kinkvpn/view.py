@@ -73,7 +73,7 @@ def _peer_lines(peer: Mapping[str, Any], probe: str | None, mtu: int) -> Iterato
     yield next(lines)
     for policy, line in zip(peer["policies"], lines, strict=True):
         yield line
-        yield from (f"      {detail}" for detail in _details(policy))
+        yield from (f"      {detail}" for detail in _details(policy, located=bool(peer["address"])))
 
 
 def _contact_lines(peer: Mapping[str, Any], mtu: int) -> Iterator[str]:
@@ -104,21 +104,26 @@ def peer_state(peer: Mapping[str, Any]) -> str:
 
 def policy_state(policy: Mapping[str, Any]) -> str:
     """``idle`` is what the daemon calls down while nothing has asked for it and nothing has gone wrong."""
-    return "idle" if policy["state"] == "down" and not policy["failures"] else str(policy["state"])
+    wrong = policy["failures"] or policy["last_error"]
+    return "idle" if policy["state"] == "down" and not wrong else str(policy["state"])
 
 
-def _details(policy: Mapping[str, Any]) -> Iterator[str]:
+def _details(policy: Mapping[str, Any], *, located: bool) -> Iterator[str]:
     if policy["spi_in"] is not None:
         pfs = f", PFS by {policy['pfs']}" if policy.get("pfs") else ""
         took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
         yield f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}, {policy['suite']}{pfs}{took}"
     elif policy["state"] == "negotiating":
         yield "no answer yet, from the KDC or from the peer"
-    elif not policy["failures"]:
+    elif not located:
+        yield "waiting for the peer: it has no address in the configuration, so the first message has to be its own"
+    elif not policy["failures"] and not policy["last_error"]:
         yield "waiting for the first packet" if policy["start"] == "demand" else "starting"
     if policy["failures"]:
         times = "once" if policy["failures"] == 1 else f"{policy['failures']} times"
         yield f"failed {times}, {_next_try(policy)}: {policy['last_error'] or 'no reason given'}"
+    elif policy["last_error"] and policy["spi_in"] is None:  # a pair stood, and its peer is dead
+        yield f"{_next_try(policy)}: {policy['last_error']}"
     if policy["held"]:
         yield f"{policy['held']} packets wait for it"
 

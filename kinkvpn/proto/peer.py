@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from kinkvpn.proto.acquaintance import ALONE, Ourselves
-from kinkvpn.proto.contact import UNLOCATED, Contact
+from kinkvpn.proto.contact import Contact
 from kinkvpn.proto.create import MAX_QUICK_MODES, CreateCommand, Grant, answer_create
 from kinkvpn.proto.delete import DeleteCommand, Doomed
 from kinkvpn.proto.deletions import Deletions
@@ -427,8 +427,6 @@ class Peer:
             return []
         wanted = [name for name in policies if self.policies[name].negotiating is None]
         if wanted and not self.contact.whereabouts.known:
-            for name in wanted:
-                self.policies[name].last_error = UNLOCATED
             return [Count(Tally.PEER_UNLOCATED)]
         commands, effects = self._negotiation.commands(wanted, along=along, pfs=pfs)
         for command in commands:

@@ -166,10 +166,37 @@ def test_who_negotiates_waits_for_no_packet() -> None:
     ]
 
 
+def test_a_dead_peer_is_not_idle_and_the_reason_is_there() -> None:
+    dead = {"last_error": "the peer is dead: no answer in 31.5 s"}
+    policies = [
+        policy("east/1", **dead),
+        policy("east/2", start="boot", next_try=4.2, **dead),
+        policy("east/3", state="negotiating", **dead),
+    ]
+    peer = {**ANSWER["peers"][0], "policies": policies}  # type: ignore[index] # JSON: objects
+    lines = view.status({**ANSWER, "peers": [peer]}).splitlines()
+    assert any(line.startswith("east  PARTLY DOWN  ") for line in lines)
+    assert [line.strip() for line in lines if line.startswith("      ")] == [
+        "next try when a packet asks: the peer is dead: no answer in 31.5 s",
+        "next try in 4s: the peer is dead: no answer in 31.5 s",
+        "no answer yet, from the KDC or from the peer",
+        "trying again now: the peer is dead: no answer in 31.5 s",
+    ]
+
+
+def test_a_peer_without_an_address_is_waited_for_and_no_packet_is() -> None:
+    east = {**ANSWER["peers"][0], "address": "", "policies": [policy("east/1")]}  # type: ignore[index] # JSON: objects
+    lines = view.status({**ANSWER, "peers": [east]}).splitlines()
+    assert [line.strip() for line in lines if line.startswith("      ")] == [
+        "waiting for the peer: it has no address in the configuration, so the first message has to be its own"
+    ]
+
+
 @pytest.mark.parametrize(
     ("policies", "state"),
     [
         ([], "idle"),
+        ([policy("a", last_error="the peer is dead: no answer in 31.5 s")], "down"),
         ([policy("a")], "idle"),
         ([policy("a"), policy("b", state="negotiating")], "negotiating"),
         ([policy("a"), UP], "established"),
