@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import argparse
 import sys
+from typing import NoReturn
 
 from bench import create, engine, keying
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, with errors of one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exit code 2."""
+        self.exit(2, f"bench: {message} (see {self.prog} --help)\n")
+
+
 def main(arguments: list[str]) -> int:
     """Run the measurement that is named; the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure parts of kinkvpn on this machine.")
+    parser: argparse.ArgumentParser = Parser(
+        prog="python -m bench", description="Measure parts of kinkvpn on this machine."
+    )
     measurements = parser.add_subparsers(required=True, metavar="NAME")
     engine.add_command(measurements)
     keying.add_command(measurements)

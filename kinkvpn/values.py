@@ -77,7 +77,7 @@ def seconds(low: float, high: float) -> Callable[[object], float]:
 
     def read(value: object) -> float:
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-            raise Unexpected(f"seconds, from {low:g} to {high:g}")
+            raise Unexpected(f"a number of seconds, from {low:g} to {high:g}")
         return float(value)
 
     return read
@@ -90,6 +90,8 @@ def one_of(choices: type[E]) -> Callable[[object], E]:
         for choice in choices:
             if choice.value == value:
                 return choice
+            if not isinstance(value, str) and choice.value == str(value):  # a port that is a word: over = 4500
+                raise Unexpected(f'"{choice.value}", in quotes')
         raise Unexpected(_choices(str(value), [choice.value for choice in choices]))
 
     return read

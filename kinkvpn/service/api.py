@@ -219,7 +219,8 @@ def connect(path: Path, timeout: float = 5.0) -> socket.socket:
         if error.errno in (errno.ENOENT, errno.ECONNREFUSED, errno.ENOTDIR):
             raise NotRunning(f"no daemon is running (control socket {path})") from None
         reason = error.strerror or str(error)
-        raise ControlUnavailable(f"control socket {path}: {reason}") from None
+        advice = ": run this as the daemon's user, which is root mostly" if error.errno == errno.EACCES else ""
+        raise ControlUnavailable(f"control socket {path}: {reason}{advice}") from None
     return connection
 
 

@@ -251,7 +251,7 @@ MISTAKES = [
         edited('address = "east.example.com"', 'start = "boot"'),
         ['8: peer[1].address is missing: expected one, for start = "boot" sends the first message there'],
     ),
-    (edited("name =", "kink_over = 910\nname ="), ["9: peer[1].kink_over = 910: expected one of auto, 910, 4500"]),
+    (edited("name =", "kink_over = 910\nname ="), ['9: peer[1].kink_over = 910: expected "910", in quotes']),
     (
         edited("[tun]", '[kink]\nover = "4500"\n[tun]').replace("name =", 'kink_over = "910"\nname ='),
         ['11: peer[1].kink_over = "910": expected another, for kink.over = "4500" opens no port 910'],

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from esp.suite import SUITES
 from kinkvpn import values
 from kinkvpn.document import Unexpected
+from kinkvpn.proto.whereabouts import KinkOver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "port": values.port,
     "seconds": values.seconds(0.5, 60),
     "colour": values.one_of(Colour),
+    "kink_over": values.one_of(KinkOver),
     "suite": values.suite,
     "protocol": values.protocol,
     "ip_address": values.ip_address,
@@ -104,11 +106,13 @@ REFUSED = [
     ("integer", True, "an integer"),
     ("integer", 3.0, "an integer"),
     ("port", 0, "from 1 to 65535"),
-    ("seconds", 0.4, "seconds, from 0.5 to 60"),
+    ("seconds", 0.4, "a number of seconds, from 0.5 to 60"),
     ("seconds", True, "seconds"),
     ("seconds", float("nan"), "seconds"),
     ("colour", "gren", "one of red, green (did you mean green?)"),
     ("colour", 1, "one of red, green"),
+    ("kink_over", 4500, '"4500", in quotes'),
+    ("kink_over", True, "one of auto, 910, 4500"),
     ("suite", "aes256gcm16", "did you mean aes256-gcm16?"),
     ("suite", ["aes256-gcm16"], "one of aes256-gcm16"),
     ("protocol", "tpc", "did you mean tcp?"),

@@ -57,6 +57,20 @@ async def test_a_round_trip(tmp_path: Path, nursery: trio.Nursery) -> None:
     assert not path.exists()
 
 
+@pytest.mark.root
+async def test_who_may_not_use_the_socket_is_told_who_may(tmp_path: Path, nursery: trio.Nursery) -> None:
+    control = api.ControlSocket(tmp_path / "k.sock")
+    await nursery.start(control.serve, COMMANDS)
+    os.seteuid(65534)
+    try:
+        with pytest.raises(api.ControlUnavailable, match="Permission denied: run this as the daemon's user"):
+            api.connect(tmp_path / "k.sock")
+    finally:
+        os.seteuid(0)
+    nursery.cancel_scope.cancel()
+    control.close()
+
+
 async def test_a_defect_in_a_command_ends_neither_the_daemon_nor_the_conversation(
     tmp_path: Path, nursery: trio.Nursery, caplog: pytest.LogCaptureFixture
 ) -> None:
