@@ -41,7 +41,7 @@ from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
 from kinkvpn.service.netconf import NetworkConfiguration, NetworkPlan
 from kinkvpn.service.preflight import StartRefused
 from kinkvpn.service.report import spell, with_traffic
-from kinkvpn.service.transport import KinkTransport, is_own_address
+from kinkvpn.service.transport import KinkTransport, OwnAddresses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -352,7 +352,7 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
         ticket_deadline=host.kdc_timeout,
         key_exchange=KeyExchanges(),
         ourselves=Ourselves(
-            configuration.tun.mtu, configuration.kink.port, configuration.esp.port, owns=is_own_address
+            configuration.tun.mtu, configuration.kink.port, configuration.esp.port, owns=OwnAddresses()
         ),
         limit_mtu=resources.network.limit_mtu,
     )

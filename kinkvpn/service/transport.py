@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import struct
+import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
@@ -37,6 +38,8 @@ SO_RCVBUFFORCE = 33
 # and sixteen CREATEs are some milliseconds, for which packets can wait. More waits in the kernel, where it is dropped
 # oldest kept, newest lost: what a retransmitting protocol wants.
 BATCH = 16
+# Ours. Seconds. Whoever gets another address loses more than that on the way.
+OWN_ADDRESSES_KEPT = 1.0
 
 
 # ip(7), which Python's socket module does not name before 3.13. struct in_pktinfo: interface, local address,
@@ -169,6 +172,32 @@ def is_own_address(address: str) -> bool:
         except OSError:
             return False
     return True
+
+
+class OwnAddresses:
+    """:func:`is_own_address`, asked once a second for an address: three system calls, and a CREATE asks twice.
+
+    Args:
+        look: what is asked.
+        clock: seconds.
+    """
+
+    def __init__(
+        self, look: Callable[[str], bool] = is_own_address, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._look = look
+        self._clock = clock
+        self._known: dict[str, bool] = {}  # as many as commands come in a second, at most
+        self._until = 0.0
+
+    def __call__(self, address: str) -> bool:
+        """Whether ``address``, in text form, is one of this host's, or was within the last second."""
+        now = self._clock()
+        if now >= self._until:
+            self._known, self._until = {}, now + OWN_ADDRESSES_KEPT
+        if address not in self._known:
+            self._known[address] = self._look(address)
+        return self._known[address]
 
 
 def _destination(ancillary: list[tuple[int, int, bytes]]) -> str:

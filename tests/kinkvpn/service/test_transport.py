@@ -11,7 +11,15 @@ import trio.testing
 
 from esp.sa import Endpoint
 from kinkvpn.proto.events import Path
-from kinkvpn.service.transport import BATCH, LARGEST_DATAGRAM, RECEIVE_BUFFER, KinkTransport, is_own_address
+from kinkvpn.service.transport import (
+    BATCH,
+    LARGEST_DATAGRAM,
+    OWN_ADDRESSES_KEPT,
+    RECEIVE_BUFFER,
+    KinkTransport,
+    OwnAddresses,
+    is_own_address,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -87,6 +95,23 @@ async def test_a_family_without_a_socket_is_an_error() -> None:
 def test_which_addresses_are_ours() -> None:
     assert all(map(is_own_address, [*LOOPBACKS, "127.0.0.7"]))
     assert not any(map(is_own_address, ["192.0.2.1", "2001:db8::1", "not an address"]))
+
+
+def test_own_addresses_are_looked_for_once_a_second() -> None:
+    """What changed meanwhile, in either direction, is found a second later."""
+    ours, looked, now = {"192.0.2.1"}, list[str](), 5.0
+
+    def look(address: str) -> bool:
+        looked.append(address)
+        return address in ours
+
+    owns = OwnAddresses(look, lambda: now)
+    assert [owns("192.0.2.1"), owns("192.0.2.2"), owns("192.0.2.1"), owns("192.0.2.2")] == [True, False, True, False]
+    assert looked == ["192.0.2.1", "192.0.2.2"]
+    ours = {"192.0.2.2"}
+    now += OWN_ADDRESSES_KEPT
+    assert [owns("192.0.2.1"), owns("192.0.2.2")] == [False, True]
+    assert OwnAddresses()("127.0.0.7")
 
 
 async def test_without_a_socket_it_waits_for_nobody() -> None:
