@@ -97,7 +97,8 @@ class CreateCommand:
         effects: list[Effect] = []
         for asked, payloads in zip(self.quick_modes, answers, strict=False):
             try:
-                effects += asked.complete(payloads, key=key, now=now)
+                used = [pair.outbound_spi for pair in self.pairs()]
+                effects += asked.complete(payloads, key=key, now=now, used=used)
             except (RequestFailed, AnswerUnusable) as failure:
                 asked.failure = failure
         for asked in self.quick_modes[len(answers) :]:

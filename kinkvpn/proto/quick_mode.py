@@ -198,8 +198,16 @@ class QuickMode:
         )
         return [InstallInbound(self._sa(key, self.spi, terms, (b"", b""), None))]
 
-    def complete(self, payloads: tuple[IsakmpPayload, ...], *, key: SessionKey, now: float) -> list[Effect]:
+    def complete(
+        self, payloads: tuple[IsakmpPayload, ...], *, key: SessionKey, now: float, used: Collection[int] = ()
+    ) -> list[Effect]:
         """Make the pair from an authentic answer.
+
+        Args:
+            payloads: of one KINK_ISAKMP payload of the REPLY.
+            key: session key of our ticket.
+            now: seconds.
+            used: SPIs that the peer has named for others of the same REPLY.
 
         Raises:
             RequestFailed: the peer refuses.
@@ -210,7 +218,7 @@ class QuickMode:
         refuse_on_error_notify(payloads)
         try:
             agreement = agree(self._offer, _only(payloads, SecurityAssociation, "SA"))
-            outbound_spi = _free_spi(agreement, self._taken(now))
+            outbound_spi = _free_spi(agreement, {*self._taken(now), *used})
             responder_nonce = self._responder_nonce(payloads)
             self._same_identifications(payloads)
             secret = self._shared_secret(payloads)

@@ -206,6 +206,19 @@ def test_answers_out_of_order_are_noticed() -> None:
     assert asked.held(Failed("", peer_may_hold_state=True)) == list(asked.quick_modes)
 
 
+def test_one_spi_for_two_pairs_is_taken_once() -> None:
+    """Pairs are known by it: the second would take the place of the first, which nobody would ever delete."""
+    asked = command(*policies("a", 2))
+    first, second = said(respond(said(asked.payloads()), *policies("b", 2)).payloads)
+    assert isinstance(first[0], SecurityAssociation)
+    assert isinstance(second[0], SecurityAssociation)
+    proposal = replace(second[0].proposals[0], spi=first[0].proposals[0].spi)
+    assert len(complete(asked, (first, (SecurityAssociation((proposal,)), *second[1:])))) == 2
+    assert [pair.policy for pair in asked.pairs()] == ["net0"]
+    assert isinstance(asked.quick_modes[1].failure, AnswerUnusable)
+    assert [doomed.spi for doomed in asked.doomed(DONE, 1.0)] == [asked.quick_modes[1].spi]
+
+
 # ------------------------------------------------------------ more or less than was asked
 
 
