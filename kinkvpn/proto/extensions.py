@@ -54,6 +54,8 @@ SMALLEST_MTU = 576
 LARGEST_MTU = 65_535
 # Ours. Most peers say the same, and what is said to each changes when it moves: a thousand peers' words are 200 kB.
 MAX_REMEMBERED = 1024
+# Ours. OBSERVED_ENDPOINT with an IPv6 address has 24 octets. A peer can say 60 kB instead, and each time other ones.
+LONGEST_REMEMBERED = 64
 
 
 class Capability(IntFlag):
@@ -104,16 +106,19 @@ def _pack_observed(observed: Observed) -> bytes:
     return _OBSERVED.pack(address.version, observed.marked, observed.endpoint.port) + address.packed
 
 
-@lru_cache(MAX_REMEMBERED)
 def parse(notify: Notify) -> Capability | Observed | int | None:
     """What one notify says: flags, an endpoint or an MTU; None for one that is not ours.
 
     Raises:
         MalformedMessage: ours by number and magic, and not as docs/extensions.md has it.
     """
-    reader = Reader(notify.value)
     if not notify.value.startswith(MAGIC):
         return None
+    return (_known if len(notify.value) <= LONGEST_REMEMBERED else _parse)(notify)
+
+
+def _parse(notify: Notify) -> Capability | Observed | int | None:
+    reader = Reader(notify.value)
     reader.take(len(MAGIC), "magic")
     if notify.type == NotifyType.KINKVPN_CAPABILITIES:
         (flags,) = reader.unpack(_CAPABILITIES, "Flags")
@@ -127,6 +132,9 @@ def parse(notify: Notify) -> Capability | Observed | int | None:
             raise reader.fail("MTU", f"{mtu} octets are not within {SMALLEST_MTU} to {LARGEST_MTU}")
         return int(mtu)
     return None
+
+
+_known = lru_cache(MAX_REMEMBERED)(_parse)
 
 
 def _read_observed(reader: Reader) -> Observed:

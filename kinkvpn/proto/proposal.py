@@ -10,7 +10,7 @@ from esp.sa import Encapsulation, Mode
 from esp.suite import SUITES, Suite
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.wire.ipsec_doi import EncapsulationMode, Group, LifeType, NotifyType, Protocol, SaAttribute
-from kinkvpn.wire.isakmp import KNOWN_TRANSFORMS, Attribute, Proposal, SecurityAssociation, Transform
+from kinkvpn.wire.isakmp import KNOWN_TRANSFORMS, Attribute, Proposal, SecurityAssociation, Transform, is_usual
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -186,9 +186,12 @@ def _readable(offered: SecurityAssociation) -> Iterator[tuple[Proposal, Transfor
                 yield proposal, transform, terms
 
 
-@lru_cache(maxsize=KNOWN_TRANSFORMS)
 def read_terms(transform: Transform) -> Terms | None:
     """What ``transform`` means, or None when some algorithm, attribute or value is not known here."""
+    return (_known_terms if is_usual(transform) else _read_terms)(transform)
+
+
+def _read_terms(transform: Transform) -> Terms | None:
     single: dict[int, int] = {}
     lives: dict[int, int] = {}
     life_type: int | None = None
@@ -213,6 +216,9 @@ def read_terms(transform: Transform) -> Terms | None:
     return Terms(suite, *ways, lives.get(LifeType.SECONDS), lives.get(LifeType.KILOBYTES), _GROUPS[described])
 
 
+_known_terms = lru_cache(maxsize=KNOWN_TRANSFORMS)(_read_terms)
+
+
 def _suite(identifier: int, attributes: dict[int, int]) -> Suite | None:
     for suite in SUITES.values():
         wanted: dict[int, int] = {SaAttribute.KEY_LENGTH: suite.key_bits}
@@ -229,14 +235,17 @@ def answer(agreement: Agreement, spi: bytes, policy: PolicySettings) -> Security
     Every number and attribute is repeated verbatim; only a life longer than ours is lowered (RFC 4430 §3.2). A life
     that the initiator did not name is not added: nothing but what it named may be in the answer.
     """
-    transforms = (_lowered(agreement.transform, policy.lifetime_seconds, policy.lifetime_kilobytes),)
+    lowered = _known_lowered if is_usual(agreement.transform) else _lowered
+    transforms = (lowered(agreement.transform, policy.lifetime_seconds, policy.lifetime_kilobytes),)
     return SecurityAssociation((Proposal(agreement.proposal.number, agreement.proposal.protocol, spi, transforms),))
 
 
-@lru_cache(maxsize=KNOWN_TRANSFORMS)
 def _lowered(transform: Transform, seconds: int, kilobytes: int | None) -> Transform:
     attributes = tuple(_at_most(transform.attributes, seconds, kilobytes))
     return Transform(transform.number, transform.identifier, attributes)
+
+
+_known_lowered = lru_cache(maxsize=KNOWN_TRANSFORMS)(_lowered)
 
 
 def _at_most(attributes: tuple[Attribute, ...], seconds: int, kilobytes: int | None) -> Iterator[Attribute]:

@@ -99,6 +99,10 @@ MAX_TRANSFORMS = 255
 # takes a key, makes it as slow as it was.
 KNOWN_TRANSFORMS = 256
 KNOWN_IDENTIFICATIONS = 4096
+# Longer ones are no part of that: each could be a whole datagram, and what is in the clear is read before anybody has
+# shown a key. A value of eight octets is the longest that anybody means.
+LONGEST_KNOWN = 1024
+LONGEST_KNOWN_VALUE = 16
 # Fifteen attribute classes exist; life type and duration come in pairs.
 MAX_ATTRIBUTES = 32
 
@@ -121,6 +125,11 @@ class Transform(NamedTuple):
     number: int
     identifier: int
     attributes: tuple[Attribute, ...]
+
+
+def is_usual(transform: Transform) -> bool:
+    """Whether ``transform`` is short enough to be remembered."""
+    return all(isinstance(each.value, int) or len(each.value) <= LONGEST_KNOWN_VALUE for each in transform.attributes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,6 +291,8 @@ def _read_proposal(body: Reader) -> Proposal:
 
 
 def _read_transforms(body: Reader) -> tuple[Transform, ...]:
+    if body.remaining > LONGEST_KNOWN:
+        return _parse_transforms(body)
     try:
         transforms = _known_transforms(body.peek())
     except MalformedMessage:
@@ -454,15 +465,18 @@ def _build_proposal(proposal: Proposal) -> bytes:
         raise LocalMisuse(f"SPI of {len(proposal.spi)} octets")
     counts = len(proposal.spi), len(proposal.transforms)
     head = pack(PROPOSAL, "Proposal", proposal.number, proposal.protocol, *counts)
-    return head + proposal.spi + _build_transforms(proposal.transforms)
+    known = all(map(is_usual, proposal.transforms))
+    return head + proposal.spi + (_known_octets if known else _build_transforms)(proposal.transforms)
 
 
-@lru_cache(maxsize=KNOWN_TRANSFORMS)
 def _build_transforms(transforms: tuple[Transform, ...]) -> bytes:
     writer = Writer()
     chain = [(int(PayloadType.TRANSFORM), _build_transform(transform)) for transform in transforms]
     write_chain(writer, chain, 1, MAX_TRANSFORMS)
     return writer.getvalue()
+
+
+_known_octets = lru_cache(maxsize=KNOWN_TRANSFORMS)(_build_transforms)
 
 
 def _build_transform(transform: Transform) -> bytes:

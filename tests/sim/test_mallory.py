@@ -6,7 +6,9 @@ from anybody else.
 
 from __future__ import annotations
 
+import gc
 import itertools
+import tracemalloc
 from random import Random
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +29,7 @@ from kinkvpn.proto.proposal import offer
 from kinkvpn.proto.responder import MAX_ANSWERS
 from kinkvpn.proto.retransmit import TRANSMISSIONS
 from kinkvpn.proto.settings import UserToUser
+from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.isakmp import (
     Attribute,
     Delete,
@@ -222,6 +225,32 @@ def test_one_transaction_under_ever_new_authenticators(monkeypatch: pytest.Monke
     greatest = storm(mallory, 3 * FEWER_ANSWERS, lambda _: mallory.seal(MessageType.STATUS, xid=1))
     assert greatest["answers"] == 1
     assert greatest["seen"] == 2 * FEWER_ANSWERS
+
+
+def test_long_words_are_not_remembered() -> None:
+    """What is read once and known from then on is what hosts say over and over, not 25 kB that differ each time."""
+    mallory = Mallory()
+
+    def each(number: int) -> bytes:
+        long = bytes(25_000 + number)
+        # One that means nothing; and a life of one second, which is taken, and answered.
+        more = Attribute(99, long) if number % 2 else Attribute(2, long + b"\1")
+        transform = Transform(1, 20, (*GOOD_ATTRIBUTES[:1], more, *GOOD_ATTRIBUTES[1:]))
+        sa = SecurityAssociation((Proposal(1, 3, (0x1000 + number).to_bytes(4, "big"), (transform,)),))
+        notify = Notify(1, b"", NotifyType.KINKVPN_INNER_MTU, long)
+        return mallory.seal(MessageType.CREATE, Isakmp((sa, Nonce(b"a good nonce"), *IDS, notify)))
+
+    mallory.send(each(0))
+    tracemalloc.start()
+    try:
+        for number in range(1, 31):
+            mallory.send(each(number))
+        gc.collect()
+        kept = tracemalloc.get_traced_memory()[0]
+    finally:
+        tracemalloc.stop()
+    assert mallory.b.outbound
+    assert kept < 20 * 25_000
 
 
 # ------------------------------------------------------------ nothing that it says is an exception here
