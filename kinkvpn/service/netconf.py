@@ -87,7 +87,11 @@ class NetworkConfiguration:
 
         The route tells the host's own TCP, and what it forwards is answered by ICMP, as RFC 1191 §4 has it.
         """
-        await trio.to_thread.run_sync(self._limit_mtu, [each for each in subnets if each in self._plan.routes], octets)
+        routed = [each for each in subnets if each in self._plan.routes]
+        try:
+            await trio.to_thread.run_sync(self._limit_mtu, routed, octets)
+        except (NetlinkError, OSError) as error:
+            log.warning("mtu_not_limited", extra={"fields": {"mtu": octets, "reason": str(error)}})
 
     def _limit_mtu(self, subnets: Sequence[Network], octets: int) -> None:
         with IPRoute() as netlink:

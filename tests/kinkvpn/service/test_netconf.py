@@ -120,6 +120,22 @@ def test_a_route_that_went_is_no_reason_to_end() -> None:
     """) == [{}]
 
 
+def test_no_descriptor_for_netlink_is_no_reason_to_end() -> None:
+    assert in_namespace("""
+        import logging, os, resource
+        async def main():
+            async with NetworkConfiguration(PLAN) as network:
+                logging.disable()
+                await network.limit_mtu(nets("10.2.0.0/24"), 1200)
+                limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+                resource.setrlimit(resource.RLIMIT_NOFILE, (len(os.listdir("/proc/self/fd")) - 1, limits[1]))
+                await network.limit_mtu(nets("10.2.0.0/24"), 1300)
+                resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        trio.run(main)
+        print(json.dumps({}))
+    """) == [{}]
+
+
 def test_it_is_undone_when_cancelled() -> None:
     (after,) = in_namespace("""
         async def main():
