@@ -75,6 +75,11 @@ _SENT = {int(kind): Label(Family.MESSAGES_SENT, kind.name.lower()) for kind in M
 
 # Ours. How long a KDC may take before an exchange gives up on its ticket; the configuration can change it.
 TICKET_DEADLINE = 5.0
+# Ours. A peer can tell another inner MTU with every STATUS, a thousand a second, and each costs a thread, a netlink
+# socket and a line in the log: a second lies between one look at what they have told and the next.
+MTU_SECONDS = 1.0
+# Ours. Each of them is told of a stray packet by a DELETE, or probed: not all of a conspiracy at once.
+MAX_AT_ONE_PLACE = 4
 
 
 class DataPlane(Protocol):
@@ -154,6 +159,8 @@ class Keying:
         self._key_exchange = key_exchange
         self._ourselves = ourselves
         self._limit_mtu = limit_mtu
+        self._mtus: dict[str, int] = {}  # by peer, that are to be limited to
+        self._mtu_changed = trio.Event()
         self._counters: Counter[Tally] = Counter()
         self._labelled: Counter[Label] = Counter()
         self._defects = Allowance()
@@ -217,6 +224,7 @@ class Keying:
             nursery.start_soon(self._read_datagrams)
             nursery.start_soon(self._read_events)
             nursery.start_soon(self._keep_time)
+            nursery.start_soon(self._limit_mtus)
             for peer in self.peers.values():
                 self._perform(peer, peer.start(trio.current_time()))
             task_status.started()
@@ -239,6 +247,17 @@ class Keying:
             self._rescheduled = trio.Event()
             with trio.move_on_at(self._wakes[0][0] if self._wakes else float("inf")):
                 await self._rescheduled.wait()
+
+    async def _limit_mtus(self) -> None:
+        """One after the other, so that what a peer said last is what stays; and what it said in between is nothing."""
+        while True:
+            await self._mtu_changed.wait()
+            self._mtu_changed = trio.Event()
+            mtus, self._mtus = self._mtus, {}
+            for name, octets in mtus.items():
+                subnets = [policy.selector.remote for policy in self.peers[name].settings.policies]
+                await self._limit_mtu(subnets, octets)
+            await trio.sleep(MTU_SECONDS)
 
     def receive(self, datagram: bytes, path: Path) -> None:
         """One KINK datagram, from whichever socket."""
@@ -273,22 +292,24 @@ class Keying:
         """ICMP says that a KINK datagram did not get to ``remote``."""
         self._take(UnreachableReported(remote))
 
-    def _whose(self, event: EspEvent) -> Peer | None:
+    def _whose(self, event: EspEvent) -> list[Peer]:
         match event:
             case UnknownSpiSeen():
-                return self._peer_at(event.source)
+                return self._peers_at(event.source)
             case UnreachableReported():
-                return self._peer_at(event.remote)
+                return self._peers_at(event.remote)
             case Unanswered():
-                return self.peers.get(event.peer)
+                found = self.peers.get(event.peer)
             case _:
-                return self._by_policy.get(event.policy)
+                found = self._by_policy.get(event.policy)
+        return [] if found is None else [found]
 
     def _take(self, event: EspEvent) -> None:
         now = trio.current_time()
-        peer = self._whose(event)
-        if peer is None:
-            return
+        for peer in self._whose(event):
+            self._tell(peer, event, now)
+
+    def _tell(self, peer: Peer, event: EspEvent, now: float) -> None:
         match event:
             case UnknownSpiSeen():
                 self._perform(peer, peer.unknown_spi_seen(event.spi, now))
@@ -307,11 +328,15 @@ class Keying:
             case _:
                 assert_never(event)
 
-    def _peer_at(self, source: Endpoint) -> Peer | None:
-        """Whose ESP comes from ``source``; several peers behind one NAT differ by their ports."""
+    def _peers_at(self, source: Endpoint) -> list[Peer]:
+        """Whose ESP comes from ``source``; several peers behind one NAT differ by their ports.
+
+        One, as a rule. But a peer is wherever it was heard, and can have itself heard with another peer's address in
+        its datagrams: what is said of that place is said to both, or the one would deafen us to the other.
+        """
         there = [peer for peer in self.peers.values() if peer.contact.whereabouts.esp.address == source.address]
         exactly = [peer for peer in there if peer.contact.whereabouts.esp.port == source.port]
-        return next(iter(exactly or there), None)
+        return exactly[:MAX_AT_ONE_PLACE] or there[:1]
 
     # ------------------------------------------------------------ effects
 
@@ -341,9 +366,8 @@ class Keying:
                 case RemoveOutbound(policy, spi):
                     self._remove_outbound(policy, spi)
                 case LimitMtu(name, octets):
-                    assert self._nursery is not None
-                    subnets = [policy.selector.remote for policy in self.peers[name].settings.policies]
-                    self._nursery.start_soon(self._limit_mtu, subnets, octets)
+                    self._mtus[name] = octets
+                    self._mtu_changed.set()
                 case FollowPeer(policy, remote):
                     self._dataplane.follow(policy, remote)
                 case FetchTicket():

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import trio
 from support.host import ESP_PORT, KINK_PORT, Host, Tunnel, World, address_of, simulate
 
+from esp.events import UnknownSpiSeen
 from esp.sa import Endpoint
 from esp.wire import NON_ESP_MARKER
 from kinkvpn.proto.allowance import BURST, BURST_OCTETS, OCTETS_PER_SECOND
-from kinkvpn.proto.events import Path, Tally
+from kinkvpn.proto.events import LimitMtu, Path, Tally
 from kinkvpn.wire.isakmp import KeyExchange, Nonce
 from kinkvpn.wire.kink import (
     ApRep,
@@ -249,6 +250,54 @@ def test_a_defect_costs_the_datagram_and_nothing_else(monkeypatch: pytest.Monkey
         await west.keying.probe("east")
         west.emit(west.tunnels["tunnel0"], b"still")
         await world.wait_until(lambda: bool(east.tun.delivered_nowait()), within=1)
+
+    simulate(scenario, 1)
+
+
+def test_an_mtu_that_changes_all_the_time_is_one_change_at_a_time_and_the_last_one_stays() -> None:
+    """Each costs a thread and a netlink socket, and a peer can tell another one with every STATUS."""
+
+    async def scenario(world: World) -> None:
+        _, east = await world.pair([Tunnel(0, boot=frozenset({"west"}))])
+        await world.wait_at_rest(within=5)
+        under_way, limited = 0, list[int]()
+
+        async def limit(_subnets: object, octets: int) -> None:
+            nonlocal under_way
+            under_way += 1
+            assert under_way == 1
+            await trio.sleep(0.01 * (1400 - octets))  # those that were told later are done sooner
+            limited.append(octets)
+            under_way -= 1
+
+        east.keying._limit_mtu = limit
+        for octets in range(1300, 1390):
+            east.keying._perform(east.keying.peers["west"], [LimitMtu("west", octets)])
+            await trio.sleep(0.03)
+        await trio.sleep(5)
+        assert limited[-1] == 1389
+        assert len(limited) < 10
+
+    simulate(scenario, 1)
+
+
+def test_a_peer_that_claims_the_place_of_another_deafens_us_to_nobody() -> None:
+    """West has itself heard with the address of south, which then sends on an SPI that is gone: south is told."""
+    tunnels = [Tunnel(0, ends=("west", "east")), Tunnel(1, ends=("south", "east"))]
+
+    async def scenario(world: World) -> None:
+        east = await world.start("east", tunnels)
+        west = await world.start("west", tunnels)
+        await world.start("south", tunnels)
+        place = Endpoint(address_of("south"), ESP_PORT)
+        world.network.cut.add((address_of("west"), address_of("east")))
+        with trio.move_on_after(0.4):
+            await west.keying.probe("east")
+        claims = [flight for flight in world.network.captured if flight.source.address == address_of("west")]
+        east.keying.receive(claims[-1].datagram, Path(place, marked=True))
+        assert east.keying.peers["west"].contact.whereabouts.esp == place
+        east.keying._take(UnknownSpiSeen(0x4711, place))
+        await world.wait_until(lambda: east.keying.peers["south"].peer_epoch is not None, within=5)
 
     simulate(scenario, 1)
 
