@@ -13,6 +13,7 @@ import time
 from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
@@ -320,7 +321,8 @@ async def offer_tgts(
         else:
             failed = False
             if acceptor.hold_tgt(tgt):
-                log.info("tgt_offered", extra={"fields": {"principal": tgt.client, "ends": round(tgt.endtime)}})
+                ends = datetime.fromtimestamp(tgt.endtime, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                log.info("tgt_offered", extra={"fields": {"principal": tgt.client, "ends": ends}})
         task_status.started()
         task_status = trio.TASK_STATUS_IGNORED
         await trio.sleep(TGT_SECONDS)

@@ -465,7 +465,7 @@ class Keying:
             (peer, policy): peer.pairs(policy)[-1] for peer in peers for policy in peer.policies if peer.pairs(policy)
         }
         if not before:
-            raise RekeyFailed(f"{name or 'no peer'}: nothing is established, so there is nothing to rekey")
+            raise RekeyFailed(f"{f'{name}: ' if name else ''}nothing is established, so there is nothing to rekey")
         for peer in dict.fromkeys(peer for peer, _ in before):
             self._perform(peer, peer.rekey([policy for owner, policy in before if owner is peer]))
         while any(peer.policies[policy].negotiating is not None for peer, policy in before):

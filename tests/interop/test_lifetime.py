@@ -110,7 +110,7 @@ def test_an_operator_rekeys(lab: Lab) -> None:
     start(lab)
     done = command(a, "rekey")
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == "kinkvpn: no peer: nothing is established, so there is nothing to rekey\n"
+    assert done.stderr == "kinkvpn: nothing is established, so there is nothing to rekey\n"
     for version in (4, 6):
         ping(a, b, version)
     before = spis(b)
