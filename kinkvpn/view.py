@@ -114,7 +114,9 @@ def _details(policy: Mapping[str, Any], *, located: bool) -> Iterator[str]:
         took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
         yield f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}, {policy['suite']}{pfs}{took}"
     elif policy["state"] == "negotiating":
-        yield "no answer yet, from the KDC or from the peer"
+        yield {"kdc": "no ticket yet from the KDC", "peer": "no answer yet from the peer"}.get(
+            policy.get("waits_for") or "", "no answer yet, from the KDC or from the peer"
+        )
     elif not located:
         yield "waiting for the peer: it has no address in the configuration, so the first message has to be its own"
     elif not policy["failures"] and not policy["last_error"]:

@@ -151,6 +151,14 @@ class Peer:
         """Whether tickets for it are made with its ticket-granting ticket, as far as is known."""
         return self._tickets.user_to_user
 
+    def waits_for(self, policy: str) -> str | None:
+        """``kdc`` or ``peer`` while a CREATE is under way; None without one, and where a ticket may need both."""
+        xid = self.policies[policy].negotiating
+        exchange = None if xid is None else self._exchanges.get(xid)
+        if exchange is None or (exchange.state is State.AWAIT_TICKET and self.user_to_user):
+            return None
+        return "kdc" if exchange.state is State.AWAIT_TICKET else "peer"
+
     @property
     def busy(self) -> bool:
         """Whether some exchange about SAs has not come to its end."""

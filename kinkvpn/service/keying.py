@@ -548,6 +548,7 @@ def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
         "remote": str(selector.remote),
         "start": state.settings.start.value,
         "state": word,
+        "waits_for": peer.waits_for(name),
         "pairs": len(pairs),
         "spi_in": newest and f"{newest.inbound_spi:#010x}",
         "spi_out": newest and f"{newest.outbound_spi:#010x}",

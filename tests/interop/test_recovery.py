@@ -11,7 +11,20 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from support.lab import amend, configure, control_socket, crosswise, events, pinging, policy, spis, start, status, wait
+from support.lab import (
+    amend,
+    command,
+    configure,
+    control_socket,
+    crosswise,
+    events,
+    pinging,
+    policy,
+    spis,
+    start,
+    status,
+    wait,
+)
 
 from kinkvpn.demo.lab import KDC_ADDRESS, DaemonOptions, Host, Lab
 from kinkvpn.demo.traffic import ping, transfer
@@ -113,6 +126,8 @@ def test_a_frozen_kdc_holds_up_nothing_but_its_exchange(lab: Lab) -> None:
     with frozen_kdc(lab):
         began = time.monotonic()
         ping_once(a, b)
+        assert policy(a, "b/1")["waits_for"] == "kdc"
+        assert "no ticket yet from the KDC" in command(a, "status").stdout
         while not policy_failed(a):
             assert time.monotonic() - began < KDC_TIMEOUT + 2
             time.sleep(0.05)

@@ -154,14 +154,14 @@ def test_status_of_a_host_where_nothing_has_happened() -> None:
 def test_who_negotiates_waits_for_no_packet() -> None:
     counters = {"kink": {}, "drops": {}, **EMPTY}
     policies = [
-        policy("east/1", state="negotiating"),
-        policy("east/2", state="negotiating", failures=2, last_error="no answer in 31.5 s"),
+        policy("east/1", state="negotiating", waits_for="kdc"),
+        policy("east/2", state="negotiating", waits_for="peer", failures=2, last_error="no answer in 31.5 s"),
     ]
     peer = {**ANSWER["peers"][0], "policies": policies}  # type: ignore[index] # JSON: objects
     shown = view.status({**ANSWER, "peers": [peer], "counters": counters})
     assert [line.strip() for line in shown.splitlines() if line.startswith("      ")] == [
-        "no answer yet, from the KDC or from the peer",
-        "no answer yet, from the KDC or from the peer",
+        "no ticket yet from the KDC",
+        "no answer yet from the peer",
         "failed 2 times, trying again now: no answer in 31.5 s",
     ]
 

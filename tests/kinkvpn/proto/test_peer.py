@@ -44,9 +44,14 @@ NONCE = {"responder_nonce": True}
 def test_two_way() -> None:
     wire = Wire()
     a, b = two_hosts(wire)
+    assert a.peer.waits_for("net") is None
     a.perform(a.peer.acquired("net", wire.now))
     assert a.peer.busy
+    assert a.peer.waits_for("net") == "kdc"
+    wire.run(0.015)
+    assert a.peer.waits_for("net") == "peer"
     wire.run(1)
+    assert a.peer.waits_for("net") is None
     assert wire.kinds() == [("a", "CREATE"), ("b", "REPLY")]
     assert_twins(a, b, 1)
     (mine,), (theirs,) = a.peer.pairs("net"), b.peer.pairs("net")
