@@ -166,11 +166,12 @@ class KinkTransport:
 def is_own_address(address: str) -> bool:
     """Whether ``address``, in text form, is one of this host's: the kernel binds no other."""
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
-        try:
+    try:
+        # A peer says which address; of IPv6 there may be none in this kernel.
+        with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             sock.bind((address, 0))
-        except OSError:
-            return False
+    except OSError:
+        return False
     return True
 
 

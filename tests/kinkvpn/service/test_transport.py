@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import resource
 import socket
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
@@ -213,3 +214,14 @@ def test_a_burst_finds_room() -> None:
     transport.close()
     # The kernel doubles what it is given (socket(7)), and gives an ordinary user no more than rmem_max.
     assert size in (2 * RECEIVE_BUFFER, 2 * min(most, RECEIVE_BUFFER))
+
+
+def test_where_no_socket_is_to_be_had_no_address_is_known_to_be_ours() -> None:
+    """A kernel without IPv6 has none for the IPv6 address that a peer says it sees us at: no reason to end."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
+    try:
+        known = is_own_address("::1"), is_own_address("127.0.0.1")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert known == (False, False)
