@@ -8,7 +8,6 @@ principal deletes the pair that it initiated: both sides come to the same end wi
 
 from __future__ import annotations
 
-from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from kinkvpn.proto.contact import Contact
 from kinkvpn.proto.create import MAX_QUICK_MODES, CreateCommand, Grant, answer_create
 from kinkvpn.proto.delete import DeleteCommand, Doomed
 from kinkvpn.proto.deletions import Deletions
+from kinkvpn.proto.epoch import Epochs
 from kinkvpn.proto.events import (
     Count,
     DeadlineReached,
@@ -60,9 +60,6 @@ if TYPE_CHECKING:
 # Ours. Between two DELETEs of SPIs that are not here. The first after a restart brings the new epoch and ends them all;
 # what a forger can make of it is one short exchange between two honest hosts in ten seconds.
 DENY_SECONDS = 10.0
-# Ours. Earlier lives of a peer that are remembered: a datagram lives minutes at most (the clock skew that Kerberos
-# grants), a host does not restart nine times in them.
-MAX_PAST_EPOCHS = 8
 # Ours. Commands of ours to one peer that are under way, or over and kept for a cycle: two for each policy, which are a
 # rekey of all of them, and these. Whatever a peer has us say beyond that, such as a DELETE for each pair too many, it
 # has to wait for with its next CREATE.
@@ -101,7 +98,7 @@ class Peer:
     ) -> None:
         self.settings = settings
         self.policies = {policy.name: PolicyState(policy) for policy in settings.policies}
-        self.peer_epoch: int | None = None
+        self.epochs = Epochs()
         self.last_heard: float | None = None
         self._principal = principal
         self._epoch = epoch
@@ -113,7 +110,6 @@ class Peer:
         self._key_exchange = key_exchange
         self._exchanges: dict[int, Initiator] = {}
         self._round_trip = RoundTrip()
-        self._past_epochs: deque[int] = deque(maxlen=MAX_PAST_EPOCHS)
         self._pairs = Pairs()
         self._liveness = Liveness(settings)
         self.contact = Contact(settings, ourselves, lambda: (pair.policy for pair in self._pairs.all()))
@@ -280,7 +276,7 @@ class Peer:
         """A REPLY with the XID of one of our exchanges, which came by ``path``."""
         if self._tickets.owns(message.xid):
             return self._without_tgt(self._tickets.replied(message, datagram, now), now)
-        if any(isinstance(payload, ApRep) and self.outlived(payload.epoch) for payload in message.payloads):
+        if any(isinstance(payload, ApRep) and self.epochs.outlived(payload.epoch) for payload in message.payloads):
             return [Count(Tally.STALE_EPOCH)]
         return self._advance(message.xid, ReplyReceived(message, datagram, path), now)
 
@@ -375,13 +371,6 @@ class Peer:
             effects.append(Tell("create_unacknowledged", fields, warning=True))
         return effects + self._deletions.tell([Doomed.of(pair) for pair in left])
 
-    def outlived(self, epoch: int) -> bool:
-        """Whether ``epoch`` is of an earlier life of the peer: a message that was late, or kept back by somebody.
-
-        It is authentic, and to believe it would tear down what the peer's present life has made.
-        """
-        return epoch in self._past_epochs
-
     def heard(self, epoch: int, now: float, path: Path, authenticator: tuple[int, int]) -> list[Effect]:
         """An authentic command of the peer: it lives, so it can be told what it did not answer.
 
@@ -407,10 +396,8 @@ class Peer:
     def observe_epoch(self, epoch: int, now: float) -> list[Effect]:
         """Record the peer's epoch; another one than before means that it has lost every SA (RFC 4430 §3.7)."""
         self.last_heard = now
-        before, self.peer_epoch = self.peer_epoch, epoch
-        if before is None or before == epoch:
+        if not self.epochs.observe(epoch):
             return []
-        self._past_epochs.append(before)
         self.contact.acquaintance.forget()
         self._negotiation.singly = False
         effects: list[Effect] = [

@@ -285,7 +285,7 @@ class Responder:
         peer = self._peers.get(accepted.client)
         if peer is None:
             return self._unknown_peer(message, accepted, path, now)
-        if peer.outlived(opened.epoch):
+        if peer.epochs.outlived(opened.epoch):
             return [Count(Tally.STALE_EPOCH)]
         key = Key(accepted.client, opened.epoch, message.xid)
         effects = peer.heard(opened.epoch, now, path, accepted.client_time)

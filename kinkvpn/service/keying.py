@@ -497,7 +497,7 @@ def peer_status(peer: Peer, now: float) -> dict[str, object]:
         "principal": peer.settings.principal,
         **whereabouts_status(peer, now),
         "extensions": acquaintance_status(peer),
-        "epoch": peer.peer_epoch,
+        "epoch": peer.epochs.present,
         "user_to_user": peer.user_to_user,
         "last_heard": None if peer.last_heard is None else round(now - peer.last_heard, 3),
         "state": "established" if "established" in states else "negotiating" if "negotiating" in states else "down",

@@ -22,9 +22,10 @@ from esp.sa import Endpoint
 from kinkvpn.proto import responder
 from kinkvpn.proto.create import MAX_QUICK_MODES
 from kinkvpn.proto.envelope import seal_command, seal_reply
+from kinkvpn.proto.epoch import MAX_PAST_EPOCHS
 from kinkvpn.proto.identification import identifications_of
 from kinkvpn.proto.pairs import MAX_LINGERING, MAX_OF_PEER, MAX_TOMBSTONES, MAX_UNACKNOWLEDGED, MAX_UNDELETED
-from kinkvpn.proto.peer import MAX_EXCHANGES, MAX_PAST_EPOCHS
+from kinkvpn.proto.peer import MAX_EXCHANGES
 from kinkvpn.proto.proposal import offer
 from kinkvpn.proto.responder import MAX_ANSWERS
 from kinkvpn.proto.retransmit import TRANSMISSIONS
@@ -109,7 +110,7 @@ class Mallory:
             "outbound": len(self.b.outbound),
             "reserved": len(self.b.reserved),
             "exchanges": len(peer._exchanges),
-            "past epochs": len(peer._past_epochs),
+            "past epochs": len(peer.epochs),
             "standing": len(pairs._standing),
             "unacknowledged": len(pairs._unacknowledged),
             "tombstones": len(pairs._tombstones),
@@ -398,5 +399,5 @@ def test_whatever_a_stranger_answers(said: list[list[KinkPayload]], mode: UserTo
     wire.run(300.0)
     assert len({parse_message(datagram).xid for _, _, datagram in wire.log}) <= 20
     assert len(b.peer._exchanges) <= 1
-    assert b.peer.peer_epoch is None
+    assert b.peer.epochs.present is None
     assert b.peer.last_heard is None

@@ -27,7 +27,7 @@ def _state(*hosts: Host) -> object:
             host.sas(inbound=True),
             host.sas(inbound=False),
             [pair for peer in host.keying.peers.values() for name in peer.policies for pair in peer.pairs(name)],
-            [peer.peer_epoch for peer in host.keying.peers.values()],
+            [peer.epochs.present for peer in host.keying.peers.values()],
             [(sa.spi, sa.packets, sa.sequence, sa.remote) for sa in host.dataplane.statistics().sas],
         )
         for host in hosts

@@ -471,7 +471,7 @@ def test_a_restarted_peer_is_noticed_and_its_pairs_go() -> None:
     a.perform(effects)
     wire.run(1.5)
     assert command.outcome is not None
-    assert a.peer.peer_epoch == 2
+    assert a.peer.epochs.present == 2
     assert a.counts[Tally.PEER_RESTARTED] == 1
     assert a.inbound == a.outbound == {}
     wire.run(10)
@@ -777,7 +777,7 @@ def test_a_reply_of_an_earlier_life_is_not_believed() -> None:
     b2.perform(b2.peer.acquired("net", 1))
     wire.run(2)
     assert a.receive(reply, b.endpoint) == [Count(Tally.STALE_EPOCH)]
-    assert a.peer.peer_epoch == 2
+    assert a.peer.epochs.present == 2
     assert_twins(a, b2, 1)
 
 

@@ -297,7 +297,7 @@ def test_a_peer_that_claims_the_place_of_another_deafens_us_to_nobody() -> None:
         east.keying.receive(claims[-1].datagram, Path(place, marked=True))
         assert east.keying.peers["west"].contact.whereabouts.esp == place
         east.keying._take(UnknownSpiSeen(0x4711, place))
-        await world.wait_until(lambda: east.keying.peers["south"].peer_epoch is not None, within=5)
+        await world.wait_until(lambda: east.keying.peers["south"].epochs.present is not None, within=5)
 
     simulate(scenario, 1)
 
