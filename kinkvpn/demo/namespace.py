@@ -6,6 +6,7 @@ the namespace with its devices, addresses and routes.
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import IO, TYPE_CHECKING, Final, Self
 
@@ -17,8 +18,17 @@ if TYPE_CHECKING:
 
 COMMAND_SECONDS: Final = 10.0  # ip(8) answers in milliseconds; a machine a thousand times slower is broken
 
-# Whoever started the command dies, for whatever reason: so does the command (prctl(2), PR_SET_PDEATHSIG).
-DIE_WITH_PARENT: Final = ("setpriv", "--pdeathsig", "KILL", "--")
+
+def die_with_us() -> tuple[str, ...]:
+    """Put before a command line: when this process dies, for whatever reason, so does the command.
+
+    prctl(2), PR_SET_PDEATHSIG. It says nothing of a parent that died before it was asked for, and that is what the
+    shell looks after: a stranger in the parent's place is the end, and from then on the signal comes.
+    """
+    return (
+        *("setpriv", "--pdeathsig", "KILL", "--"),
+        *("sh", "-c", '[ "$PPID" = "$0" ] || exit; exec "$@"', str(os.getpid())),
+    )
 
 
 class LabFailed(KinkvpnError):
@@ -54,7 +64,7 @@ class Namespace:
         self.name = name
         # cat says that the namespace is there, and then waits for the end of its input, which is also our end.
         self._holder = subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
-            [*DIE_WITH_PARENT, "unshare", "--net", "--", "cat"],
+            [*die_with_us(), "unshare", "--net", "--", "cat"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -87,7 +97,7 @@ class Namespace:
     @property
     def prefix(self) -> tuple[str, ...]:
         """Put before a command line, it runs the command inside, and ends it when the caller dies."""
-        return (*DIE_WITH_PARENT, "nsenter", f"--net=/proc/{self.pid}/ns/net", "--")
+        return (*die_with_us(), "nsenter", f"--net=/proc/{self.pid}/ns/net", "--")
 
     def spawn(
         self,

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kinkvpn.demo.namespace import DIE_WITH_PARENT
+from kinkvpn.demo.namespace import die_with_us
 from kinkvpn.errors import KinkvpnError
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def run_inside(command: Sequence[str]) -> int:
     before = {number: signal.signal(number, interrupt) for number in ENDING}
     # In a process group of its own: Ctrl-C is for us, and we decide what it means.
     child = subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
-        [*DIE_WITH_PARENT, *UNSHARE, *command], stdin=subprocess.DEVNULL, process_group=0
+        [*die_with_us(), *UNSHARE, *command], stdin=subprocess.DEVNULL, process_group=0
     )
     try:
         return child.wait()

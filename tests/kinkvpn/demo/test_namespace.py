@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kinkvpn.demo.namespace import LabFailed, Namespace, join
+from kinkvpn.demo.namespace import LabFailed, Namespace, die_with_us, join
 
 pytestmark = pytest.mark.root
 
@@ -76,6 +76,14 @@ def test_it_is_gone_when_its_owner_is_killed() -> None:
         owner.send_signal(signal.SIGKILL)
         for pidfd in watched:
             wait_ended(pidfd)
+
+
+def test_whose_parent_has_died_before_it_could_ask_to_follow_does_not_start() -> None:
+    # The shell between is the stranger who takes over the orphan; without it the command says what it is told to.
+    command = [*die_with_us(), "echo", "here"]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "here\n"
+    stranger = ["sh", "-c", '"$@"; exit 0', "sh", *command]
+    assert subprocess.run(stranger, capture_output=True, text=True, check=True).stdout == ""
 
 
 def wait_ended(pidfd: int) -> None:
