@@ -33,7 +33,7 @@ class Sealer(Protocol):
         """The whole ESP packet: header, IV, encrypted ``text`` (payload and trailer), ICV.
 
         Args:
-            sequence: never the same twice for one sealer.
+            sequence: all 64 bits; never the same twice for one sealer.
             text: a multiple of the suite's ``block_octets``.
         """
 
@@ -41,10 +41,12 @@ class Sealer(Protocol):
 class Opener(Protocol):
     """The receiving half of a suite, keyed for one SA."""
 
-    def open(self, packet: bytes) -> bytes:
+    def open(self, packet: bytes, sequence: int) -> bytes:
         """Payload and trailer of the whole ESP ``packet``.
 
         Args:
+            sequence: its number as the receiver has inferred it (RFC 4303 §2.2.1). The low 32 bits are on the wire; the
+                high ones are authenticated with extended numbers, and mean nothing without.
             packet: at least header, IV and ICV long; what is between is a multiple of the suite's ``block_octets``.
 
         Raises:
@@ -52,20 +54,27 @@ class Opener(Protocol):
         """
 
 
-def make_sealer(suite: Suite, spi: int, keymat: bytes, random: Callable[[int], bytes]) -> Sealer:
-    """The sealer of ``suite`` under ``keymat``; ``random`` gives unpredictable octets where the IV needs them."""
+def make_sealer(suite: Suite, spi: int, keymat: bytes, random: Callable[[int], bytes], *, esn: bool = False) -> Sealer:
+    """The sealer of ``suite`` under ``keymat``.
+
+    Args:
+        spi: in host order.
+        keymat: exactly ``suite.keymat_octets``.
+        random: gives unpredictable octets where the IV needs them.
+        esn: sequence numbers are extended: what does not travel of them is authenticated (RFC 4303 §2.2.1).
+    """
     key, salt, integrity_key = suite.split(keymat)
     if suite.cipher is Cipher.AES_GCM:
-        return _GcmSealer(spi, key, salt, int.from_bytes(random(8)))
-    return _CbcSealer(spi, key, _keyed_hmac(suite, integrity_key), suite.icv_octets, random)
+        return (_EsnGcmSealer if esn else _GcmSealer)(spi, key, salt, int.from_bytes(random(8)))
+    return _CbcSealer(spi, key, _Icv(suite, integrity_key, esn=esn), random)
 
 
-def make_opener(suite: Suite, keymat: bytes) -> Opener:
-    """The opener of ``suite`` under ``keymat``."""
+def make_opener(suite: Suite, keymat: bytes, *, esn: bool = False) -> Opener:
+    """The opener of ``suite`` under ``keymat``; arguments as those of :func:`make_sealer`."""
     key, salt, integrity_key = suite.split(keymat)
     if suite.cipher is Cipher.AES_GCM:
-        return _GcmOpener(key, salt)
-    return _CbcOpener(key, _keyed_hmac(suite, integrity_key), suite.icv_octets)
+        return (_EsnGcmOpener if esn else _GcmOpener)(key, salt)
+    return _CbcOpener(key, _Icv(suite, integrity_key, esn=esn))
 
 
 # SPI, sequence number, and the IV of GCM: the sequence number, the one counter that cannot repeat within an SA, under a
@@ -74,6 +83,8 @@ def make_opener(suite: Suite, keymat: bytes) -> Opener:
 # the start again. RFC 4106 §3.1 asks that an IV be unique under a key, however it is made. 64 bits, so that it holds
 # with extended numbers too.
 _GCM_HEADER = struct.Struct("!IIQ")
+# What is authenticated besides the text with extended numbers: SPI and all of the number (RFC 4106 §5).
+_ESN_HEADER = struct.Struct("!IQ")
 
 
 class _GcmSealer:
@@ -92,6 +103,16 @@ class _GcmSealer:
         return header + self._encrypt(self._salt + header[8:], text, header[:8])
 
 
+class _EsnGcmSealer(_GcmSealer):
+    """Likewise with extended numbers, of which the low half alone is sent."""
+
+    __slots__ = ()
+
+    def seal(self, sequence: int, text: bytes) -> bytes:
+        header = _GCM_HEADER.pack(self._spi, sequence & 0xFFFFFFFF, sequence ^ self._mask)
+        return header + self._encrypt(self._salt + header[8:], text, _ESN_HEADER.pack(self._spi, sequence))
+
+
 class _GcmOpener:
     __slots__ = ("_decrypt", "_salt")
 
@@ -99,9 +120,20 @@ class _GcmOpener:
         self._salt = salt
         self._decrypt = AESGCM(key).decrypt
 
-    def open(self, packet: bytes) -> bytes:
+    def open(self, packet: bytes, sequence: int) -> bytes:
         try:
             return self._decrypt(self._salt + packet[8:16], packet[16:], packet[:8])
+        except InvalidTag:
+            raise AuthenticationFailed from None
+
+
+class _EsnGcmOpener(_GcmOpener):
+    __slots__ = ()
+
+    def open(self, packet: bytes, sequence: int) -> bytes:
+        additional = packet[:4] + (sequence >> 32).to_bytes(4) + packet[4:8]
+        try:
+            return self._decrypt(self._salt + packet[8:16], packet[16:], additional)
         except InvalidTag:
             raise AuthenticationFailed from None
 
@@ -114,9 +146,22 @@ _BLOCK = 16  # AES; also its CBC IV (RFC 3602 §3)
 _IV_END = ESP_HEADER.size + _BLOCK
 
 
-def _keyed_hmac(suite: Suite, key: bytes) -> HMAC:
-    assert suite.integrity is not None  # a table entry without one is an AEAD
-    return HMAC(key, _HASHES[suite.integrity]())
+class _Icv:
+    """HMAC over everything before the ICV (RFC 4303 §3.3.2.1), keyed once for all packets."""
+
+    __slots__ = ("_esn", "_hmac", "octets")
+
+    def __init__(self, suite: Suite, key: bytes, *, esn: bool) -> None:
+        assert suite.integrity is not None  # a table entry without one is an AEAD
+        self._hmac = HMAC(key, _HASHES[suite.integrity]())
+        self._esn = esn
+        self.octets = suite.icv_octets
+
+    def of(self, packet: bytes, sequence: int) -> bytes:
+        """The ICV of ``packet``, which has none yet; of extended numbers the high half stands behind it, unsent."""
+        hmac = self._hmac.copy()
+        hmac.update(packet + (sequence >> 32).to_bytes(4) if self._esn else packet)
+        return hmac.finalize()[: self.octets]
 
 
 class _CbcSealer:
@@ -127,21 +172,18 @@ class _CbcSealer:
     the packet's IV. It is a permutation of 128 random bits: uniform, and unpredictable as RFC 3602 §3 demands.
     """
 
-    __slots__ = ("_encrypt", "_hmac", "_icv_octets", "_random", "_spi")
+    __slots__ = ("_encrypt", "_icv", "_random", "_spi")
 
-    def __init__(self, spi: int, key: bytes, hmac: HMAC, icv_octets: int, random: Callable[[int], bytes]) -> None:
+    def __init__(self, spi: int, key: bytes, icv: _Icv, random: Callable[[int], bytes]) -> None:
         self._spi = spi
         self._encrypt = BlockCipher(algorithms.AES(key), modes.CBC(bytes(_BLOCK))).encryptor().update
-        self._hmac = hmac
-        self._icv_octets = icv_octets
+        self._icv = icv
         self._random = random
 
     def seal(self, sequence: int, text: bytes) -> bytes:
         header = ESP_HEADER.pack(self._spi, sequence & 0xFFFFFFFF)
         packet = header + self._encrypt(self._random(_BLOCK) + text)
-        hmac = self._hmac.copy()
-        hmac.update(packet)
-        return packet + hmac.finalize()[: self._icv_octets]
+        return packet + self._icv.of(packet, sequence)
 
 
 class _CbcOpener:
@@ -151,17 +193,14 @@ class _CbcOpener:
     one. What comes out for the IV itself means nothing and is cut off.
     """
 
-    __slots__ = ("_decrypt", "_hmac", "_icv_octets")
+    __slots__ = ("_decrypt", "_icv")
 
-    def __init__(self, key: bytes, hmac: HMAC, icv_octets: int) -> None:
+    def __init__(self, key: bytes, icv: _Icv) -> None:
         self._decrypt = BlockCipher(algorithms.AES(key), modes.CBC(bytes(_BLOCK))).decryptor().update
-        self._hmac = hmac
-        self._icv_octets = icv_octets
+        self._icv = icv
 
-    def open(self, packet: bytes) -> bytes:
-        end = len(packet) - self._icv_octets
-        hmac = self._hmac.copy()
-        hmac.update(packet[:end])
-        if not bytes_eq(hmac.finalize()[: self._icv_octets], packet[end:]):
+    def open(self, packet: bytes, sequence: int) -> bytes:
+        end = len(packet) - self._icv.octets
+        if not bytes_eq(self._icv.of(packet[:end], sequence), packet[end:]):
             raise AuthenticationFailed
         return self._decrypt(packet[_IV_END - _BLOCK : end])[_BLOCK:]

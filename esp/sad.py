@@ -160,7 +160,7 @@ class InboundSa(SaState):
         super().__init__(parameters, now)
         suite = parameters.suite
         self.window = ReplayWindow(parameters.replay_window)
-        self._open: Callable[[bytes], bytes] | None = None  # for the first packet, as above
+        self._open: Callable[[bytes, int], bytes] | None = None  # for the first packet, as above
         self._block = suite.block_octets
         self._overhead = ESP_HEADER.size + suite.iv_octets + suite.icv_octets
         self._matcher: SelectorMatcher | None = None  # likewise
@@ -180,7 +180,7 @@ class InboundSa(SaState):
         if refused is not None:
             return refused
         try:
-            text = (self._open or self._keyed())(packet)
+            text = (self._open or self._keyed())(packet, sequence)
         except AuthenticationFailed:
             return DropReason.AUTHENTICATION_FAILED
         self.window.mark(sequence)
@@ -188,7 +188,7 @@ class InboundSa(SaState):
         self.octets += octets
         return text
 
-    def _keyed(self) -> Callable[[bytes], bytes]:
+    def _keyed(self) -> Callable[[bytes, int], bytes]:
         self._open = make_opener(self.parameters.suite, self.parameters.keymat).open
         return self._open
 

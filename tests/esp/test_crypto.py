@@ -34,14 +34,18 @@ def icv_of(suite: Suite, key: bytes, packet: bytes) -> bytes:
     return hmac.digest(key, packet, digest)[: suite.icv_octets]
 
 
+def sequence_of(packet: bytes, high: int = 0) -> int:
+    return high << 32 | int.from_bytes(packet[4:8])
+
+
 @pytest.mark.parametrize("vector", vectors("gcm.toml"))
 def test_gcm_vectors_open(vector: dict[str, str]) -> None:
     packet, keymat = bytes.fromhex(vector["packet"]), bytes.fromhex(vector["keymat"])
     opener = make_opener(SUITES[vector["suite"]], keymat)
-    assert opener.open(packet) == bytes.fromhex(vector["text"])
+    assert opener.open(packet, sequence_of(packet)) == bytes.fromhex(vector["text"])
     for octet in range(len(packet)):
         with pytest.raises(AuthenticationFailed):
-            opener.open(packet[:octet] + bytes([packet[octet] ^ 1]) + packet[octet + 1 :])
+            opener.open(packet[:octet] + bytes([packet[octet] ^ 1]) + packet[octet + 1 :], sequence_of(packet))
 
 
 INTEGRITY_KEYS = {"aes128-cbc-sha256": bytes(range(32)), "aes128-cbc-sha1": bytes(range(20))}
@@ -54,7 +58,7 @@ def test_cbc_vectors_open_and_seal(vector: dict[str, str], suite: Suite) -> None
     integrity_key = INTEGRITY_KEYS[suite.name]
     whole = packet + icv_of(suite, integrity_key, packet)
 
-    assert make_opener(suite, key + integrity_key).open(whole) == text
+    assert make_opener(suite, key + integrity_key).open(whole, sequence_of(whole)) == text
 
     # The randomness that makes the vector's IV: its decryption, as the first block of a chain that starts with zeros.
     random = Cipher(algorithms.AES(key), modes.ECB()).decryptor().update(packet[8:24])
@@ -72,7 +76,21 @@ def test_what_is_sealed_opens_in_any_order(suite: Suite, seed: int, texts: list[
     order.shuffle(sealed)
     for packet, text in sealed:
         assert len(packet) == 8 + suite.iv_octets + len(text) + suite.icv_octets
-        assert opener.open(packet) == text
+        assert opener.open(packet, sequence_of(packet)) == text
+
+
+@given(EACH, st.integers(1, 2**64 - 1), st.integers(0, 63))
+def test_extended_numbers_are_authenticated_to_the_last_bit(suite: Suite, sequence: int, bit: int) -> None:
+    """The high half is not sent (RFC 4303 §2.2.1); who infers another one than was meant opens nothing."""
+    keymat = Random(bit).randbytes(suite.keymat_octets)
+    packet = make_sealer(suite, SPI, keymat, Random(2).randbytes, esn=True).seal(sequence, bytes(32))
+    assert packet[:8] == SPI.to_bytes(4) + (sequence & 0xFFFFFFFF).to_bytes(4)
+    opener = make_opener(suite, keymat, esn=True)
+    assert opener.open(packet, sequence) == bytes(32)
+    with pytest.raises(AuthenticationFailed):
+        opener.open(packet, sequence ^ 1 << 32 + bit % 32)
+    with pytest.raises(AuthenticationFailed):
+        make_opener(suite, keymat).open(packet, sequence)
 
 
 @given(EACH, st.binary(min_size=16, max_size=64), st.data())
@@ -85,8 +103,8 @@ def test_no_mutation_opens_and_none_spoils_what_follows(suite: Suite, text: byte
     bit = data.draw(st.integers(0, 8 * len(packet) - 1))
     mutated = (int.from_bytes(packet) ^ 1 << bit).to_bytes(len(packet))
     with pytest.raises(AuthenticationFailed):
-        opener.open(mutated)
-    assert opener.open(packet) == text
+        opener.open(mutated, 1)
+    assert opener.open(packet, 1) == text
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.name)
@@ -98,7 +116,7 @@ def test_another_key_does_not_open(suite: Suite) -> None:
         other = bytearray(keymat)
         other[octet] ^= 1
         with pytest.raises(AuthenticationFailed):
-            make_opener(suite, bytes(other)).open(packet)
+            make_opener(suite, bytes(other)).open(packet, 1)
 
 
 @pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.name)
@@ -137,6 +155,6 @@ def test_keys_do_not_show(suite: Suite) -> None:
     ):
         assert "SECRET" not in repr(half)
     with pytest.raises(AuthenticationFailed) as raised:
-        make_opener(suite, keymat[: suite.keymat_octets]).open(bytes(8 + suite.iv_octets + 16 + suite.icv_octets))
+        make_opener(suite, keymat[: suite.keymat_octets]).open(bytes(8 + suite.iv_octets + 16 + suite.icv_octets), 0)
     assert raised.value.args == ()
     assert raised.value.__cause__ is None
