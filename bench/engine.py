@@ -18,7 +18,8 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from bench import machine
-from esp.engine import Engine, Incoming
+from esp.datagram import Incoming
+from esp.engine import Engine
 from esp.policy import Policy, Selector
 from esp.sa import Endpoint, SaParameters
 from esp.suite import SUITES

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from esp.engine import Incoming, Outgoing
+from esp.datagram import Incoming, Outgoing
 from esp.errors import DropReason
 from esp.events import EspEvent, UnreachableReported
 from esp.wire import NON_ESP_MARKER, Kind, classify

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from esp.datagram import Outgoing
 from esp.errors import DropReason, InvalidSa, SequenceExhausted
 from esp.events import Acquired, EndpointMoved, EventQueue, HardExpired, SoftExpired, Unanswered, UnknownSpiSeen
 from esp.hold import HoldQueue
@@ -24,6 +25,7 @@ from esp.wire import ESP_HEADER, KEEPALIVE
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from esp.datagram import Incoming
     from esp.events import EspEvent
     from esp.policy import Policy
     from esp.sa import SaParameters
@@ -38,20 +40,6 @@ UNKNOWN_SPI_SECONDS = 1.0
 
 # Past IPsec is another road, which the host's routes take; what comes here anyway is not let out in the clear.
 _REFUSALS = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.BYPASS: DropReason.BYPASS_NOT_ROUTED}
-
-
-class Outgoing(NamedTuple):
-    """A datagram for the link, and where it goes."""
-
-    datagram: bytes
-    remote: Endpoint
-
-
-class Incoming(NamedTuple):
-    """A datagram from the link, and where it came from."""
-
-    datagram: bytes
-    source: Endpoint
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,11 +201,10 @@ class Engine:
             if sa is None:
                 continue
             try:
-                datagram = sa.seal(packet, now)
+                sealed.append(sa.seal(packet, now))
             except SequenceExhausted:
                 self._drop(DropReason.SEQUENCE_EXHAUSTED, sa)
                 continue
-            sealed.append(Outgoing(datagram, sa.remote))
             if sa.silence.since > now:
                 sa.silence.sent(now)
                 self._unanswered[sa.silence] = None
@@ -269,7 +256,8 @@ class Engine:
             now: seconds, on the clock of all other calls.
         """
         packets: list[bytes] = []
-        for datagram, source in datagrams:
+        for incoming in datagrams:
+            datagram = incoming.datagram
             if len(datagram) < ESP_HEADER.size:
                 self._drop(DropReason.MALFORMED)
                 continue
@@ -279,9 +267,9 @@ class Engine:
                 self._drop(DropReason.UNKNOWN_SPI)
                 if now >= self._tell_unknown_spi_at:
                     self._tell_unknown_spi_at = now + UNKNOWN_SPI_SECONDS
-                    self._events.put(UnknownSpiSeen(spi, source))
+                    self._events.put(UnknownSpiSeen(spi, incoming.source))
                 continue
-            packet = self._open(sa, datagram, sequence, source, now)
+            packet = self._open(sa, incoming, sequence, now)
             if isinstance(packet, DropReason):
                 self._drop(packet, sa)
                 continue
@@ -290,21 +278,21 @@ class Engine:
             self._octets_in += len(packet)
         return packets
 
-    def _open(self, sa: InboundSa, datagram: bytes, sequence: int, source: Endpoint, now: float) -> bytes | DropReason:
+    def _open(self, sa: InboundSa, incoming: Incoming, sequence: int, now: float) -> bytes | DropReason:
         if now >= sa.hard_at:
             self._expire(sa, now)
             return DropReason.SA_EXPIRED
         newest = sequence > sa.window.top
-        text = sa.authenticate(datagram, sequence)
+        text = sa.authenticate(incoming.datagram, sequence)
         if isinstance(text, DropReason):
             return text
         if sa.silence.heard_at < now:  # once a batch is enough
             sa.silence.heard(now)
-        if newest and source != sa.remote:
-            self._follow(sa, source)
+        if newest and incoming.source != sa.remote:
+            self._follow(sa, incoming.source)
         if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
             self._expire(sa, now)
-        return sa.unwrap(text)
+        return sa.unwrap(text, incoming.traffic_class)
 
     def follow(self, policy: str, remote: Endpoint) -> None:
         """Send what the SAs of ``policy`` carry to ``remote``: keying has authentically heard the peer there."""

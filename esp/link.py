@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from esp import icmp
-from esp.engine import Incoming, Outgoing
+from esp.datagram import Incoming, Outgoing
 from esp.errors import EspError
 from esp.sa import Endpoint
 
@@ -169,7 +169,7 @@ class UdpLink:
         """
         refused = 0
         previous: object = None
-        for datagram, remote in datagrams:
+        for datagram, remote, _ in datagrams:
             try:
                 if remote is not previous:
                     transmit, address = self._route(remote)

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from esp.crypto import make_opener, make_sealer
+from esp.datagram import Outgoing
 from esp.errors import AuthenticationFailed, DropReason, EspError, InvalidSa, UnknownSa
-from esp.inner import parse_inner
 from esp.policy import Match, SelectorMatcher
-from esp.sa import SEQUENCE_MAX, SPI_MIN
+from esp.sa import SEQUENCE_MAX, SPI_MIN, Mode
 from esp.seqnum import ReplayWindow, SendCounter
 from esp.silence import Silence
-from esp.wire import ESP_HEADER, IPV4_IN_ESP, IPV6_IN_ESP, NO_NEXT_HEADER, build_trailers, parse_trailer
+from esp.tunnel import Tunnel
+from esp.wire import ESP_HEADER, build_trailers, parse_trailer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -38,6 +39,9 @@ _SPI_DRAWS = 64
 
 # Ours. Deadlines of SAs that have gone are swept out when there are more of them than of living ones, and these many.
 _FEW_DEADLINES = 64
+
+
+_MODES = {Mode.TUNNEL: Tunnel}
 
 
 class Limit(Enum):
@@ -104,7 +108,7 @@ def _limit(limit: float | None) -> float:
 class OutboundSa(SaState):
     """Seals packets for one peer."""
 
-    __slots__ = ("_block", "_counter", "_largest", "_random", "_seal", "_trailers", "sent_at")
+    __slots__ = ("_block", "_counter", "_largest", "_random", "_seal", "_trailers", "_wrap", "sent_at")
 
     def __init__(self, parameters: SaParameters, now: float, random: Callable[[int], bytes]) -> None:
         super().__init__(parameters, now)
@@ -115,10 +119,8 @@ class OutboundSa(SaState):
         # Ciphers are keyed for the first packet: an SA may be rekeyed before it carries one (RFC 4430 §3.2).
         self._seal: Callable[[int, bytes], bytes] | None = None
         self._block = suite.block_octets
-        self._trailers = {
-            version: build_trailers(suite.block_octets, next_header)
-            for version, next_header in ((4, IPV4_IN_ESP), (6, IPV6_IN_ESP))
-        }
+        self._wrap = _MODES[parameters.mode]().wrap
+        self._trailers: dict[int, tuple[bytes, ...]] = {}  # by next header, as they come
         room = MAX_DATAGRAM - ESP_HEADER.size - suite.iv_octets - suite.icv_octets
         self._largest = room - room % self._block - 2
         self.alarm_packets = min(self.alarm_packets, max(_SEQUENCE_SOFT - parameters.sequence, 1))
@@ -132,18 +134,24 @@ class OutboundSa(SaState):
         """Whether ``packet``, sealed, can be carried at all."""
         return len(packet) <= self._largest
 
-    def seal(self, packet: bytes, now: float) -> bytes:
+    def seal(self, packet: bytes, now: float) -> Outgoing:
         """The ESP packet (RFC 4303 §3.3) for ``packet``, an IP packet that fits.
 
         Raises:
             SequenceExhausted: see :class:`esp.seqnum.SendCounter`.
         """
-        text = packet + self._trailers[packet[0] >> 4][len(packet) % self._block]
+        payload, next_header, traffic_class = self._wrap(packet)
+        trailers = self._trailers.get(next_header) or self._trailers_for(next_header)
+        text = payload + trailers[len(payload) % self._block]
         sealed = (self._seal or self._keyed())(self._counter.next(), text)
         self.packets += 1
         self.octets += len(text)
         self.sent_at = now
-        return sealed
+        return Outgoing(sealed, self.remote, traffic_class)
+
+    def _trailers_for(self, next_header: int) -> tuple[bytes, ...]:
+        found = self._trailers[next_header] = build_trailers(self._block, next_header)
+        return found
 
     def _keyed(self) -> Callable[[int, bytes], bytes]:
         sa = self.parameters
@@ -154,12 +162,13 @@ class OutboundSa(SaState):
 class InboundSa(SaState):
     """Opens packets of one peer."""
 
-    __slots__ = ("_accepted", "_block", "_matcher", "_open", "_overhead", "window")
+    __slots__ = ("_accepted", "_block", "_matcher", "_open", "_overhead", "_unwrap", "window")
 
     def __init__(self, parameters: SaParameters, now: float) -> None:
         super().__init__(parameters, now)
         suite = parameters.suite
         self.window = ReplayWindow(parameters.replay_window)
+        self._unwrap = _MODES[parameters.mode]().unwrap
         self._open: Callable[[bytes, int], bytes] | None = None  # for the first packet, as above
         self._block = suite.block_octets
         self._overhead = ESP_HEADER.size + suite.iv_octets + suite.icv_octets
@@ -192,22 +201,19 @@ class InboundSa(SaState):
         self._open = make_opener(self.parameters.suite, self.parameters.keymat).open
         return self._open
 
-    def unwrap(self, text: bytes) -> bytes | DropReason:
+    def unwrap(self, text: bytes, traffic_class: int) -> bytes | DropReason:
         """The IP packet in the authentic ``text``, if this SA may carry it (RFC 4303 §2.4-2.7, RFC 4301 §5.2)."""
         trailer = parse_trailer(text)
         if isinstance(trailer, DropReason):
             return trailer
         end, next_header = trailer
-        if next_header not in (IPV4_IN_ESP, IPV6_IN_ESP):
-            return DropReason.DUMMY if next_header == NO_NEXT_HEADER else DropReason.BAD_NEXT_HEADER
-        payload = text[:end]
-        inner = parse_inner(payload)
-        if inner is None or (payload[0] >> 4 == 4) != (next_header == IPV4_IN_ESP):
-            return DropReason.NOT_IP
-        total, flow = inner
+        unwrapped = self._unwrap(text[:end], next_header, traffic_class)
+        if isinstance(unwrapped, DropReason):
+            return unwrapped
+        packet, flow = unwrapped
         if flow not in self._accepted and not self._accept(flow):
             return DropReason.SELECTOR_MISMATCH
-        return payload if total == end else payload[:total]  # the rest is TFC padding (RFC 4303 §2.7)
+        return packet
 
     def _accept(self, flow: Flow) -> bool:
         self._matcher = self._matcher or SelectorMatcher(self.parameters.selector)

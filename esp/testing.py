@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
-from esp.engine import Incoming
+from esp.datagram import Incoming
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from esp.engine import Outgoing
+    from esp.datagram import Outgoing
     from esp.link import Link
     from esp.sa import Endpoint
 
@@ -172,7 +172,7 @@ class MemoryLink:
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """As :meth:`esp.link.Link.send`: refuses what goes to nobody; what the receiver loses it does not see."""
         refused = 0
-        for datagram, remote in datagrams:
+        for datagram, remote, _ in datagrams:
             neighbour = self._neighbours.get(remote)
             if neighbour is None:
                 refused += 1

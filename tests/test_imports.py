@@ -14,7 +14,7 @@ LAYERS = {
     "esp": (
         {"esp.errors"},
         {"esp.wire", "esp.inner", "esp.seqnum", "esp.suite"},
-        {"esp.policy", "esp.sa", "esp.crypto", "esp.events"},
+        {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel"},
         {"esp.sad", "esp.hold", "esp.silence"},
         {"esp.engine", "esp.native"},
         {"esp.icmp"},
@@ -46,7 +46,17 @@ ACROSS = {
 }
 PURE = {
     *("esp.errors", "esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.sa", "esp.sad", "esp.policy"),
-    *("esp.crypto", "esp.events", "esp.hold", "esp.silence", "kinkvpn.errors", "kinkvpn.wire", "kinkvpn.proto"),
+    *(
+        "esp.crypto",
+        "esp.events",
+        "esp.hold",
+        "esp.silence",
+        "esp.datagram",
+        "esp.tunnel",
+        "kinkvpn.errors",
+        "kinkvpn.wire",
+        "kinkvpn.proto",
+    ),
 }
 ACTING = {"trio", "socket", "time", "os", "random", "secrets", "logging"}
 

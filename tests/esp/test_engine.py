@@ -31,7 +31,8 @@ from support.tunnel import (
 )
 
 from esp.crypto import make_sealer
-from esp.engine import KEEPALIVE_SECONDS, Engine, Incoming, Outgoing
+from esp.datagram import Incoming, Outgoing
+from esp.engine import KEEPALIVE_SECONDS, Engine
 from esp.errors import DropReason, InvalidPolicy, InvalidSa, UnknownSa
 from esp.events import Acquired, EndpointMoved, HardExpired, SoftExpired, Unanswered, UnknownSpiSeen
 from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 from support.namespaces import namespace, run, within
 
-from esp.engine import Incoming, Outgoing
+from esp.datagram import Incoming, Outgoing
 from esp.errors import EspError
 from esp.link import BATCH, BUFFER_OCTETS, LinkUnavailable, UdpLink
 from esp.sa import Endpoint

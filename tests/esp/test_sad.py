@@ -67,7 +67,7 @@ def test_removing_what_is_not_there() -> None:
 
 def test_new_keys_under_an_spi_have_a_new_window_and_the_same_keys_have_not() -> None:
     sad, sealer = Sad(SEEDED), OutboundSa(parameters(), 0.0, SEEDED)
-    packet = sealer.seal(ipv4(), 0.0)
+    packet = sealer.seal(ipv4(), 0.0).datagram
     sad.add_inbound(parameters(), 0.0)
     assert isinstance(sad.inbound[0x1000].authenticate(packet, 1), bytes)
     sad.add_inbound(parameters(), 1.0)
@@ -130,7 +130,7 @@ def test_octets_are_those_of_the_cipher() -> None:
         outbound = OutboundSa(parameters(suite, lifetime=Lifetime(soft_octets=octets)), 0.0, SEEDED)
         opener = InboundSa(parameters(suite), 0.0)
         assert outbound.reached(0.0) is None
-        assert isinstance(opener.authenticate(outbound.seal(ipv4(), 0.0), 1), bytes)
+        assert isinstance(opener.authenticate(outbound.seal(ipv4(), 0.0).datagram, 1), bytes)
         assert outbound.octets == opener.octets == octets
         assert outbound.reached(0.0) is Limit.SOFT
 
@@ -165,7 +165,7 @@ def test_many_flows_of_one_peer_are_matched_again_and_no_worse() -> None:
         for host, passes in (("10.2.0.1", True), ("10.3.0.1", False)):
             packet = ipv4(ports(source, 53), destination=host, protocol=17)
             text = packet + bytes([0, 4])
-            assert sa.unwrap(text) == (packet if passes else DropReason.SELECTOR_MISMATCH)
+            assert sa.unwrap(text, 0) == (packet if passes else DropReason.SELECTOR_MISMATCH)
 
     full, later = kept(arrive, 4096, 3 * 4096)
     assert later < 1.2 * full

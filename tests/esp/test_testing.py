@@ -8,7 +8,7 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from esp.engine import Incoming, Outgoing
+from esp.datagram import Incoming, Outgoing
 from esp.sa import Endpoint
 from esp.testing import BATCH, QUEUE, LossyLink, MemoryLink, MemoryTun, Weather, memory_links
 
@@ -87,7 +87,7 @@ async def test_links_carry_to_the_endpoint_they_are_told() -> None:
     assert here.send([*numbered(BATCH + 1), elsewhere]) == 1
     assert here.refused == 1
     await there.wait_readable()
-    assert there.receive() == [Incoming(datagram, HERE) for datagram, _ in numbered(BATCH)]
+    assert there.receive() == [Incoming(datagram, HERE) for datagram, *_ in numbered(BATCH)]
     assert len(there.receive()) == 1
     assert there.receive() == here.receive() == []
 
@@ -140,7 +140,7 @@ def simulate(weather: Weather, seed: int, datagrams: list[Outgoing]) -> list[tup
 
 
 def test_fair_weather_changes_nothing() -> None:
-    assert simulate(Weather(), 1, numbered(200)) == [(0, datagram) for datagram, _ in numbered(200)]
+    assert simulate(Weather(), 1, numbered(200)) == [(0, datagram) for datagram, *_ in numbered(200)]
 
 
 @settings(max_examples=20, deadline=None)

@@ -29,7 +29,7 @@ from kinkvpn.proto.events import Path
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from esp.engine import Outgoing
+    from esp.datagram import Outgoing
     from kinkvpn.wire.kink import MessageType
 
 # More than any scenario has under way at once; a loop that feeds itself ends in an assertion and not in swap.
@@ -280,7 +280,7 @@ class NetworkLink(MemoryLink):
 
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """As ``esp.link.Link.send``; what the network loses is not refused."""
-        for datagram, remote in datagrams:
+        for datagram, remote, _ in datagrams:
             self._network.send(datagram, self.local[0], remote)
         return 0
 

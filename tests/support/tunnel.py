@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from random import Random
 
-from esp.engine import Engine, Incoming, Outgoing
+from esp.datagram import Incoming, Outgoing
+from esp.engine import Engine
 from esp.policy import Policy, Selector
 from esp.sa import Endpoint, Lifetime, SaParameters
 from esp.suite import SUITES

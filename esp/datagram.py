@@ -1,0 +1,36 @@
+"""What passes between an engine and its link: ESP packets, where they go to or come from, and their outer fields."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from esp.sa import Endpoint
+
+
+class Outgoing(NamedTuple):
+    """A datagram for the link.
+
+    Args:
+        datagram: what goes behind the UDP or the outer IP header.
+        remote: where it goes.
+        traffic_class: DSCP and ECN of the outer header (RFC 2474, RFC 3168).
+    """
+
+    datagram: bytes
+    remote: Endpoint
+    traffic_class: int = 0
+
+
+class Incoming(NamedTuple):
+    """A datagram from the link.
+
+    Args:
+        datagram: what was behind the UDP or the outer IP header.
+        source: where it came from. Not authenticated, as everything of the outer header.
+        traffic_class: DSCP and ECN of the outer header, 0 where the link was not told.
+    """
+
+    datagram: bytes
+    source: Endpoint
+    traffic_class: int = 0
