@@ -12,7 +12,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from esp.datagram import Outgoing
-from esp.errors import DropReason, InvalidSa, SequenceExhausted
+from esp.errors import DropReason, InvalidSa, NotSealed
 from esp.events import Acquired, EndpointMoved, EventQueue, HardExpired, SoftExpired, Unanswered, UnknownSpiSeen
 from esp.hold import HoldQueue
 from esp.inner import parse_inner
@@ -202,8 +202,8 @@ class Engine:
                 continue
             try:
                 sealed.append(sa.seal(packet, now))
-            except SequenceExhausted:
-                self._drop(DropReason.SEQUENCE_EXHAUSTED, sa)
+            except NotSealed as refused:
+                self._drop(refused.reason, sa)
                 continue
             if sa.silence.since > now:
                 sa.silence.sent(now)

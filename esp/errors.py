@@ -20,6 +20,8 @@ class DropReason(Enum):
     HOLD_EXPIRED = "hold_expired"  # waited for an SA longer than the hold time
     SEQUENCE_EXHAUSTED = "sequence_exhausted"  # the counter must not cycle (RFC 4303 §2.2, §3.3.3)
     TOO_BIG = "too_big"  # sealed, the packet would not fit a datagram
+    NOT_WHOLE = "not_whole"  # transport mode, and the packet is a fragment (RFC 4303 §3.3.4)
+    HEADER_OUTSIDE = "header_outside"  # transport mode, and options that stand in front of ESP (RFC 4303 §3.1.1)
     LINK_REFUSED = "link_refused"  # the kernel would not take the datagram
     # Inbound: from the link to the inside.
     MALFORMED = "malformed"  # shorter than the SA's header, IV, ICV and trailer (RFC 4303 §2)
@@ -39,8 +41,28 @@ class EspError(Exception):
     """The engine was misused; the message says how. Never raised by bytes from the network."""
 
 
-class SequenceExhausted(EspError):
+class NotSealed(EspError):
+    """An SA cannot carry this packet; ``reason`` is what it counts as."""
+
+    reason: DropReason
+
+
+class SequenceExhausted(NotSealed):
     """The SA's send counter has reached its end; it needs a successor (RFC 4303 §3.3.3)."""
+
+    reason = DropReason.SEQUENCE_EXHAUSTED
+
+
+class NotWhole(NotSealed):
+    """A fragment, in transport mode (RFC 4303 §3.3.4)."""
+
+    reason = DropReason.NOT_WHOLE
+
+
+class HeaderOutside(NotSealed):
+    """In transport mode: options or extension headers that would have to stand in front of ESP (RFC 4303 §3.1.1)."""
+
+    reason = DropReason.HEADER_OUTSIDE
 
 
 class AuthenticationFailed(Exception):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from esp.errors import InvalidSa
 
 if TYPE_CHECKING:
-    from esp.policy import Selector
+    from esp.policy import Network, Selector
     from esp.suite import Suite
 
 
@@ -95,8 +95,8 @@ def check_parameters(sa: SaParameters) -> None:
         raise InvalidSa(f"SPI {sa.spi} is not within {SPI_MIN} to {SPI_MAX}")
     if len(sa.keymat) != octets:
         raise InvalidSa(f"{sa.suite.name} takes {octets} octets of KEYMAT, got {len(sa.keymat)}")
-    if sa.mode is not Mode.TUNNEL:
-        raise InvalidSa(f"mode {sa.mode.value} is not one this engine carries")
+    if sa.mode is Mode.TRANSPORT and not (_is_host(sa.selector.local) and _is_host(sa.selector.remote)):
+        raise InvalidSa(f"transport mode is between two hosts, not {sa.selector.local} and {sa.selector.remote}")
     if not 0 <= sa.replay_window <= REPLAY_WINDOW_MAX:
         raise InvalidSa(f"replay window {sa.replay_window} is not within 0 to 65536")
     if not 0 <= sa.sequence <= SEQUENCE_MAX:
@@ -105,6 +105,10 @@ def check_parameters(sa: SaParameters) -> None:
     _check_limits("seconds", life.soft_seconds, life.hard_seconds)
     _check_limits("packets", life.soft_packets, life.hard_packets)
     _check_limits("octets", life.soft_octets, life.hard_octets)
+
+
+def _is_host(network: Network) -> bool:
+    return network.prefixlen == network.max_prefixlen
 
 
 def _check_limits(unit: str, soft: float | None, hard: float | None) -> None:

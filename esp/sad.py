@@ -18,6 +18,7 @@ from esp.policy import Match, SelectorMatcher
 from esp.sa import SEQUENCE_MAX, SPI_MIN, Mode
 from esp.seqnum import ReplayWindow, SendCounter
 from esp.silence import Silence
+from esp.transport import Transport
 from esp.tunnel import Tunnel
 from esp.wire import ESP_HEADER, build_trailers, parse_trailer
 
@@ -41,7 +42,8 @@ _SPI_DRAWS = 64
 _FEW_DEADLINES = 64
 
 
-_MODES = {Mode.TUNNEL: Tunnel}
+def _mode(parameters: SaParameters) -> Tunnel | Transport:
+    return Transport(parameters.selector) if parameters.mode is Mode.TRANSPORT else Tunnel()
 
 
 class Limit(Enum):
@@ -119,7 +121,7 @@ class OutboundSa(SaState):
         # Ciphers are keyed for the first packet: an SA may be rekeyed before it carries one (RFC 4430 §3.2).
         self._seal: Callable[[int, bytes], bytes] | None = None
         self._block = suite.block_octets
-        self._wrap = _MODES[parameters.mode]().wrap
+        self._wrap = _mode(parameters).wrap
         self._trailers: dict[int, tuple[bytes, ...]] = {}  # by next header, as they come
         room = MAX_DATAGRAM - ESP_HEADER.size - suite.iv_octets - suite.icv_octets
         self._largest = room - room % self._block - 2
@@ -138,7 +140,7 @@ class OutboundSa(SaState):
         """The ESP packet (RFC 4303 §3.3) for ``packet``, an IP packet that fits.
 
         Raises:
-            SequenceExhausted: see :class:`esp.seqnum.SendCounter`.
+            NotSealed: the counter is at its end (:class:`esp.seqnum.SendCounter`), or the mode cannot carry it.
         """
         payload, next_header, traffic_class = self._wrap(packet)
         trailers = self._trailers.get(next_header) or self._trailers_for(next_header)
@@ -168,7 +170,7 @@ class InboundSa(SaState):
         super().__init__(parameters, now)
         suite = parameters.suite
         self.window = ReplayWindow(parameters.replay_window)
-        self._unwrap = _MODES[parameters.mode]().unwrap
+        self._unwrap = _mode(parameters).unwrap
         self._open: Callable[[bytes, int], bytes] | None = None  # for the first packet, as above
         self._block = suite.block_octets
         self._overhead = ESP_HEADER.size + suite.iv_octets + suite.icv_octets

@@ -14,7 +14,8 @@ LAYERS = {
     "esp": (
         {"esp.errors"},
         {"esp.wire", "esp.inner", "esp.seqnum", "esp.suite"},
-        {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel"},
+        {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel", "esp.checksum"},
+        {"esp.transport"},
         {"esp.sad", "esp.hold", "esp.silence"},
         {"esp.engine", "esp.native"},
         {"esp.icmp"},
@@ -53,6 +54,8 @@ PURE = {
         "esp.silence",
         "esp.datagram",
         "esp.tunnel",
+        "esp.checksum",
+        "esp.transport",
         "kinkvpn.errors",
         "kinkvpn.wire",
         "kinkvpn.proto",

@@ -20,7 +20,8 @@ def test_a_reason_reads_in_statistics_as_in_code(reason: DropReason) -> None:
 
 
 def test_misuse_is_one_tree() -> None:
-    misuse = {errors.UnknownSuite, errors.UnknownSa, errors.InvalidSa, errors.InvalidPolicy, errors.SequenceExhausted}
+    misuse = {errors.UnknownSuite, errors.UnknownSa, errors.InvalidSa, errors.InvalidPolicy, errors.NotSealed}
     assert {kind for kind in EspError.__subclasses__() if kind.__module__ == errors.__name__} == misuse
+    assert all(isinstance(kind.reason, DropReason) for kind in errors.NotSealed.__subclasses__())
     # The network's fault is not the caller's: an `except EspError` around keying must not swallow it.
     assert not issubclass(AuthenticationFailed, EspError)

@@ -35,7 +35,7 @@ def test_good_parameters(changes: dict[str, object]) -> None:
         ({"spi": 255}, "SPI 255 is not"),
         ({"spi": 2**32}, "SPI 4294967296 is not"),
         ({"keymat": b"secret"}, "takes 36 octets of KEYMAT, got 6"),
-        ({"mode": Mode.TRANSPORT}, "mode transport"),
+        ({"mode": Mode.TRANSPORT}, "transport mode is between two hosts, not 10.1.0.0/16 and 10.2.0.0/16"),
         ({"replay_window": -1}, "replay window -1"),
         ({"replay_window": 65_537}, "replay window 65537"),
         ({"sequence": -1}, "sequence -1"),

@@ -29,9 +29,9 @@ _ALGORITHMS = {
 
 
 class ScapySa:
-    """One SA in scapy, in tunnel mode."""
+    """One SA in scapy, in tunnel mode unless told otherwise."""
 
-    def __init__(self, suite: str, spi: int, keymat: bytes) -> None:
+    def __init__(self, suite: str, spi: int, keymat: bytes, *, tunnel: bool = True) -> None:
         cipher, integrity, octets = _ALGORITHMS[suite]
         self._outer = IP(src="192.0.2.1", dst="192.0.2.2")
         self._sa = SecurityAssociation(
@@ -41,7 +41,7 @@ class ScapySa:
             crypt_key=keymat[:octets],
             auth_algo=integrity,
             auth_key=keymat[octets:] if integrity else None,
-            tunnel_header=self._outer,
+            tunnel_header=self._outer if tunnel else None,
         )
 
     def seal(self, packet: bytes, sequence: int) -> bytes:
@@ -49,6 +49,12 @@ class ScapySa:
         inner = IP(packet) if packet[0] >> 4 == 4 else IPv6(packet)
         return bytes(self._sa.encrypt(inner, seq_num=sequence).payload)
 
-    def open(self, datagram: bytes) -> bytes:
-        """The inner packet that scapy finds in an ESP packet."""
-        return bytes(self._sa.decrypt(IP(bytes(self._outer / ESP(datagram)))))
+    def open(self, datagram: bytes, outer: IP | IPv6 | None = None) -> bytes:
+        """The inner packet that scapy finds in an ESP packet; in transport mode ``outer`` is part of it."""
+        header = self._outer if outer is None else outer.copy()
+        header.remove_payload()
+        if isinstance(header, IPv6):
+            header.plen, header.nh = None, 50
+            return bytes(self._sa.decrypt(IPv6(bytes(header / ESP(datagram)))))
+        header.len, header.chksum, header.proto = None, None, 50
+        return bytes(self._sa.decrypt(IP(bytes(header / ESP(datagram)))))
