@@ -29,7 +29,7 @@ LAYERS = {
         {"kinkvpn.kerberos", "kinkvpn.key_exchange"},
         {"kinkvpn.values", "kinkvpn.document", "kinkvpn.config"},
         {"kinkvpn.service"},
-        {"kinkvpn.demo", "kinkvpn.decode"},
+        {"kinkvpn.demo", "kinkvpn.decode", "kinkvpn.manual"},
         {"kinkvpn.cli", "kinkvpn.view", "kinkvpn.__main__"},
     ),
 }
@@ -43,6 +43,7 @@ ACROSS = {
     "kinkvpn.config": DESCRIPTIONS,
     "kinkvpn.demo": DESCRIPTIONS,
     "kinkvpn.cli": DESCRIPTIONS,
+    "kinkvpn.manual": DESCRIPTIONS,
     "kinkvpn.service": DESCRIPTIONS | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.icmp", "esp.native"},
 }
 PURE = {

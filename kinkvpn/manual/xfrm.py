@@ -1,0 +1,95 @@
+"""A pair of SAs as ``ip xfrm`` commands: what makes a Linux host the end of it that it describes (ip-xfrm(8))."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esp.policy import ANY_PORT, ANY_PROTOCOL
+from esp.sa import Encapsulation, Mode
+from esp.suite import Cipher, Integrity
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from esp.policy import Selector
+    from esp.sa import Endpoint, SaParameters
+    from kinkvpn.manual.pair import Pair
+
+# linux/xfrm.h, XFRMA_REPLAY_ESN_MAX: octets of the longest bitmap that the kernel keeps.
+_LONGEST_WINDOW = 4096
+
+
+def commands(pair: Pair, reqid: int) -> Iterator[str]:
+    """Commands for the host that ``pair`` describes; a line each, for a shell or, without the "ip", for ``ip -batch``.
+
+    Args:
+        pair: of the host that is to run them.
+        reqid: what ties the policies to these SAs; another one for each pair.
+    """
+    outbound, inbound = pair.outbound, pair.inbound
+    # The kernel wants a window of an SA with extended numbers whichever way it goes: the same for both.
+    window = min(inbound.replay_window, _LONGEST_WINDOW)
+    here, there = pair.local, pair.remote
+    yield _state(outbound, here, there, reqid, window) + _sequence("replay-oseq", outbound.sequence)
+    yield _state(inbound, there, here, reqid, window) + _sequence("replay-seq", inbound.sequence)
+    yield _policy("out", _selector(outbound.selector), _template(outbound, here, there, reqid))
+    arriving = _selector(pair.turned_about().outbound.selector)
+    # What is for the host itself, and what it forwards.
+    directions = ("in", "fwd") if inbound.mode is Mode.TUNNEL else ("in",)
+    for direction in directions:
+        yield _policy(direction, arriving, _template(inbound, there, here, reqid))
+
+
+def _state(sa: SaParameters, source: Endpoint, destination: Endpoint, reqid: int, window: int) -> str:
+    words = [
+        f"ip xfrm state add src {source.address} dst {destination.address} proto esp spi {sa.spi:#010x}",
+        f"reqid {reqid} mode {sa.mode.value} replay-window {window}",
+    ]
+    if sa.mode is Mode.TUNNEL:
+        words.append("flag af-unspec")  # the inner packets may be of the other family
+    words += _algorithms(sa)
+    if sa.encapsulation is Encapsulation.UDP:
+        words.append(f"encap espinudp {source.port} {destination.port} {_any(source)}")
+    return " ".join(words)
+
+
+def _algorithms(sa: SaParameters) -> Iterator[str]:
+    suite = sa.suite
+    key, salt, integrity_key = suite.split(sa.keymat)
+    if suite.cipher is Cipher.AES_GCM:
+        yield f"aead 'rfc4106(gcm(aes))' 0x{(key + salt).hex()} {suite.icv_octets * 8}"
+        return
+    yield f"enc 'cbc(aes)' 0x{key.hex()}"
+    assert suite.integrity is not None
+    name = {Integrity.HMAC_SHA1_96: "hmac(sha1)", Integrity.HMAC_SHA2_256_128: "hmac(sha256)"}[suite.integrity]
+    yield f"auth-trunc '{name}' 0x{integrity_key.hex()} {suite.icv_octets * 8}"
+
+
+def _any(endpoint: Endpoint) -> str:
+    return "::" if ":" in endpoint.address else "0.0.0.0"  # noqa: S104 # not an address to listen on
+
+
+def _sequence(word: str, sequence: int) -> str:
+    high, low = divmod(sequence, 1 << 32)
+    if not sequence:
+        return ""
+    return f" {word} {low:#x}" + (f" {word}-hi {high:#x}" if high else "")
+
+
+def _policy(direction: str, selector: str, template: str) -> str:
+    return f"ip xfrm policy add {selector} dir {direction} {template}"
+
+
+def _selector(selector: Selector) -> str:
+    """As for a packet that leaves: from local to remote."""
+    text = f"src {selector.local} dst {selector.remote}"
+    if selector.protocol != ANY_PROTOCOL:
+        text += f" proto {selector.protocol}"
+    for word, port in (("sport", selector.local_port), ("dport", selector.remote_port)):
+        if port != ANY_PORT:
+            text += f" {word} {port}"
+    return text
+
+
+def _template(sa: SaParameters, source: Endpoint, destination: Endpoint, reqid: int) -> str:
+    return f"tmpl src {source.address} dst {destination.address} proto esp reqid {reqid} mode {sa.mode.value}"

@@ -1,0 +1,90 @@
+"""``ip xfrm`` commands. That a kernel takes them and means the same by them: tests/interop/test_kernel.py."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from ipaddress import ip_network
+
+import pytest
+from support.manual import pair
+
+from esp.policy import Selector
+from esp.sa import Encapsulation, Mode
+from kinkvpn.manual import xfrm
+
+OUT, IN, LEAVES, ARRIVES, FORWARDED = range(5)
+
+
+def test_a_gateway_of_a_tunnel() -> None:
+    key, other = "11" * 36, "22" * 36
+    assert list(xfrm.commands(pair(), 7)) == [
+        "ip xfrm state add src 192.0.2.1 dst 192.0.2.2 proto esp spi 0x00001001 reqid 7 mode tunnel replay-window 4096 "
+        f"flag af-unspec aead 'rfc4106(gcm(aes))' 0x{key} 128 encap espinudp 4500 4500 0.0.0.0",
+        "ip xfrm state add src 192.0.2.2 dst 192.0.2.1 proto esp spi 0x00002002 reqid 7 mode tunnel replay-window 4096 "
+        f"flag af-unspec aead 'rfc4106(gcm(aes))' 0x{other} 128 encap espinudp 4500 4500 0.0.0.0",
+        "ip xfrm policy add src 10.1.0.0/24 dst 10.2.0.0/24 dir out "
+        "tmpl src 192.0.2.1 dst 192.0.2.2 proto esp reqid 7 mode tunnel",
+        "ip xfrm policy add src 10.2.0.0/24 dst 10.1.0.0/24 dir in "
+        "tmpl src 192.0.2.2 dst 192.0.2.1 proto esp reqid 7 mode tunnel",
+        "ip xfrm policy add src 10.2.0.0/24 dst 10.1.0.0/24 dir fwd "
+        "tmpl src 192.0.2.2 dst 192.0.2.1 proto esp reqid 7 mode tunnel",
+    ]
+
+
+def test_the_other_end_has_the_same_two_states() -> None:
+    here, there = list(xfrm.commands(pair(), 1)), list(xfrm.commands(pair().turned_about(), 1))
+    assert (here[OUT], here[IN]) == (there[IN], there[OUT])
+    assert "src 10.2.0.0/24 dst 10.1.0.0/24 dir out tmpl src 192.0.2.2 dst 192.0.2.1" in there[LEAVES]
+
+
+@pytest.mark.parametrize(
+    ("suite", "words"),
+    [
+        ("aes128-gcm16", f"aead 'rfc4106(gcm(aes))' 0x{'11' * 20} 128"),
+        ("aes192-cbc-sha256", f"enc 'cbc(aes)' 0x{'11' * 24} auth-trunc 'hmac(sha256)' 0x{'11' * 32} 128"),
+        ("aes128-cbc-sha1", f"enc 'cbc(aes)' 0x{'11' * 16} auth-trunc 'hmac(sha1)' 0x{'11' * 20} 96"),
+    ],
+)
+def test_algorithms(suite: str, words: str) -> None:
+    assert f" {words} " in next(xfrm.commands(pair(suite), 1))
+
+
+def test_transport_mode_forwards_nothing_and_is_of_one_family() -> None:
+    commands = list(xfrm.commands(pair(mode=Mode.TRANSPORT), 1))
+    assert len(commands) == 4
+    assert not [command for command in commands if "dir fwd" in command or "af-unspec" in command]
+    assert all("mode transport" in command for command in commands)
+
+
+def test_raw_esp_has_no_encapsulation() -> None:
+    assert not [one for one in xfrm.commands(pair(encapsulation=Encapsulation.RAW), 1) if "encap" in one]
+
+
+def test_ipv6_outside() -> None:
+    six = list(xfrm.commands(pair(local="2001:db8::1", remote="2001:db8::2"), 1))
+    assert "src 2001:db8::1 dst 2001:db8::2" in six[OUT]
+    assert six[OUT].endswith("encap espinudp 4500 4500 ::")
+
+
+def test_ports_are_the_packets_own() -> None:
+    here = pair()
+    selector = Selector(ip_network("10.1.0.0/24"), ip_network("10.2.0.0/24"), 6, local_port=1000, remote_port=443)
+    here = replace(here, outbound=replace(here.outbound, selector=selector))
+    commands = list(xfrm.commands(replace(here, inbound=replace(here.inbound, selector=selector)), 1))
+    assert "src 10.1.0.0/24 dst 10.2.0.0/24 proto 6 sport 1000 dport 443 dir out" in commands[LEAVES]
+    assert "src 10.2.0.0/24 dst 10.1.0.0/24 proto 6 sport 443 dport 1000 dir in" in commands[ARRIVES]
+    assert "proto 6 sport 443 dport 1000 dir fwd" in commands[FORWARDED]
+
+
+def test_numbers_go_on_where_they_were() -> None:
+    here = pair(sequence=0x1_0000_0005)
+    commands = list(xfrm.commands(here, 1))
+    assert " replay-oseq 0x5 replay-oseq-hi 0x1" in commands[OUT]
+    assert " replay-seq 0x5 replay-seq-hi 0x1" in commands[IN]
+    assert "replay-" not in next(xfrm.commands(pair(), 1)).replace("replay-window", "")
+
+
+def test_a_window_is_no_longer_than_the_kernel_has() -> None:
+    assert "replay-window 4096 " in next(xfrm.commands(pair(replay_window=65_536), 1))
+    assert "replay-window 64 " in next(xfrm.commands(pair(replay_window=64), 1))
+    assert "replay-window 0 " in next(xfrm.commands(pair(replay_window=0), 1))

@@ -1,0 +1,169 @@
+"""The ESP of a real Linux kernel as the other end: SAs by ``ip xfrm``, packets as frames on a wire that is ours.
+
+Every pair of SAs has outer and inner addresses of its own, so any number of them stand beside each other.
+"""
+
+from __future__ import annotations
+
+import re
+import select
+import time
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from support.packets import ESP, UDP, Reassembly, fragments, parse, udp
+from support.packets import ip as build_ip
+
+from esp.datagram import Incoming
+from esp.errors import DropReason
+from esp.sa import Encapsulation, Endpoint
+from kinkvpn.manual import xfrm
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from support.guest import Guest
+
+    from esp.datagram import Outgoing
+    from kinkvpn.manual.pair import Pair
+
+MTU = 1500  # of the wire
+ESP_PORT = 4500
+ANSWER_SECONDS = 60.0  # milliseconds, on an idle machine
+
+OURS, THEIRS = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
+TYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
+
+# Addresses that are local without being anybody's (ip-route(8), type local): behind the guest there are as many as
+# there are pairs. The pair of UDP sockets is what makes the kernel take ESP out of UDP (udp(7), UDP_ENCAP).
+_NETWORK = f"""
+/sbin/modprobe -d /run/modules -a ipv6 xfrm_user esp4 esp6
+ip link set vec0 address 02:00:00:00:00:02 mtu {MTU} up
+ip addr add 192.0.2.2/24 dev vec0
+ip addr add 2001:db8::2/64 dev vec0 nodad
+ip neigh add 192.0.2.1 lladdr 02:00:00:00:00:01 dev vec0 nud permanent
+ip neigh add 2001:db8::1 lladdr 02:00:00:00:00:01 dev vec0 nud permanent
+ip route add 198.18.0.0/16 via 192.0.2.1
+ip route add 10.1.0.0/16 via 192.0.2.1
+ip -6 route add 2001:db8:18::/48 via 2001:db8::1
+ip -6 route add fd00:1::/32 via 2001:db8::1
+ip route add local 198.19.0.0/16 dev lo
+ip route add local 10.2.0.0/16 dev lo
+ip -6 route add local 2001:db8:19::/48 dev lo
+ip -6 route add local fd00:2::/32 dev lo
+perl -MSocket=:all -e '
+    for (pack_sockaddr_in({ESP_PORT}, INADDR_ANY), pack_sockaddr_in6({ESP_PORT}, IN6ADDR_ANY)) {{
+        socket(my $s, sockaddr_family($_), SOCK_DGRAM, 0) or die;
+        sockaddr_family($_) == AF_INET or setsockopt($s, 41, 26, 1) or die; # IPPROTO_IPV6, IPV6_V6ONLY
+        bind($s, $_) or die;
+        setsockopt($s, 17, 100, pack("i", 2)) or die;                       # UDP_ENCAP, UDP_ENCAP_ESPINUDP
+        push @kept, $s;
+    }}
+    fork and exit;
+    sleep;' >/dev/null
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Of the pair of SAs with a number, from 0 to 65535."""
+
+    number: int
+    outer: int = 4
+    inner: int = 4
+
+    @property
+    def local(self) -> str:
+        """Our outer address."""
+        return _numbered("198.18", "2001:db8:18::", self.outer, self.number)
+
+    @property
+    def remote(self) -> str:
+        """The guest's outer address."""
+        return _numbered("198.19", "2001:db8:19::", self.outer, self.number)
+
+    @property
+    def inside(self) -> str:
+        """Behind us."""
+        return _numbered("10.1", "fd00:1::", self.inner, self.number)
+
+    @property
+    def beyond(self) -> str:
+        """Behind the guest."""
+        return _numbered("10.2", "fd00:2::", self.inner, self.number)
+
+
+def _numbered(four: str, six: str, version: int, number: int) -> str:
+    return f"{four}.{number >> 8}.{number & 255}" if version == 4 else f"{six}{number + 1:x}"
+
+
+class LinuxPeer:
+    """A guest with a network, on the wire with us."""
+
+    def __init__(self, guest: Guest) -> None:
+        self.guest = guest
+        self._fragments = 0
+        self._reassembly = Reassembly()
+        guest.run(_NETWORK)
+
+    def install(self, pairs: Iterable[Pair]) -> None:
+        """Make the guest the other end of ``pairs``, which are as we have them, and of no others."""
+        lines = ["xfrm state flush", "xfrm policy flush"]
+        for number, pair in enumerate(pairs, 1):
+            lines += [command.removeprefix("ip ") for command in xfrm.commands(pair.turned_about(), number)]
+        self.guest.run("ip -batch - <<'end'\n" + "\n".join(lines) + "\nend")
+
+    def drops(self) -> dict[int, Counter[DropReason]]:
+        """What each SA that the guest receives on has dropped, under our names; by SPI."""
+        found: dict[int, Counter[DropReason]] = {}
+        for state in self.guest.run("ip -s xfrm state").split("\nsrc "):
+            spi = re.search(r"spi 0x([0-9a-f]+)", state)
+            stats = re.search(r"replay-window (\d+) replay (\d+) failed (\d+)", state)
+            assert spi is not None
+            assert stats is not None
+            reasons = (DropReason.TOO_OLD, DropReason.REPLAYED, DropReason.AUTHENTICATION_FAILED)
+            found[int(spi[1], 16)] = Counter(dict(zip(reasons, map(int, stats.groups()), strict=True)))
+        return found
+
+    def send(self, source: Endpoint, datagrams: Sequence[Outgoing], encapsulation: Encapsulation) -> None:
+        """Put ``datagrams`` of the engine on the wire, as from ``source``."""
+        for each in datagrams:
+            self._fragments += 1
+            packet = carry(source, each.remote, each.datagram, encapsulation)
+            for piece in fragments(packet, MTU, self._fragments):
+                self.guest.wire.send(THEIRS + OURS + TYPES[piece[0] >> 4] + piece)
+
+    def receive(self, take: Callable[[Incoming], object], enough: Callable[[], bool]) -> None:
+        """Give ``take`` the ESP that comes, until it is ``enough``; an assertion fails if it never is."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not enough():
+            ready, _, _ = select.select([self.guest.wire], [], [], max(0.0, deadline - time.monotonic()))
+            assert ready, f"no more ESP within {ANSWER_SECONDS:g} s\n{self.guest.run('cat /proc/net/xfrm_stat')}"
+            incoming = self._arrived(self.guest.wire.recv(65536))
+            if incoming is not None:
+                take(incoming)
+
+    def _arrived(self, frame: bytes) -> Incoming | None:
+        """The ESP in ``frame``, where it completes one; the guest speaks of neighbours and routers too."""
+        if frame[12:14] not in TYPES.values():
+            return None
+        packet = self._reassembly.take(frame[14:])
+        return None if packet is None else uncarry(packet)
+
+
+def carry(source: Endpoint, destination: Endpoint, datagram: bytes, encapsulation: Encapsulation) -> bytes:
+    """The packet that takes ESP over the wire."""
+    if encapsulation is Encapsulation.UDP:
+        return udp(source.address, destination.address, (source.port, destination.port), datagram)
+    return build_ip(source.address, destination.address, ESP, datagram)
+
+
+def uncarry(packet: bytes) -> Incoming | None:
+    """The ESP that ``packet`` carries, if any."""
+    source, _, protocol, payload = parse(packet)
+    if protocol == ESP:
+        return Incoming(payload, Endpoint(source, 0))
+    if protocol == UDP and int.from_bytes(payload[2:4]) == ESP_PORT:
+        return Incoming(payload[8:], Endpoint(source, int.from_bytes(payload[:2])))
+    return None
