@@ -130,12 +130,18 @@ class EspSettings:
 
 @dataclass(frozen=True, slots=True)
 class TunSettings:
-    """The TUN device. ``routes``: every policy's remote subnet is routed into it."""
+    """The TUN device.
+
+    Args:
+        routes: every policy's remote subnet is routed into it.
+        table: of those routes, where the main table does not do, and the priority of the rules that go with it.
+    """
 
     name: str = "kink0"
     addresses: tuple[Interface, ...] = ()
     mtu: int = DEFAULT_MTU
     routes: bool = True
+    table: int = 910
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +326,7 @@ def _tun(table: Table) -> TunSettings:
         addresses=addresses,
         mtu=table.get("mtu", values.integer(least, MAXIMUM_MTU), default.mtu),
         routes=table.get("routes", values.boolean, default.routes),
+        table=table.get("table", values.routing_table, default.table),
     )
     table.close()
     return settings

@@ -23,6 +23,7 @@ E = TypeVar("E", bound=Enum)
 
 # specification
 SOCKET_PATH_OCTETS = 107  # sun_path less its NUL (unix(7))
+KERNEL_TABLES = {253, 254, 255}  # default, main, local (linux/rtnetlink.h)
 PROTOCOLS = {"icmp": 1, "tcp": 6, "udp": 17, "gre": 47, "icmpv6": 58, "sctp": 132, "udplite": 136}
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -70,6 +71,14 @@ def integer(low: int, high: int) -> Callable[[object], int]:
 
 
 port = integer(1, 65535)
+
+
+def routing_table(value: object) -> int:
+    """The number of a routing table of our own, which leaves room for rules ahead of the main table's, 32766."""
+    number = integer(1, 30000)(value)
+    if number in KERNEL_TABLES:
+        raise Unexpected("a routing table of its own: 253, 254 and 255 are the kernel's")
+    return number
 
 
 def seconds(low: float, high: float) -> Callable[[object], float]:

@@ -42,6 +42,7 @@ from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
 from kinkvpn.service.netconf import NetworkConfiguration, NetworkPlan
 from kinkvpn.service.preflight import StartRefused
 from kinkvpn.service.report import spell, with_traffic
+from kinkvpn.service.rules import needs_rules, own_rules
 from kinkvpn.service.transport import KinkTransport, OwnAddresses
 
 if TYPE_CHECKING:
@@ -259,7 +260,8 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
     refused.raise_all()
     tickets = TicketSource(Credentials(host.principal, keytab=host.initiator_keytab, ccache=host.ccache))
     await preflight.reach_kdc(tickets, host)
-    network = await held.enter_async_context(NetworkConfiguration(network_plan(configuration, peers)))
+    plan = network_plan(configuration, peers, [*transport.local, *link.local])
+    network = await held.enter_async_context(NetworkConfiguration(plan))
     return Resources(control, peers, transport, link, tun, tickets, network)
 
 
@@ -362,15 +364,21 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
     return keying, dataplane
 
 
-def network_plan(configuration: Configuration, peers: Sequence[PeerSettings]) -> NetworkPlan:
-    """The host as the configuration wants it."""
+def network_plan(
+    configuration: Configuration, peers: Sequence[PeerSettings], sockets: Sequence[Endpoint]
+) -> NetworkPlan:
+    """The host as the configuration wants it; ``sockets`` are those that ESP and KINK leave from."""
     tun = configuration.tun
+    routes = tuple(policy.selector.remote for policy in configuration.policies) if tun.routes else ()
+    outside = tuple(sorted({peer.esp.address for peer in peers} - {""}))
     return NetworkPlan(
         device=tun.name,
         mtu=tun.mtu,
         addresses=tun.addresses,
-        routes=tuple(policy.selector.remote for policy in configuration.policies) if tun.routes else (),
-        outside=tuple(sorted({peer.esp.address for peer in peers} - {""})),
+        routes=routes,
+        outside=outside,
+        rules=own_rules(sockets) if needs_rules(routes, outside) else (),
+        table=tun.table,
     )
 
 

@@ -1,7 +1,12 @@
-"""Addresses and routes of the TUN device, through netlink, and their undoing.
+"""Addresses, routes and routing rules of the TUN device, through netlink, and their undoing.
+
+Where disjoint subnets are to go into the tunnel and nothing else, routes in the main table do, and there are no rules.
+Where some of that traffic has to go past the tunnel, the routes have a table of their own, and rules say who looks
+there.
 
 A TUN device goes with the last descriptor of it, and its addresses and routes go with the device: a crash leaves
-nothing. The undoing here is for the orderly end, and for a device that outlives this process.
+nothing but rules, which then lead to the main table or to an empty one, as if they were not there. The next start
+removes them. The undoing here is for the orderly end, and for a device that outlives this process.
 """
 
 from __future__ import annotations
@@ -12,12 +17,15 @@ import os
 import socket
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
+from itertools import count
 from typing import TYPE_CHECKING, Any, Self
 
 import trio
 from pyroute2 import IPRoute, NetlinkError
 
 from kinkvpn.errors import KinkvpnError
+from kinkvpn.service.rules import ANY, RoutingRule
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -36,9 +44,15 @@ IFA_F_NODAD = 0x02
 IN6_ADDR_GEN_MODE_NONE = 1
 RT_TABLE_MAIN = 254  # linux/rtnetlink.h
 
+# Ours: KINK's port. The table of our routes, and the priority of the first of the rules that lead there or past it, all
+# of them ahead of the main table (32,766) and behind the host's own addresses (0).
+TABLE = 910
+# Ours. Who has made a rule, as FRA_PROTOCOL; the kernel keeps it for us, iproute2 knows no name for this number.
+RULE_PROTOCOL = 91
+
 
 class NetworkRefused(KinkvpnError):
-    """The kernel would not have an address or a route; the message says which and why."""
+    """The kernel would not have an address, a route or a rule; the message says which and why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +65,9 @@ class NetworkPlan:
         addresses: of this host, inside.
         routes: subnets that lead into the device.
         outside: addresses that must not: the peers' outer ones, or ESP would chase its own tail.
+        rules: in this order, who looks up the routes and who does not; whom none names does. Without any, the routes
+            are in the main table.
+        table: otherwise, the number of their table, and the priority of the first rule; the others follow one by one.
     """
 
     device: str
@@ -58,6 +75,8 @@ class NetworkPlan:
     addresses: tuple[Interface, ...] = ()
     routes: tuple[Network, ...] = ()
     outside: tuple[str, ...] = ()
+    rules: tuple[RoutingRule, ...] = ()
+    table: int = TABLE
 
 
 class NetworkConfiguration:
@@ -69,6 +88,7 @@ class NetworkConfiguration:
 
     def __init__(self, plan: NetworkPlan) -> None:
         self._plan = plan
+        self._table = plan.table if plan.rules else RT_TABLE_MAIN
         self._undo: list[Callable[[IPRoute], object]] = []
 
     async def __aenter__(self) -> Self:
@@ -100,7 +120,9 @@ class NetworkConfiguration:
                 mtu = max(octets, IPV6_MINIMUM_MTU) if subnet.version == 6 else octets
                 found = netlink.link_lookup(ifname=self._plan.device)
                 try:
-                    netlink.route("replace", dst=str(subnet), oif=int(found[0]), metrics={"mtu": mtu})
+                    netlink.route(
+                        "replace", dst=str(subnet), oif=int(found[0]), table=self._table, metrics={"mtu": mtu}
+                    )
                 except (NetlinkError, IndexError) as error:
                     # The tunnel carries on, with more fragments: no reason to end it.
                     fields = {"subnet": str(subnet), "mtu": mtu, "reason": str(error)}
@@ -112,14 +134,17 @@ class NetworkConfiguration:
         plan = self._plan
         with IPRoute() as netlink, ExitStack() as failed:
             failed.callback(self._undo_all, netlink)
+            self._clear_rules(netlink)
             index = self._bring_up(netlink)
             for address in plan.addresses:
                 self._add_address(netlink, index, address)
             # Shortest prefix first: nothing leads elsewhere for a moment that a longer one will claim.
             for subnet in sorted(set(plan.routes), key=lambda subnet: (subnet.prefixlen, str(subnet))):
                 self._add_route(netlink, index, subnet)
+            # Before the rules: routes in a table of their own are none yet for our ESP, which the rules lead past them.
             for outer in plan.outside:
                 self._check_outside(netlink, index, outer)
+            self._add_rules(netlink)
             failed.pop_all()
 
     def _restore(self) -> None:
@@ -156,11 +181,11 @@ class NetworkConfiguration:
         self._undo.append(lambda again: again.addr("delete", **arguments))
 
     def _add_route(self, netlink: IPRoute, index: int, subnet: Network) -> None:
-        arguments: dict[str, Any] = {"dst": str(subnet), "oif": index}
+        arguments: dict[str, Any] = {"dst": str(subnet), "oif": index, "table": self._table}
         try:
             netlink.route("add", **arguments)
         except NetlinkError as error:
-            holder = _route_to(netlink, subnet)
+            holder = _route_to(netlink, subnet, self._table)
             if error.code == errno.EEXIST and holder == index:
                 return  # an address of ours brought it
             there = f": it goes to {_device_name(netlink, holder)} already" if holder else ""
@@ -168,6 +193,29 @@ class NetworkConfiguration:
                 f"route to {subnet} into {self._plan.device}: {os.strerror(error.code)}{there}"
             ) from error
         self._undo.append(lambda again: again.route("delete", **arguments))
+
+    def _clear_rules(self, netlink: IPRoute) -> None:
+        """Those of a predecessor that had no time to: the run of ours from the table's number on."""
+        for family in (socket.AF_INET, socket.AF_INET6):
+            with suppress(NetlinkError):  # there are no more, or no such family
+                for priority in count(self._plan.table):
+                    netlink.rule("delete", family=family, priority=priority, protocol=RULE_PROTOCOL)
+
+    def _add_rules(self, netlink: IPRoute) -> None:
+        """One after the other, for the kernel takes no two that are alike in what one of them says. The last one, into
+        the tunnel, is the first to be undone: what is to go past the tunnel never goes into it.
+        """
+        table = self._plan.table
+        everything = (
+            [RoutingRule(ANY[each], ANY[each], into_tunnel=True) for each in (4, 6)] if self._plan.rules else []
+        )
+        versions = {subnet.version for subnet in self._plan.routes}
+        rules = [rule for rule in (*self._plan.rules, *everything) if rule.destination.version in versions]
+        for priority, rule in enumerate(rules, table):
+            arguments = _arguments(rule, table) | {"priority": priority, "protocol": RULE_PROTOCOL}
+            with _explained(f"routing rule {priority} for table {table}"):
+                netlink.rule("add", **arguments)
+            self._undo.append(partial(_delete_rule, arguments))
 
     def _check_outside(self, netlink: IPRoute, index: int, outer: str) -> None:
         """Ask the kernel itself: metrics, rules and longer prefixes have their say in it."""
@@ -182,6 +230,29 @@ class NetworkConfiguration:
             )
 
 
+def _delete_rule(arguments: dict[str, Any], netlink: IPRoute) -> None:
+    netlink.rule("delete", **arguments)
+
+
+def _arguments(rule: RoutingRule, table: int) -> dict[str, Any]:
+    """``rule`` as netlink has it (linux/fib_rules.h)."""
+    arguments: dict[str, Any] = {
+        "family": socket.AF_INET if rule.destination.version == 4 else socket.AF_INET6,
+        "table": table if rule.into_tunnel else RT_TABLE_MAIN,
+    }
+    for key, subnet in (("src", rule.source), ("dst", rule.destination)):
+        if subnet.prefixlen:
+            arguments |= {key: str(subnet.network_address), f"{key}_len": subnet.prefixlen}
+    for key, ports in (("sport_range", rule.source_ports), ("dport_range", rule.destination_ports)):
+        if ports is not None:
+            arguments[key] = f"{ports[0]}:{ports[1]}"
+    if rule.protocol:
+        arguments["ip_proto"] = rule.protocol
+    if rule.own:
+        arguments["iifname"] = "lo"
+    return arguments
+
+
 @contextmanager
 def _explained(what: str) -> Iterator[None]:
     try:
@@ -190,10 +261,10 @@ def _explained(what: str) -> Iterator[None]:
         raise NetworkRefused(f"{what}: {os.strerror(error.code)}") from error
 
 
-def _route_to(netlink: IPRoute, subnet: Network) -> int | None:
-    """Index of the device that ``subnet``, exactly, is routed to in the main table."""
+def _route_to(netlink: IPRoute, subnet: Network, table: int) -> int | None:
+    """Index of the device that ``subnet``, exactly, is routed to in ``table``."""
     family = socket.AF_INET if subnet.version == 4 else socket.AF_INET6
-    for route in netlink.get_routes(family=family, table=RT_TABLE_MAIN):
+    for route in netlink.get_routes(family=family, table=table):
         destination = route.get_attr("RTA_DST") or ("0.0.0.0" if subnet.version == 4 else "::")  # noqa: S104
         if f"{destination}/{route['dst_len']}" == str(subnet):
             index = route.get_attr("RTA_OIF")

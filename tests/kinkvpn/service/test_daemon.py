@@ -19,6 +19,7 @@ import pytest
 import trio
 from support.kdc import free_port
 
+from esp.sa import Endpoint
 from kinkvpn.config import EngineChoice, HostSettings, parse
 from kinkvpn.demo.lab import Lab
 from kinkvpn.demo.namespace import Namespace
@@ -38,6 +39,7 @@ from kinkvpn.service.daemon import (
     open_acceptor,
 )
 from kinkvpn.service.preflight import StartRefused
+from kinkvpn.service.rules import own_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,12 +85,15 @@ def test_esp_listens_where_kink_does() -> None:
 def test_the_plan_routes_what_peers_have_and_spares_where_they_are() -> None:
     found = parse(CONFIGURATION, Path("/x/k.toml"))
     (peer,) = found.peers
-    plan = network_plan(found, [peer.settings("192.0.2.2")])
+    sockets = [Endpoint("0.0.0.0", 4500)]
+    plan = network_plan(found, [peer.settings("192.0.2.2")], sockets)
     assert [str(route) for route in plan.routes] == ["10.2.0.0/24"]
     assert plan.outside == ("192.0.2.2",)
-    assert network_plan(found, [peer.settings("")]).outside == ()
+    assert network_plan(found, [peer.settings("")], sockets).outside == ()
     without = parse(CONFIGURATION.replace("[tun]", "[tun]\nroutes = false"), Path("/x/k.toml"))
-    assert network_plan(without, []).routes == ()
+    assert network_plan(without, [], sockets).routes == ()
+    assert plan.rules == network_plan(without, [peer.settings("10.2.0.2")], sockets).rules == ()
+    assert network_plan(found, [peer.settings("10.2.0.2")], sockets).rules == own_rules(sockets)
 
 
 def test_refusals_are_collected_and_others_are_not() -> None:
@@ -455,7 +460,8 @@ def test_names_that_do_not_resolve(host: Host) -> None:
 
 @marked
 def test_a_way_to_the_peer_through_its_own_tunnel(host: Host) -> None:
-    (line,) = host.refusal(("10.2.0.0/24", "192.0.2.2/32"))
+    """The subnet of its own address is in the main table, whatever the rules say of the peer's."""
+    (line,) = host.refusal(("10.1.0.1/24", "192.0.2.3/31"))
     assert line.startswith("the peer at 192.0.2.2 would be reached through kink0 itself")
 
 

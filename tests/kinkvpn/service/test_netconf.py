@@ -24,7 +24,9 @@ import ctypes, ipaddress, json, os, signal, subprocess, sys
 import pytun, trio
 CLONE_NEWNET = 0x40000000
 assert ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) == 0
+from esp.sa import Endpoint
 from kinkvpn.service.netconf import NetworkConfiguration, NetworkPlan, NetworkRefused
+from kinkvpn.service.rules import ANY, RoutingRule, own_rules
 device = pytun.TunTapDevice(name="kink0", flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
 nets = lambda *texts: tuple(map(ipaddress.ip_network, texts))
 hosts = lambda *texts: tuple(map(ipaddress.ip_interface, texts))
@@ -46,6 +48,11 @@ def route_elsewhere(subnet):
     for command in (*links, f"route add {subnet} dev other"):
         subprocess.run(["ip", *command.split()], check=True)
 addresses = hosts("10.1.0.1/24", "fd00:1::1/64")
+def rules():
+    return [r for f in ("-4", "-6") for r in ip(f, "-d", "rule", "show") if 910 <= r["priority"] < 32766]
+def way(*arguments):
+    (found,) = ip("route", "get", *arguments)
+    return found["dev"]
 PLAN = NetworkPlan("kink0", 1400, addresses, nets("10.2.0.0/24", "fd00:2::/64", "0.0.0.0/0"))
 """
 
@@ -233,3 +240,136 @@ def test_a_crash_leaves_nothing() -> None:
         print(json.dumps(before)); print(json.dumps(shown()))
     """)
     assert before == after
+
+
+# Everything is protected, the peer's outer address included: its ESP, KINK and one port of one host go past the tunnel.
+RULED = """
+        for command in (
+            "link add other type veth peer name far", "link set far up", "link set other up",
+            "address add 192.0.2.1/24 dev other", "route add default via 192.0.2.254",
+        ):
+            subprocess.run(["ip", *command.split()], check=True)
+        sockets = [Endpoint("0.0.0.0", 4500), Endpoint("192.0.2.1", 910), Endpoint("::", 4500)]
+        past = RoutingRule(ipaddress.ip_network("10.1.0.0/24"), ANY[4], 6, None, (8000, 8010))
+        within = RoutingRule(ANY[4], ipaddress.ip_network("198.51.100.7/32"), into_tunnel=True)
+        RULED = NetworkPlan(
+            "kink0", 1400, hosts("10.1.0.1/24"), nets("0.0.0.0/0"), ("192.0.2.2",), (*own_rules(sockets), within, past)
+        )
+"""
+
+
+def test_with_rules_the_routes_have_a_table_of_their_own_and_all_is_undone() -> None:
+    during, listed, after, left = in_namespace(
+        RULED
+        + """
+        async def main():
+            async with NetworkConfiguration(RULED):
+                print(json.dumps([ip("route", "show", "table", "910"), routes()]))
+                print(json.dumps(rules()))
+            print(json.dumps(rules()))
+            print(json.dumps(ip("route", "show", "default")))
+        trio.run(main)
+    """
+    )
+    ours, main = during
+    assert [route["dst"] for route in ours] == ["default"]
+    assert {route["dst"] for route in main} == {"10.1.0.0/24"}, "what its address brought"
+    assert [rule["priority"] for rule in listed] == [910, 911, 912, 913, 914]
+    shown = [{key: value for key, value in rule.items() if key not in ("priority", "protocol")} for rule in listed]
+    assert shown == [
+        {"src": "all", "iif": "lo", "ipproto": "udp", "sport": 4500, "table": "main"},
+        {"src": "192.0.2.1", "iif": "lo", "ipproto": "udp", "sport": 910, "table": "main"},
+        {"src": "all", "dst": "198.51.100.7", "table": "910"},
+        {"src": "10.1.0.0", "srclen": 24, "ipproto": "tcp", "dport_start": 8000, "dport_end": 8010, "table": "main"},
+        {"src": "all", "table": "910"},
+    ]
+    assert after == []
+    assert [route["dev"] for route in left] == ["other"]
+
+
+def test_what_is_ours_or_named_goes_past_the_tunnel_and_nothing_else() -> None:
+    """Strict reverse path filtering too takes the peer's ESP from where it comes."""
+    (ways,) = in_namespace(
+        RULED
+        + """
+        for name in ("all", "other"):
+            with open(f"/proc/sys/net/ipv4/conf/{name}/rp_filter", "w") as file:
+                file.write("1")
+        peer, port = ["192.0.2.2"], ["ipproto", "udp", "dport", "4500", "sport"]
+        tcp = ["203.0.113.1", "from", "10.1.0.1", "ipproto", "tcp", "dport"]
+        def taken(port):
+            arguments = ["ip", "route", "get", "192.0.2.1", "from", "192.0.2.2", "iif", "other", "ipproto", "udp"]
+            ports = ["sport", "4500", "dport", port]
+            return subprocess.run([*arguments, *ports], capture_output=True).returncode == 0
+        async def main():
+            async with NetworkConfiguration(RULED):
+                print(json.dumps({
+                    "esp": way(*peer, *port, "4500"), "kink": way(*peer, "from", "192.0.2.1", *port, "910"),
+                    "other udp": way(*peer, *port, "4501"), "tcp": way(*tcp, "7999"), "named tcp": way(*tcp, "8000"),
+                    "its last": way(*tcp, "8010"), "beyond": way(*tcp, "8011"),
+                    "ahead of it": way("198.51.100.7", *tcp[1:], "8000"), "anything": way("8.8.8.8"),
+                    "esp arrives": taken("4500"), "others do not": taken("4501"),
+                }))
+        trio.run(main)
+    """
+    )
+    tunnel, past = "kink0", "other"
+    assert ways == {
+        "esp": past,
+        "kink": past,
+        "other udp": tunnel,
+        "tcp": tunnel,
+        "named tcp": past,
+        "its last": past,
+        "beyond": tunnel,
+        "ahead of it": tunnel,
+        "anything": tunnel,
+        "esp arrives": True,
+        "others do not": False,
+    }
+
+
+def test_rules_that_outlive_a_crash_change_no_way_and_go_at_the_next_start() -> None:
+    before, stale, after_crash, without = in_namespace(
+        RULED
+        + """
+        device.close()
+        destinations = (["192.0.2.2"], ["8.8.8.8"], ["203.0.113.1", "ipproto", "tcp", "dport", "8000"])
+        ways = lambda: [way(*destination) for destination in destinations]
+        print(json.dumps(ways()))
+        child = os.fork()
+        if not child:
+            device = pytun.TunTapDevice(name="kink0", flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
+            async def main():
+                async with NetworkConfiguration(RULED):
+                    os.kill(os.getpid(), signal.SIGKILL)
+            trio.run(main)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        print(json.dumps(len(rules())))
+        print(json.dumps(ways()))
+        device = pytun.TunTapDevice(name="kink0", flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
+        async def main():
+            async with NetworkConfiguration(NetworkPlan("kink0", 1400)):
+                print(json.dumps(rules()))
+        trio.run(main)
+    """
+    )
+    assert before == after_crash == ["other"] * 3
+    assert stale == 5
+    assert without == []
+
+
+def test_the_mtu_towards_a_peer_is_that_of_its_routes_in_their_own_table_too() -> None:
+    (limited,) = in_namespace(
+        RULED
+        + """
+        async def main():
+            async with NetworkConfiguration(RULED) as network:
+                await network.limit_mtu(nets("0.0.0.0/0"), 1200)
+                print(json.dumps([ip("route", "show", "table", "910"), ip("route", "show", "default")]))
+        trio.run(main)
+    """
+    )
+    (ours,), (main,) = limited
+    assert ours["metrics"] == [{"mtu": 1200}]
+    assert "metrics" not in main
