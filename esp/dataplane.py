@@ -89,6 +89,7 @@ class Dataplane:
         self._control_sent = 0
         self._keepalives_sent = 0
         self._schedule_changed = trio.Event()
+        self._pace_changed = trio.Event()
         self._sleeping_until = inf
         self._unpublished: deque[EspEvent] = deque()
         self._publisher, self.events = trio.open_memory_channel[EspEvent](EVENTS)
@@ -105,6 +106,7 @@ class Dataplane:
                 nursery.start_soon(self._carry_outbound)
                 nursery.start_soon(self._carry_inbound)
                 nursery.start_soon(self._watch_clock)
+                nursery.start_soon(self._keep_pace)
                 task_status.started()
 
     async def _carry_outbound(self) -> None:
@@ -137,6 +139,16 @@ class Dataplane:
                 await self._schedule_changed.wait()
             self._sleeping_until = -inf
             await trio.sleep(SHORTEST_SLEEP)
+
+    async def _keep_pace(self) -> None:
+        """Send what goes out by the clock and not by what comes in: asleep while no SA asks for it."""
+        while True:
+            self._pace_changed = trio.Event()
+            now = self._clock()
+            self._send(self._engine.pace(now))
+            with trio.move_on_after(max(self._engine.pace_deadline() - now, 0.0)):
+                await self._pace_changed.wait()
+            await trio.lowlevel.checkpoint()
 
     def _sort(self, datagrams: Sequence[Incoming]) -> list[Incoming]:
         """The ESP among ``datagrams``. Control goes up at once: no batch of ESP before it holds it up."""
@@ -206,6 +218,8 @@ class Dataplane:
         """As :meth:`esp.engine.Engine.install_outbound`, now; packets that were held for it are sent at once."""
         self._send(self._engine.install_outbound(sa, self._clock()))
         self._reschedule()
+        if sa.confidentiality is not None or sa.aggregation is not None:
+            self._pace_changed.set()
 
     def _reschedule(self) -> None:
         """Wake the clock loop, unless it wakes in time by itself: a new SA of hours is none of its business yet."""

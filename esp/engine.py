@@ -152,14 +152,16 @@ class Engine:
         self._check(sa)
         if not covers(sa.selector, self._policies[sa.policy].selector):
             raise InvalidSa(f"the SA's selector does not cover that of policy {sa.policy!r}")
+        before = self._sad.carriers.get(sa.policy)
+        waiting = [] if before is None or before.rate is None else before.rate.take_all()
         self._sad.add_outbound(sa, now).silence = self._silence_of(sa.policy)
         if sa.encapsulation is Encapsulation.UDP:
             self._keepalive_at = min(self._keepalive_at, now + KEEPALIVE_SECONDS)
         held = self._waiting.pop(sa.policy, None)
-        if held is None:
-            return []
-        self.count_drop(DropReason.HOLD_EXPIRED, held.expire(now))
-        return self.protect(held.take(), now)
+        if held is not None:
+            self.count_drop(DropReason.HOLD_EXPIRED, held.expire(now))
+            waiting += held.take()
+        return self.protect(waiting, now)
 
     def remove_inbound(self, spi: int) -> None:
         """Stop to open packets of this SA.
@@ -175,7 +177,12 @@ class Engine:
         Raises:
             UnknownSa: there is none.
         """
-        self._sad.remove_outbound(policy, spi)
+        self._drop_waiting(self._sad.remove_outbound(policy, spi))
+
+    def _drop_waiting(self, sa: OutboundSa) -> None:
+        """Count what waited for its turn in an SA that has gone without a successor (else that has it)."""
+        if sa.rate is not None:
+            self.count_drop(DropReason.SA_EXPIRED, len(sa.rate.take_all()))
 
     def _silence_of(self, policy: str) -> Silence:
         return self._silences.get(self._policies[policy].peer) or Silence()
@@ -201,7 +208,10 @@ class Engine:
             if sa is None:
                 continue
             try:
-                sealed.append(sa.seal(packet, now))
+                if sa.rate is None:
+                    sealed.append(sa.seal(packet, now))
+                else:
+                    sa.rate.put(packet)
             except NotSealed as refused:
                 self._drop(refused.reason, sa)
                 continue
@@ -213,6 +223,26 @@ class Engine:
             if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
                 self._expire(sa, now)
         return sealed
+
+    def pace(self, now: float) -> list[Outgoing]:
+        """What goes out by the clock: AGGFRAG payloads of SAs with a constant rate, and dummies (RFC 4303 §2.6)."""
+        sealed: list[Outgoing] = []
+        for sa in list(self._sad.paced.values()):
+            if now >= sa.hard_at:
+                self._expire(sa, now)
+                continue
+            try:
+                sealed += sa.seal_due(now)
+            except NotSealed as refused:
+                self._drop(refused.reason, sa)
+                continue
+            if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
+                self._expire(sa, now)
+        return sealed
+
+    def pace_deadline(self) -> float:
+        """When :meth:`pace` has something to do; infinity while no SA sends by the clock."""
+        return min((sa.due_at() for sa in self._sad.paced.values()), default=inf)
 
     def _carrier(self, packet: bytes, now: float) -> OutboundSa | None:
         """The SA that carries ``packet``; None when it has been dropped or held."""
@@ -269,30 +299,30 @@ class Engine:
                     self._tell_unknown_spi_at = now + UNKNOWN_SPI_SECONDS
                     self._events.put(UnknownSpiSeen(spi, incoming.source))
                 continue
-            packet = self._open(sa, incoming, sequence, now)
-            if isinstance(packet, DropReason):
-                self._drop(packet, sa)
-                continue
-            packets.append(packet)
-            self._packets_in += 1
-            self._octets_in += len(packet)
+            for packet in self._open(sa, incoming, sequence, now):
+                if isinstance(packet, DropReason):
+                    self._drop(packet, sa)
+                    continue
+                packets.append(packet)
+                self._packets_in += 1
+                self._octets_in += len(packet)
         return packets
 
-    def _open(self, sa: InboundSa, incoming: Incoming, sequence: int, now: float) -> bytes | DropReason:
+    def _open(self, sa: InboundSa, incoming: Incoming, sequence: int, now: float) -> Sequence[bytes | DropReason]:
         if now >= sa.hard_at:
             self._expire(sa, now)
-            return DropReason.SA_EXPIRED
+            return (DropReason.SA_EXPIRED,)
         newest = sequence > sa.window.top
         text = sa.authenticate(incoming.datagram, sequence)
         if isinstance(text, DropReason):
-            return text
+            return (text,)
         if sa.silence.heard_at < now:  # once a batch is enough
             sa.silence.heard(now)
         if newest and incoming.source != sa.remote:
             self._follow(sa, incoming.source)
         if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
             self._expire(sa, now)
-        return sa.unwrap(text, incoming.traffic_class)
+        return sa.unwrap(text, sequence, incoming.traffic_class)
 
     def follow(self, policy: str, remote: Endpoint) -> None:
         """Send what the SAs of ``policy`` carry to ``remote``: keying has authentically heard the peer there."""
@@ -347,7 +377,7 @@ class Engine:
         if inbound:
             self._sad.remove_inbound(spi)
         else:
-            self._sad.remove_outbound(policy, spi)
+            self._drop_waiting(self._sad.remove_outbound(policy, spi))
 
     def deadline(self) -> float | None:
         """When ``expire`` or ``keepalives`` has something to do; None while neither has."""

@@ -22,6 +22,7 @@ class DropReason(Enum):
     TOO_BIG = "too_big"  # sealed, the packet would not fit a datagram
     NOT_WHOLE = "not_whole"  # transport mode, and the packet is a fragment (RFC 4303 §3.3.4)
     HEADER_OUTSIDE = "header_outside"  # transport mode, and options that stand in front of ESP (RFC 4303 §3.1.1)
+    PACE_QUEUE_FULL = "pace_queue_full"  # more traffic than the constant rate carries (RFC 9347 §2.4.1)
     LINK_REFUSED = "link_refused"  # the kernel would not take the datagram
     # Inbound: from the link to the inside.
     MALFORMED = "malformed"  # shorter than the SA's header, IV, ICV and trailer (RFC 4303 §2)
@@ -33,6 +34,8 @@ class DropReason(Enum):
     BAD_PADDING = "bad_padding"  # pad length or pad octets wrong (RFC 4303 §2.4, §3.4.4.1)
     BAD_NEXT_HEADER = "bad_next_header"  # not what the SA's mode carries (RFC 4303 §2.6)
     DUMMY = "dummy"  # next header 59: meant to be thrown away (RFC 4303 §2.6)
+    FRAGMENT_LATE = "fragment_late"  # an AGGFRAG payload that was given up before it came (RFC 9347 §2.2.3)
+    FRAGMENT_MISSING = "fragment_missing"  # a packet with fragments in a payload that is lost (RFC 9347 §2.5)
     SELECTOR_MISMATCH = "selector_mismatch"  # the inner packet is not of this SA's traffic (RFC 4301 §5.2)
     TUN_REFUSED = "tun_refused"  # the kernel would not take the packet
 
@@ -51,6 +54,12 @@ class SequenceExhausted(NotSealed):
     """The SA's send counter has reached its end; it needs a successor (RFC 4303 §3.3.3)."""
 
     reason = DropReason.SEQUENCE_EXHAUSTED
+
+
+class PaceQueueFull(NotSealed):
+    """More packets wait for the SA's constant rate than may (RFC 9347 §2.4.1)."""
+
+    reason = DropReason.PACE_QUEUE_FULL
 
 
 class NotWhole(NotSealed):

@@ -47,6 +47,32 @@ class Lifetime:
 
 
 @dataclass(frozen=True, slots=True)
+class Confidentiality:
+    """What is done so that an observer sees less of the traffic inside (RFC 4303 §2.6, §2.7).
+
+    Args:
+        octets: payloads are padded to this; longer ones stay as they are.
+        dummy_after: seconds without a packet until a dummy of the same size goes out; None sends none.
+    """
+
+    octets: int
+    dummy_after: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregation:
+    """AGGFRAG payloads at a constant rate, instead of packets as they come (RFC 9347).
+
+    Args:
+        octets: of each payload.
+        per_second: payloads; they go out whether there is something to send or not.
+    """
+
+    octets: int
+    per_second: float
+
+
+@dataclass(frozen=True, slots=True)
 class SaParameters:
     """One direction of a pair, as keying installs it.
 
@@ -74,6 +100,8 @@ class SaParameters:
     encapsulation: Encapsulation = Encapsulation.UDP
     replay_window: int = 8192
     sequence: int = 0
+    confidentiality: Confidentiality | None = None
+    aggregation: Aggregation | None = None
 
 
 # RFC 4303 §2.1: 1 to 255 are reserved by IANA, 0 is for local use.
@@ -101,6 +129,7 @@ def check_parameters(sa: SaParameters) -> None:
         raise InvalidSa(f"replay window {sa.replay_window} is not within 0 to 65536")
     if not 0 <= sa.sequence <= SEQUENCE_MAX:
         raise InvalidSa(f"sequence {sa.sequence} is not within 0 to {SEQUENCE_MAX}")
+    _check_shape(sa)
     life = sa.lifetime
     _check_limits("seconds", life.soft_seconds, life.hard_seconds)
     _check_limits("packets", life.soft_packets, life.hard_packets)
@@ -109,6 +138,32 @@ def check_parameters(sa: SaParameters) -> None:
 
 def _is_host(network: Network) -> bool:
     return network.prefixlen == network.max_prefixlen
+
+
+# Ours. The smallest still holds an IPv6 header and shows how long the packet is; the largest is what a datagram carries
+# under any suite. A hundred thousand a second is more than one core sends.
+PAYLOAD_MIN, PAYLOAD_MAX = 64, 65_400
+RATE_MAX = 100_000
+
+
+def _check_shape(sa: SaParameters) -> None:
+    for what, shape in (("padding", sa.confidentiality), ("aggregation", sa.aggregation)):
+        if shape is None:
+            continue
+        if sa.mode is not Mode.TUNNEL:
+            raise InvalidSa(f"{what} is for tunnel mode, not for {sa.mode.value} mode")  # RFC 4303 §2.7, RFC 9347 §2.1
+        if not PAYLOAD_MIN <= shape.octets <= PAYLOAD_MAX:
+            raise InvalidSa(f"{what} to {shape.octets} octets is not within {PAYLOAD_MIN} to {PAYLOAD_MAX}")
+    if sa.confidentiality is not None and sa.aggregation is not None:
+        raise InvalidSa("aggregation pads and fills by itself: it goes without padding and dummies")
+    if (
+        sa.confidentiality is not None
+        and (after := sa.confidentiality.dummy_after) is not None
+        and after < 1 / RATE_MAX
+    ):
+        raise InvalidSa(f"a dummy after {after} seconds is too soon")
+    if sa.aggregation is not None and not 0 < sa.aggregation.per_second <= RATE_MAX:
+        raise InvalidSa(f"{sa.aggregation.per_second} payloads a second is not within 0 to {RATE_MAX}")
 
 
 def _check_limits(unit: str, soft: float | None, hard: float | None) -> None:

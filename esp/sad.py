@@ -11,19 +11,21 @@ from typing import TYPE_CHECKING
 
 from cryptography.hazmat.primitives.constant_time import bytes_eq
 
+from esp.aggfrag import AGGFRAG, Reassembler
 from esp.crypto import make_opener, make_sealer
 from esp.datagram import Outgoing
 from esp.errors import AuthenticationFailed, DropReason, EspError, InvalidSa, UnknownSa
+from esp.pace import ConstantRate
 from esp.policy import Match, SelectorMatcher
 from esp.sa import SEQUENCE_MAX, SPI_MIN, Mode
 from esp.seqnum import ReplayWindow, SendCounter
 from esp.silence import Silence
 from esp.transport import Transport
 from esp.tunnel import Tunnel
-from esp.wire import ESP_HEADER, build_trailers, parse_trailer
+from esp.wire import ESP_HEADER, IPV4_IN_ESP, IPV6_IN_ESP, NO_NEXT_HEADER, build_trailers, parse_trailer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from esp.inner import Flow
     from esp.sa import SaParameters
@@ -110,7 +112,19 @@ def _limit(limit: float | None) -> float:
 class OutboundSa(SaState):
     """Seals packets for one peer."""
 
-    __slots__ = ("_block", "_counter", "_largest", "_random", "_seal", "_trailers", "_wrap", "sent_at")
+    __slots__ = (
+        "_block",
+        "_counter",
+        "_dummy_after",
+        "_largest",
+        "_pad_to",
+        "_random",
+        "_seal",
+        "_trailers",
+        "_wrap",
+        "rate",
+        "sent_at",
+    )
 
     def __init__(self, parameters: SaParameters, now: float, random: Callable[[int], bytes]) -> None:
         super().__init__(parameters, now)
@@ -123,6 +137,10 @@ class OutboundSa(SaState):
         self._block = suite.block_octets
         self._wrap = _mode(parameters).wrap
         self._trailers: dict[int, tuple[bytes, ...]] = {}  # by next header, as they come
+        shape, aggregation = parameters.confidentiality, parameters.aggregation
+        self._pad_to = 0 if shape is None else shape.octets
+        self._dummy_after = inf if shape is None else _limit(shape.dummy_after)
+        self.rate = None if aggregation is None else ConstantRate(aggregation, now)
         room = MAX_DATAGRAM - ESP_HEADER.size - suite.iv_octets - suite.icv_octets
         self._largest = room - room % self._block - 2
         self.alarm_packets = min(self.alarm_packets, max(_SEQUENCE_SOFT - parameters.sequence, 1))
@@ -134,7 +152,7 @@ class OutboundSa(SaState):
 
     def fits(self, packet: bytes) -> bool:
         """Whether ``packet``, sealed, can be carried at all."""
-        return len(packet) <= self._largest
+        return len(packet) <= self._largest or self.rate is not None
 
     def seal(self, packet: bytes, now: float) -> Outgoing:
         """The ESP packet (RFC 4303 §3.3) for ``packet``, an IP packet that fits.
@@ -143,6 +161,31 @@ class OutboundSa(SaState):
             NotSealed: the counter is at its end (:class:`esp.seqnum.SendCounter`), or the mode cannot carry it.
         """
         payload, next_header, traffic_class = self._wrap(packet)
+        if len(payload) < self._pad_to:
+            payload = payload.ljust(self._pad_to, b"\0")
+        return self._seal_payload(payload, next_header, traffic_class, now)
+
+    def paced(self) -> bool:
+        """Whether it sends by the clock: at a constant rate, or dummies when nothing else goes out."""
+        return self.rate is not None or self._dummy_after < inf
+
+    def due_at(self) -> float:
+        """When ``seal_due`` has something, as far as is known now."""
+        return self.sent_at + self._dummy_after if self.rate is None else self.rate.at
+
+    def seal_due(self, now: float) -> Iterator[Outgoing]:
+        """What goes out by the clock: AGGFRAG payloads (RFC 9347 §2.2), or a dummy (RFC 4303 §2.6).
+
+        Raises:
+            NotSealed: the counter is at its end (:class:`esp.seqnum.SendCounter`).
+        """
+        if self.rate is not None:
+            for payload in self.rate.payloads(now):
+                yield self._seal_payload(payload, AGGFRAG, 0, now)
+        elif now >= self.due_at():
+            yield self._seal_payload(bytes(self._pad_to), NO_NEXT_HEADER, 0, now)
+
+    def _seal_payload(self, payload: bytes, next_header: int, traffic_class: int, now: float) -> Outgoing:
         trailers = self._trailers.get(next_header) or self._trailers_for(next_header)
         text = payload + trailers[len(payload) % self._block]
         sealed = (self._seal or self._keyed())(self._counter.next(), text)
@@ -164,13 +207,14 @@ class OutboundSa(SaState):
 class InboundSa(SaState):
     """Opens packets of one peer."""
 
-    __slots__ = ("_accepted", "_block", "_matcher", "_open", "_overhead", "_unwrap", "window")
+    __slots__ = ("_accepted", "_block", "_matcher", "_open", "_overhead", "_reassembler", "_unwrap", "window")
 
     def __init__(self, parameters: SaParameters, now: float) -> None:
         super().__init__(parameters, now)
         suite = parameters.suite
         self.window = ReplayWindow(parameters.replay_window)
         self._unwrap = _mode(parameters).unwrap
+        self._reassembler = None if parameters.aggregation is None else Reassembler()
         self._open: Callable[[bytes, int], bytes] | None = None  # for the first packet, as above
         self._block = suite.block_octets
         self._overhead = ESP_HEADER.size + suite.iv_octets + suite.icv_octets
@@ -203,13 +247,27 @@ class InboundSa(SaState):
         self._open = make_opener(self.parameters.suite, self.parameters.keymat).open
         return self._open
 
-    def unwrap(self, text: bytes, traffic_class: int) -> bytes | DropReason:
-        """The IP packet in the authentic ``text``, if this SA may carry it (RFC 4303 §2.4-2.7, RFC 4301 §5.2)."""
+    def unwrap(self, text: bytes, sequence: int, traffic_class: int) -> Sequence[bytes | DropReason]:
+        """The IP packets in the authentic ``text`` that this SA may carry (RFC 4303 §2.4-2.7, RFC 4301 §5.2).
+
+        And a reason for each that is not delivered. An AGGFRAG payload has any number of both, others have one.
+        """
         trailer = parse_trailer(text)
         if isinstance(trailer, DropReason):
-            return trailer
+            return (trailer,)
         end, next_header = trailer
-        unwrapped = self._unwrap(text[:end], next_header, traffic_class)
+        if next_header == AGGFRAG and self._reassembler is not None:
+            return [self._unwrap_block(block) for block in self._reassembler.receive(sequence, text[:end])]
+        return (self._admit(text[:end], next_header, traffic_class),)
+
+    def _unwrap_block(self, block: bytes | DropReason) -> bytes | DropReason:
+        if isinstance(block, DropReason):
+            return block
+        # The outer header belongs to the rate, not to what happens to be inside (RFC 9347 §2.2.5).
+        return self._admit(block, IPV4_IN_ESP if block[0] >> 4 == 4 else IPV6_IN_ESP, 0)
+
+    def _admit(self, payload: bytes, next_header: int, traffic_class: int) -> bytes | DropReason:
+        unwrapped = self._unwrap(payload, next_header, traffic_class)
         if isinstance(unwrapped, DropReason):
             return unwrapped
         packet, flow = unwrapped
@@ -238,6 +296,7 @@ class Sad:
         self._random = random
         self.inbound: dict[int, InboundSa] = {}
         self.carriers: dict[str, OutboundSa] = {}
+        self.paced: dict[str, OutboundSa] = {}  # those of them that send by the clock
         self._outbound: dict[str, list[OutboundSa]] = {}  # oldest first, never empty
         self._reserved: set[int] = set()
         # A heap of deadlines and who has them. An SA that goes leaves its own behind, for ``due`` to pass over.
@@ -322,7 +381,7 @@ class Sad:
             raise InvalidSa(f"policy {parameters.policy!r} has an outbound SA with SPI {parameters.spi:#010x} already")
         sa = OutboundSa(parameters, now, self._random)
         self._outbound[parameters.policy] = [*sas, sa]
-        self.carriers[parameters.policy] = sa
+        self._carry(parameters.policy, sa)
         self._watch(sa)
         return sa
 
@@ -335,23 +394,36 @@ class Sad:
         if self.inbound.pop(spi, None) is None:
             raise UnknownSa(f"no inbound SA with SPI {spi:#010x}")
 
-    def remove_outbound(self, policy: str, spi: int) -> None:
-        """Forget an SA; the newest that is left carries on.
+    def remove_outbound(self, policy: str, spi: int) -> OutboundSa:
+        """Forget an SA and return it; the newest that is left carries on.
 
         Raises:
             UnknownSa: there is none.
         """
         sas = self._outbound.get(policy, [])
-        left = [sa for sa in sas if sa.parameters.spi != spi]
-        if len(left) == len(sas):
+        gone = next((sa for sa in sas if sa.parameters.spi == spi), None)
+        if gone is None:
             raise UnknownSa(f"no outbound SA of policy {policy!r} with SPI {spi:#010x}")
+        left = [sa for sa in sas if sa is not gone]
         if left:
-            self._outbound[policy], self.carriers[policy] = left, left[-1]
+            self._outbound[policy] = left
         else:
-            del self._outbound[policy], self.carriers[policy]
+            del self._outbound[policy]
+        self._carry(policy, left[-1] if left else None)
+        return gone
+
+    def _carry(self, policy: str, sa: OutboundSa | None) -> None:
+        """Let ``sa`` have the traffic of ``policy``."""
+        self.carriers.pop(policy, None)
+        self.paced.pop(policy, None)
+        if sa is None:
+            return
+        self.carriers[policy] = sa
+        if sa.paced():
+            self.paced[policy] = sa
 
     def remove_policy(self, policy: str) -> None:
         """Forget all SAs that serve ``policy``."""
         self.inbound = {spi: sa for spi, sa in self.inbound.items() if sa.parameters.policy != policy}
         self._outbound.pop(policy, None)
-        self.carriers.pop(policy, None)
+        self._carry(policy, None)

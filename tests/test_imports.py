@@ -13,8 +13,8 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "esp": (
         {"esp.errors"},
-        {"esp.wire", "esp.inner", "esp.seqnum", "esp.suite"},
-        {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel", "esp.checksum"},
+        {"esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.aggfrag"},
+        {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel", "esp.checksum", "esp.pace"},
         {"esp.transport"},
         {"esp.sad", "esp.hold", "esp.silence"},
         {"esp.engine", "esp.native"},

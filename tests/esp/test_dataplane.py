@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from random import Random
 from typing import TYPE_CHECKING, ClassVar
@@ -20,7 +20,7 @@ from esp.errors import DropReason
 from esp.events import Acquired, HardExpired, SoftExpired, UnreachableReported
 from esp.link import UdpLink
 from esp.policy import Policy, Selector
-from esp.sa import Endpoint, Lifetime, SaParameters
+from esp.sa import Aggregation, Endpoint, Lifetime, SaParameters
 from esp.suite import SUITES
 from esp.testing import BATCH, QUEUE, LossyLink, MemoryLink, MemoryTun, Weather, memory_links
 from esp.tun import TunDevice, TunUnavailable
@@ -136,6 +136,26 @@ async def test_packets_travel_both_ways_in_order(hosts: tuple[Host, Host]) -> No
                 assert [await receiver.tun.wait_delivered() for _ in packets] == packets
     assert left.drops() == right.drops() == {}
     assert left.dataplane.engine_name == "portable"
+
+
+async def test_a_constant_rate_goes_by_the_clock_and_starts_when_it_is_installed(
+    hosts: tuple[Host, Host], autojump_clock: trio.testing.MockClock
+) -> None:
+    left, right = hosts
+    async with running(*hosts):
+        await trio.sleep(5)
+        key(right, left)
+        spi = right.dataplane.allocate_spi()
+        paced = replace(sa(spi, "ipv4", 0, RIGHT), aggregation=Aggregation(200, 20))
+        right.dataplane.install_inbound(replace(paced, selector=selector("ipv4", 1), remote=LEFT))
+        left.dataplane.install_outbound(paced)
+        left.tun.emit(packet(ONE, 7))
+        assert await right.tun.wait_delivered() == packet(ONE, 7)
+        assert trio.current_time() == pytest.approx(5.05)
+        await trio.sleep(10.01)
+    assert left.dataplane.statistics().sas[-1].packets == 201
+    assert right.dataplane.link_statistics().esp_received == 201
+    assert right.drops() == {}
 
 
 async def test_nothing_on_the_link_is_readable(hosts: tuple[Host, Host]) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
+from ipaddress import ip_network
+from math import inf
 from random import Random
 
 import pytest
@@ -37,7 +39,7 @@ from esp.errors import DropReason, InvalidPolicy, InvalidSa, UnknownSa
 from esp.events import Acquired, EndpointMoved, HardExpired, SoftExpired, Unanswered, UnknownSpiSeen
 from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS
 from esp.policy import Action, Policy, Selector
-from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters
+from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Lifetime, SaParameters
 from esp.sad import MAX_DATAGRAM
 from esp.suite import SUITES
 from esp.wire import ESP_HEADER
@@ -806,3 +808,117 @@ def test_a_peer_is_watched_as_long_as_it_has_a_policy() -> None:
     assert left.last_heard("east") == 6.0
     left.remove_policy("six")
     assert left.last_heard("east") is None
+
+
+# --- what an observer sees ---
+
+
+def test_padding_makes_all_packets_up_to_a_size_alike_and_the_receiver_cuts_it_off() -> None:
+    """RFC 4303 §2.7; the observer sees lengths of datagrams and nothing else."""
+    tunnel = open_tunnel()
+    tunnel.left.install_outbound(parameters(spi=0x1001, confidentiality=Confidentiality(1400)), 0.0)
+    tunnel.right.install_inbound(parameters(spi=0x1001, selector=flip(SELECTOR4), remote=LEFT), 0.0)
+    packets = [ipv4(bytes(octets)) for octets in (0, 1, 700, 1380, 1381, 1400)]
+    sealed = tunnel.seal(*packets)
+    assert len({len(each) for each in sealed[:4]}) == 1
+    assert [len(each) > len(sealed[0]) for each in sealed[4:]] == [False, True]  # 1,401 octets end in the same block
+    assert tunnel.open(*sealed) == packets
+
+
+def test_a_dummy_goes_out_when_nothing_else_has_and_looks_like_the_rest() -> None:
+    tunnel = open_tunnel()
+    sa = parameters(spi=0x1001, confidentiality=Confidentiality(1400, dummy_after=0.5))
+    tunnel.left.install_outbound(sa, 0.0)
+    tunnel.right.install_inbound(parameters(spi=0x1001, selector=flip(SELECTOR4), remote=LEFT), 0.0)
+    assert tunnel.left.pace(0.4) == []
+    assert tunnel.left.pace_deadline() == 0.5
+    (dummy,) = tunnel.left.pace(0.5)
+    (packet,) = tunnel.left.protect([ipv4()], 0.8)
+    assert len(dummy.datagram) == len(packet.datagram)
+    assert tunnel.left.pace_deadline() == 1.3
+    assert tunnel.left.pace(1.0) == []
+    assert tunnel.open(dummy.datagram, packet.datagram) == [ipv4()]
+    assert tunnel.right.statistics().drops == {DropReason.DUMMY: 1}
+    tunnel.left.remove_outbound("four", 0x1001)
+    assert tunnel.left.pace_deadline() == inf
+
+
+def aggregating(octets: int = 500, per_second: float = 10) -> Tunnel:
+    tunnel = bare_tunnel()
+    sa = parameters(aggregation=Aggregation(octets, per_second))
+    tunnel.left.install_outbound(sa, 0.0)
+    tunnel.right.install_inbound(replace(sa, selector=flip(SELECTOR4), remote=LEFT), 0.0)
+    return tunnel
+
+
+def test_at_a_constant_rate_an_observer_learns_nothing_and_no_packet_is_lost() -> None:
+    tunnel = aggregating()
+    packets = [ipv4(Random(number).randbytes(50 * number)) for number in range(25)]
+    assert tunnel.left.protect(packets, 0.0) == []
+    seen, arrived = [], []
+    for tenth in range(100):
+        sealed = tunnel.left.pace(tenth / 10 + 0.001)
+        seen.append([len(each.datagram) for each in sealed])
+        arrived += tunnel.right.unprotect(incoming(sealed), tenth / 10)
+    assert arrived == packets
+    assert seen[0] == []
+    assert len({tuple(each) for each in seen[1:]}) == 1
+    assert tunnel.right.statistics().drops == {}
+
+
+def test_more_than_the_rate_carries_is_dropped_and_counted() -> None:
+    tunnel = aggregating()
+    packets = [ipv4(bytes(1380))] * 100
+    assert tunnel.left.protect(packets, 0.0) == []
+    refused = tunnel.left.statistics().drops[DropReason.PACE_QUEUE_FULL]
+    assert 0 < refused < 100
+    assert tunnel.left.statistics().packets_out + refused == 100
+    tunnel.left.remove_outbound("four", SPI4)
+    assert sum(tunnel.left.statistics().drops.values()) == 100
+
+
+def test_a_rekey_takes_over_what_waits_and_splits_no_packet() -> None:
+    """RFC 9347 §2.2.3: no fragments of one packet in two SAs."""
+    tunnel = aggregating()
+    packets = [ipv4(bytes([number]) * 700) for number in range(10)]
+    tunnel.left.protect(packets, 0.0)
+    arrived = tunnel.right.unprotect(incoming(tunnel.left.pace(0.25)), 0.25)
+    newer = parameters(spi=0x1001, aggregation=Aggregation(500, 10))
+    assert tunnel.left.install_outbound(newer, 0.25) == []
+    tunnel.right.install_inbound(replace(newer, selector=flip(SELECTOR4), remote=LEFT), 0.25)
+    for tenth in range(3, 30):
+        arrived += tunnel.right.unprotect(incoming(tunnel.left.pace(tenth / 10 + 0.06)), tenth / 10)
+    assert arrived == packets
+    older = parameters(spi=0x1002)
+    tunnel.left.protect(packets, 3.0)
+    assert len(tunnel.left.install_outbound(older, 3.0)) == len(packets)  # and one without a rate sends at once
+
+
+def test_an_inbound_sa_without_aggregation_takes_no_aggfrag() -> None:
+    tunnel = aggregating()
+    tunnel.right.install_inbound(parameters(selector=flip(SELECTOR4), remote=LEFT), 0.0)
+    tunnel.right.unprotect(incoming(tunnel.left.pace(0.11)), 0.2)
+    assert tunnel.right.statistics().drops == {DropReason.BAD_NEXT_HEADER: 1}
+
+
+def test_each_inner_packet_of_an_aggregate_has_to_be_the_sas() -> None:
+    tunnel = aggregating()
+    stranger = replace(parameters(aggregation=Aggregation(500, 10)), selector=Selector(*[ip_network("0.0.0.0/0")] * 2))
+    left = engine()
+    left.add_policy(Policy("four", stranger.selector))
+    left.install_outbound(stranger, 0.0)
+    left.protect([ipv4(b"1"), ipv4(b"2", destination="10.3.0.1"), ipv4(b"3")], 0.0)
+    assert tunnel.right.unprotect(incoming(left.pace(0.11)), 0.2) == [ipv4(b"1"), ipv4(b"3")]
+    assert tunnel.right.statistics().drops == {DropReason.SELECTOR_MISMATCH: 1}
+
+
+def test_the_clock_ends_an_sa_that_sends_by_it() -> None:
+    tunnel = bare_tunnel()
+    sa = parameters(aggregation=Aggregation(500, 10), lifetime=Lifetime(hard_packets=3, soft_packets=2))
+    tunnel.left.install_outbound(sa, 0.0)
+    assert len(tunnel.left.pace(1.0)) == 10  # limits are looked at once a turn
+    assert [type(each) for each in tunnel.left.take_events()] == [HardExpired]
+    assert tunnel.left.pace_deadline() == inf
+    tunnel.left.install_outbound(replace(sa, sequence=2**32 - 2, lifetime=Lifetime()), 1.0)
+    assert len(tunnel.left.pace(2.0)) == 1
+    assert tunnel.left.statistics().drops == {DropReason.SEQUENCE_EXHAUSTED: 1}
