@@ -156,7 +156,8 @@ class Dataplane:
         esp = Kind.ESP
         for incoming in datagrams:
             kind = classify(incoming.datagram)
-            if kind is esp:
+            # Without UDP there is nothing but ESP: whatever else it looks like, the engine refuses.
+            if kind is esp or not incoming.source.port:
                 protected.append(incoming)
                 continue
             self._received[kind] += 1

@@ -327,7 +327,7 @@ class Engine:
     def follow(self, policy: str, remote: Endpoint) -> None:
         """Send what the SAs of ``policy`` carry to ``remote``: keying has authentically heard the peer there."""
         for each in self._sad.of_policy(policy):
-            each.remote = remote
+            each.follow(remote)
         self._keepalive_at = -inf  # there they have perhaps not heard from us for long
 
     def _follow(self, sa: InboundSa, source: Endpoint) -> None:
@@ -335,8 +335,11 @@ class Engine:
 
         Only the newest: an old packet that somebody kept and sends again from elsewhere moves nothing. All SAs of the
         policy move: else a late packet of an older SA would send us elsewhere, and no packet of the newer one, which
-        comes from where that one has always been, would ever take us back.
+        comes from where that one has always been, would ever take us back. What came in another encapsulation than was
+        agreed on says nothing of where to send in this one.
         """
+        if (source.port == 0) is not (sa.parameters.encapsulation is Encapsulation.RAW):
+            return
         self.follow(sa.parameters.policy, source)
         self._events.put(EndpointMoved(sa.parameters.policy, sa.parameters.spi, source))
 

@@ -86,10 +86,12 @@ class UdpLink:
             before it gives up privileges or enters another namespace; :meth:`bind` is the usual way.
     """
 
+    remote_ports = range(1, 65_536)
+
     def __init__(self, sockets: Sequence[socket.socket]) -> None:
         self._sockets = {each.family: each for each in sockets}
         if not sockets or len(self._sockets) != len(sockets) or not self._sockets.keys() <= _FAMILIES:
-            raise ValueError("a link takes one UDP socket for each of IPv4 and IPv6, and at least one")
+            raise ValueError("a link takes one socket for each of IPv4 and IPv6, and at least one")
         for each in sockets:
             each.setblocking(False)
             icmp.ask(each)
@@ -214,13 +216,17 @@ class UdpLink:
         host, _, scope = remote.address.partition("%")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.inet_pton(family, host)
-        if family not in self._sockets or not 0 < remote.port < 65_536:
+        if family not in self._sockets or remote.port not in self.remote_ports:
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         address: tuple[str | int, ...] = (host, remote.port)
         if scope:
             index = int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
             address = (host, remote.port, 0, index)
         return self._sockets[family].sendto, address
+
+    def fileno(self) -> int:
+        """A descriptor that is readable when one of the sockets has a datagram or an error to report."""
+        return self._readiness.fileno()
 
     async def wait_readable(self) -> None:
         """Return when one of the sockets has a datagram or an error to report."""

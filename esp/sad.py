@@ -17,7 +17,7 @@ from esp.datagram import Outgoing
 from esp.errors import AuthenticationFailed, DropReason, EspError, InvalidSa, UnknownSa
 from esp.pace import ConstantRate
 from esp.policy import Match, SelectorMatcher
-from esp.sa import SEQUENCE_MAX, SPI_MIN, Mode
+from esp.sa import SEQUENCE_MAX, SPI_MIN, Encapsulation, Endpoint, Mode
 from esp.seqnum import ReplayWindow, SendCounter
 from esp.silence import Silence
 from esp.transport import Transport
@@ -99,6 +99,11 @@ class SaState:
             self.alarm_packets, self.alarm_octets = self._hard_packets, self._hard_octets
             return Limit.SOFT
         return None
+
+    def follow(self, remote: Endpoint) -> None:
+        """Send to ``remote`` from now on; behind raw ESP that is the address alone."""
+        raw = self.parameters.encapsulation is Encapsulation.RAW
+        self.remote = Endpoint(remote.address, 0) if raw else remote
 
     def deadline(self) -> float:
         """When ``reached`` is due by the clock."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esp.policy import ANY_PORT, ANY_PROTOCOL, Network, Selector
-from esp.sa import Endpoint
+from esp.sa import Encapsulation, Endpoint, Mode
 from esp.suite import DEFAULT_SUITES, Suite
 from kinkvpn import values
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
@@ -19,7 +19,7 @@ from kinkvpn.proto.settings import PeerSettings, PolicySettings, PrfForm, Start,
 from kinkvpn.proto.whereabouts import KinkOver
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from kinkvpn.values import Interface
     from kinkvpn.wire.ipsec_doi import Group
@@ -371,6 +371,8 @@ class _Options:
     """What a policy inherits from its peer unless it says otherwise."""
 
     suites: tuple[Suite, ...] = DEFAULT_SUITES
+    mode: Mode = Mode.TUNNEL
+    encapsulation: Encapsulation = Encapsulation.UDP
     lifetime: int = 28800
     lifetime_kilobytes: int | None = None
     lifetime_packets: int | None = None
@@ -452,6 +454,8 @@ def _options(table: Table, inherited: _Options) -> _Options:
     groups, required = _pfs(table, inherited)
     return _Options(
         suites=table.items("suites", values.suite, inherited.suites),
+        mode=table.get("mode", values.one_of(Mode), inherited.mode),
+        encapsulation=table.get("encapsulation", values.one_of(Encapsulation), inherited.encapsulation),
         lifetime=table.get("lifetime", lifetime, inherited.lifetime),
         lifetime_kilobytes=table.get("lifetime_kilobytes", kilobytes, inherited.lifetime_kilobytes),
         lifetime_packets=table.get("lifetime_packets", packets, inherited.lifetime_packets),
@@ -476,6 +480,8 @@ def _policies(table: Table, peer: str, taken: _Taken) -> tuple[PolicySettings, .
         options = _options(entry, inherited)
         given = entry.get("name", values.label, "")
         selectors = _selectors(entry, MAXIMUM_POLICIES - len(taken.policies))
+        if options.mode is Mode.TRANSPORT:
+            _check_hosts(entry, selectors)
         entry.close()
         for number, selector in enumerate(selectors, 1):
             own = f"{given}/{number}" if len(selectors) > 1 else given
@@ -493,6 +499,8 @@ def _policy(name: str, selector: Selector, options: _Options, *, send_ids: bool,
         name=name,
         selector=selector,
         suites=options.suites,
+        mode=options.mode,
+        encapsulation=options.encapsulation,
         lifetime_seconds=options.lifetime,
         lifetime_kilobytes=options.lifetime_kilobytes,
         lifetime_packets=options.lifetime_packets,
@@ -535,6 +543,17 @@ def _check_families(entry: Table, key: str, subnets: tuple[Network, ...], others
         if families and subnet.version not in families:
             other = "remote" if key == "local" else "local"
             entry.report_value((key,), str(subnet), f"an IPv{subnet.version} subnet in {other} too")
+
+
+def _check_hosts(entry: Table, selectors: Sequence[Selector]) -> None:
+    """Transport mode is between two hosts (RFC 4301 §4.1); between subnets a packet would lose its addresses."""
+    for key, subnets in (
+        ("local", {one.local: None for one in selectors}),
+        ("remote", {one.remote: None for one in selectors}),
+    ):
+        for subnet in subnets:
+            if subnet.prefixlen < subnet.max_prefixlen:
+                entry.report_value((key,), str(subnet), 'one address, for mode = "transport" is between two hosts')
 
 
 def _check_overlaps(policies: list[tuple[PolicySettings, Table]]) -> None:

@@ -21,7 +21,7 @@ SMALLEST = {
     "control": [],
     "log": [],
     "peer": ['name = "b"', 'principal = "kink/b@R"', 'address = "192.0.2.2"'],
-    "peer.policy": ['local = "10.1.0.0/24"', 'remote = "10.2.0.0/24"'],
+    "peer.policy": ['local = "10.1.0.1/32"', 'remote = "10.2.0.1/32"'],
 }
 
 

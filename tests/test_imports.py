@@ -19,7 +19,7 @@ LAYERS = {
         {"esp.sad", "esp.hold", "esp.silence"},
         {"esp.engine", "esp.native"},
         {"esp.icmp"},
-        {"esp.tun", "esp.link"},
+        {"esp.tun", "esp.link", "esp.raw"},
         {"esp.dataplane", "esp.testing"},
     ),
     "kinkvpn": (
@@ -44,7 +44,8 @@ ACROSS = {
     "kinkvpn.demo": DESCRIPTIONS,
     "kinkvpn.cli": DESCRIPTIONS,
     "kinkvpn.manual": DESCRIPTIONS,
-    "kinkvpn.service": DESCRIPTIONS | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.icmp", "esp.native"},
+    "kinkvpn.service": DESCRIPTIONS
+    | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.raw", "esp.icmp", "esp.native"},
 }
 PURE = {
     *("esp.errors", "esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.sa", "esp.sad", "esp.policy"),

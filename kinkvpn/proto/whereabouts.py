@@ -138,9 +138,13 @@ class Whereabouts:
         return since >= self._heard_at and self._found(path, now)
 
     def esp_moved(self, endpoint: Endpoint, now: float) -> None:
-        """The newest ESP packet came from ``endpoint``: KINK can go there as well."""
-        self.esp = endpoint
+        """The newest ESP packet came from ``endpoint``: KINK can go there as well, unless that was raw ESP (port 0)."""
         self._heard_at = now
+        if not endpoint.port:
+            if endpoint.address != self.esp.address:
+                self.esp = Endpoint(endpoint.address, self._configured_esp.port)
+            return
+        self.esp = endpoint
         if self.over is not KinkOver.KINK_PORT:
             self._learn(Path(endpoint, marked=True))
 

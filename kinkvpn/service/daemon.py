@@ -24,6 +24,8 @@ from esp.engine import Engine
 from esp.errors import EspError
 from esp.link import LinkUnavailable, UdpLink
 from esp.policy import Policy
+from esp.raw import BothLinks, RawLink
+from esp.sa import Encapsulation
 from esp.tun import TunDevice, TunUnavailable
 from kinkvpn import __version__
 from kinkvpn.config import EngineChoice
@@ -225,7 +227,7 @@ class Resources:
     control: ControlSocket
     peers: tuple[PeerSettings, ...]
     transport: KinkTransport
-    link: UdpLink
+    link: UdpLink | BothLinks
     tun: TunDevice
     tickets: TicketSource
     network: NetworkConfiguration
@@ -252,7 +254,7 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
         transport = open_transport(() if only_esp else listen, configuration.kink.port)
         held.callback(transport.close)
     with refused:
-        link = open_link(esp_addresses(listen), configuration.esp.port)
+        link = open_links(configuration, esp_addresses(listen))
         held.callback(link.close)
     with refused:
         tun = open_tun(configuration.tun.name, configuration.tun.mtu)
@@ -400,6 +402,26 @@ def open_link(addresses: Sequence[str], port: int) -> UdpLink:
         return UdpLink.bind(port, addresses)
     except LinkUnavailable as error:
         raise StartRefused(preflight.explain_bind(error.local.address, error.local.port, error.errno)) from error
+
+
+def open_links(configuration: Configuration, addresses: Sequence[str]) -> UdpLink | BothLinks:
+    """What the policies' encapsulations need. Raises StartRefused, as those below."""
+    udp = open_link(addresses, configuration.esp.port)
+    if all(policy.encapsulation is Encapsulation.UDP for policy in configuration.policies):
+        return udp
+    try:
+        return BothLinks(udp, open_raw(addresses))
+    except StartRefused:
+        udp.close()
+        raise
+
+
+def open_raw(addresses: Sequence[str]) -> RawLink:
+    """Raises StartRefused, with what is missing."""
+    try:
+        return RawLink.open(addresses)
+    except LinkUnavailable as error:
+        raise StartRefused(preflight.explain_raw(error.local.address, error.errno)) from error
 
 
 def open_tun(name: str, mtu: int) -> TunDevice:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kinkvpn.proto.settings import PeerSettings
 
 # specification
-CAPABILITIES = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12}  # linux/capability.h
+CAPABILITIES = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # linux/capability.h
 
 # ours
 # A resolver with its retries over three servers takes 15 s (resolv.conf(5)); who waits longer thinks it hangs.
@@ -174,6 +174,17 @@ def explain_bind(address: str, port: int, number: int | None) -> str:
             return f"port {where}/udp: {address} is no address of this host"
         case _:
             return f"port {where}/udp: {os.strerror(number or 0)}"
+
+
+def explain_raw(address: str, number: int | None) -> str:
+    """Why a socket for ESP without UDP could not be opened or bound, given the errno."""
+    match number:
+        case errno.EACCES | errno.EPERM:
+            return f'encapsulation = "raw": {explain_capability("CAP_NET_RAW")}'
+        case errno.EADDRNOTAVAIL:
+            return f"raw ESP: {address} is no address of this host"
+        case _:
+            return f"raw ESP at {address}: {os.strerror(number or 0)}"
 
 
 def explain_tun(name: str, number: int | None, words: str) -> str:

@@ -223,6 +223,22 @@ async def test_what_shares_the_port_is_told_apart(hosts: tuple[Host, Host]) -> N
     assert right.drops() == {DropReason.MALFORMED: 4}
 
 
+async def test_without_udp_everything_is_esp(hosts: tuple[Host, Host]) -> None:
+    """A KINK message, a keepalive or junk from a raw socket is a packet of an SA that is not here, or none at all."""
+    left, right = hosts
+    assert isinstance(right.link, MemoryLink)
+    raw = Endpoint(LEFT.address, 0)
+    async with running(*hosts):
+        for datagram in (bytes(4) + b"KINK", b"\xff", b"", bytes(4)):
+            right.link.arrive(datagram, raw)
+        key(left, right)
+        left.tun.emit(packet(ONE))
+        await right.tun.wait_delivered()
+    assert right.control == []
+    assert right.dataplane.link_statistics() == LinkStatistics(esp_received=5)
+    assert right.drops() == {DropReason.UNKNOWN_SPI: 1, DropReason.MALFORMED: 3}
+
+
 async def test_control_does_not_wait_for_the_esp_around_it(hosts: tuple[Host, Host]) -> None:
     left, right = hosts
     delivered_before: list[int] = []

@@ -590,6 +590,27 @@ def test_keying_says_where_the_peer_is() -> None:
     right.follow("no such policy", ELSEWHERE)
 
 
+def test_an_endpoint_moves_within_its_encapsulation() -> None:
+    """What came in the other one is authentic, and says nothing of where to send in this one."""
+    right, tunnel = both_ways()
+    at_left = Endpoint(LEFT.address, 0)
+    raw = {"policy": "six", "selector": flip(SELECTOR6), "remote": at_left, "encapsulation": Encapsulation.RAW}
+    right.install_inbound(parameters(spi=SPI6, **raw), 0.0)
+    right.install_outbound(parameters(spi=304, **raw), 0.0)
+    back = ipv6(source="2001:db8:2::1", destination="2001:db8:1::1")
+    elsewhere = Endpoint(ELSEWHERE.address, 0)
+    assert len(tunnel.open(*tunnel.seal(ipv4()), source=elsewhere)) == 1
+    assert answer(right) == LEFT
+    tunnel.left.remove_outbound("six", SPI6)
+    tunnel.left.install_outbound(replace(parameters(spi=SPI6, **raw), selector=SELECTOR6, remote=at_left), 0.0)
+    for source, expected in ((ELSEWHERE, at_left), (elsewhere, elsewhere)):
+        assert len(tunnel.open(*tunnel.seal(ipv6()), source=source)) == 1
+        assert [out.remote for out in right.protect([back], 0.0)] == [expected]
+    assert right.take_events() == [EndpointMoved("six", SPI6, elsewhere)]
+    right.follow("six", LEFT)
+    assert [out.remote for out in right.protect([back], 0.0)] == [at_left], "by keying's word, which has a port"
+
+
 def test_keepalives_for_remotes_that_heard_nothing() -> None:
     left = open_tunnel().left
     left.install_outbound(parameters(spi=300, remote=ELSEWHERE), 5.0)  # SPI 0x1000 carries no more, its peer is RIGHT

@@ -228,7 +228,7 @@ def test_address_of_another_host() -> None:
 @pytest.mark.parametrize("families", [[], [socket.AF_INET, socket.AF_INET], [socket.AF_UNIX]])
 def test_sockets_of_other_shapes_are_misuse(families: list[int]) -> None:
     sockets = [socket.socket(family, socket.SOCK_DGRAM) for family in families]
-    with pytest.raises(ValueError, match="one UDP socket for each"):
+    with pytest.raises(ValueError, match="one socket for each"):
         UdpLink(sockets)
     for each in sockets:
         each.close()

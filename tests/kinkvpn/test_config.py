@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esp.policy import Selector
-from esp.sa import Endpoint
+from esp.sa import Encapsulation, Endpoint, Mode
 from esp.suite import DEFAULT_SUITES, SUITES
 from kinkvpn import config
 from kinkvpn.document import DocumentError
@@ -75,6 +75,7 @@ kink_over = "auto"
 user_to_user = "always"
 extensions = false
 suites = ["aes128-gcm16"]
+encapsulation = "raw"
 lifetime = 600
 lifetime_kilobytes = 2048
 lifetime_packets = 100000
@@ -144,6 +145,31 @@ def test_a_gateway_in_fourteen_lines_has_the_right_defaults() -> None:
     assert (settings.kink, settings.esp) == (Endpoint("192.0.2.2", 910), Endpoint("192.0.2.2", 4500))
 
 
+HOSTS = """\
+[[peer.policy]]
+mode = "transport"
+local = ["192.0.2.1/32", "2001:db8::1/128"]
+remote = ["192.0.2.2/32", "2001:db8::2/128"]
+"""
+
+
+def test_transport_mode_is_between_hosts() -> None:
+    peer = SMALL.partition("[[peer.policy]]")[0]
+    found = config.parse(peer + HOSTS, SOURCE)
+    assert {policy.mode for policy in found.policies} == {Mode.TRANSPORT}
+    assert {policy.encapsulation for policy in found.policies} == {Encapsulation.UDP}
+    (wrong,) = errors(peer + HOSTS.replace("192.0.2.2/32", "192.0.2.0/24"))
+    assert wrong.endswith(
+        'remote = "192.0.2.0/24": expected one address, for mode = "transport" is between two hosts'
+    ), wrong
+    wide = HOSTS.replace("2001:db8::1/128", "2001:db8::/64").replace("192.0.2.1/32", "192.0.2.0/24")
+    assert len(errors(peer + wide)) == 2
+    # A policy undoes what its peer says.
+    inherited = peer + 'mode = "transport"\n' + HOSTS.replace('"transport"', '"tunnel"')
+    assert {policy.mode for policy in config.parse(inherited, SOURCE).policies} == {Mode.TUNNEL}
+    assert len(errors(peer + 'mode = "transport"\n' + SMALL[len(peer) :])) == 4
+
+
 def test_every_key_arrives() -> None:
     found = config.parse(FULL, SOURCE)
     assert found.host == config.HostSettings(
@@ -174,6 +200,7 @@ def test_every_key_arrives() -> None:
     assert (first.suites, first.lifetime_seconds, first.start) == ((SUITES["aes128-gcm16"],), 600, Start.BOOT)
     assert (first.lifetime_kilobytes, first.lifetime_packets) == (2048, 100_000)
     assert (first.replay_window, first.responder_nonce, first.send_ids) == (0, True, False)
+    assert {(policy.mode, policy.encapsulation) for policy in peer.policies} == {(Mode.TUNNEL, Encapsulation.RAW)}
     assert [suite.name for suite in web.suites] == ["aes256-cbc-sha1", "aes256-gcm16"]
     assert (web.lifetime_seconds, web.start, web.replay_window) == (60, Start.DEMAND, 64)
     assert (web.lifetime_kilobytes, web.lifetime_packets) == (4096, 100_000)

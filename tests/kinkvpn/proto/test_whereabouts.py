@@ -50,6 +50,19 @@ def test_without_an_address_it_has_to_be_heard(over: KinkOver) -> None:
     assert sent(where, 1.0, 3) == [Path(NAT_ESP, True)] * 3
 
 
+def test_raw_esp_tells_an_address_and_no_port() -> None:
+    where = Whereabouts(KINK, ESP)
+    before = where.paths(0.0)
+    where.esp_moved(Endpoint(ESP.address, 0), 1.0)
+    assert (where.esp, where.paths(1.0)) == (ESP, before)
+    where.esp_moved(Endpoint("203.0.113.9", 0), 2.0)
+    moved = Endpoint("203.0.113.9", ESP.port)
+    assert where.esp == moved
+    assert where.elsewhere
+    assert where.paths(2.0) == (Path(KINK), Path(moved, True), Path(ESP, True))
+    assert not where.answered(Path(NAT_KINK), 1.5, 3.0), "older than what was heard"
+
+
 def test_where_it_was_heard_comes_first_and_where_it_was_configured_last() -> None:
     where = Whereabouts(KINK, ESP)
     assert where.heard(Path(NAT_ESP, True, "192.0.2.9"), (5, 0), 1.0)

@@ -475,6 +475,14 @@ def test_missing_capabilities_are_all_named(host: Host) -> None:
 
 
 @marked
+def test_raw_esp_needs_its_capability(host: Host) -> None:
+    (line,) = host.refusal(
+        ("remote = ", 'encapsulation = "raw"\nremote = '), before=("setpriv", "--bounding-set=-net_raw")
+    )
+    assert line.startswith('encapsulation = "raw": uid 0 lacks CAP_NET_RAW (CapEff ')
+
+
+@marked
 def test_no_tun_device_node(host: Host) -> None:
     hide = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh")
     (line,) = host.refusal(before=hide)

@@ -140,6 +140,15 @@ def test_why_there_is_no_tun() -> None:
         assert explained.startswith(f"device kink0: uid {os.geteuid()} lacks CAP_NET_ADMIN (CapEff ")
 
 
+def test_why_there_is_no_raw_esp() -> None:
+    for number in (errno.EPERM, errno.EACCES):
+        explained = preflight.explain_raw("192.0.2.1", number)
+        assert explained.startswith('encapsulation = "raw": ')
+        assert "CAP_NET_RAW" in explained
+    assert preflight.explain_raw("192.0.2.1", errno.EADDRNOTAVAIL) == "raw ESP: 192.0.2.1 is no address of this host"
+    assert preflight.explain_raw("::1", errno.EAFNOSUPPORT).startswith("raw ESP at ::1: Address family not supported")
+
+
 def test_capabilities_are_those_of_the_kernel() -> None:
     """Against libcap-free arithmetic of our own: CapEff is within CapBnd, and root has it all or is told what not."""
     lines = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines() if line[:3] == "Cap")
