@@ -38,6 +38,15 @@ def commands(pair: Pair, reqid: int) -> Iterator[str]:
     directions = ("in", "fwd") if inbound.mode is Mode.TUNNEL else ("in",)
     for direction in directions:
         yield _policy(direction, arriving, _template(inbound, there, here, reqid))
+    if outbound.mode is Mode.TRANSPORT and outbound.encapsulation is Encapsulation.UDP:
+        yield from _carriers(here, there)
+
+
+def _carriers(here: Endpoint, there: Endpoint) -> Iterator[str]:
+    """The UDP that carries ESP between two hosts is traffic between them too, and has to come in as it is."""
+    for direction, one, other in (("out", here, there), ("in", there, here)):
+        addresses = f"src {one.address} dst {other.address}"
+        yield _policy(direction, f"{addresses} proto 17 sport {one.port} dport {other.port}", "priority 1")
 
 
 def _state(sa: SaParameters, source: Endpoint, destination: Endpoint, reqid: int, window: int) -> str:
@@ -92,4 +101,5 @@ def _selector(selector: Selector) -> str:
 
 
 def _template(sa: SaParameters, source: Endpoint, destination: Endpoint, reqid: int) -> str:
-    return f"tmpl src {source.address} dst {destination.address} proto esp reqid {reqid} mode {sa.mode.value}"
+    ends = f"src {source.address} dst {destination.address}"
+    return f"priority 2 tmpl {ends} proto esp reqid {reqid} mode {sa.mode.value}"

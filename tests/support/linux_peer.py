@@ -17,7 +17,7 @@ from support.packets import ip as build_ip
 
 from esp.datagram import Incoming
 from esp.errors import DropReason
-from esp.sa import Encapsulation, Endpoint
+from esp.sa import Encapsulation, Endpoint, Mode
 from kinkvpn.manual import xfrm
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 MTU = 1500  # of the wire
 ESP_PORT = 4500
-ANSWER_SECONDS = 60.0  # milliseconds, on an idle machine
+ANSWER_SECONDS = 20.0  # milliseconds, on an idle machine
 
 OURS, THEIRS = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 TYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
@@ -83,15 +83,11 @@ class Addresses:
         """The guest's outer address."""
         return _numbered("198.19", "2001:db8:19::", self.outer, self.number)
 
-    @property
-    def inside(self) -> str:
-        """Behind us."""
-        return _numbered("10.1", "fd00:1::", self.inner, self.number)
-
-    @property
-    def beyond(self) -> str:
-        """Behind the guest."""
-        return _numbered("10.2", "fd00:2::", self.inner, self.number)
+    def ends(self, mode: Mode) -> tuple[str, str]:
+        """Whose traffic it is: hosts behind us and behind the guest, or we ourselves."""
+        if mode is Mode.TRANSPORT:
+            return self.local, self.remote
+        return tuple(_numbered(f"10.{end}", f"fd00:{end}::", self.inner, self.number) for end in (1, 2))
 
 
 def _numbered(four: str, six: str, version: int, number: int) -> str:

@@ -23,18 +23,18 @@ def test_a_gateway_of_a_tunnel() -> None:
         "ip xfrm state add src 192.0.2.2 dst 192.0.2.1 proto esp spi 0x00002002 reqid 7 mode tunnel replay-window 4096 "
         f"flag af-unspec aead 'rfc4106(gcm(aes))' 0x{other} 128 encap espinudp 4500 4500 0.0.0.0",
         "ip xfrm policy add src 10.1.0.0/24 dst 10.2.0.0/24 dir out "
-        "tmpl src 192.0.2.1 dst 192.0.2.2 proto esp reqid 7 mode tunnel",
+        "priority 2 tmpl src 192.0.2.1 dst 192.0.2.2 proto esp reqid 7 mode tunnel",
         "ip xfrm policy add src 10.2.0.0/24 dst 10.1.0.0/24 dir in "
-        "tmpl src 192.0.2.2 dst 192.0.2.1 proto esp reqid 7 mode tunnel",
+        "priority 2 tmpl src 192.0.2.2 dst 192.0.2.1 proto esp reqid 7 mode tunnel",
         "ip xfrm policy add src 10.2.0.0/24 dst 10.1.0.0/24 dir fwd "
-        "tmpl src 192.0.2.2 dst 192.0.2.1 proto esp reqid 7 mode tunnel",
+        "priority 2 tmpl src 192.0.2.2 dst 192.0.2.1 proto esp reqid 7 mode tunnel",
     ]
 
 
 def test_the_other_end_has_the_same_two_states() -> None:
     here, there = list(xfrm.commands(pair(), 1)), list(xfrm.commands(pair().turned_about(), 1))
     assert (here[OUT], here[IN]) == (there[IN], there[OUT])
-    assert "src 10.2.0.0/24 dst 10.1.0.0/24 dir out tmpl src 192.0.2.2 dst 192.0.2.1" in there[LEAVES]
+    assert "src 10.2.0.0/24 dst 10.1.0.0/24 dir out priority 2 tmpl src 192.0.2.2 dst 192.0.2.1" in there[LEAVES]
 
 
 @pytest.mark.parametrize(
@@ -50,10 +50,18 @@ def test_algorithms(suite: str, words: str) -> None:
 
 
 def test_transport_mode_forwards_nothing_and_is_of_one_family() -> None:
-    commands = list(xfrm.commands(pair(mode=Mode.TRANSPORT), 1))
+    commands = list(xfrm.commands(pair(mode=Mode.TRANSPORT, encapsulation=Encapsulation.RAW), 1))
     assert len(commands) == 4
     assert not [command for command in commands if "dir fwd" in command or "af-unspec" in command]
     assert all("mode transport" in command for command in commands)
+
+
+def test_the_udp_that_carries_transport_mode_is_not_itself_to_be_carried() -> None:
+    commands = list(xfrm.commands(pair(mode=Mode.TRANSPORT), 1))
+    assert commands[4:] == [
+        "ip xfrm policy add src 192.0.2.1 dst 192.0.2.2 proto 17 sport 4500 dport 4500 dir out priority 1",
+        "ip xfrm policy add src 192.0.2.2 dst 192.0.2.1 proto 17 sport 4500 dport 4500 dir in priority 1",
+    ]
 
 
 def test_raw_esp_has_no_encapsulation() -> None:
