@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esp.policy import ANY_PORT, ANY_PROTOCOL, Network, Selector
-from esp.sa import Encapsulation, Endpoint, Mode
+from esp.sa import PAYLOAD_MAX, PAYLOAD_MIN, RATE_MAX, Aggregation, Confidentiality, Encapsulation, Endpoint, Mode
 from esp.suite import DEFAULT_SUITES, Suite
 from kinkvpn import values
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
@@ -47,6 +47,9 @@ MAXIMUM_LIFETIME_KILOBYTES = 1 << 40
 MINIMUM_LIFETIME_PACKETS = 1000
 MAXIMUM_LIFETIME_PACKETS = 1 << 31  # without extended sequence numbers there are no more (RFC 4303 §3.3.3)
 MAXIMUM_SILENCE = 3600  # seconds; a peer that may be dead for longer than an hour need not be watched
+DEFAULT_IPTFS_OCTETS = 1400  # with the widest suite it fits 1500 behind outer IPv6 and UDP
+SLOWEST_RATE = 0.1  # payloads a second; slower ones keep no NAT mapping, and a packet would wait for its turn for ever
+SOONEST_DUMMY, LATEST_DUMMY = 0.001, 3600  # seconds
 MAXIMUM_REPLAY_WINDOW = 1 << 16  # packets: 8 KB of bitmap for one SA
 
 
@@ -367,6 +370,20 @@ class _Taken:
 
 
 @dataclass(frozen=True, slots=True)
+class _Shape:
+    tfc_octets: int = 0
+    tfc_dummy_after: float = 0.0
+    iptfs_rate: float = 0.0
+    iptfs_octets: int = DEFAULT_IPTFS_OCTETS
+
+    def confidentiality(self) -> Confidentiality | None:
+        return Confidentiality(self.tfc_octets, self.tfc_dummy_after or None) if self.tfc_octets else None
+
+    def aggregation(self) -> Aggregation | None:
+        return Aggregation(self.iptfs_octets, self.iptfs_rate) if self.iptfs_rate else None
+
+
+@dataclass(frozen=True, slots=True)
 class _Options:
     """What a policy inherits from its peer unless it says otherwise."""
 
@@ -378,6 +395,7 @@ class _Options:
     lifetime_packets: int | None = None
     start: Start = Start.DEMAND
     replay_window: int = 8192
+    shape: _Shape = _Shape()
     pfs: tuple[Group, ...] = ()
     pfs_required: bool = False
     responder_nonce: bool = False
@@ -427,6 +445,8 @@ def _check_reachable(table: Table, peer: PeerConfiguration, kink: KinkSettings) 
     booted = any(policy.start is Start.BOOT for policy in peer.policies)
     if "address" not in table and booted:
         table.report(f'{table.name}.address is missing: expected one, for start = "boot" sends the first message there')
+    if not peer.extensions and any(policy.aggregation for policy in peer.policies):
+        table.report_value(("extensions",), False, "true, for iptfs_rate is agreed on by an extension")
     if kink.over is KinkOver.ESP_PORT and peer.kink_over is KinkOver.KINK_PORT:
         table.report_value(("kink_over",), peer.kink_over.value, 'another, for kink.over = "4500" opens no port 910')
 
@@ -447,6 +467,29 @@ def _pfs(table: Table, inherited: _Options) -> tuple[tuple[Group, ...], bool]:
     return found, required
 
 
+def _shape(table: Table, inherited: _Shape) -> _Shape:
+    """What an observer sees of the traffic's sizes and times; 0 turns a thing off that the peer has."""
+    octets = values.zero_or(PAYLOAD_MIN, PAYLOAD_MAX, "octets")
+    shape = _Shape(
+        tfc_octets=int(table.get("tfc_octets", octets, float(inherited.tfc_octets))),
+        tfc_dummy_after=table.get(
+            "tfc_dummy_after", values.zero_or(SOONEST_DUMMY, LATEST_DUMMY, "seconds"), inherited.tfc_dummy_after
+        ),
+        iptfs_rate=table.get(
+            "iptfs_rate", values.zero_or(SLOWEST_RATE, RATE_MAX, "payloads a second"), inherited.iptfs_rate
+        ),
+        iptfs_octets=table.get("iptfs_octets", values.integer(PAYLOAD_MIN, PAYLOAD_MAX), inherited.iptfs_octets),
+    )
+    if not table.sound:
+        return shape
+    if shape.tfc_dummy_after and not shape.tfc_octets and "tfc_dummy_after" in table:
+        table.report_value(("tfc_dummy_after",), shape.tfc_dummy_after, "tfc_octets beside it, which dummies have too")
+    both = next((key for key in ("iptfs_rate", "tfc_octets") if key in table), None)
+    if shape.iptfs_rate and shape.tfc_octets and both is not None:
+        table.report_value((both,), getattr(shape, both), "one of iptfs_rate and tfc_octets: IP-TFS pads by itself")
+    return shape
+
+
 def _options(table: Table, inherited: _Options) -> _Options:
     lifetime = values.integer(MINIMUM_LIFETIME, MAXIMUM_LIFETIME)
     kilobytes = values.integer(MINIMUM_LIFETIME_KILOBYTES, MAXIMUM_LIFETIME_KILOBYTES)
@@ -461,6 +504,7 @@ def _options(table: Table, inherited: _Options) -> _Options:
         lifetime_packets=table.get("lifetime_packets", packets, inherited.lifetime_packets),
         start=table.get("start", values.one_of(Start), inherited.start),
         replay_window=table.get("replay_window", values.integer(0, MAXIMUM_REPLAY_WINDOW), inherited.replay_window),
+        shape=_shape(table, inherited.shape),
         pfs=groups,
         pfs_required=required,
         responder_nonce=table.get("responder_nonce", values.boolean, inherited.responder_nonce),
@@ -506,6 +550,8 @@ def _policy(name: str, selector: Selector, options: _Options, *, send_ids: bool,
         lifetime_packets=options.lifetime_packets,
         replay_window=options.replay_window,
         start=options.start,
+        confidentiality=options.shape.confidentiality(),
+        aggregation=options.shape.aggregation(),
         pfs=options.pfs,
         pfs_required=options.pfs_required,
         responder_nonce=options.responder_nonce,

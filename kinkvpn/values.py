@@ -92,6 +92,17 @@ def seconds(low: float, high: float) -> Callable[[object], float]:
     return read
 
 
+def zero_or(low: float, high: float, unit: str) -> Callable[[object], float]:
+    """A reader of numbers from ``low`` to ``high``, or 0, which turns off what the key is for."""
+
+    def read(value: object) -> float:
+        if isinstance(value, bool) or not isinstance(value, int | float) or not (value == 0 or low <= value <= high):
+            raise Unexpected(f"0, or {unit} from {low:g} to {high:g}")
+        return value
+
+    return read
+
+
 def one_of(choices: type[E]) -> Callable[[object], E]:
     """A reader of the values of an enum."""
 

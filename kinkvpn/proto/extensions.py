@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from kinkvpn.proto.events import Effect
+    from kinkvpn.wire.isakmp import IsakmpPayload
     from kinkvpn.wire.kink import KinkPayload
 
 # The Notification Data of each begins alike: whoever else uses these numbers means something else by them.
@@ -49,6 +50,11 @@ _ADDRESSES: dict[int, type[IPv4Address | IPv6Address]] = {4: IPv4Address, 6: IPv
 # |                              MTU                              |  octets of the largest inner packet
 # +---------------+---------------+---------------+---------------+
 _INNER_MTU = struct.Struct("!I")
+# USE_AGGFRAG, of one SA: Protocol-ID ESP and the sender's inbound SPI
+# +---------------+---------------+---------------+---------------+
+# |     Flags     |  requirement flags of RFC 9347 §6.1.4: none of them is ours to set
+# +---------------+
+_USE_AGGFRAG = MAGIC + b"\0"
 # RFC 791 §3.1: every host takes a datagram of this size; no interface is narrower.
 SMALLEST_MTU = 576
 LARGEST_MTU = 65_535
@@ -98,6 +104,23 @@ def build(told: Told) -> tuple[Notify, ...]:
         bodies.append((NotifyType.KINKVPN_INNER_MTU, _INNER_MTU.pack(told.inner_mtu)))
     # Of no SA: protocol ISAKMP, no SPI (RFC 2408 §3.14).
     return tuple(Notify(Protocol.ISAKMP, b"", kind, MAGIC + body) for kind, body in bodies)
+
+
+def use_aggfrag(spi: int) -> Notify:
+    """That the pair of SAs is to carry AGGFRAG payloads (RFC 9347 §5.1); ``spi`` is the sender's inbound one."""
+    return Notify(Protocol.ESP, spi.to_bytes(4), NotifyType.KINKVPN_USE_AGGFRAG, _USE_AGGFRAG)
+
+
+def wants_aggfrag(payloads: Iterable[IsakmpPayload]) -> bool:
+    """Whether the sender of this Quick Mode wants its pair of SAs to carry AGGFRAG payloads.
+
+    Flags that ask for something else than :func:`use_aggfrag` does (congestion control, no fragments) are not
+    understood, and so it is as if nothing had been asked for.
+    """
+    return any(
+        isinstance(each, Notify) and each.type == NotifyType.KINKVPN_USE_AGGFRAG and each.value == _USE_AGGFRAG
+        for each in payloads
+    )
 
 
 def _pack_observed(observed: Observed) -> bytes:
@@ -157,6 +180,8 @@ def read(payloads: Iterable[KinkPayload]) -> tuple[Told | None, list[Effect]]:
     found: list[Observed | int] = []
     counts: list[Effect] = []
     for notify in status_notifies(payloads):
+        if notify.type == NotifyType.KINKVPN_USE_AGGFRAG:
+            continue  # of one SA: the Quick Mode that it stands in has read it
         try:
             value = parse(notify)
         except MalformedMessage:

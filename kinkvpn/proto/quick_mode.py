@@ -22,6 +22,7 @@ from kinkvpn.proto.events import (
     Tally,
     Tell,
 )
+from kinkvpn.proto.extensions import use_aggfrag, wants_aggfrag
 from kinkvpn.proto.identification import names_selector
 from kinkvpn.proto.keymat import derive_keymat, prf_of
 from kinkvpn.proto.lifetime import aged, answered, answered_seconds, draw_fraction, initiated
@@ -138,7 +139,13 @@ def _parameters(
         mode=terms.mode,
         encapsulation=terms.encapsulation,
         replay_window=policy.replay_window,
+        confidentiality=policy.confidentiality,
+        aggregation=policy.aggregation,
     )
+
+
+def _aggfrag(policy: PolicySettings, spi: int) -> tuple[Notify, ...]:
+    return () if policy.aggregation is None else (use_aggfrag(spi),)
 
 
 class QuickMode:
@@ -180,9 +187,9 @@ class QuickMode:
         self._started = 0.0
 
     def payloads(self) -> tuple[IsakmpPayload, ...]:
-        """SA, Ni, [KE], [IDci, IDcr] (RFC 4430 §6.3)."""
+        """SA, Ni, [KE], [IDci, IDcr], [N] (RFC 4430 §6.3)."""
         ids = self.policy.ids if self.policy.send_ids else ()
-        return (self._offer, Nonce(self._nonce), *self._ke, *ids)
+        return (self._offer, Nonce(self._nonce), *self._ke, *ids, *_aggfrag(self.policy, self.spi))
 
     def begin(self, key: SessionKey, now: float) -> list[Effect]:
         """Install the inbound SA of the optimistic proposal before anything is sent (RFC 4430 §3.2 step 1)."""
@@ -221,6 +228,8 @@ class QuickMode:
             outbound_spi = _free_spi(agreement, {*self._taken(now), *used})
             responder_nonce = self._responder_nonce(payloads)
             self._same_identifications(payloads)
+            if self.policy.aggregation is not None and not wants_aggfrag(payloads):
+                raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no IP-TFS, which policy {self.policy.name} is for")
             secret = self._shared_secret(payloads)
         except (Refused, InvalidPublicValue) as mismatch:
             raise AnswerUnusable(str(mismatch)) from mismatch
@@ -364,6 +373,9 @@ def answer_quick_mode(
     offered = _only(payloads, SecurityAssociation, "SA")
     ni = _only(payloads, Nonce, "Ni").value
     policy = _policy_for(peer, _identifications(payloads))
+    if policy.aggregation is not None and not wants_aggfrag(payloads):
+        reason = f"the peer asks for no IP-TFS, and policy {policy.name} is for nothing else"
+        raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, reason)
     ke = _ke_for(policy, payloads, supported=key_exchange is not None)
     agreement = choose(offered, policy, pfs=ke is not None)
     outbound_spi = _free_spi(agreement, taken)
@@ -391,7 +403,7 @@ def answer_quick_mode(
     ids = tuple(payload for payload in payloads if isinstance(payload, Identification))
     pfs = "" if agreement.terms.group is None else agreement.terms.group.label
     return QuickModeAnswer(
-        payloads=(sa, *((Nonce(nr),) if nr else ()), *ours, *ids),
+        payloads=(sa, *((Nonce(nr),) if nr else ()), *ours, *ids, *_aggfrag(policy, spi)),
         three_way=three_way,
         key_exchanges=len(ours),
         inbound=InstallInbound(inbound),

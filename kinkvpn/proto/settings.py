@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from esp.sa import Encapsulation, Mode
+from esp.sa import Aggregation, Confidentiality, Encapsulation, Mode
 from esp.suite import DEFAULT_SUITES, Suite
 from kinkvpn.proto.identification import identifications_of
 from kinkvpn.proto.retransmit import FULL_CYCLE
@@ -60,6 +60,9 @@ class PolicySettings:
     replay_window: int = 8192
     start: Start = Start.DEMAND
     pfs: tuple[Group, ...] = ()  # groups of KE payloads: the first is offered, all are accepted; none is no PFS
+    confidentiality: Confidentiality | None = None  # padding and dummies of what we send
+    # AGGFRAG payloads both ways, each side at a rate of its own; no pair with a peer that does not want the same.
+    aggregation: Aggregation | None = None
     pfs_required: bool = False  # no pair without: no retry without KE, no answer to a CREATE without
     responder_nonce: bool = False  # always add Nr when responding: a 3-way handshake (RFC 4430 §3.2.1)
     entry: str = ""  # a packet for one policy of it brings the others along; empty for one by itself

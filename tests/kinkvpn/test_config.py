@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from esp.policy import Selector
-from esp.sa import Encapsulation, Endpoint, Mode
+from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Mode
 from esp.suite import DEFAULT_SUITES, SUITES
 from kinkvpn import config
 from kinkvpn.document import DocumentError
@@ -123,6 +123,14 @@ def errors(text: str) -> list[str]:
 def edited(old: str, new: str, text: str = SMALL) -> str:
     assert text.count(old) == 1, old
     return text.replace(old, new)
+
+
+def test_the_shape_of_traffic_is_inherited_and_turned_off_by_zero() -> None:
+    text = edited("[[peer.policy]]", "tfc_octets = 1300\niptfs_octets = 700\n[[peer.policy]]\ntfc_dummy_after = 0.5")
+    text += "\n[[peer.policy]]\nlocal = '10.9.1.0/24'\nremote = '10.9.2.0/24'\ntfc_octets = 0\niptfs_rate = 20"
+    first, *_, last = config.parse(text, SOURCE).peers[0].policies
+    assert (first.confidentiality, first.aggregation) == (Confidentiality(1300, 0.5), None)
+    assert (last.confidentiality, last.aggregation) == (None, Aggregation(700, 20))
 
 
 def test_a_gateway_in_fourteen_lines_has_the_right_defaults() -> None:
@@ -254,6 +262,22 @@ MISTAKES = [
     (
         edited("[[peer.policy]]", 'pfs = ["none", "ecp256"]\n[[peer.policy]]'),
         ['13: peer[1].pfs = "none": expected no group beside it'],
+    ),
+    (
+        edited("[[peer.policy]]", "tfc_octets = 63\n[[peer.policy]]"),
+        ["13: peer[1].tfc_octets = 63: expected 0, or octets from 64 to 65400"],
+    ),
+    (
+        edited("[[peer.policy]]", "tfc_dummy_after = 1\n[[peer.policy]]"),
+        ["13: peer[1].tfc_dummy_after = 1: expected tfc_octets beside it"],
+    ),
+    (
+        edited("[[peer.policy]]", "tfc_octets = 100\n[[peer.policy]]\niptfs_rate = 5"),
+        ["15: peer[1].policy[1].iptfs_rate = 5: expected one of iptfs_rate and tfc_octets"],
+    ),
+    (
+        edited("[[peer.policy]]", "extensions = false\n[[peer.policy]]\niptfs_rate = 5"),
+        ["13: peer[1].extensions = false: expected true, for iptfs_rate"],
     ),
     (
         edited("[[peer.policy]]", "pfs_required = true\n[[peer.policy]]"),

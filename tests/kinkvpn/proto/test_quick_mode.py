@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.kinkhosts import Wire, policy, principal, settings
 
-from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters, check_parameters
+from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Lifetime, SaParameters, check_parameters
 from esp.suite import SUITES
 from kinkvpn.key_exchange import KeyExchanges, restore
 from kinkvpn.proto.events import Count, Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound, Tally
@@ -26,7 +26,7 @@ from kinkvpn.proto.quick_mode import (
     notify_name,
     teardown,
 )
-from kinkvpn.wire.ipsec_doi import Group, NotifyType
+from kinkvpn.wire.ipsec_doi import Group, NotifyType, Protocol
 from kinkvpn.wire.isakmp import (
     Attribute,
     Delete,
@@ -520,3 +520,49 @@ def test_small_things() -> None:
     assert teardown(pair) == [RemoveOutbound("net", 2), RemoveInbound(1)]
     assert moved(pair, 9.0) == SaPair("net", 1, 2, "s", False, 60, 9.0)
     assert command().withdraw() == [RemoveInbound(A_SPI)]
+
+
+# ------------------------------------------------------------ IP-TFS
+
+RATE, OTHER_RATE = Aggregation(1400, 100.0), Aggregation(500, 10.0)
+
+
+def test_both_sides_say_that_they_want_iptfs_each_at_a_rate_of_its_own() -> None:
+    asked = command(aggregation=RATE)
+    answer = respond(quick_mode(asked), aggregation=OTHER_RATE)
+    assert not answer.three_way
+    for each in sas(asked.begin(KEY, 1.0) + asked.complete(answered(answer), key=KEY, now=3.0)):
+        assert each.aggregation == RATE
+    assert {each.aggregation for each in sas([answer.inbound, answer.outbound])} == {OTHER_RATE}
+    (notify,) = (each for each in answered(answer) if isinstance(each, Notify))
+    assert (notify.protocol, notify.spi) == (Protocol.ESP, B_SPI.to_bytes(4))
+
+
+def test_who_is_for_iptfs_alone_gets_no_pair_without() -> None:
+    with pytest.raises(Refused, match="asks for no IP-TFS") as refused:
+        respond(quick_mode(command()), aggregation=RATE)
+    assert refused.value.notify == NotifyType.NO_PROPOSAL_CHOSEN
+    asked = command(aggregation=RATE)
+    asked.begin(KEY, 1.0)
+    answer = respond(quick_mode(asked))
+    assert answer.inbound.sa.aggregation is None
+    with pytest.raises(AnswerUnusable, match="no IP-TFS"):
+        asked.complete(answered(answer), key=KEY, now=3.0)
+
+
+def test_flags_that_ask_for_more_than_we_do_ask_for_nothing() -> None:
+    """RFC 9347 §6.1.4: congestion information has to come back where C is set, and none would."""
+    *rest, notify = quick_mode(command(aggregation=RATE))
+    assert isinstance(notify, Notify)
+    for flags in (1, 2, 0x80):
+        with pytest.raises(Refused, match="asks for no IP-TFS"):
+            respond((*rest, replace(notify, value=notify.value[:-1] + bytes([flags]))), aggregation=RATE)
+
+
+def test_padding_is_the_senders_own_affair() -> None:
+    asked = command(confidentiality=Confidentiality(1400, 0.5))
+    answer = respond(quick_mode(asked))
+    assert [each.confidentiality for each in sas(asked.complete(answered(answer), key=KEY, now=3.0))] == [
+        Confidentiality(1400, 0.5)
+    ] * 2
+    assert answer.inbound.sa.confidentiality is None
