@@ -13,7 +13,16 @@ from typing import TYPE_CHECKING
 
 from esp.datagram import Outgoing
 from esp.errors import DropReason, InvalidSa, NotSealed
-from esp.events import Acquired, EndpointMoved, EventQueue, HardExpired, SoftExpired, Unanswered, UnknownSpiSeen
+from esp.events import (
+    Acquired,
+    CounterExhausted,
+    EndpointMoved,
+    EventQueue,
+    HardExpired,
+    SoftExpired,
+    Unanswered,
+    UnknownSpiSeen,
+)
 from esp.hold import HoldQueue
 from esp.inner import parse_inner
 from esp.policy import Action, PolicyList, check_selector, covers
@@ -213,7 +222,7 @@ class Engine:
                 else:
                     sa.rate.put(packet)
             except NotSealed as refused:
-                self._drop(refused.reason, sa)
+                self._not_sealed(refused.reason, sa)
                 continue
             if sa.silence.since > now:
                 sa.silence.sent(now)
@@ -234,7 +243,7 @@ class Engine:
             try:
                 sealed += sa.seal_due(now)
             except NotSealed as refused:
-                self._drop(refused.reason, sa)
+                self._not_sealed(refused.reason, sa)
                 continue
             if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
                 self._expire(sa, now)
@@ -274,6 +283,11 @@ class Engine:
             self._drop(DropReason.HOLD_QUEUE_FULL)
         self._ask(policy.name, held, now)
 
+    def _not_sealed(self, reason: DropReason, sa: OutboundSa) -> None:
+        if reason is DropReason.SEQUENCE_EXHAUSTED and reason not in sa.drops:
+            self._events.put(CounterExhausted(sa.parameters.policy, sa.parameters.spi))
+        self._drop(reason, sa)
+
     def _ask(self, policy: str, held: HoldQueue, now: float) -> None:
         if held.ask(now):
             self._events.put(Acquired(policy))
@@ -312,13 +326,13 @@ class Engine:
         if now >= sa.hard_at:
             self._expire(sa, now)
             return (DropReason.SA_EXPIRED,)
-        newest = sequence > sa.window.top
+        top = sa.window.top
         text = sa.authenticate(incoming.datagram, sequence)
         if isinstance(text, DropReason):
             return (text,)
         if sa.silence.heard_at < now:  # once a batch is enough
             sa.silence.heard(now)
-        if newest and incoming.source != sa.remote:
+        if incoming.source != sa.remote and sa.window.top > top:
             self._follow(sa, incoming.source)
         if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
             self._expire(sa, now)

@@ -36,6 +36,17 @@ class HardExpired:
 
 
 @dataclass(frozen=True, slots=True)
+class CounterExhausted:
+    """The outbound SA has used its last number, and what it should carry is dropped: told once (RFC 4303 §3.3.3, §4).
+
+    Only where no lifetime has ended it long before, and nobody has put another in its place.
+    """
+
+    policy: str
+    spi: int
+
+
+@dataclass(frozen=True, slots=True)
 class EndpointMoved:
     """The newest authenticated packet of this inbound SA came from another place than those before it."""
 
@@ -72,7 +83,16 @@ class UnreachableReported:
     remote: Endpoint
 
 
-EspEvent = Acquired | SoftExpired | HardExpired | EndpointMoved | UnknownSpiSeen | Unanswered | UnreachableReported
+EspEvent = (
+    Acquired
+    | SoftExpired
+    | HardExpired
+    | CounterExhausted
+    | EndpointMoved
+    | UnknownSpiSeen
+    | Unanswered
+    | UnreachableReported
+)
 
 # Ours. One of each kind for a thousand SAs: keying that has fallen this far behind will not be saved by more.
 MAX_EVENTS = 4096

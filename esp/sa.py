@@ -85,6 +85,7 @@ class SaParameters:
         remote: outbound: where datagrams go. Inbound: where they are expected from at first.
         lifetime: soft and hard limits.
         replay_window: packets, 0 turns the check off; ignored outbound.
+        esn: sequence numbers are extended: 64 bits, of which half is sent (RFC 4303 §2.2.1). Both ends have to agree.
         sequence: outbound: the last number that was used under these keys, 0 for fresh ones. Whoever takes an SA over
             from another engine must give it: a number used twice is an IV used twice (RFC 4106 §3.1).
     """
@@ -102,12 +103,20 @@ class SaParameters:
     sequence: int = 0
     confidentiality: Confidentiality | None = None
     aggregation: Aggregation | None = None
+    esn: bool = False
+
+    @property
+    def sequence_max(self) -> int:
+        """The last sequence number there is (RFC 4303 §2.2, §2.2.1)."""
+        return EXTENDED_SEQUENCE_MAX if self.esn else SEQUENCE_MAX
 
 
 # RFC 4303 §2.1: 1 to 255 are reserved by IANA, 0 is for local use.
 SPI_MIN, SPI_MAX = 256, 0xFFFF_FFFF
 # Four octets of sequence number on the wire (RFC 4303 §2.2).
 SEQUENCE_MAX = 0xFFFF_FFFF
+# Eight of an extended one, four of them on the wire (RFC 4303 §2.2.1).
+EXTENDED_SEQUENCE_MAX = 0xFFFF_FFFF_FFFF_FFFF
 # Ours. Eight times the default: more than any path reorders, and one octet of memory per number.
 REPLAY_WINDOW_MAX = 65_536
 
@@ -127,8 +136,11 @@ def check_parameters(sa: SaParameters) -> None:
         raise InvalidSa(f"transport mode is between two hosts, not {sa.selector.local} and {sa.selector.remote}")
     if not 0 <= sa.replay_window <= REPLAY_WINDOW_MAX:
         raise InvalidSa(f"replay window {sa.replay_window} is not within 0 to 65536")
-    if not 0 <= sa.sequence <= SEQUENCE_MAX:
-        raise InvalidSa(f"sequence {sa.sequence} is not within 0 to {SEQUENCE_MAX}")
+    # "Use of ESN creates a need for the receiver to manage the anti-replay window" (RFC 4303 §3.3.3).
+    if sa.esn and not sa.replay_window:
+        raise InvalidSa("extended sequence numbers need a replay window: it tells the half that is not sent")
+    if not 0 <= sa.sequence <= sa.sequence_max:
+        raise InvalidSa(f"sequence {sa.sequence} is not within 0 to {sa.sequence_max}")
     _check_shape(sa)
     life = sa.lifetime
     _check_limits("seconds", life.soft_seconds, life.hard_seconds)

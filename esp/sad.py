@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import suppress
 from enum import Enum
 from heapq import heapify, heappop, heappush
 from itertools import chain
@@ -17,7 +18,7 @@ from esp.datagram import Outgoing
 from esp.errors import AuthenticationFailed, DropReason, EspError, InvalidSa, UnknownSa
 from esp.pace import ConstantRate
 from esp.policy import Match, SelectorMatcher
-from esp.sa import SEQUENCE_MAX, SPI_MIN, Encapsulation, Endpoint, Mode
+from esp.sa import SPI_MIN, Encapsulation, Endpoint, Mode
 from esp.seqnum import ReplayWindow, SendCounter
 from esp.silence import Silence
 from esp.transport import Transport
@@ -32,8 +33,13 @@ if TYPE_CHECKING:
 
 # RFC 768, RFC 791: 65,535 octets of IPv4 less its header and that of UDP. IPv6 and raw ESP could carry 20 and 8 more.
 MAX_DATAGRAM = 65_507
-# Ours. Sixteen parts of the counter leave a rekey a quarter of a billion packets of time (RFC 4303 §3.3.3).
-_SEQUENCE_SOFT = SEQUENCE_MAX - SEQUENCE_MAX // 16
+# Ours. A sixteenth of the counter leaves a rekey a quarter of a billion packets of time (RFC 4303 §3.3.3).
+_SEQUENCE_MARGIN = 16
+# Ours. So many packets in a row that are not authentic make an SA with extended numbers ask whether it has missed 2^32
+# of them, and look so many subspaces ahead (RFC 4303 appendix A3). Whoever forges packets makes each 1 % dearer by it;
+# at a million packets a second eight subspaces are nine hours, longer than SAs live.
+_RESYNCHRONIZE_AFTER = 1024
+_SUBSPACES_AHEAD = 8
 # Ours. Flows of one SA that have passed its selector, about 200 octets each; a peer with more pays for matching again.
 _MAX_ACCEPTED = 4096
 # Ours. With half of all SPIs taken, 64 draws fail once in 2^64 times: what fails then is the source of randomness.
@@ -135,7 +141,8 @@ class OutboundSa(SaState):
         super().__init__(parameters, now)
         suite = parameters.suite
         self.sent_at = now  # installed by an exchange that has just passed: a NAT has heard from us
-        self._counter = SendCounter(parameters.sequence, SEQUENCE_MAX)
+        last = parameters.sequence_max
+        self._counter = SendCounter(parameters.sequence, last)
         self._random = random
         # Ciphers are keyed for the first packet: an SA may be rekeyed before it carries one (RFC 4430 §3.2).
         self._seal: Callable[[int, bytes], bytes] | None = None
@@ -148,7 +155,7 @@ class OutboundSa(SaState):
         self.rate = None if aggregation is None else ConstantRate(aggregation, now)
         room = MAX_DATAGRAM - ESP_HEADER.size - suite.iv_octets - suite.icv_octets
         self._largest = room - room % self._block - 2
-        self.alarm_packets = min(self.alarm_packets, max(_SEQUENCE_SOFT - parameters.sequence, 1))
+        self.alarm_packets = min(self.alarm_packets, max(last - last // _SEQUENCE_MARGIN - parameters.sequence, 1))
 
     @property
     def sequence(self) -> int:
@@ -205,19 +212,33 @@ class OutboundSa(SaState):
 
     def _keyed(self) -> Callable[[int, bytes], bytes]:
         sa = self.parameters
-        self._seal = make_sealer(sa.suite, sa.spi, sa.keymat, self._random).seal
+        self._seal = make_sealer(sa.suite, sa.spi, sa.keymat, self._random, esn=sa.esn).seal
         return self._seal
 
 
 class InboundSa(SaState):
     """Opens packets of one peer."""
 
-    __slots__ = ("_accepted", "_block", "_matcher", "_open", "_overhead", "_reassembler", "_unwrap", "window")
+    __slots__ = (
+        "_accepted",
+        "_block",
+        "_esn",
+        "_failed",
+        "_failed_after",
+        "_matcher",
+        "_open",
+        "_overhead",
+        "_reassembler",
+        "_unwrap",
+        "window",
+    )
 
     def __init__(self, parameters: SaParameters, now: float) -> None:
         super().__init__(parameters, now)
         suite = parameters.suite
         self.window = ReplayWindow(parameters.replay_window)
+        self._esn = parameters.esn
+        self._failed = self._failed_after = 0  # with extended numbers: not authentic in a row, after so many that were
         self._unwrap = _mode(parameters).unwrap
         self._reassembler = None if parameters.aggregation is None else Reassembler()
         self._open: Callable[[bytes, int], bytes] | None = None  # for the first packet, as above
@@ -232,24 +253,51 @@ class InboundSa(SaState):
         return self.window.top
 
     def authenticate(self, packet: bytes, sequence: int) -> bytes | DropReason:
-        """Payload and trailer of ``packet``; nothing changes before its ICV is verified (RFC 4303 §3.4.3-3.4.4)."""
+        """Payload and trailer of ``packet``; nothing changes before its ICV is verified (RFC 4303 §3.4.3-3.4.4).
+
+        Args:
+            packet: ESP, with at least a header.
+            sequence: as its header has it, 32 bits.
+        """
         octets = len(packet) - self._overhead
         if octets < self._block or octets % self._block:
             return DropReason.MALFORMED
+        if self._esn:
+            sequence = self.window.extended(sequence)
         refused = self.window.check(sequence)
         if refused is not None:
             return refused
         try:
             text = (self._open or self._keyed())(packet, sequence)
         except AuthenticationFailed:
-            return DropReason.AUTHENTICATION_FAILED
+            found = self._resynchronize(packet, sequence) if self._esn else None
+            if found is None:
+                return DropReason.AUTHENTICATION_FAILED
+            sequence, text = found
         self.window.mark(sequence)
         self.packets += 1
         self.octets += octets
         return text
 
+    def _resynchronize(self, packet: bytes, sequence: int) -> tuple[int, bytes] | None:
+        """The number in a later subspace under which ``packet`` is authentic after all, and its text.
+
+        RFC 4303 appendix A3. An older packet never is: only numbers beyond the window are tried.
+        """
+        if self.packets != self._failed_after:
+            self._failed, self._failed_after = 0, self.packets
+        self._failed += 1
+        if self._failed % _RESYNCHRONIZE_AFTER:
+            return None
+        opened = self._open or self._keyed()
+        for number in range(sequence + 2**32, min(sequence + _SUBSPACES_AHEAD * 2**32, 2**64 - 1) + 1, 2**32):
+            with suppress(AuthenticationFailed):
+                return number, opened(packet, number)
+        return None
+
     def _keyed(self) -> Callable[[bytes, int], bytes]:
-        self._open = make_opener(self.parameters.suite, self.parameters.keymat).open
+        sa = self.parameters
+        self._open = make_opener(sa.suite, sa.keymat, esn=sa.esn).open
         return self._open
 
     def unwrap(self, text: bytes, sequence: int, traffic_class: int) -> Sequence[bytes | DropReason]:
@@ -262,6 +310,8 @@ class InboundSa(SaState):
             return (trailer,)
         end, next_header = trailer
         if next_header == AGGFRAG and self._reassembler is not None:
+            if self._esn:  # it is in the window by now: no other number is meant
+                sequence = self.window.extended(sequence)
             return [self._unwrap_block(block) for block in self._reassembler.receive(sequence, text[:end])]
         return (self._admit(text[:end], next_header, traffic_class),)
 
@@ -364,12 +414,13 @@ class Sad:
     def add_inbound(self, parameters: SaParameters, now: float) -> InboundSa:
         """Install, in place of what has this SPI (RFC 4430 §3.2: the second of a three-way handshake's two keys).
 
-        The window of an SA with the very same keys stays: without it every packet of the past could be replayed.
+        The window of an SA with the very same keys stays: without it every packet of the past could be replayed. Not
+        that of one with the other kind of numbers, whose packets are not authentic here.
         """
         sa = InboundSa(parameters, now)
         old = self.inbound.get(parameters.spi)
-        if old is not None and bytes_eq(old.parameters.keymat, parameters.keymat):
-            sa.window = old.window
+        if old is not None and old.parameters.esn is parameters.esn:
+            sa.window = old.window if bytes_eq(old.parameters.keymat, parameters.keymat) else sa.window
         self.inbound[parameters.spi] = sa
         self._watch(sa)
         self._reserved.discard(parameters.spi)

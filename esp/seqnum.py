@@ -1,4 +1,7 @@
-"""Sequence numbers: a send counter that never wraps, and the replay window (RFC 4303 §2.2, §3.3.3, §3.4.3)."""
+"""Sequence numbers: a send counter that never wraps, the replay window, and what is not sent of extended numbers.
+
+RFC 4303 §2.2, §3.3.3, §3.4.3, appendix A.
+"""
 
 from __future__ import annotations
 
@@ -32,6 +35,12 @@ class SendCounter:
         return number
 
 
+# The low half, which travels (RFC 4303 §2.2.1).
+_LOW = 0xFFFF_FFFF
+# No number is beyond 2^64-1, so the last subspace is not followed by another (RFC 4303 §3.3.3).
+_LAST_SUBSPACE = 2**64 - 2**32
+
+
 class ReplayWindow:
     """Which of the newest ``size`` numbers have been accepted (RFC 4303 §3.4.3).
 
@@ -49,6 +58,23 @@ class ReplayWindow:
         self._size = size
         self._seen = bytearray()  # until there is something to record: most of an SA's memory, and many carry nothing
         self.top = 0  # the newest number marked
+
+    def extended(self, low: int) -> int:
+        """The extended number whose low half is ``low``, if its packet is authentic (RFC 4303 appendix A2.2).
+
+        Of all such numbers the one within the 2^32 from the bottom of the window on: cases A and B are where that
+        range crosses into the next subspace, above the window or in the middle of it. Before the first subspace there
+        is none: while the window reaches below zero, the high half is zero.
+
+        Args:
+            low: 32 bits, as received.
+        """
+        bottom = self.top - self._size + 1
+        if bottom < 0:
+            return low
+        if bottom > _LAST_SUBSPACE:
+            bottom = _LAST_SUBSPACE
+        return bottom + ((low - bottom) & _LOW)
 
     def check(self, number: int) -> DropReason | None:
         """Why ``number`` must not be accepted; None if it may."""

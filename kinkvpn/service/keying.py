@@ -18,6 +18,7 @@ import trio
 from esp.errors import UnknownSa
 from esp.events import (
     Acquired,
+    CounterExhausted,
     EndpointMoved,
     EspEvent,
     HardExpired,
@@ -323,6 +324,10 @@ class Keying:
                 self._perform(peer, peer.soft_expired(event.policy, event.spi, now))
             case HardExpired():
                 self._perform(peer, peer.hard_expired(event.policy, event.spi, now))
+            case CounterExhausted():
+                fields = (("peer", peer.settings.name), ("policy", event.policy))
+                told = Tell("sequence_exhausted", fields, warning=True)
+                self._perform(peer, [told, *peer.soft_expired(event.policy, event.spi, now)])
             case EndpointMoved():
                 self._perform(peer, peer.esp_moved(event.policy, event.remote, now))
             case _:

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from ipaddress import ip_network
+from itertools import count, islice
 from math import inf
 from random import Random
+from typing import TYPE_CHECKING
 
 import pytest
+from cryptography.exceptions import InvalidTag
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.scapy_esp import ScapySa
+from support.scapy_esp import IPSecIntegrityError, ScapySa
 from support.tunnel import (
     ELSEWHERE,
     LEFT,
@@ -36,13 +39,16 @@ from esp.crypto import make_sealer
 from esp.datagram import Incoming, Outgoing
 from esp.engine import KEEPALIVE_SECONDS, Engine
 from esp.errors import DropReason, InvalidPolicy, InvalidSa, UnknownSa
-from esp.events import Acquired, EndpointMoved, HardExpired, SoftExpired, Unanswered, UnknownSpiSeen
+from esp.events import Acquired, CounterExhausted, EndpointMoved, HardExpired, SoftExpired, Unanswered, UnknownSpiSeen
 from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS
 from esp.policy import Action, Policy, Selector
 from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Lifetime, SaParameters
 from esp.sad import MAX_DATAGRAM
 from esp.suite import SUITES
 from esp.wire import ESP_HEADER
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SUITE_NAMES = sorted(SUITES)
 # Mostly near block ends, where padding differs, and up to what still fits a datagram.
@@ -84,6 +90,34 @@ def test_we_open_what_scapy_seals(suite: str, drawn: list[tuple[bool, int]], sta
         datagram = oracle[SPI6 if six else SPI4].seal(packet, sequence)
         assert tunnel.open(datagram) == [packet]
     assert tunnel.right.statistics().drops == {}
+
+
+CROSSING = 2**32
+
+
+def crossing(suite: str = "aes256-gcm16", before: int = 4, window: int = 8192) -> Tunnel:
+    """Extended numbers, of which ``before`` are left in the first subspace."""
+    tunnel = bare_tunnel()
+    sa = parameters(suite, esn=True, sequence=CROSSING - 1 - before)
+    tunnel.left.install_outbound(sa, 0.0)
+    tunnel.right.install_inbound(replace(sa, selector=flip(SELECTOR4), remote=LEFT, replay_window=window), 0.0)
+    return tunnel
+
+
+@pytest.mark.parametrize("suite", SUITE_NAMES)
+def test_scapy_and_we_cross_into_the_next_subspace(suite: str) -> None:
+    """RFC 4303 §2.2.1: the low half travels, and scapy is told the high one."""
+    tunnel, again = crossing(suite), crossing(suite)
+    oracle = ScapySa(suite, SPI4, parameters(suite).keymat, esn=True)
+    for number in range(CROSSING - 4, CROSSING + 4):
+        packet = inner_packet(False, number % 100)
+        (datagram,) = tunnel.seal(packet)
+        assert datagram[4:8] == (number % CROSSING).to_bytes(4)
+        assert oracle.open(datagram, high=number // CROSSING) == packet
+        with pytest.raises((IPSecIntegrityError, InvalidTag)):
+            oracle.open(datagram, high=number // CROSSING + 1)
+        assert again.open(oracle.seal(packet, number)) == [packet]
+    assert again.right.statistics().drops == {}
 
 
 @pytest.mark.parametrize("suite", SUITE_NAMES)
@@ -511,7 +545,93 @@ def test_the_last_number_is_used_and_none_after_it() -> None:
     assert len(tunnel.open(*sealed)) == 2
     statistics = tunnel.left.statistics()
     assert statistics.drops == statistics.sas[0].drops == {DropReason.SEQUENCE_EXHAUSTED: 3}
-    assert tunnel.left.take_events() == [SoftExpired("four", SPI4, inbound=False)]
+    assert tunnel.left.take_events() == [SoftExpired("four", SPI4, inbound=False), CounterExhausted("four", SPI4)]
+    tunnel.seal(ipv4())
+    assert tunnel.left.take_events() == []  # said once
+    assert tunnel.left.statistics().drops == {DropReason.SEQUENCE_EXHAUSTED: 4}
+
+
+def test_the_last_extended_number_is_used_and_none_after_it() -> None:
+    tunnel = bare_tunnel()
+    tunnel.left.install_outbound(parameters(sequence=2**64 - 2, esn=True), 0.0)
+    (sealed,) = tunnel.seal(*[ipv4()] * 3)
+    assert ScapySa("aes256-gcm16", SPI4, parameters().keymat, esn=True).open(sealed, high=2**32 - 1) == ipv4()
+    assert tunnel.left.statistics().drops == {DropReason.SEQUENCE_EXHAUSTED: 2}
+    assert CounterExhausted("four", SPI4) in tunnel.left.take_events()
+
+
+def test_a_window_spans_two_subspaces() -> None:
+    """RFC 4303 appendix A2.2, case B: what is late belongs to the subspace before."""
+    tunnel = crossing(before=20, window=32)
+    assert len(tunnel.open(*tunnel.seal(ipv4()))) == 1
+    sealed = tunnel.seal(*[ipv4()] * 30)
+    assert len(tunnel.open(*reversed(sealed))) == 30
+    assert tunnel.open(*sealed) == []
+    statistics = tunnel.right.statistics()
+    assert statistics.drops == {DropReason.REPLAYED: 30}
+    assert statistics.sas[0].sequence == CROSSING + 10
+
+
+@given(st.binary(min_size=4, max_size=4), st.integers(0, 60), st.integers(0, 255))
+def test_a_forged_packet_moves_nothing_of_extended_numbers(low: bytes, octet: int, value: int) -> None:
+    tunnel = crossing(window=32)
+    sealed = tunnel.seal(*[ipv4(b"payload")] * 8)
+    assert len(tunnel.open(*sealed[:5])) == 5
+    before = tunnel.right.statistics().sas[0]
+    forged = sealed[0][:4] + low + sealed[0][8:]
+    forged = forged[:octet] + bytes([forged[octet] ^ value]) + forged[octet + 1 :] if octet >= 8 else forged
+    assert tunnel.open(forged) == []
+    after = tunnel.right.statistics().sas[0]
+    assert (after.sequence, after.packets, after.octets) == (before.sequence, before.packets, before.octets)
+    assert len(tunnel.open(*sealed[5:])) == 3
+
+
+def lost(subspaces: int) -> tuple[Tunnel, Iterator[bytes]]:
+    """An SA of which so many times 2^32 packets were lost, and those that come after them."""
+    tunnel = crossing()
+    (first,) = tunnel.seal(ipv4())
+    assert len(tunnel.open(first)) == 1
+    sa = parameters(esn=True, spi=SPI4, sequence=CROSSING - 3 + subspaces * CROSSING)
+    tunnel.left.remove_outbound("four", SPI4)
+    tunnel.left.install_outbound(sa, 0.0)
+    return tunnel, (tunnel.seal(ipv4())[0] for _ in count())
+
+
+@pytest.mark.parametrize("subspaces", [1, 8])
+def test_numbers_are_found_again_after_more_than_two_to_the_32_lost_packets(subspaces: int) -> None:
+    """RFC 4303 appendix A3: after a thousand packets in a row that are not authentic, and not before."""
+    tunnel, packets = lost(subspaces)
+    assert tunnel.open(*islice(packets, 1023)) == []
+    assert len(tunnel.open(*islice(packets, 100))) == 100
+    statistics = tunnel.right.statistics()
+    assert statistics.drops == {DropReason.AUTHENTICATION_FAILED: 1023}
+    assert statistics.sas[0].sequence == CROSSING - 3 + subspaces * CROSSING + 1123
+    (first,) = crossing().seal(ipv4())
+    assert tunnel.open(first) == []  # nothing of the past has become new by it
+
+
+def test_too_much_is_lost_to_be_found_again_and_forgeries_find_nothing() -> None:
+    tunnel, packets = lost(9)
+    assert tunnel.open(*islice(packets, 3000)) == []
+    tunnel = crossing()
+    (good, *more) = tunnel.seal(*[ipv4()] * 4)
+    forged = good[:-1] + bytes([good[-1] ^ 1])
+    assert tunnel.open(*[forged] * 3000) == []
+    assert len(tunnel.open(good, *more)) == 4
+    (late,) = tunnel.open(*tunnel.seal(ipv4()))
+    assert late == ipv4()
+
+
+def test_authentic_packets_between_make_the_count_start_again() -> None:
+    tunnel = crossing()
+    opened = tunnel.seal(*[ipv4()] * 3)
+    oracle = ScapySa("aes256-gcm16", SPI4, parameters().keymat, esn=True)
+    ahead = oracle.seal(ipv4(), CROSSING * 3)
+    for good in opened:
+        assert tunnel.open(*[ahead] * 1000) == []
+        assert len(tunnel.open(good)) == 1
+    assert tunnel.open(*[ahead] * 1023) == []
+    assert len(tunnel.open(ahead)) == 1
 
 
 # --- peers that move, NATs that forget ---
@@ -864,9 +984,9 @@ def test_a_dummy_goes_out_when_nothing_else_has_and_looks_like_the_rest() -> Non
     assert tunnel.left.pace_deadline() == inf
 
 
-def aggregating(octets: int = 500, per_second: float = 10) -> Tunnel:
+def aggregating(octets: int = 500, per_second: float = 10, **changes: object) -> Tunnel:
     tunnel = bare_tunnel()
-    sa = parameters(aggregation=Aggregation(octets, per_second))
+    sa = parameters(aggregation=Aggregation(octets, per_second), **changes)
     tunnel.left.install_outbound(sa, 0.0)
     tunnel.right.install_inbound(replace(sa, selector=flip(SELECTOR4), remote=LEFT), 0.0)
     return tunnel
@@ -885,6 +1005,21 @@ def test_at_a_constant_rate_an_observer_learns_nothing_and_no_packet_is_lost() -
     assert seen[0] == []
     assert len({tuple(each) for each in seen[1:]}) == 1
     assert tunnel.right.statistics().drops == {}
+
+
+def test_aggregates_are_put_in_order_over_a_crossing_of_extended_numbers() -> None:
+    """RFC 9347 §2.2.3: payloads are in the order of their sequence numbers, all 64 bits of them."""
+    tunnel = aggregating(esn=True, sequence=CROSSING - 105)
+    for tenth in range(1, 101):  # what came before the first that the receiver sees is given up
+        assert tunnel.right.unprotect(incoming(tunnel.left.pace(tenth / 10 + 0.001)), tenth / 10) == []
+    packets = [ipv4(bytes([number]) * 700) for number in range(6)]
+    tunnel.left.protect(packets, 10.0)
+    sealed = [each for tenth in range(101, 111) for each in tunnel.left.pace(tenth / 10 + 0.001)]
+    order = [each for at in range(0, len(sealed), 2) for each in reversed(sealed[at : at + 2])]
+    assert tunnel.right.unprotect(incoming(order), 11.0) == packets
+    statistics = tunnel.right.statistics()
+    assert statistics.drops == {}
+    assert statistics.sas[0].sequence == CROSSING + 5
 
 
 def test_more_than_the_rate_carries_is_dropped_and_counted() -> None:

@@ -77,6 +77,18 @@ def test_new_keys_under_an_spi_have_a_new_window_and_the_same_keys_have_not() ->
     assert sad.inbound[0x1000].authenticate(packet, 1) is DropReason.AUTHENTICATION_FAILED
 
 
+def test_the_same_keys_with_the_other_kind_of_numbers_have_a_new_window() -> None:
+    """What was sealed with the one kind is not authentic with the other (RFC 4106 §5): nothing can be replayed."""
+    for esn in (False, True):
+        sad, sealer = Sad(SEEDED), OutboundSa(parameters(esn=esn), 0.0, SEEDED)
+        packet = sealer.seal(ipv4(), 0.0).datagram
+        sad.add_inbound(parameters(esn=esn), 0.0)
+        assert isinstance(sad.inbound[0x1000].authenticate(packet, 1), bytes)
+        sad.add_inbound(parameters(esn=not esn), 1.0)
+        assert sad.inbound[0x1000].sequence == 0
+        assert sad.inbound[0x1000].authenticate(packet, 1) is DropReason.AUTHENTICATION_FAILED
+
+
 def test_a_policy_takes_its_sas_along() -> None:
     sad = Sad(SEEDED)
     for policy, spi in (("a", 300), ("b", 301), ("a", 302)):
@@ -146,10 +158,11 @@ def test_seconds_count_from_installation() -> None:
     assert sa.reached(120.0) is Limit.HARD
 
 
-def test_the_counter_asks_for_a_successor_before_its_end() -> None:
-    """Whatever lifetimes keying chose: a sixteenth of 2^32 numbers is left (RFC 4303 §3.3.3)."""
-    start = 2**32 - 2**28 - 2
-    sa = OutboundSa(parameters(sequence=start), 0.0, SEEDED)
+@pytest.mark.parametrize("esn", [False, True])
+def test_the_counter_asks_for_a_successor_before_its_end(esn: bool) -> None:
+    """Whatever lifetimes keying chose: a sixteenth of all numbers is left (RFC 4303 §3.3.3)."""
+    start = 2**64 - 2**60 - 2 if esn else 2**32 - 2**28 - 2
+    sa = OutboundSa(parameters(sequence=start, esn=esn), 0.0, SEEDED)
     told = []
     for _ in range(4):
         sa.seal(ipv4(), 0.0)

@@ -29,9 +29,9 @@ _ALGORITHMS = {
 
 
 class ScapySa:
-    """One SA in scapy, in tunnel mode unless told otherwise."""
+    """One SA in scapy, in tunnel mode unless told otherwise; it is told the half of a number that is not sent."""
 
-    def __init__(self, suite: str, spi: int, keymat: bytes, *, tunnel: bool = True) -> None:
+    def __init__(self, suite: str, spi: int, keymat: bytes, *, tunnel: bool = True, esn: bool = False) -> None:
         cipher, integrity, octets = _ALGORITHMS[suite]
         self._outer = IP(src="192.0.2.1", dst="192.0.2.2")
         self._sa = SecurityAssociation(
@@ -42,19 +42,22 @@ class ScapySa:
             auth_algo=integrity,
             auth_key=keymat[octets:] if integrity else None,
             tunnel_header=self._outer if tunnel else None,
+            esn_en=esn,
         )
 
     def seal(self, packet: bytes, sequence: int) -> bytes:
         """The ESP packet, without an outer header, that scapy makes of an inner ``packet``."""
         inner = IP(packet) if packet[0] >> 4 == 4 else IPv6(packet)
-        return bytes(self._sa.encrypt(inner, seq_num=sequence).payload)
+        high, low = divmod(sequence, 2**32)
+        self._sa.seq_num = low  # scapy takes zero, the first of a later subspace, for no number
+        return bytes(self._sa.encrypt(inner, seq_num=low, esn=high).payload)
 
-    def open(self, datagram: bytes, outer: IP | IPv6 | None = None) -> bytes:
+    def open(self, datagram: bytes, outer: IP | IPv6 | None = None, *, high: int = 0) -> bytes:
         """The inner packet that scapy finds in an ESP packet; in transport mode ``outer`` is part of it."""
         header = self._outer if outer is None else outer.copy()
         header.remove_payload()
         if isinstance(header, IPv6):
             header.plen, header.nh = None, 50
-            return bytes(self._sa.decrypt(IPv6(bytes(header / ESP(datagram)))))
+            return bytes(self._sa.decrypt(IPv6(bytes(header / ESP(datagram))), esn=high))
         header.len, header.chksum, header.proto = None, None, 50
-        return bytes(self._sa.decrypt(IP(bytes(header / ESP(datagram)))))
+        return bytes(self._sa.decrypt(IP(bytes(header / ESP(datagram))), esn=high))

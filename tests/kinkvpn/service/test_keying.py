@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 from support.host import ESP_PORT, KINK_PORT, Host, Tunnel, World, address_of, simulate
 
-from esp.events import UnknownSpiSeen
+from esp.events import CounterExhausted, UnknownSpiSeen
 from esp.sa import Endpoint
 from esp.wire import NON_ESP_MARKER
 from kinkvpn.proto.allowance import BURST, BURST_OCTETS, OCTETS_PER_SECOND
@@ -300,6 +300,23 @@ def test_a_peer_that_claims_the_place_of_another_deafens_us_to_nobody() -> None:
         await world.wait_until(lambda: east.keying.peers["south"].epochs.present is not None, within=5)
 
     simulate(scenario, 1)
+
+
+def test_an_sa_without_sequence_numbers_is_told_of_and_replaced() -> None:
+    """RFC 4303 §3.3.3, §4: an auditable event. When it was time to rekey, the peer was perhaps away."""
+    tunnel = Tunnel(0, boot=frozenset({"west"}))
+
+    async def scenario(world: World) -> None:
+        west, _ = await world.pair([tunnel])
+        await world.wait_at_rest(within=30)
+        (spent,) = west.keying.peers["east"].pairs(tunnel.name)
+        west.keying._take(CounterExhausted(tunnel.name, spent.outbound_spi))
+        assert world.tells("sequence_exhausted") == [{"peer": "east", "policy": tunnel.name}]
+        await world.wait_at_rest(within=30)
+        (newer,) = west.keying.peers["east"].pairs(tunnel.name)
+        assert newer.outbound_spi != spent.outbound_spi
+
+    simulate(scenario, 2)
 
 
 def test_xids_are_random_and_those_outstanding_are_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
