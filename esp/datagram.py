@@ -15,11 +15,13 @@ class Outgoing(NamedTuple):
         datagram: what goes behind the UDP or the outer IP header.
         remote: where it goes.
         traffic_class: DSCP and ECN of the outer header (RFC 2474, RFC 3168).
+        dont_fragment: DF of an outer IPv4 header; None leaves it to the kernel's path MTU discovery.
     """
 
     datagram: bytes
     remote: Endpoint
     traffic_class: int = 0
+    dont_fragment: bool | None = None
 
 
 class Incoming(NamedTuple):

@@ -7,7 +7,7 @@ Synchronous and without a clock, a socket or a thread of its own. Every packet i
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -82,6 +82,8 @@ class Statistics:
     sas: tuple[SaStatistics, ...]
     held: dict[str, int]  # packets that wait for an SA, by policy
     events_lost: int
+    # Combinations of inner and outer ECN field that nobody should make (RFC 6040 §4.2), dropped or not.
+    unused_ecn: dict[str, int] = field(default_factory=dict)
 
 
 class Engine:
@@ -460,6 +462,7 @@ class Engine:
             sas=tuple(_sa_statistics(sa) for sa in self._sad.all()),
             held={name: len(held) for name, held in self._held.items()},
             events_lost=self._events.lost,
+            unused_ecn=dict(self._sad.unused_ecn),
         )
 
 

@@ -36,6 +36,7 @@ class DropReason(Enum):
     DUMMY = "dummy"  # next header 59: meant to be thrown away (RFC 4303 §2.6)
     FRAGMENT_LATE = "fragment_late"  # an AGGFRAG payload that was given up before it came (RFC 9347 §2.2.3)
     FRAGMENT_MISSING = "fragment_missing"  # a packet with fragments in a payload that is lost (RFC 9347 §2.5)
+    CE_ON_NOT_ECT = "ce_on_not_ect"  # marked by the path, for a transport that knows no marks (RFC 6040 §4.2)
     SELECTOR_MISMATCH = "selector_mismatch"  # the inner packet is not of this SA's traffic (RFC 4301 §5.2)
     TUN_REFUSED = "tun_refused"  # the kernel would not take the packet
 

@@ -6,6 +6,7 @@ import errno
 import os
 import select
 import socket
+import sys
 from typing import TYPE_CHECKING, Protocol
 
 import trio
@@ -16,7 +17,7 @@ from esp.errors import EspError
 from esp.sa import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
 # Specification.
 ESP_PORT = 4500  # RFC 3947 §4, RFC 3948 §2.2: the port of UDP-encapsulated ESP
@@ -32,9 +33,25 @@ BATCH = 64
 # measurements give +29 % throughput for buffers of several megabytes. The kernel doubles what it is given.
 BUFFER_OCTETS = 4 << 20
 
-# linux/socket.h; Python's socket module does not name them.
+# linux/socket.h, linux/in.h; Python's socket module does not name them.
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
+IP_MTU_DISCOVER = 10
+IP_PMTUDISC_DONT, IP_PMTUDISC_DO = 0, 2
+
+# Level, and the options for the traffic class of what is sent, that of what is received, and the hop limit.
+_HEADER_OPTIONS = {
+    socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TOS, socket.IP_RECVTOS, socket.IP_TTL),
+    socket.AF_INET6: (
+        socket.IPPROTO_IPV6,
+        socket.IPV6_TCLASS,
+        socket.IPV6_RECVTCLASS,
+        socket.IPV6_UNICAST_HOPS,
+    ),
+}
+# A received one comes as ancillary data: an octet over IPv4, an int over IPv6 (ip(7), ipv6(7)).
+_ANCILLARY = socket.CMSG_SPACE(4)
+_LOW_OCTET = 0 if sys.byteorder == "little" else -1
 
 
 class LinkUnavailable(EspError):
@@ -78,24 +95,62 @@ class Link(Protocol):
         """Give the sockets up. Closing twice is fine."""
 
 
+class _Port:
+    """A socket, and what it puts into the outer headers now.
+
+    That are options of the socket, changed when a datagram wants another header than the one before it: ancillary data
+    with each datagram costs as much as a change, traffic comes in runs, and for DF there is none (ip(7)).
+    """
+
+    __slots__ = ("_discovery", "_level", "_traffic_class_option", "dont_fragment", "sendto", "socket", "traffic_class")
+
+    def __init__(self, udp: socket.socket, hop_limit: int | None) -> None:
+        self.socket = udp
+        self.sendto = udp.sendto
+        self.traffic_class = 0
+        self.dont_fragment: bool | None = None
+        self._level, self._traffic_class_option, receive, hops = _HEADER_OPTIONS[udp.family]
+        udp.setsockopt(self._level, receive, 1)
+        if hop_limit is not None:
+            udp.setsockopt(self._level, hops, hop_limit)
+        # With DF, a datagram longer than the path is known to take is refused; without the wish for one or the other
+        # the kernel sets it as well, unless told otherwise (net.ipv4.ip_no_pmtu_disc), and fragments such a datagram.
+        self._discovery: dict[bool | None, int] = {}
+        if udp.family == socket.AF_INET:
+            own = udp.getsockopt(self._level, IP_MTU_DISCOVER)
+            self._discovery = {None: own, True: IP_PMTUDISC_DO, False: IP_PMTUDISC_DONT}
+
+    def dress(self, traffic_class: int, dont_fragment: bool | None) -> None:
+        """Have the datagrams that follow carry this traffic class and, over IPv4, this DF."""
+        if traffic_class != self.traffic_class:
+            self.socket.setsockopt(self._level, self._traffic_class_option, traffic_class)
+            self.traffic_class = traffic_class
+        if dont_fragment is not self.dont_fragment:
+            if self._discovery:
+                self.socket.setsockopt(self._level, IP_MTU_DISCOVER, self._discovery[dont_fragment])
+            self.dont_fragment = dont_fragment
+
+
 class UdpLink:
     """One unconnected UDP socket for each address family. It owns the sockets it is given.
 
     Args:
         sockets: bound UDP sockets, at most one AF_INET and one AF_INET6. Handing them over lets a process open them
             before it gives up privileges or enters another namespace; :meth:`bind` is the usual way.
+        hop_limit: TTL or hop limit of outer headers, 1 to 255; None leaves it to the kernel.
     """
 
     remote_ports = range(1, 65_536)
 
-    def __init__(self, sockets: Sequence[socket.socket]) -> None:
-        self._sockets = {each.family: each for each in sockets}
-        if not sockets or len(self._sockets) != len(sockets) or not self._sockets.keys() <= _FAMILIES:
+    def __init__(self, sockets: Sequence[socket.socket], *, hop_limit: int | None = None) -> None:
+        families = {each.family for each in sockets}
+        if not sockets or len(families) != len(sockets) or not families <= _HEADER_OPTIONS.keys():
             raise ValueError("a link takes one socket for each of IPv4 and IPv6, and at least one")
         for each in sockets:
             each.setblocking(False)
             icmp.ask(each)
             _enlarge_buffers(each)
+        self._ports = {each.family: _Port(each, hop_limit) for each in sockets}
         self.local = tuple(_endpoint(each.getsockname()) for each in sockets)
         self._refused = 0
         self._unreachable: set[Endpoint] = set()
@@ -105,7 +160,9 @@ class UdpLink:
             self._readiness.register(each.fileno(), select.EPOLLIN)
 
     @classmethod
-    def bind(cls, port: int = ESP_PORT, addresses: Sequence[str] = WILDCARDS) -> UdpLink:
+    def bind(
+        cls, port: int = ESP_PORT, addresses: Sequence[str] = WILDCARDS, *, hop_limit: int | None = None
+    ) -> UdpLink:
         """Open a socket for each of ``addresses`` on ``port``; port 0 takes one that is free, the same for all.
 
         Where the kernel has no IPv6, ``::`` is left out; :attr:`local` shows what there is.
@@ -122,7 +179,7 @@ class UdpLink:
                     if not sockets or address != "::" or error.errno != errno.EAFNOSUPPORT:
                         raise
                 port = sockets[0].getsockname()[1]
-            return cls(sockets)
+            return cls(sockets, hop_limit=hop_limit)
         except BaseException:
             for each in sockets:
                 each.close()
@@ -140,17 +197,17 @@ class UdpLink:
         counts as refused and the next read goes on. Anybody can forge one, so it must not end anything.
         """
         datagrams: list[Incoming] = []
-        for each in self._sockets.values():
-            self._drain(each, datagrams)
+        for each in self._ports.values():
+            self._drain(each.socket, datagrams)
         return datagrams
 
     def _drain(self, source: socket.socket, datagrams: list[Incoming]) -> None:
-        keep, receive = datagrams.append, source.recvfrom
+        keep, receive = datagrams.append, source.recvmsg
         previous: object = None
         endpoint = _NOWHERE
         for _ in range(BATCH):
             try:
-                datagram, address = receive(LONGEST_DATAGRAM)
+                datagram, ancillary, _, address = receive(LONGEST_DATAGRAM, _ANCILLARY)
             except BlockingIOError:
                 return
             except OSError:
@@ -161,7 +218,7 @@ class UdpLink:
             # A batch comes mostly from one peer: its endpoint is made once.
             if address != previous:
                 previous, endpoint = address, _endpoint(address)
-            keep(Incoming(datagram, endpoint))
+            keep(Incoming(datagram, endpoint, ancillary[0][2][_LOW_OCTET] if ancillary else 0))
 
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """Send ``datagrams``, one attempt each; the number that was refused.
@@ -171,11 +228,13 @@ class UdpLink:
         """
         refused = 0
         previous: object = None
-        for datagram, remote, _ in datagrams:
+        for datagram, remote, traffic_class, dont_fragment in datagrams:
             try:
                 if remote is not previous:
-                    transmit, address = self._route(remote)
-                    previous = remote
+                    port, address = self._route(remote)
+                    transmit, previous = port.sendto, remote
+                if traffic_class != port.traffic_class or dont_fragment is not port.dont_fragment:
+                    port.dress(traffic_class, dont_fragment)
                 transmit(datagram, address)
             except OSError as error:
                 refused += not self._sent_again(error, datagram, remote)
@@ -184,15 +243,15 @@ class UdpLink:
 
     def _sent_again(self, error: OSError, datagram: bytes, remote: Endpoint) -> bool:
         """Whether ``datagram`` has gone after all: what failed was an earlier one, as ICMP says."""
-        sock = self._sockets.get(socket.AF_INET6 if ":" in remote.address else socket.AF_INET)
-        if sock is None:
+        port = self._ports.get(socket.AF_INET6 if ":" in remote.address else socket.AF_INET)
+        if port is None:
             return False
 
         def send() -> None:
-            transmit, address = self._route(remote)
-            transmit(datagram, address)
+            port, address = self._route(remote)
+            port.sendto(datagram, address)
 
-        went, unreachable = icmp.sent_again(error, sock, send)
+        went, unreachable = icmp.sent_again(error, port.socket, send)
         self._refused += went
         self._note(unreachable)
         return went
@@ -206,7 +265,7 @@ class UdpLink:
         taken, self._unreachable = self._unreachable, set()
         return taken
 
-    def _route(self, remote: Endpoint) -> tuple[Callable[[bytes, tuple[str | int, ...]], int], tuple[str | int, ...]]:
+    def _route(self, remote: Endpoint) -> tuple[_Port, tuple[str | int, ...]]:
         """What sends to ``remote``, and its address as that socket wants it.
 
         Raises:
@@ -216,13 +275,13 @@ class UdpLink:
         host, _, scope = remote.address.partition("%")
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         socket.inet_pton(family, host)
-        if family not in self._sockets or remote.port not in self.remote_ports:
+        if family not in self._ports or remote.port not in self.remote_ports:
             raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
         address: tuple[str | int, ...] = (host, remote.port)
         if scope:
             index = int(scope) if scope.isdecimal() else socket.if_nametoindex(scope)
             address = (host, remote.port, 0, index)
-        return self._sockets[family].sendto, address
+        return self._ports[family], address
 
     def fileno(self) -> int:
         """A descriptor that is readable when one of the sockets has a datagram or an error to report."""
@@ -241,11 +300,10 @@ class UdpLink:
         if trio.lowlevel.in_trio_run():
             trio.lowlevel.notify_closing(self._readiness.fileno())
         self._readiness.close()
-        for each in self._sockets.values():
-            each.close()
+        for each in self._ports.values():
+            each.socket.close()
 
 
-_FAMILIES = frozenset({socket.AF_INET, socket.AF_INET6})
 _NOWHERE = Endpoint("", 0)
 
 

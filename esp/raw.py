@@ -31,17 +31,18 @@ class RawLink(UdpLink):
     Args:
         sockets: bound raw sockets for IP protocol 50, at most one AF_INET and one AF_INET6; :meth:`open` is the usual
             way.
+        hop_limit: as for UdpLink.
     """
 
     remote_ports = range(1)
 
-    def __init__(self, sockets: Sequence[socket.socket]) -> None:
-        super().__init__(sockets)
+    def __init__(self, sockets: Sequence[socket.socket], *, hop_limit: int | None = None) -> None:
+        super().__init__(sockets, hop_limit=hop_limit)
         # The kernel names the protocol where UDP has the port (raw(7)).
         self.local = tuple(each._replace(port=0) for each in self.local)
 
     @classmethod
-    def open(cls, addresses: Sequence[str] = WILDCARDS) -> RawLink:
+    def open(cls, addresses: Sequence[str] = WILDCARDS, *, hop_limit: int | None = None) -> RawLink:
         """Open a socket for each of ``addresses``. Where the kernel has no IPv6, ``::`` is left out.
 
         Raises:
@@ -55,7 +56,7 @@ class RawLink(UdpLink):
                 except LinkUnavailable as error:
                     if not sockets or address != "::" or error.errno != errno.EAFNOSUPPORT:
                         raise
-            return cls(sockets)
+            return cls(sockets, hop_limit=hop_limit)
         except BaseException:
             for each in sockets:
                 each.close()

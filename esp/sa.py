@@ -7,6 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NamedTuple
 
 from esp.errors import InvalidSa
+from esp.headers import DEFAULT_RULES, DSCP_VALUES, HeaderRules
 
 if TYPE_CHECKING:
     from esp.policy import Network, Selector
@@ -88,6 +89,7 @@ class SaParameters:
         esn: sequence numbers are extended: 64 bits, of which half is sent (RFC 4303 §2.2.1). Both ends have to agree.
         sequence: outbound: the last number that was used under these keys, 0 for fresh ones. Whoever takes an SA over
             from another engine must give it: a number used twice is an IV used twice (RFC 4106 §3.1).
+        headers: what outer headers take from inner ones, and give back.
     """
 
     spi: int
@@ -104,6 +106,7 @@ class SaParameters:
     confidentiality: Confidentiality | None = None
     aggregation: Aggregation | None = None
     esn: bool = False
+    headers: HeaderRules = DEFAULT_RULES
 
     @property
     def sequence_max(self) -> int:
@@ -142,6 +145,8 @@ def check_parameters(sa: SaParameters) -> None:
     if not 0 <= sa.sequence <= sa.sequence_max:
         raise InvalidSa(f"sequence {sa.sequence} is not within 0 to {sa.sequence_max}")
     _check_shape(sa)
+    if len(sa.headers.dscp) != DSCP_VALUES or max(sa.headers.dscp) >= DSCP_VALUES:
+        raise InvalidSa(f"a table of DSCPs has {DSCP_VALUES} entries below {DSCP_VALUES}")
     life = sa.lifetime
     _check_limits("seconds", life.soft_seconds, life.hard_seconds)
     _check_limits("packets", life.soft_packets, life.hard_packets)

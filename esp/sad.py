@@ -16,17 +16,18 @@ from esp.aggfrag import AGGFRAG, Reassembler
 from esp.crypto import make_opener, make_sealer
 from esp.datagram import Outgoing
 from esp.errors import AuthenticationFailed, DropReason, EspError, InvalidSa, UnknownSa
+from esp.headers import DontFragment
 from esp.pace import ConstantRate
 from esp.policy import Match, SelectorMatcher
 from esp.sa import SPI_MIN, Encapsulation, Endpoint, Mode
 from esp.seqnum import ReplayWindow, SendCounter
 from esp.silence import Silence
 from esp.transport import Transport
-from esp.tunnel import Tunnel
+from esp.tunnel import ECN_FIELD, Tunnel, dont_fragment_of, traffic_class_of
 from esp.wire import ESP_HEADER, IPV4_IN_ESP, IPV6_IN_ESP, NO_NEXT_HEADER, build_trailers, parse_trailer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, MutableMapping, Sequence
 
     from esp.inner import Flow
     from esp.sa import SaParameters
@@ -50,8 +51,14 @@ _SPI_DRAWS = 64
 _FEW_DEADLINES = 64
 
 
-def _mode(parameters: SaParameters) -> Tunnel | Transport:
-    return Transport(parameters.selector) if parameters.mode is Mode.TRANSPORT else Tunnel()
+def _mode(parameters: SaParameters, unused_ecn: MutableMapping[str, int]) -> Tunnel | Transport:
+    if parameters.mode is Mode.TRANSPORT:
+        return Transport(parameters.selector)
+    return Tunnel(parameters.headers, unused_ecn)
+
+
+# Of the datagrams of an SA; COPY asks each packet.
+_DONT_FRAGMENT = {DontFragment.AUTO: None, DontFragment.COPY: None, DontFragment.SET: True, DontFragment.CLEAR: False}
 
 
 class Limit(Enum):
@@ -125,7 +132,9 @@ class OutboundSa(SaState):
 
     __slots__ = (
         "_block",
+        "_copies_df",
         "_counter",
+        "_dont_fragment",
         "_dummy_after",
         "_largest",
         "_pad_to",
@@ -147,7 +156,9 @@ class OutboundSa(SaState):
         # Ciphers are keyed for the first packet: an SA may be rekeyed before it carries one (RFC 4430 §3.2).
         self._seal: Callable[[int, bytes], bytes] | None = None
         self._block = suite.block_octets
-        self._wrap = _mode(parameters).wrap
+        self._wrap = _mode(parameters, {}).wrap
+        self._dont_fragment = _DONT_FRAGMENT[parameters.headers.df]
+        self._copies_df = parameters.headers.df is DontFragment.COPY
         self._trailers: dict[int, tuple[bytes, ...]] = {}  # by next header, as they come
         shape, aggregation = parameters.confidentiality, parameters.aggregation
         self._pad_to = 0 if shape is None else shape.octets
@@ -175,7 +186,8 @@ class OutboundSa(SaState):
         payload, next_header, traffic_class = self._wrap(packet)
         if len(payload) < self._pad_to:
             payload = payload.ljust(self._pad_to, b"\0")
-        return self._seal_payload(payload, next_header, traffic_class, now)
+        dont_fragment = dont_fragment_of(packet) if self._copies_df else self._dont_fragment
+        return self._seal_payload(payload, next_header, traffic_class, dont_fragment, now)
 
     def paced(self) -> bool:
         """Whether it sends by the clock: at a constant rate, or dummies when nothing else goes out."""
@@ -191,20 +203,24 @@ class OutboundSa(SaState):
         Raises:
             NotSealed: the counter is at its end (:class:`esp.seqnum.SendCounter`).
         """
+        traffic_class = self.parameters.headers.dscp[0] << 2  # as that of a packet without a wish of its own
         if self.rate is not None:
             for payload in self.rate.payloads(now):
-                yield self._seal_payload(payload, AGGFRAG, 0, now)
+                yield self._seal_payload(payload, AGGFRAG, traffic_class, self._dont_fragment, now)
         elif now >= self.due_at():
-            yield self._seal_payload(bytes(self._pad_to), NO_NEXT_HEADER, 0, now)
+            dummy = bytes(self._pad_to)
+            yield self._seal_payload(dummy, NO_NEXT_HEADER, traffic_class, self._dont_fragment, now)
 
-    def _seal_payload(self, payload: bytes, next_header: int, traffic_class: int, now: float) -> Outgoing:
+    def _seal_payload(
+        self, payload: bytes, next_header: int, traffic_class: int, dont_fragment: bool | None, now: float
+    ) -> Outgoing:
         trailers = self._trailers.get(next_header) or self._trailers_for(next_header)
         text = payload + trailers[len(payload) % self._block]
         sealed = (self._seal or self._keyed())(self._counter.next(), text)
         self.packets += 1
         self.octets += len(text)
         self.sent_at = now
-        return Outgoing(sealed, self.remote, traffic_class)
+        return Outgoing(sealed, self.remote, traffic_class, dont_fragment)
 
     def _trailers_for(self, next_header: int) -> tuple[bytes, ...]:
         found = self._trailers[next_header] = build_trailers(self._block, next_header)
@@ -217,7 +233,7 @@ class OutboundSa(SaState):
 
 
 class InboundSa(SaState):
-    """Opens packets of one peer."""
+    """Opens packets of one peer. ``unused_ecn``: see :class:`esp.tunnel.Tunnel`."""
 
     __slots__ = (
         "_accepted",
@@ -233,13 +249,13 @@ class InboundSa(SaState):
         "window",
     )
 
-    def __init__(self, parameters: SaParameters, now: float) -> None:
+    def __init__(self, parameters: SaParameters, now: float, unused_ecn: MutableMapping[str, int]) -> None:
         super().__init__(parameters, now)
         suite = parameters.suite
         self.window = ReplayWindow(parameters.replay_window)
         self._esn = parameters.esn
         self._failed = self._failed_after = 0  # with extended numbers: not authentic in a row, after so many that were
-        self._unwrap = _mode(parameters).unwrap
+        self._unwrap = _mode(parameters, unused_ecn).unwrap
         self._reassembler = None if parameters.aggregation is None else Reassembler()
         self._open: Callable[[bytes, int], bytes] | None = None  # for the first packet, as above
         self._block = suite.block_octets
@@ -319,7 +335,8 @@ class InboundSa(SaState):
         if isinstance(block, DropReason):
             return block
         # The outer header belongs to the rate, not to what happens to be inside (RFC 9347 §2.2.5).
-        return self._admit(block, IPV4_IN_ESP if block[0] >> 4 == 4 else IPV6_IN_ESP, 0)
+        next_header = IPV4_IN_ESP if block[0] >> 4 == 4 else IPV6_IN_ESP
+        return self._admit(block, next_header, traffic_class_of(block) & ~ECN_FIELD)
 
     def _admit(self, payload: bytes, next_header: int, traffic_class: int) -> bytes | DropReason:
         unwrapped = self._unwrap(payload, next_header, traffic_class)
@@ -352,6 +369,7 @@ class Sad:
         self.inbound: dict[int, InboundSa] = {}
         self.carriers: dict[str, OutboundSa] = {}
         self.paced: dict[str, OutboundSa] = {}  # those of them that send by the clock
+        self.unused_ecn: defaultdict[str, int] = defaultdict(int)  # of every inbound SA there was
         self._outbound: dict[str, list[OutboundSa]] = {}  # oldest first, never empty
         self._reserved: set[int] = set()
         # A heap of deadlines and who has them. An SA that goes leaves its own behind, for ``due`` to pass over.
@@ -417,7 +435,7 @@ class Sad:
         The window of an SA with the very same keys stays: without it every packet of the past could be replayed. Not
         that of one with the other kind of numbers, whose packets are not authentic here.
         """
-        sa = InboundSa(parameters, now)
+        sa = InboundSa(parameters, now, self.unused_ecn)
         old = self.inbound.get(parameters.spi)
         if old is not None and old.parameters.esn is parameters.esn:
             sa.window = old.window if bytes_eq(old.parameters.keymat, parameters.keymat) else sa.window

@@ -159,9 +159,9 @@ class MemoryLink:
             neighbour._neighbours[local] = self
         self.local = (local,)
 
-    def arrive(self, datagram: bytes, source: Endpoint) -> bool:
+    def arrive(self, datagram: bytes, source: Endpoint, traffic_class: int = 0) -> bool:
         """A datagram comes from anybody, forged source included; False when the buffer is full and it is lost."""
-        kept = self._arrived.put(Incoming(datagram, source))
+        kept = self._arrived.put(Incoming(datagram, source, traffic_class))
         self.overflowed += not kept
         return kept
 
@@ -172,12 +172,12 @@ class MemoryLink:
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """As :meth:`esp.link.Link.send`: refuses what goes to nobody; what the receiver loses it does not see."""
         refused = 0
-        for datagram, remote, _ in datagrams:
+        for datagram, remote, traffic_class, _ in datagrams:
             neighbour = self._neighbours.get(remote)
             if neighbour is None:
                 refused += 1
             else:
-                neighbour.arrive(datagram, self.local[0])
+                neighbour.arrive(datagram, self.local[0], traffic_class)
         self.refused += refused
         return refused
 

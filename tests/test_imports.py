@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS = {
     "esp": (
         {"esp.errors"},
-        {"esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.aggfrag"},
+        {"esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.headers", "esp.aggfrag"},
         {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel", "esp.checksum", "esp.pace"},
         {"esp.transport"},
         {"esp.sad", "esp.hold", "esp.silence"},
@@ -35,7 +35,7 @@ LAYERS = {
 }
 # What each layer of kinkvpn may know of esp. The pure descriptions (what a suite, a selector, an SA is) are one
 # vocabulary for both planes; only service touches what moves packets.
-DESCRIPTIONS = {"esp.suite", "esp.policy", "esp.sa", "esp.events", "esp.errors"}
+DESCRIPTIONS = {"esp.suite", "esp.policy", "esp.sa", "esp.headers", "esp.events", "esp.errors"}
 ACROSS = {
     "kinkvpn.proto": DESCRIPTIONS,
     "kinkvpn.values": DESCRIPTIONS,
@@ -55,6 +55,7 @@ PURE = {
         "esp.hold",
         "esp.silence",
         "esp.datagram",
+        "esp.headers",
         "esp.tunnel",
         "esp.checksum",
         "esp.transport",

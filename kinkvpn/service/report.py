@@ -21,6 +21,7 @@ def with_traffic(status: dict[str, Any], traffic: Statistics, link: LinkStatisti
         "kink": status["counters"],
         "kink_labelled": status["labelled"],
         "drops": {reason.value: count for reason, count in traffic.drops.items() if count},
+        "unused_ecn": traffic.unused_ecn,
         "packets_out": traffic.packets_out,
         "octets_out": traffic.octets_out,
         "packets_in": traffic.packets_in,

@@ -1078,3 +1078,33 @@ def test_the_clock_ends_an_sa_that_sends_by_it() -> None:
     tunnel.left.install_outbound(replace(sa, sequence=2**32 - 2, lifetime=Lifetime()), 1.0)
     assert len(tunnel.left.pace(2.0)) == 1
     assert tunnel.left.statistics().drops == {DropReason.SEQUENCE_EXHAUSTED: 1}
+
+
+# --- outer headers ---
+
+
+def test_marks_of_the_path_come_in_and_where_they_cannot_the_packet_is_dropped() -> None:
+    """RFC 6040 §4.2, through two engines: the outer traffic class goes out with a datagram and comes in with it."""
+    tunnel = open_tunnel()
+    capable, other = bytearray(ipv4(b"ect")), bytearray(ipv4(b"not"))
+    capable[1], other[1] = 46 << 2 | 2, 46 << 2
+    sealed = tunnel.left.protect([bytes(capable), bytes(other)], 0.0)
+    assert [out.traffic_class for out in sealed] == [46 << 2 | 2, 46 << 2]
+    marked = [Incoming(out.datagram, LEFT, out.traffic_class | 3) for out in sealed]
+    (packet,) = tunnel.right.unprotect(marked, 0.0)
+    assert packet[1] == 46 << 2 | 3
+    assert packet[20:] == capable[20:]
+    statistics = tunnel.right.statistics()
+    assert statistics.drops == {DropReason.CE_ON_NOT_ECT: 1}
+    assert statistics.unused_ecn == {"not_ect_in_ce": 1}
+
+
+def test_an_unauthentic_mark_changes_nothing() -> None:
+    """What is said of the outer header is looked at once the packet behind it is authentic."""
+    tunnel = open_tunnel()
+    (sealed,) = tunnel.seal(ipv4(b"x"))
+    forged = sealed[:-1] + bytes([sealed[-1] ^ 1])
+    assert tunnel.right.unprotect([Incoming(forged, LEFT, 3)], 0.0) == []
+    assert tunnel.right.statistics().drops == {DropReason.AUTHENTICATION_FAILED: 1}
+    assert tunnel.right.statistics().unused_ecn == {}
+    assert tunnel.open(sealed) == [ipv4(b"x")]

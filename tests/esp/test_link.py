@@ -272,3 +272,89 @@ async def test_link_local_peers_keep_their_interface() -> None:
             assert [each.datagram for each in await receive(sender)] == [b"back"]
         for each in links:
             each.close()
+
+
+# Outer headers (RFC 4301 §5.1.2).
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+async def test_each_datagram_has_its_own_traffic_class(link: UdpLink, peer: UdpLink, family: int) -> None:
+    remote = peer.local[family]
+    classes = [0, 3, 3, 0b101110_01, 255, 0, 2]
+    assert link.send([Outgoing(b"x", remote, traffic_class) for traffic_class in classes]) == 0
+    assert [each.traffic_class for each in await receive(peer)] == classes
+
+
+async def test_families_wear_different_headers_at_the_same_time(link: UdpLink, peer: UdpLink) -> None:
+    four, six = peer.local
+    link.send([Outgoing(b"4", four, 1), Outgoing(b"6", six, 2), Outgoing(b"4", four, 1), Outgoing(b"6", six)])
+    assert [each.traffic_class for each in await receive(peer)] == [1, 1, 2, 0]
+
+
+@pytest.fixture
+def wire() -> Iterator[tuple[str, socket.socket]]:
+    """A namespace with a way to 10.77.0.2 and fd77::2, and a socket that sees what arrives there, headers and all."""
+    with namespace() as near, namespace() as far:
+        run("ip", "-n", near, "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", far)
+        for net, device, host in ((near, "near", 1), (far, "far", 2)):
+            run("ip", "-n", net, "addr", "add", f"10.77.0.{host}/24", "dev", device)
+            run("ip", "-n", net, "addr", "add", f"fd77::{host}/64", "dev", device, "nodad")
+            run("ip", "-n", net, "link", "set", device, "up")
+        seen = within(far, lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(ETH_P_ALL)))
+        seen.settimeout(10)
+        yield near, seen
+        seen.close()
+
+
+ETH_P_ALL = 3
+WIRE_PORT = 4577
+
+
+def datagrams(seen: socket.socket, count: int) -> list[bytes]:
+    """UDP in IPv4, then in IPv6, fragments that are not the first too; each family in order, which is all there is."""
+    found: list[bytes] = []
+    while len(found) < count:
+        packet = seen.recv(65_535)
+        four = packet[0] >> 4 == 4 and packet[9] == socket.IPPROTO_UDP
+        six = packet[0] >> 4 == 6 and packet[6] == socket.IPPROTO_UDP
+        found += [packet] * (four or six)
+    return sorted(found, key=lambda packet: packet[0] >> 4)
+
+
+@pytest.mark.root
+def test_traffic_class_and_df_are_on_the_wire_as_asked_for(wire: tuple[str, socket.socket]) -> None:
+    near, seen = wire
+    link = within(near, lambda: UdpLink.bind(0, ["10.77.0.1", "fd77::1"]))
+    four, six = Endpoint("10.77.0.2", WIRE_PORT), Endpoint("fd77::2", WIRE_PORT)
+    wishes = [(0xB9, None), (0xB9, True), (0, False), (0xFF, None)]
+    link.send([Outgoing(b"x", remote, *wish) for wish in wishes for remote in (four, six)])
+    packets = datagrams(seen, 2 * len(wishes))
+    fours, sixes = packets[: len(wishes)], packets[len(wishes) :]
+    assert [packet[1] for packet in fours] == [traffic_class for traffic_class, _ in wishes]
+    assert [int.from_bytes(packet[:2]) >> 4 & 0xFF for packet in sixes] == [each for each, _ in wishes]
+    assert [bool(packet[6] & 0x40) for packet in fours] == [True, True, False, True], "None: the kernel's, which is DF"
+    assert {packet[8] for packet in fours} | {packet[7] for packet in sixes} == {64}
+    link.close()
+
+
+@pytest.mark.root
+def test_what_the_interface_cannot_take_whole_is_refused_with_df_and_fragmented_without(
+    wire: tuple[str, socket.socket],
+) -> None:
+    near, seen = wire
+    link = within(near, lambda: UdpLink.bind(0, ["10.77.0.1"]))
+    sent = [Outgoing(bytes(2000), Endpoint("10.77.0.2", WIRE_PORT), 0, wish) for wish in (True, None, True, False)]
+    assert link.send(sent) == 2
+    flags = [int.from_bytes(packet[6:8]) for packet in datagrams(seen, 4)]
+    assert [bool(each & 0x2000) for each in flags] == [True, False, True, False], "two datagrams, of two fragments each"
+    link.close()
+
+
+@pytest.mark.root
+def test_the_hop_limit_is_as_configured(wire: tuple[str, socket.socket]) -> None:
+    near, seen = wire
+    link = within(near, lambda: UdpLink.bind(0, ["10.77.0.1", "fd77::1"], hop_limit=7))
+    link.send([Outgoing(b"x", Endpoint(address, WIRE_PORT)) for address in ("10.77.0.2", "fd77::2")])
+    four, six = datagrams(seen, 2)
+    assert (four[8], six[7]) == (7, 7)
+    link.close()

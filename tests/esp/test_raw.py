@@ -69,6 +69,14 @@ async def test_datagrams_arrive_without_ip_headers_in_order_and_from_an_address(
     assert link.receive() == peer.receive() == []
 
 
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+async def test_each_datagram_has_its_own_traffic_class(link: RawLink, peer: RawLink, family: int) -> None:
+    classes = [0, 3, 0b101110_01, 0]
+    remote = Endpoint(THERE[family], 0)
+    assert link.send([Outgoing(DATAGRAM, remote, traffic_class) for traffic_class in classes]) == 0
+    assert [each.traffic_class for each in await receive(peer)] == classes
+
+
 def test_it_listens_on_addresses_without_a_port(link: RawLink, net: str) -> None:
     assert link.local == tuple(Endpoint(address, 0) for address in HERE)
     wide = within(net, RawLink.open)

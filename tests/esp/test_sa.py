@@ -8,6 +8,7 @@ import pytest
 from support.tunnel import parameters
 
 from esp.errors import InvalidSa
+from esp.headers import HeaderRules
 from esp.sa import Lifetime, Mode, check_parameters
 
 
@@ -22,6 +23,7 @@ from esp.sa import Lifetime, Mode, check_parameters
         {"sequence": 0xFFFF_FFFF},
         {"sequence": 2**64 - 1, "esn": True},
         {"replay_window": 1, "esn": True},
+        {"headers": HeaderRules(dscp=bytes([63]) * 64)},
         {"lifetime": Lifetime(soft_seconds=10, hard_seconds=10)},
         {"lifetime": Lifetime(soft_packets=1, hard_octets=1)},
     ],
@@ -40,6 +42,8 @@ def test_good_parameters(changes: dict[str, object]) -> None:
         ({"mode": Mode.TRANSPORT}, "transport mode is between two hosts, not 10.1.0.0/16 and 10.2.0.0/16"),
         ({"replay_window": -1}, "replay window -1"),
         ({"replay_window": 65_537}, "replay window 65537"),
+        ({"headers": HeaderRules(dscp=bytes(63))}, "64 entries below 64"),
+        ({"headers": HeaderRules(dscp=bytes([64]) * 64)}, "64 entries below 64"),
         ({"sequence": -1}, "sequence -1"),
         ({"sequence": 2**32}, "sequence 4294967296"),
         ({"sequence": 2**64, "esn": True}, "sequence 18446744073709551616"),

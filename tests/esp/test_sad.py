@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.memory import kept
-from support.tunnel import LEFT, SELECTOR4, flip, ipv4, parameters, ports
+from support.tunnel import LEFT, SELECTOR4, flip, ipv4, ipv6, parameters, ports
 
 from esp.errors import DropReason, EspError, InvalidSa, UnknownSa
+from esp.headers import DontFragment, HeaderRules
 from esp.sa import SPI_MIN, Lifetime
 from esp.sad import InboundSa, Limit, OutboundSa, Sad
 
@@ -19,7 +20,7 @@ SEEDED = Random(5).randbytes
 
 
 def inbound(**changes: object) -> InboundSa:
-    return InboundSa(parameters(selector=flip(SELECTOR4), remote=LEFT, **changes), 0.0)
+    return InboundSa(parameters(selector=flip(SELECTOR4), remote=LEFT, **changes), 0.0, {})
 
 
 @given(st.lists(st.sampled_from(["add", "drop-oldest", "drop-newest"]), max_size=12))
@@ -140,7 +141,7 @@ def test_octets_are_those_of_the_cipher() -> None:
     """RFC 4301 §4.4.2.1: a lifetime in octets counts what the algorithm was applied to; both ends count alike."""
     for suite, octets in (("aes256-gcm16", 24), ("aes128-cbc-sha1", 32)):
         outbound = OutboundSa(parameters(suite, lifetime=Lifetime(soft_octets=octets)), 0.0, SEEDED)
-        opener = InboundSa(parameters(suite), 0.0)
+        opener = InboundSa(parameters(suite), 0.0, {})
         assert outbound.reached(0.0) is None
         assert isinstance(opener.authenticate(outbound.seal(ipv4(), 0.0).datagram, 1), bytes)
         assert outbound.octets == opener.octets == octets
@@ -182,3 +183,20 @@ def test_many_flows_of_one_peer_are_matched_again_and_no_worse() -> None:
 
     full, later = kept(arrive, 4096, 3 * 4096)
     assert later < 1.2 * full
+
+
+@pytest.mark.parametrize(
+    ("df", "expected"),
+    [
+        (DontFragment.AUTO, [None, None, None]),
+        (DontFragment.COPY, [True, False, True]),
+        (DontFragment.SET, [True, True, True]),
+        (DontFragment.CLEAR, [False, False, False]),
+    ],
+)
+def test_df_is_copied_set_or_cleared(df: DontFragment, expected: list[bool | None]) -> None:
+    """RFC 4301 §5.1.2.1, note 4."""
+    sa = OutboundSa(parameters(headers=HeaderRules(df=df)), 0.0, SEEDED)
+    whole = bytearray(ipv4(b"x"))
+    whole[6] = 0x40
+    assert [sa.seal(packet, 0.0).dont_fragment for packet in (bytes(whole), ipv4(b"x"), ipv6(b"x"))] == expected

@@ -180,3 +180,9 @@ async def test_lossy_link_is_its_inner_link_otherwise() -> None:
     lossy.close()
     with pytest.raises(trio.ClosedResourceError):
         await lossy.wait_readable()
+
+
+async def test_the_wire_carries_the_traffic_class() -> None:
+    here, there = memory_links(HERE, THERE)
+    here.send([Outgoing(b"x", THERE, 0xB9, True), Outgoing(b"x", THERE)])
+    assert [each.traffic_class for each in there.receive()] == [0xB9, 0]

@@ -29,6 +29,7 @@ TRAFFIC = Statistics(
     ),
     held={"b/2": 9},
     events_lost=0,
+    unused_ecn={"not_ect_in_ce": 1},
 )
 
 
@@ -60,6 +61,7 @@ def test_the_rest_of_keying_s_status_stays() -> None:
     assert counters["kink"] == {"malformed": 2}
     assert counters["kink_labelled"] == {"messages_received": {"create": 2}}
     assert counters["drops"] == {"no_policy": 3}
+    assert counters["unused_ecn"] == {"not_ect_in_ce": 1}
     assert counters["link"]["junk_received"] == 4
     assert (counters["packets_in"], counters["octets_out"]) == (5, 700)
 
