@@ -8,13 +8,10 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import time
-from collections import defaultdict
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -22,11 +19,7 @@ import trio
 from esp.dataplane import Dataplane
 from esp.engine import Engine
 from esp.errors import EspError
-from esp.link import LinkUnavailable, UdpLink
 from esp.policy import Policy
-from esp.raw import BothLinks, RawLink
-from esp.sa import Encapsulation
-from esp.tun import TunDevice, TunUnavailable
 from kinkvpn import __version__
 from kinkvpn.config import EngineChoice
 from kinkvpn.errors import KinkvpnError
@@ -40,18 +33,21 @@ from kinkvpn.proto.settings import UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.service import preflight
 from kinkvpn.service.api import AlreadyRunning, ControlSocket, ControlUnavailable
+from kinkvpn.service.devices import esp_addresses, listening_addresses, network_plan, open_links, open_tun
 from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
-from kinkvpn.service.netconf import NetworkConfiguration, NetworkPlan
+from kinkvpn.service.netconf import NetworkConfiguration
 from kinkvpn.service.preflight import StartRefused
 from kinkvpn.service.report import spell, with_traffic
-from kinkvpn.service.rules import needs_rules, own_rules
 from kinkvpn.service.transport import KinkTransport, OwnAddresses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from types import TracebackType
 
+    from esp.link import UdpLink
+    from esp.raw import BothLinks
     from esp.sa import Endpoint
+    from esp.tun import TunDevice
     from kinkvpn.config import Configuration, HostSettings
     from kinkvpn.proto.settings import PeerSettings
 
@@ -91,24 +87,6 @@ def choose_engine(choice: EngineChoice) -> ChosenEngine:
     if choice is EngineChoice.PORTABLE:
         return ChosenEngine("portable", "chosen in the configuration or by ESP_ENGINE")
     return ChosenEngine("portable", "the native engine is not built into this installation")
-
-
-def listening_addresses(listen: Sequence[str]) -> tuple[str, ...]:
-    """``listen``, without ``::`` where the kernel has no IPv6 and something is left."""
-    try:
-        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
-    except OSError:
-        return tuple(address for address in listen if address != "::") or tuple(listen)
-    return tuple(listen)
-
-
-def esp_addresses(listen: Sequence[str]) -> tuple[str, ...]:
-    """Where ESP listens: with KINK. One socket carries a family, so several addresses of one take its wildcard."""
-    families: defaultdict[int, list[str]] = defaultdict(list)
-    for address in listen:
-        families[ip_address(address).version].append(address)
-    wildcards = {4: "0.0.0.0", 6: "::"}  # noqa: S104 # only for who listens on several addresses
-    return tuple(one[0] if len(one) == 1 else wildcards[family] for family, one in families.items())
 
 
 class Daemon:
@@ -254,7 +232,8 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
         transport = open_transport(() if only_esp else listen, configuration.kink.port)
         held.callback(transport.close)
     with refused:
-        link = open_links(configuration, esp_addresses(listen))
+        encapsulations = {policy.encapsulation for policy in configuration.policies}
+        link = open_links(esp_addresses(listen), configuration.esp.port, encapsulations)
         held.callback(link.close)
     with refused:
         tun = open_tun(configuration.tun.name, configuration.tun.mtu)
@@ -262,7 +241,10 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
     refused.raise_all()
     tickets = TicketSource(Credentials(host.principal, keytab=host.initiator_keytab, ccache=host.ccache))
     await preflight.reach_kdc(tickets, host)
-    plan = network_plan(configuration, peers, [*transport.local, *link.local])
+    protected = [policy.selector.remote for policy in configuration.policies]
+    plan = network_plan(
+        configuration.tun, protected, [peer.esp.address for peer in peers], [*transport.local, *link.local]
+    )
     network = await held.enter_async_context(NetworkConfiguration(plan))
     return Resources(control, peers, transport, link, tun, tickets, network)
 
@@ -366,24 +348,6 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
     return keying, dataplane
 
 
-def network_plan(
-    configuration: Configuration, peers: Sequence[PeerSettings], sockets: Sequence[Endpoint]
-) -> NetworkPlan:
-    """The host as the configuration wants it; ``sockets`` are those that ESP and KINK leave from."""
-    tun = configuration.tun
-    routes = tuple(policy.selector.remote for policy in configuration.policies) if tun.routes else ()
-    outside = tuple(sorted({peer.esp.address for peer in peers} - {""}))
-    return NetworkPlan(
-        device=tun.name,
-        mtu=tun.mtu,
-        addresses=tun.addresses,
-        routes=routes,
-        outside=outside,
-        rules=own_rules(sockets) if needs_rules(routes, outside) else (),
-        table=tun.table,
-    )
-
-
 def open_transport(listen: Sequence[str], port: int) -> KinkTransport:
     """Raises StartRefused, with who has the port or what is missing."""
     try:
@@ -394,42 +358,6 @@ def open_transport(listen: Sequence[str], port: int) -> KinkTransport:
         if error.errno in (errno.EACCES, errno.EPERM):
             reason += ', or without this port, with kink.over = "4500"'
         raise StartRefused(reason) from error
-
-
-def open_link(addresses: Sequence[str], port: int) -> UdpLink:
-    """Raises StartRefused, with who has the port or what is missing."""
-    try:
-        return UdpLink.bind(port, addresses)
-    except LinkUnavailable as error:
-        raise StartRefused(preflight.explain_bind(error.local.address, error.local.port, error.errno)) from error
-
-
-def open_links(configuration: Configuration, addresses: Sequence[str]) -> UdpLink | BothLinks:
-    """What the policies' encapsulations need. Raises StartRefused, as those below."""
-    udp = open_link(addresses, configuration.esp.port)
-    if all(policy.encapsulation is Encapsulation.UDP for policy in configuration.policies):
-        return udp
-    try:
-        return BothLinks(udp, open_raw(addresses))
-    except StartRefused:
-        udp.close()
-        raise
-
-
-def open_raw(addresses: Sequence[str]) -> RawLink:
-    """Raises StartRefused, with what is missing."""
-    try:
-        return RawLink.open(addresses)
-    except LinkUnavailable as error:
-        raise StartRefused(preflight.explain_raw(error.local.address, error.errno)) from error
-
-
-def open_tun(name: str, mtu: int) -> TunDevice:
-    """Raises StartRefused, with who has the device or what is missing."""
-    try:
-        return TunDevice(name, mtu=mtu)
-    except TunUnavailable as error:
-        raise StartRefused(preflight.explain_tun(name, error.errno, str(error))) from error
 
 
 def first_leaf(group: BaseExceptionGroup[Any]) -> KinkvpnError | EspError:

@@ -12,15 +12,13 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager, suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from support.kdc import free_port
 
-from esp.sa import Endpoint
-from kinkvpn.config import EngineChoice, HostSettings, parse
+from kinkvpn.config import EngineChoice, HostSettings
 from kinkvpn.demo.lab import Lab
 from kinkvpn.demo.namespace import Namespace
 from kinkvpn.demo.realm import Realm
@@ -32,17 +30,14 @@ from kinkvpn.service.api import ControlUnavailable
 from kinkvpn.service.daemon import (
     Refusals,
     choose_engine,
-    esp_addresses,
     first_leaf,
-    listening_addresses,
-    network_plan,
     open_acceptor,
 )
 from kinkvpn.service.preflight import StartRefused
-from kinkvpn.service.rules import own_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 CONFIGURATION = """\
 [host]
@@ -74,26 +69,6 @@ def test_the_engines() -> None:
     assert choose_engine(EngineChoice.AUTO).name == choose_engine(EngineChoice.PORTABLE).name == "portable"
     with pytest.raises(StartRefused, match="not built into this installation"):
         choose_engine(EngineChoice.NATIVE)
-
-
-def test_esp_listens_where_kink_does() -> None:
-    assert esp_addresses(["192.0.2.1", "2001:db8::1"]) == ("192.0.2.1", "2001:db8::1")
-    assert esp_addresses(["192.0.2.1", "192.0.2.2", "::1"]) == ("0.0.0.0", "::1")
-    assert listening_addresses(["192.0.2.1"]) == ("192.0.2.1",)
-
-
-def test_the_plan_routes_what_peers_have_and_spares_where_they_are() -> None:
-    found = parse(CONFIGURATION, Path("/x/k.toml"))
-    (peer,) = found.peers
-    sockets = [Endpoint("0.0.0.0", 4500)]
-    plan = network_plan(found, [peer.settings("192.0.2.2")], sockets)
-    assert [str(route) for route in plan.routes] == ["10.2.0.0/24"]
-    assert plan.outside == ("192.0.2.2",)
-    assert network_plan(found, [peer.settings("")], sockets).outside == ()
-    without = parse(CONFIGURATION.replace("[tun]", "[tun]\nroutes = false"), Path("/x/k.toml"))
-    assert network_plan(without, [], sockets).routes == ()
-    assert plan.rules == network_plan(without, [peer.settings("10.2.0.2")], sockets).rules == ()
-    assert network_plan(found, [peer.settings("10.2.0.2")], sockets).rules == own_rules(sockets)
 
 
 def test_refusals_are_collected_and_others_are_not() -> None:

@@ -1,0 +1,102 @@
+"""What ESP takes of the host: sockets, a TUN device, and how the host's routes are to lead there."""
+
+from __future__ import annotations
+
+import socket
+from collections import defaultdict
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+from esp.link import LinkUnavailable, UdpLink
+from esp.raw import BothLinks, RawLink
+from esp.sa import Encapsulation
+from esp.tun import TunDevice, TunUnavailable
+from kinkvpn.service import preflight
+from kinkvpn.service.netconf import NetworkPlan
+from kinkvpn.service.preflight import StartRefused
+from kinkvpn.service.rules import needs_rules, own_rules
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence, Set
+
+    from esp.policy import Network
+    from esp.sa import Endpoint
+    from kinkvpn.config import TunSettings
+
+
+def listening_addresses(listen: Sequence[str]) -> tuple[str, ...]:
+    """``listen``, without ``::`` where the kernel has no IPv6 and something is left."""
+    try:
+        socket.socket(socket.AF_INET6, socket.SOCK_DGRAM).close()
+    except OSError:
+        return tuple(address for address in listen if address != "::") or tuple(listen)
+    return tuple(listen)
+
+
+def esp_addresses(listen: Sequence[str]) -> tuple[str, ...]:
+    """Where ESP listens: with KINK. One socket carries a family, so several addresses of one take its wildcard."""
+    families: defaultdict[int, list[str]] = defaultdict(list)
+    for address in listen:
+        families[ip_address(address).version].append(address)
+    wildcards = {4: "0.0.0.0", 6: "::"}  # noqa: S104 # only for who listens on several addresses
+    return tuple(one[0] if len(one) == 1 else wildcards[family] for family, one in families.items())
+
+
+def network_plan(
+    tun: TunSettings, protected: Sequence[Network], outside: Sequence[str], sockets: Sequence[Endpoint]
+) -> NetworkPlan:
+    """The host as it is wanted.
+
+    Args:
+        tun: the device, which exists.
+        protected: what is behind the peers.
+        outside: the peers' outer addresses; an empty one is not known yet.
+        sockets: those that ESP and KINK leave from.
+    """
+    routes = tuple(protected) if tun.routes else ()
+    known = tuple(sorted(set(outside) - {""}))
+    return NetworkPlan(
+        device=tun.name,
+        mtu=tun.mtu,
+        addresses=tun.addresses,
+        routes=routes,
+        outside=known,
+        rules=own_rules(sockets) if needs_rules(routes, known) else (),
+        table=tun.table,
+    )
+
+
+def open_link(addresses: Sequence[str], port: int) -> UdpLink:
+    """Raises StartRefused, with who has the port or what is missing."""
+    try:
+        return UdpLink.bind(port, addresses)
+    except LinkUnavailable as error:
+        raise StartRefused(preflight.explain_bind(error.local.address, error.local.port, error.errno)) from error
+
+
+def open_links(addresses: Sequence[str], port: int, encapsulations: Set[Encapsulation]) -> UdpLink | BothLinks:
+    """What ``encapsulations`` need; UDP on ``port`` always. Raises StartRefused, as those below."""
+    udp = open_link(addresses, port)
+    if Encapsulation.RAW not in encapsulations:
+        return udp
+    try:
+        return BothLinks(udp, open_raw(addresses))
+    except StartRefused:
+        udp.close()
+        raise
+
+
+def open_raw(addresses: Sequence[str]) -> RawLink:
+    """Raises StartRefused, with what is missing."""
+    try:
+        return RawLink.open(addresses)
+    except LinkUnavailable as error:
+        raise StartRefused(preflight.explain_raw(error.local.address, error.errno)) from error
+
+
+def open_tun(name: str, mtu: int) -> TunDevice:
+    """Raises StartRefused, with who has the device or what is missing."""
+    try:
+        return TunDevice(name, mtu=mtu)
+    except TunUnavailable as error:
+        raise StartRefused(preflight.explain_tun(name, error.errno, str(error))) from error

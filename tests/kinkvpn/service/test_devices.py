@@ -1,0 +1,45 @@
+"""Where ESP listens, and how a host's routes are to lead into the tunnel; the devices themselves: test_daemon.py."""
+
+from __future__ import annotations
+
+from ipaddress import ip_interface, ip_network
+
+import pytest
+
+from esp.sa import Encapsulation, Endpoint
+from kinkvpn.config import TunSettings
+from kinkvpn.service.devices import esp_addresses, listening_addresses, network_plan, open_links
+from kinkvpn.service.preflight import StartRefused
+from kinkvpn.service.rules import own_rules
+
+TUN = TunSettings("kink7", (ip_interface("10.1.0.1/24"),), mtu=1300)
+PROTECTED = [ip_network("10.2.0.0/24")]
+SOCKETS = [Endpoint("0.0.0.0", 4500)]
+
+
+def test_esp_listens_where_kink_does() -> None:
+    assert esp_addresses(["192.0.2.1", "2001:db8::1"]) == ("192.0.2.1", "2001:db8::1")
+    assert esp_addresses(["192.0.2.1", "192.0.2.2", "::1"]) == ("0.0.0.0", "::1")
+    assert listening_addresses(["192.0.2.1"]) == ("192.0.2.1",)
+
+
+def test_the_plan_routes_what_peers_have_and_spares_where_they_are() -> None:
+    plan = network_plan(TUN, PROTECTED, ["192.0.2.2", "", "192.0.2.2"], SOCKETS)
+    assert (plan.device, plan.addresses, plan.mtu, plan.table) == ("kink7", TUN.addresses, 1300, 910)
+    assert plan.routes == tuple(PROTECTED)
+    assert plan.outside == ("192.0.2.2",)
+    assert network_plan(TUN, PROTECTED, [""], SOCKETS).outside == ()
+    without = TunSettings(routes=False)
+    assert network_plan(without, PROTECTED, [], SOCKETS).routes == ()
+    assert plan.rules == network_plan(without, PROTECTED, ["10.2.0.2"], SOCKETS).rules == ()
+    assert network_plan(TUN, PROTECTED, ["10.2.0.2"], SOCKETS).rules == own_rules(SOCKETS)
+
+
+def test_without_raw_esp_one_link_does() -> None:
+    link = open_links(["127.0.0.1"], 0, {Encapsulation.UDP})
+    try:
+        (local,) = link.local
+        with pytest.raises(StartRefused, match=f"127.0.0.1.*{local.port}"):
+            open_links(["127.0.0.1"], local.port, {Encapsulation.UDP})
+    finally:
+        link.close()
