@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esp.policy import ANY_PORT, ANY_PROTOCOL, Network, Selector
-from esp.sa import PAYLOAD_MAX, PAYLOAD_MIN, RATE_MAX, Aggregation, Confidentiality, Encapsulation, Endpoint, Mode
-from esp.suite import DEFAULT_SUITES, Suite
+from esp.sa import Endpoint, Mode
 from kinkvpn import values
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
+from kinkvpn.options import Options, read_options
 from kinkvpn.proto.create import MAX_QUICK_MODES
 from kinkvpn.proto.retransmit import FULL_CYCLE
 from kinkvpn.proto.settings import PeerSettings, PolicySettings, PrfForm, Start, UserToUser
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from kinkvpn.values import Interface
-    from kinkvpn.wire.ipsec_doi import Group
 
 DEFAULT_PATH = Path("/etc/kinkvpn/kinkvpn.toml")
 
@@ -39,18 +38,7 @@ MAXIMUM_MTU = 65400  # sealed with the widest suite it still fits the 65,507 oct
 MAXIMUM_FILE_OCTETS = 1 << 20  # ten times what MAXIMUM_POLICIES need: beyond it somebody named the wrong file
 # Each is a pair of SAs. Lists of subnets multiply, so a short file could ask for millions.
 MAXIMUM_POLICIES = 4096
-MINIMUM_LIFETIME = 10  # seconds; a rekey has to fit before it, with its retransmissions
-MAXIMUM_LIFETIME = 30 * 86400
-# A sixteenth of it has to last for a rekey at full rate: 62 packets or 64 kB are a CREATE's few milliseconds.
-MINIMUM_LIFETIME_KILOBYTES = 1024
-MAXIMUM_LIFETIME_KILOBYTES = 1 << 40
-MINIMUM_LIFETIME_PACKETS = 1000
-MAXIMUM_LIFETIME_PACKETS = 1 << 31  # without extended sequence numbers there are no more (RFC 4303 §3.3.3)
 MAXIMUM_SILENCE = 3600  # seconds; a peer that may be dead for longer than an hour need not be watched
-DEFAULT_IPTFS_OCTETS = 1400  # with the widest suite it fits 1500 behind outer IPv6 and UDP
-SLOWEST_RATE = 0.1  # payloads a second; slower ones keep no NAT mapping, and a packet would wait for its turn for ever
-SOONEST_DUMMY, LATEST_DUMMY = 0.001, 3600  # seconds
-MAXIMUM_REPLAY_WINDOW = 1 << 16  # packets: 8 KB of bitmap for one SA
 
 
 class EngineChoice(Enum):
@@ -129,6 +117,7 @@ class EspSettings:
 
     port: int = ESP_PORT
     engine: EngineChoice = EngineChoice.AUTO
+    hop_limit: int | None = None  # of outer headers; None is the kernel's
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +304,7 @@ def _esp(table: Table) -> EspSettings:
     settings = EspSettings(
         port=table.get("port", values.port, ESP_PORT),
         engine=table.get("engine", values.one_of(EngineChoice), EngineChoice.AUTO),
+        hop_limit=table.get("hop_limit", values.integer(1, 255), None),
     )
     table.close()
     return settings
@@ -369,39 +359,6 @@ class _Taken:
         self.values[kind, key, value] = holder or owner
 
 
-@dataclass(frozen=True, slots=True)
-class _Shape:
-    tfc_octets: int = 0
-    tfc_dummy_after: float = 0.0
-    iptfs_rate: float = 0.0
-    iptfs_octets: int = DEFAULT_IPTFS_OCTETS
-
-    def confidentiality(self) -> Confidentiality | None:
-        return Confidentiality(self.tfc_octets, self.tfc_dummy_after or None) if self.tfc_octets else None
-
-    def aggregation(self) -> Aggregation | None:
-        return Aggregation(self.iptfs_octets, self.iptfs_rate) if self.iptfs_rate else None
-
-
-@dataclass(frozen=True, slots=True)
-class _Options:
-    """What a policy inherits from its peer unless it says otherwise."""
-
-    suites: tuple[Suite, ...] = DEFAULT_SUITES
-    mode: Mode = Mode.TUNNEL
-    encapsulation: Encapsulation = Encapsulation.UDP
-    lifetime: int = 28800
-    lifetime_kilobytes: int | None = None
-    lifetime_packets: int | None = None
-    start: Start = Start.DEMAND
-    replay_window: int = 8192
-    shape: _Shape = _Shape()
-    pfs: tuple[Group, ...] = ()
-    pfs_required: bool = False
-    responder_nonce: bool = False
-    together: bool = False
-
-
 def _peers(root: Table, kink: KinkSettings) -> tuple[PeerConfiguration, ...]:
     tables = root.tables("peer")
     if "peer" not in root:
@@ -451,77 +408,16 @@ def _check_reachable(table: Table, peer: PeerConfiguration, kink: KinkSettings) 
         table.report_value(("kink_over",), peer.kink_over.value, 'another, for kink.over = "4500" opens no port 910')
 
 
-def _pfs(table: Table, inherited: _Options) -> tuple[tuple[Group, ...], bool]:
-    """Groups, and whether there must be one. A policy undoes what its peer says by ``pfs = "none"``."""
-    before: tuple[Group | None, ...] = inherited.pfs
-    groups = table.items("pfs", values.pfs, before)
-    required = table.get("pfs_required", values.boolean, inherited.pfs_required)
-    if None in groups and len(groups) > 1:
-        table.report_value(("pfs",), "none", "no group beside it")
-    found = tuple(group for group in groups if group is not None)
-    written = next((key for key in ("pfs_required", "pfs") if key in table), None)
-    if required and not found and written is not None and table.sound:
-        table.report_value(
-            (written,), required if written == "pfs_required" else "none", 'both, such as pfs = "x25519"'
-        )
-    return found, required
-
-
-def _shape(table: Table, inherited: _Shape) -> _Shape:
-    """What an observer sees of the traffic's sizes and times; 0 turns a thing off that the peer has."""
-    octets = values.zero_or(PAYLOAD_MIN, PAYLOAD_MAX, "octets")
-    shape = _Shape(
-        tfc_octets=int(table.get("tfc_octets", octets, float(inherited.tfc_octets))),
-        tfc_dummy_after=table.get(
-            "tfc_dummy_after", values.zero_or(SOONEST_DUMMY, LATEST_DUMMY, "seconds"), inherited.tfc_dummy_after
-        ),
-        iptfs_rate=table.get(
-            "iptfs_rate", values.zero_or(SLOWEST_RATE, RATE_MAX, "payloads a second"), inherited.iptfs_rate
-        ),
-        iptfs_octets=table.get("iptfs_octets", values.integer(PAYLOAD_MIN, PAYLOAD_MAX), inherited.iptfs_octets),
-    )
-    if not table.sound:
-        return shape
-    if shape.tfc_dummy_after and not shape.tfc_octets and "tfc_dummy_after" in table:
-        table.report_value(("tfc_dummy_after",), shape.tfc_dummy_after, "tfc_octets beside it, which dummies have too")
-    both = next((key for key in ("iptfs_rate", "tfc_octets") if key in table), None)
-    if shape.iptfs_rate and shape.tfc_octets and both is not None:
-        table.report_value((both,), getattr(shape, both), "one of iptfs_rate and tfc_octets: IP-TFS pads by itself")
-    return shape
-
-
-def _options(table: Table, inherited: _Options) -> _Options:
-    lifetime = values.integer(MINIMUM_LIFETIME, MAXIMUM_LIFETIME)
-    kilobytes = values.integer(MINIMUM_LIFETIME_KILOBYTES, MAXIMUM_LIFETIME_KILOBYTES)
-    packets = values.integer(MINIMUM_LIFETIME_PACKETS, MAXIMUM_LIFETIME_PACKETS)
-    groups, required = _pfs(table, inherited)
-    return _Options(
-        suites=table.items("suites", values.suite, inherited.suites),
-        mode=table.get("mode", values.one_of(Mode), inherited.mode),
-        encapsulation=table.get("encapsulation", values.one_of(Encapsulation), inherited.encapsulation),
-        lifetime=table.get("lifetime", lifetime, inherited.lifetime),
-        lifetime_kilobytes=table.get("lifetime_kilobytes", kilobytes, inherited.lifetime_kilobytes),
-        lifetime_packets=table.get("lifetime_packets", packets, inherited.lifetime_packets),
-        start=table.get("start", values.one_of(Start), inherited.start),
-        replay_window=table.get("replay_window", values.integer(0, MAXIMUM_REPLAY_WINDOW), inherited.replay_window),
-        shape=_shape(table, inherited.shape),
-        pfs=groups,
-        pfs_required=required,
-        responder_nonce=table.get("responder_nonce", values.boolean, inherited.responder_nonce),
-        together=table.get("together", values.boolean, inherited.together),
-    )
-
-
 def _policies(table: Table, peer: str, taken: _Taken) -> tuple[PolicySettings, ...]:
     """One policy per pair of subnets of one family."""
-    inherited = _options(table, _Options())
+    inherited = read_options(table, Options())
     send_ids = table.get("send_ids", values.boolean, True)
     entries = table.tables("policy")
     if not entries and table.sound:
         table.report(f"{table.name}.policy is missing: expected at least one [[peer.policy]]")
     policies: list[PolicySettings] = []
     for entry in entries:
-        options = _options(entry, inherited)
+        options = read_options(entry, inherited)
         given = entry.get("name", values.label, "")
         selectors = _selectors(entry, MAXIMUM_POLICIES - len(taken.policies))
         if options.mode is Mode.TRANSPORT:
@@ -538,7 +434,7 @@ def _policies(table: Table, peer: str, taken: _Taken) -> tuple[PolicySettings, .
     return tuple(policies)
 
 
-def _policy(name: str, selector: Selector, options: _Options, *, send_ids: bool, entry: str) -> PolicySettings:
+def _policy(name: str, selector: Selector, options: Options, *, send_ids: bool, entry: str) -> PolicySettings:
     return PolicySettings(
         name=name,
         selector=selector,
@@ -552,6 +448,7 @@ def _policy(name: str, selector: Selector, options: _Options, *, send_ids: bool,
         start=options.start,
         confidentiality=options.shape.confidentiality(),
         aggregation=options.shape.aggregation(),
+        headers=options.headers,
         pfs=options.pfs,
         pfs_required=options.pfs_required,
         responder_nonce=options.responder_nonce,

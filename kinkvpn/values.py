@@ -8,6 +8,7 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
+from esp.headers import DSCP_COPIED, DSCP_VALUES
 from esp.suite import SUITES, Suite
 from kinkvpn.document import Unexpected
 from kinkvpn.wire.ipsec_doi import Group
@@ -141,6 +142,31 @@ def protocol(value: object) -> int:
     if isinstance(value, str):
         raise Unexpected(f"an IP protocol number, or {_choices(value, PROTOCOLS)}")
     return integer(1, 255)(value)
+
+
+def dscp(value: object) -> bytes:
+    """ "copy", one DSCP for all, or a table from inner to outer ones: 64 octets, as in esp.headers."""
+    if value == "copy":
+        return DSCP_COPIED
+    if isinstance(value, int):
+        return bytes([_dscp_number(value)]) * DSCP_VALUES
+    if not isinstance(value, dict):
+        raise Unexpected(_DSCP_EXPECTED)
+    rest = value.get("other", None)
+    outer = list(DSCP_COPIED) if rest is None else [_dscp_number(rest)] * DSCP_VALUES
+    for inner, mapped in value.items():
+        if inner != "other":
+            outer[_dscp_number(int(inner) if re.fullmatch(r"[0-9]{1,2}", inner) else inner)] = _dscp_number(mapped)
+    return bytes(outer)
+
+
+_DSCP_EXPECTED = '"copy", a DSCP from 0 to 63, or a table such as { 46 = 34, other = 0 }'
+
+
+def _dscp_number(value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < DSCP_VALUES:
+        raise Unexpected(_DSCP_EXPECTED)
+    return value
 
 
 def ip_address(value: object) -> str:

@@ -141,6 +141,7 @@ def _parameters(
         replay_window=policy.replay_window,
         confidentiality=policy.confidentiality,
         aggregation=policy.aggregation,
+        headers=policy.headers,
     )
 
 

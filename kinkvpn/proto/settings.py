@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
+from esp.headers import DEFAULT_RULES, HeaderRules
 from esp.sa import Aggregation, Confidentiality, Encapsulation, Mode
 from esp.suite import DEFAULT_SUITES, Suite
 from kinkvpn.proto.identification import identifications_of
@@ -63,6 +64,7 @@ class PolicySettings:
     confidentiality: Confidentiality | None = None  # padding and dummies of what we send
     # AGGFRAG payloads both ways, each side at a rate of its own; no pair with a peer that does not want the same.
     aggregation: Aggregation | None = None
+    headers: HeaderRules = DEFAULT_RULES
     pfs_required: bool = False  # no pair without: no retry without KE, no answer to a CREATE without
     responder_nonce: bool = False  # always add Nr when responding: a 3-way handshake (RFC 4430 §3.2.1)
     entry: str = ""  # a packet for one policy of it brings the others along; empty for one by itself

@@ -233,7 +233,8 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
         held.callback(transport.close)
     with refused:
         encapsulations = {policy.encapsulation for policy in configuration.policies}
-        link = open_links(esp_addresses(listen), configuration.esp.port, encapsulations)
+        esp = configuration.esp
+        link = open_links(esp_addresses(listen), esp.port, encapsulations, esp.hop_limit)
         held.callback(link.close)
     with refused:
         tun = open_tun(configuration.tun.name, configuration.tun.mtu)

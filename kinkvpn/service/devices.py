@@ -66,30 +66,32 @@ def network_plan(
     )
 
 
-def open_link(addresses: Sequence[str], port: int) -> UdpLink:
+def open_link(addresses: Sequence[str], port: int, hop_limit: int | None = None) -> UdpLink:
     """Raises StartRefused, with who has the port or what is missing."""
     try:
-        return UdpLink.bind(port, addresses)
+        return UdpLink.bind(port, addresses, hop_limit=hop_limit)
     except LinkUnavailable as error:
         raise StartRefused(preflight.explain_bind(error.local.address, error.local.port, error.errno)) from error
 
 
-def open_links(addresses: Sequence[str], port: int, encapsulations: Set[Encapsulation]) -> UdpLink | BothLinks:
+def open_links(
+    addresses: Sequence[str], port: int, encapsulations: Set[Encapsulation], hop_limit: int | None = None
+) -> UdpLink | BothLinks:
     """What ``encapsulations`` need; UDP on ``port`` always. Raises StartRefused, as those below."""
-    udp = open_link(addresses, port)
+    udp = open_link(addresses, port, hop_limit)
     if Encapsulation.RAW not in encapsulations:
         return udp
     try:
-        return BothLinks(udp, open_raw(addresses))
+        return BothLinks(udp, open_raw(addresses, hop_limit))
     except StartRefused:
         udp.close()
         raise
 
 
-def open_raw(addresses: Sequence[str]) -> RawLink:
+def open_raw(addresses: Sequence[str], hop_limit: int | None = None) -> RawLink:
     """Raises StartRefused, with what is missing."""
     try:
-        return RawLink.open(addresses)
+        return RawLink.open(addresses, hop_limit=hop_limit)
     except LinkUnavailable as error:
         raise StartRefused(preflight.explain_raw(error.local.address, error.errno)) from error
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esp.headers import DEFAULT_RULES, DontFragment, Ecn, HeaderRules
 from esp.policy import Selector
 from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Mode
 from esp.suite import DEFAULT_SUITES, SUITES
@@ -131,6 +132,17 @@ def test_the_shape_of_traffic_is_inherited_and_turned_off_by_zero() -> None:
     first, *_, last = config.parse(text, SOURCE).peers[0].policies
     assert (first.confidentiality, first.aggregation) == (Confidentiality(1300, 0.5), None)
     assert (last.confidentiality, last.aggregation) == (None, Aggregation(700, 20))
+
+
+def test_header_rules_are_inherited_key_by_key() -> None:
+    text = edited("[[peer.policy]]", 'dscp = { 46 = 34, other = 0 }\necn = "compatible"\n[[peer.policy]]\ndf = "copy"')
+    text += "\n[[peer.policy]]\nlocal = '10.9.1.0/24'\nremote = '10.9.2.0/24'\ndscp = 'copy'\ndscp_inward = true"
+    first, *_, last = config.parse(text, SOURCE).peers[0].policies
+    mapped = bytes([*[0] * 46, 34, *[0] * 17])
+    assert first.headers == HeaderRules(Ecn.COMPATIBLE, mapped, dscp_inward=False, df=DontFragment.COPY)
+    assert last.headers == HeaderRules(Ecn.COMPATIBLE, dscp_inward=True)
+    assert config.parse(SMALL, SOURCE).policies[0].headers == DEFAULT_RULES
+    assert config.parse("[esp]\nhop_limit = 9\n" + SMALL, SOURCE).esp.hop_limit == 9
 
 
 def test_a_gateway_in_fourteen_lines_has_the_right_defaults() -> None:
@@ -262,6 +274,10 @@ MISTAKES = [
     (
         edited("[[peer.policy]]", 'pfs = ["none", "ecp256"]\n[[peer.policy]]'),
         ['13: peer[1].pfs = "none": expected no group beside it'],
+    ),
+    (
+        edited("[[peer.policy]]", "dscp = { 46 = 64 }\n[[peer.policy]]"),
+        ['13: peer[1].dscp = {"46": 64}: expected "copy", a DSCP from 0 to 63, or a table such as'],
     ),
     (
         edited("[[peer.policy]]", "tfc_octets = 63\n[[peer.policy]]"),

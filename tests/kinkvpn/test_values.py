@@ -42,6 +42,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "kink_over": values.one_of(KinkOver),
     "suite": values.suite,
     "protocol": values.protocol,
+    "dscp": values.dscp,
     "ip_address": values.ip_address,
     "host_address": values.host_address,
     "interface": values.interface,
@@ -53,6 +54,11 @@ READERS: dict[str, Callable[[object], Any]] = {
 }
 
 TAKEN = [
+    ("dscp", "copy", bytes(range(64))),
+    ("dscp", 46, bytes([46]) * 64),
+    ("dscp", {"46": 34}, bytes([*range(46), 34, *range(47, 64)])),
+    ("dscp", {"00": 1, "63": 2, "other": 0}, bytes([1, *[0] * 62, 2])),
+    ("dscp", {}, bytes(range(64))),
     ("label", "west-1.a_b", "west-1.a_b"),
     ("principal", "kink/gw.example.com@EXAMPLE.COM", "kink/gw.example.com@EXAMPLE.COM"),
     ("principal", "alice@EXAMPLE.COM", "alice@EXAMPLE.COM"),
@@ -120,6 +126,10 @@ REFUSED = [
     ("kink_over", True, "one of auto, 910, 4500"),
     ("suite", "aes256gcm16", "did you mean aes256-gcm16?"),
     ("suite", ["aes256-gcm16"], "one of aes256-gcm16"),
+    *(
+        ("dscp", value, "a DSCP from 0 to 63, or a table such as")
+        for value in ("ef", True, -1, 64, {"64": 0}, {"ef": 0}, {"-1": 0}, {"1": 64}, {"1": True}, {"other": "copy"})
+    ),
     ("protocol", "tpc", "did you mean tcp?"),
     ("protocol", 0, "from 1 to 255"),
     ("ip_address", "10.0.0.300", "an IPv4 or IPv6 address"),

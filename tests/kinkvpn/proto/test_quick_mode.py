@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.kinkhosts import Wire, policy, principal, settings
 
+from esp.headers import DEFAULT_RULES, Ecn, HeaderRules
 from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Lifetime, SaParameters, check_parameters
 from esp.suite import SUITES
 from kinkvpn.key_exchange import KeyExchanges, restore
@@ -566,3 +567,12 @@ def test_padding_is_the_senders_own_affair() -> None:
         Confidentiality(1400, 0.5)
     ] * 2
     assert answer.inbound.sa.confidentiality is None
+
+
+def test_header_rules_are_each_host_s_own() -> None:
+    """No message has a word for them: they go from the policy into both SAs, and nowhere else."""
+    rules = HeaderRules(Ecn.COMPATIBLE, bytes([46]) * 64)
+    asked = command(headers=rules)
+    answer = respond(quick_mode(asked))
+    assert {each.headers for each in sas(asked.complete(answered(answer), key=KEY, now=3.0))} == {rules}
+    assert answer.inbound.sa.headers == DEFAULT_RULES

@@ -1,0 +1,139 @@
+"""What a policy may say for itself, and its peer for all of its policies."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from esp.headers import DEFAULT_RULES, DontFragment, Ecn, HeaderRules
+from esp.sa import PAYLOAD_MAX, PAYLOAD_MIN, RATE_MAX, Aggregation, Confidentiality, Encapsulation, Mode
+from esp.suite import DEFAULT_SUITES, Suite
+from kinkvpn import values
+from kinkvpn.proto.settings import Start
+
+if TYPE_CHECKING:
+    from kinkvpn.document import Table
+    from kinkvpn.wire.ipsec_doi import Group
+
+# Ours.
+MINIMUM_LIFETIME = 10  # seconds; a rekey has to fit before it, with its retransmissions
+MAXIMUM_LIFETIME = 30 * 86400
+# A sixteenth of it has to last for a rekey at full rate: 62 packets or 64 kB are a CREATE's few milliseconds.
+MINIMUM_LIFETIME_KILOBYTES = 1024
+MAXIMUM_LIFETIME_KILOBYTES = 1 << 40
+MINIMUM_LIFETIME_PACKETS = 1000
+MAXIMUM_LIFETIME_PACKETS = 1 << 31  # without extended sequence numbers there are no more (RFC 4303 §3.3.3)
+DEFAULT_IPTFS_OCTETS = 1400  # with the widest suite it fits 1500 behind outer IPv6 and UDP
+SLOWEST_RATE = 0.1  # payloads a second; slower ones keep no NAT mapping, and a packet would wait for its turn for ever
+SOONEST_DUMMY, LATEST_DUMMY = 0.001, 3600  # seconds
+MAXIMUM_REPLAY_WINDOW = 1 << 16  # packets: 8 KB of bitmap for one SA
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What an observer sees of the traffic; zeroes turn things off."""
+
+    tfc_octets: int = 0
+    tfc_dummy_after: float = 0.0
+    iptfs_rate: float = 0.0
+    iptfs_octets: int = DEFAULT_IPTFS_OCTETS
+
+    def confidentiality(self) -> Confidentiality | None:
+        """Padding and dummies, if any."""
+        return Confidentiality(self.tfc_octets, self.tfc_dummy_after or None) if self.tfc_octets else None
+
+    def aggregation(self) -> Aggregation | None:
+        """IP-TFS, if any."""
+        return Aggregation(self.iptfs_octets, self.iptfs_rate) if self.iptfs_rate else None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a policy inherits from its peer unless it says otherwise."""
+
+    suites: tuple[Suite, ...] = DEFAULT_SUITES
+    mode: Mode = Mode.TUNNEL
+    encapsulation: Encapsulation = Encapsulation.UDP
+    lifetime: int = 28800
+    lifetime_kilobytes: int | None = None
+    lifetime_packets: int | None = None
+    start: Start = Start.DEMAND
+    replay_window: int = 8192
+    shape: Shape = Shape()
+    headers: HeaderRules = DEFAULT_RULES
+    pfs: tuple[Group, ...] = ()
+    pfs_required: bool = False
+    responder_nonce: bool = False
+    together: bool = False
+
+
+def _pfs(table: Table, inherited: Options) -> tuple[tuple[Group, ...], bool]:
+    """Groups, and whether there must be one. A policy undoes what its peer says by ``pfs = "none"``."""
+    before: tuple[Group | None, ...] = inherited.pfs
+    groups = table.items("pfs", values.pfs, before)
+    required = table.get("pfs_required", values.boolean, inherited.pfs_required)
+    if None in groups and len(groups) > 1:
+        table.report_value(("pfs",), "none", "no group beside it")
+    found = tuple(group for group in groups if group is not None)
+    written = next((key for key in ("pfs_required", "pfs") if key in table), None)
+    if required and not found and written is not None and table.sound:
+        table.report_value(
+            (written,), required if written == "pfs_required" else "none", 'both, such as pfs = "x25519"'
+        )
+    return found, required
+
+
+def _shape(table: Table, inherited: Shape) -> Shape:
+    """What an observer sees of the traffic's sizes and times; 0 turns a thing off that the peer has."""
+    octets = values.zero_or(PAYLOAD_MIN, PAYLOAD_MAX, "octets")
+    shape = Shape(
+        tfc_octets=int(table.get("tfc_octets", octets, float(inherited.tfc_octets))),
+        tfc_dummy_after=table.get(
+            "tfc_dummy_after", values.zero_or(SOONEST_DUMMY, LATEST_DUMMY, "seconds"), inherited.tfc_dummy_after
+        ),
+        iptfs_rate=table.get(
+            "iptfs_rate", values.zero_or(SLOWEST_RATE, RATE_MAX, "payloads a second"), inherited.iptfs_rate
+        ),
+        iptfs_octets=table.get("iptfs_octets", values.integer(PAYLOAD_MIN, PAYLOAD_MAX), inherited.iptfs_octets),
+    )
+    if not table.sound:
+        return shape
+    if shape.tfc_dummy_after and not shape.tfc_octets and "tfc_dummy_after" in table:
+        table.report_value(("tfc_dummy_after",), shape.tfc_dummy_after, "tfc_octets beside it, which dummies have too")
+    both = next((key for key in ("iptfs_rate", "tfc_octets") if key in table), None)
+    if shape.iptfs_rate and shape.tfc_octets and both is not None:
+        table.report_value((both,), getattr(shape, both), "one of iptfs_rate and tfc_octets: IP-TFS pads by itself")
+    return shape
+
+
+def _headers(table: Table, inherited: HeaderRules) -> HeaderRules:
+    return HeaderRules(
+        ecn=table.get("ecn", values.one_of(Ecn), inherited.ecn),
+        dscp=table.get("dscp", values.dscp, inherited.dscp),
+        dscp_inward=table.get("dscp_inward", values.boolean, inherited.dscp_inward),
+        df=table.get("df", values.one_of(DontFragment), inherited.df),
+    )
+
+
+def read_options(table: Table, inherited: Options) -> Options:
+    """What ``table``, a peer or a policy, says, and what it inherits where it says nothing."""
+    lifetime = values.integer(MINIMUM_LIFETIME, MAXIMUM_LIFETIME)
+    kilobytes = values.integer(MINIMUM_LIFETIME_KILOBYTES, MAXIMUM_LIFETIME_KILOBYTES)
+    packets = values.integer(MINIMUM_LIFETIME_PACKETS, MAXIMUM_LIFETIME_PACKETS)
+    groups, required = _pfs(table, inherited)
+    return Options(
+        suites=table.items("suites", values.suite, inherited.suites),
+        mode=table.get("mode", values.one_of(Mode), inherited.mode),
+        encapsulation=table.get("encapsulation", values.one_of(Encapsulation), inherited.encapsulation),
+        lifetime=table.get("lifetime", lifetime, inherited.lifetime),
+        lifetime_kilobytes=table.get("lifetime_kilobytes", kilobytes, inherited.lifetime_kilobytes),
+        lifetime_packets=table.get("lifetime_packets", packets, inherited.lifetime_packets),
+        start=table.get("start", values.one_of(Start), inherited.start),
+        replay_window=table.get("replay_window", values.integer(0, MAXIMUM_REPLAY_WINDOW), inherited.replay_window),
+        shape=_shape(table, inherited.shape),
+        headers=_headers(table, inherited.headers),
+        pfs=groups,
+        pfs_required=required,
+        responder_nonce=table.get("responder_nonce", values.boolean, inherited.responder_nonce),
+        together=table.get("together", values.boolean, inherited.together),
+    )
