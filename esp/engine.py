@@ -25,10 +25,11 @@ from esp.events import (
 )
 from esp.hold import HoldQueue
 from esp.inner import parse_inner
-from esp.policy import Action, PolicyList, check_selector, covers
+from esp.policy import Action, check_selector, covers
 from esp.sa import Encapsulation, Endpoint, check_parameters
 from esp.sad import InboundSa, Limit, OutboundSa, Sad, SaState
 from esp.silence import Silence
+from esp.spd import Spd
 from esp.wire import ESP_HEADER, KEEPALIVE
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ UNKNOWN_SPI_SECONDS = 1.0
 
 # Past IPsec is another road, which the host's routes take; what comes here anyway is not let out in the clear.
 _REFUSALS = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.BYPASS: DropReason.BYPASS_NOT_ROUTED}
+_CLEARTEXT = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.PROTECT: DropReason.NOT_PROTECTED}
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +96,8 @@ class Engine:
     """
 
     def __init__(self, *, random: Callable[[int], bytes]) -> None:
-        self._policies = PolicyList()
+        self._spd = Spd()
+        self._lookup = self._spd.outbound.lookup
         self._sad = Sad(random)
         self._held: dict[str, HoldQueue] = {}
         self._waiting: dict[str, HoldQueue] = {}  # those of them that are not empty
@@ -114,9 +117,9 @@ class Engine:
         """Put ``policy`` behind those there are: the first that matches decides (RFC 4301 §4.4.1).
 
         Raises:
-            InvalidPolicy: its name is taken, or its selector matches nothing.
+            InvalidPolicy: its name is taken, or it says nothing that could be done.
         """
-        self._policies.add(policy)
+        self._spd.add(policy)
         if policy.answer_within is not None:
             self._silences.setdefault(policy.peer, Silence(policy.answer_within, policy.peer))
         if policy.action is Action.PROTECT:
@@ -128,8 +131,8 @@ class Engine:
         Raises:
             InvalidPolicy: there is none of that name.
         """
-        peer = self._policies.remove(name).peer
-        if not self._policies.any_of(peer):
+        peer = self._spd.remove(name).peer
+        if not self._spd.any_of(peer):
             self._silences.pop(peer, None)
         self._sad.remove_policy(name)
         held = self._held.pop(name, None)
@@ -161,7 +164,7 @@ class Engine:
             InvalidSa: as for inbound; or the policy has more traffic than the SA may carry, or an SA with this SPI.
         """
         self._check(sa)
-        if not covers(sa.selector, self._policies[sa.policy].selector):
+        if not covers(sa.selector, self._spd[sa.policy].selector):
             raise InvalidSa(f"the SA's selector does not cover that of policy {sa.policy!r}")
         before = self._sad.carriers.get(sa.policy)
         waiting = [] if before is None or before.rate is None else before.rate.take_all()
@@ -196,7 +199,7 @@ class Engine:
             self.count_drop(DropReason.SA_EXPIRED, len(sa.rate.take_all()))
 
     def _silence_of(self, policy: str) -> Silence:
-        return self._silences.get(self._policies[policy].peer) or Silence()
+        return self._silences.get(self._spd[policy].peer) or Silence()
 
     def _check(self, sa: SaParameters) -> None:
         check_parameters(sa)
@@ -261,7 +264,7 @@ class Engine:
         if inner is None or inner[0] != len(packet):
             self._drop(DropReason.NOT_IP)
             return None
-        policy = self._policies.lookup(inner[1])
+        policy = self._lookup(inner[1])
         if policy is None:
             self._drop(DropReason.NO_POLICY)
             return None
@@ -339,6 +342,24 @@ class Engine:
         if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
             self._expire(sa, now)
         return sa.unwrap(text, sequence, incoming.traffic_class)
+
+    def admit(self, packets: Sequence[bytes]) -> list[bytes]:
+        """Those of ``packets``, which have come from the outside in the clear, that may pass (RFC 4301 §5.2, step 3b).
+
+        Whoever has such packets in hand asks; where the kernel has them, nobody does (docs/decisions.md).
+        """
+        return [packet for packet in packets if self._admits(packet)]
+
+    def _admits(self, packet: bytes) -> bool:
+        inner = parse_inner(packet)
+        if inner is None or inner[0] != len(packet):
+            self._drop(DropReason.NOT_IP)
+            return False
+        policy = self._spd.inbound.lookup(inner[1])
+        if policy is not None and policy.action is Action.BYPASS:
+            return True
+        self._drop(DropReason.NO_POLICY if policy is None else _CLEARTEXT[policy.action])
+        return False
 
     def follow(self, policy: str, remote: Endpoint) -> None:
         """Send what the SAs of ``policy`` carry to ``remote``: keying has authentically heard the peer there."""

@@ -38,6 +38,7 @@ class DropReason(Enum):
     FRAGMENT_MISSING = "fragment_missing"  # a packet with fragments in a payload that is lost (RFC 9347 §2.5)
     CE_ON_NOT_ECT = "ce_on_not_ect"  # marked by the path, for a transport that knows no marks (RFC 6040 §4.2)
     SELECTOR_MISMATCH = "selector_mismatch"  # the inner packet is not of this SA's traffic (RFC 4301 §5.2)
+    NOT_PROTECTED = "not_protected"  # in the clear, and a PROTECT entry has it (RFC 4301 §5.2)
     TUN_REFUSED = "tun_refused"  # the kernel would not take the packet
 
 

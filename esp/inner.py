@@ -5,7 +5,9 @@ from __future__ import annotations
 import struct
 
 # A flow as it stands in the packet, not as a host sees it: protocol, source and destination address (8 or 32 octets),
-# source and destination port (two times 16 bits, source high). A plain tuple: one is made for every packet.
+# source and destination port (two times 16 bits, source high). What ICMP has instead of ports, type and code, stands in
+# both places, for it is the same whichever way one looks; of the mobility header, type and a zero (RFC 4301 §4.4.1.1).
+# A plain tuple: one is made for every packet.
 Flow = tuple[int, bytes, int]
 
 # Shown by no octet of this packet: ports of a fragment that is not the first, of a cut header, or of a protocol that
@@ -15,6 +17,11 @@ OPAQUE = -1
 TCP, UDP, DCCP, SCTP, UDP_LITE = 6, 17, 33, 132, 136
 # The protocols whose header starts with source and destination port.
 PROTOCOLS_WITH_PORTS = frozenset({TCP, UDP, DCCP, SCTP, UDP_LITE})
+
+ICMP, ICMPV6, MOBILITY = 1, 58, 135
+# Those whose header starts with type and code (RFC 792, RFC 4443 §2.1), or has a type as its third octet (RFC 6275
+# §6.1.1).
+PROTOCOLS_WITH_TYPE = frozenset({ICMP, ICMPV6, MOBILITY})
 
 # IPv4 header (RFC 791 §3.1): version:4 IHL:4 | TOS 1 | total length 2 | ID 2 | flags:3 fragment offset:13 | TTL 1 |
 # protocol 1 | checksum 2 | source 4 | destination 4 | options. Behind it, without options, the ports.
@@ -116,7 +123,12 @@ def _follow(packet: bytes, protocol: int, total: int) -> tuple[int, int]:
 
 
 def _ports(packet: bytes, protocol: int, offset: int, total: int) -> int:
-    if protocol not in PROTOCOLS_WITH_PORTS or offset + 4 > total:
-        return OPAQUE
-    ports: int = _PORTS.unpack_from(packet, offset)[0]
-    return ports
+    """Ports, or what stands in their place, of the transport header at ``offset``."""
+    if protocol in PROTOCOLS_WITH_PORTS and offset + 4 <= total:
+        ports: int = _PORTS.unpack_from(packet, offset)[0]
+        return ports
+    if protocol in PROTOCOLS_WITH_TYPE:
+        kind, code = (offset + 2, None) if protocol == MOBILITY else (offset, offset + 1)
+        if max(kind, code or 0) < total:
+            return (packet[kind] << 8 | (0 if code is None else packet[code])) * 0x1_0001
+    return OPAQUE

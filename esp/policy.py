@@ -1,22 +1,56 @@
-"""Whose traffic is whose: selectors and the ordered policy list (RFC 4301 §4.4.1)."""
+"""Whose traffic is whose: selectors, and what becomes of what they choose (RFC 4301 §4.4.1)."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from ipaddress import IPv4Network, IPv6Network
-from typing import TYPE_CHECKING
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, summarize_address_range
+from typing import NamedTuple
 
 from esp.errors import InvalidPolicy
-from esp.inner import OPAQUE, PROTOCOLS_WITH_PORTS
-
-if TYPE_CHECKING:
-    from esp.inner import Flow
+from esp.inner import OPAQUE, PROTOCOLS_WITH_PORTS, PROTOCOLS_WITH_TYPE
 
 Network = IPv4Network | IPv6Network
 
 ANY_PROTOCOL = 0
 ANY_PORT = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRange:
+    """Addresses from ``first`` to ``last``, both of them and of one family."""
+
+    first: IPv4Address | IPv6Address
+    last: IPv4Address | IPv6Address
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return self.first.version
+
+    def __str__(self) -> str:
+        return f"{self.first}-{self.last}"
+
+
+Addresses = Network | AddressRange
+
+
+class PortRange(NamedTuple):
+    """Ports from ``first`` to ``last``, both of them; of ICMP, what :func:`icmp_messages` says."""
+
+    first: int
+    last: int
+
+
+Ports = int | PortRange
+
+# First and last of what may stand in one place of a flow; OPAQUE is less than everything that a packet shows.
+Interval = tuple[int, int]
+
+
+def icmp_messages(kind: int, code: int | None = None) -> PortRange:
+    """Messages of one type, and of one code or any, as a selector's ``local_port`` (RFC 4301 §4.4.1.1)."""
+    return PortRange(kind << 8, kind << 8 | 0xFF) if code is None else PortRange(kind << 8 | code, kind << 8 | code)
 
 
 class Action(Enum):
@@ -27,21 +61,40 @@ class Action(Enum):
     DISCARD = "discard"
 
 
+class Direction(Enum):
+    """Which way packets go, as this host sees it."""
+
+    OUTBOUND = "outbound"
+    INBOUND = "inbound"
+
+
+BOTH = frozenset(Direction)
+
+
 @dataclass(frozen=True, slots=True)
 class Selector:
     """Which inner packets: ``local`` and ``remote`` as this host sees them (RFC 4301 §4.4.1.1).
 
+    One selector set of an SPD entry. OPAQUE, where it is allowed, means packets that do not show what is asked for:
+    fragments but the first, and IPv6 packets with more extension headers than are followed. "Any" has those too.
+
     Args:
-        local, remote: subnets of one address family.
-        protocol: IP protocol number, 0 for any.
-        local_port, remote_port: 0 for any; other values only with a protocol that has ports.
+        local, remote: subnets or ranges of one address family.
+        protocol: IP protocol number, 0 for any, or OPAQUE.
+        local_port, remote_port: 0 for any, a port, a range or OPAQUE; other values than 0 only with a protocol that has
+            ports. With ICMP, ICMPv6 and the mobility header ``local_port`` is a range of 256 times type plus code.
     """
 
-    local: Network
-    remote: Network
+    local: Addresses
+    remote: Addresses
     protocol: int = ANY_PROTOCOL
-    local_port: int = ANY_PORT
-    remote_port: int = ANY_PORT
+    local_port: Ports = ANY_PORT
+    remote_port: Ports = ANY_PORT
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return self.local.version
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +102,11 @@ class Policy:
     """One SPD entry. ``name`` is what SAs and events refer to it by.
 
     Args:
+        also: further selector sets of the entry (RFC 4301 §4.4.1.2); not of one that protects, whose SAs have one.
         peer: who is at the other end, by keying's name; policies of one peer share what is known of its silence.
         answer_within: seconds; if a packet has gone out to ``peer`` and nothing authentic has come back for so long,
             keying is told (:class:`esp.events.Unanswered`). None: not watched. The first policy of a peer decides.
+        directions: whose list it is in; what protects is in both.
     """
 
     name: str
@@ -59,83 +114,82 @@ class Policy:
     action: Action = Action.PROTECT
     peer: str = ""
     answer_within: float | None = None
+    also: tuple[Selector, ...] = ()
+    directions: frozenset[Direction] = BOTH
+
+    @property
+    def selectors(self) -> tuple[Selector, ...]:
+        """All of its selector sets."""
+        return self.selector, *self.also
 
 
-class Match(Enum):
-    """Whether a flow is of a selector's traffic."""
+def address_interval(addresses: Addresses) -> Interval:
+    """First and last address, as integers."""
+    if isinstance(addresses, AddressRange):
+        return int(addresses.first), int(addresses.last)
+    return int(addresses.network_address), int(addresses.broadcast_address)
 
-    YES = "yes"
-    NO = "no"
-    UNKNOWN = "unknown"  # the addresses are, but the packet does not show the rest (RFC 4301 §4.4.1.1, OPAQUE)
+
+def is_host(addresses: Addresses) -> bool:
+    """Whether it is one address."""
+    first, last = address_interval(addresses)
+    return first == last
 
 
-class SelectorMatcher:
-    """A selector made ready for flows: networks as integers."""
+def networks_of(addresses: Addresses) -> tuple[Network, ...]:
+    """The fewest subnets that have these addresses and no others."""
+    if not isinstance(addresses, AddressRange):
+        return (addresses,)
+    return tuple(summarize_address_range(addresses.first, addresses.last))
 
-    __slots__ = ("_local", "_local_mask", "_octets", "_ports", "_protocol", "_remote", "_remote_mask")
 
-    def __init__(self, selector: Selector) -> None:
-        self._octets = selector.local.max_prefixlen // 8
-        self._local, self._local_mask = int(selector.local.network_address), int(selector.local.netmask)
-        self._remote, self._remote_mask = int(selector.remote.network_address), int(selector.remote.netmask)
-        self._protocol = selector.protocol
-        self._ports = selector.local_port, selector.remote_port
+def _interval(value: Ports, most: int) -> Interval:
+    if isinstance(value, PortRange):
+        return value
+    return (value, value) if value else (OPAQUE, most)
 
-    def match_outbound(self, flow: Flow) -> Match:
-        """For a packet that leaves: its source is local."""
-        protocol, addresses, ports = flow
-        octets = self._octets
-        if len(addresses) != 2 * octets:
-            return Match.NO
-        return self._match(protocol, addresses[:octets], addresses[octets:], ports, ports >> 16, ports & 0xFFFF)
 
-    def match_inbound(self, flow: Flow) -> Match:
-        """For a packet that arrives: its destination is local."""
-        protocol, addresses, ports = flow
-        octets = self._octets
-        if len(addresses) != 2 * octets:
-            return Match.NO
-        return self._match(protocol, addresses[octets:], addresses[:octets], ports, ports & 0xFFFF, ports >> 16)
+Box = tuple[Interval, Interval, Interval, Interval, Interval]
 
-    def _match(
-        self, protocol: int, local: bytes, remote: bytes, ports: int, local_port: int, remote_port: int
-    ) -> Match:
-        if int.from_bytes(local) & self._local_mask != self._local:
-            return Match.NO
-        if int.from_bytes(remote) & self._remote_mask != self._remote:
-            return Match.NO
-        if self._protocol == ANY_PROTOCOL:
-            return Match.YES
-        if protocol != self._protocol:
-            return Match.UNKNOWN if protocol == OPAQUE else Match.NO
-        return self._match_ports(ports, local_port, remote_port)
 
-    def _match_ports(self, ports: int, local_port: int, remote_port: int) -> Match:
-        local, remote = self._ports
-        if local == remote == ANY_PORT:
-            return Match.YES
-        if ports == OPAQUE:
-            return Match.UNKNOWN
-        if local not in (ANY_PORT, local_port) or remote not in (ANY_PORT, remote_port):
-            return Match.NO
-        return Match.YES
+def box(selector: Selector) -> Box:
+    """A selector as intervals: local and remote address, protocol, local and remote port."""
+    return (
+        address_interval(selector.local),
+        address_interval(selector.remote),
+        _interval(selector.protocol, 0xFF),
+        _interval(selector.local_port, 0xFFFF),
+        _interval(selector.remote_port, 0xFFFF),
+    )
 
 
 def covers(wide: Selector, narrow: Selector) -> bool:
     """Whether every flow of ``narrow`` is one of ``wide`` too."""
     return wide is narrow or (
-        _contains(wide.local, narrow.local)
-        and _contains(wide.remote, narrow.remote)
-        and wide.protocol in (ANY_PROTOCOL, narrow.protocol)
-        and wide.local_port in (ANY_PORT, narrow.local_port)
-        and wide.remote_port in (ANY_PORT, narrow.remote_port)
+        wide.version == narrow.version
+        and all(one[0] <= two[0] and two[1] <= one[1] for one, two in zip(box(wide), box(narrow), strict=True))
     )
 
 
-def _contains(wide: Network, narrow: Network) -> bool:
-    if isinstance(wide, IPv4Network):
-        return isinstance(narrow, IPv4Network) and narrow.subnet_of(wide)
-    return isinstance(narrow, IPv6Network) and narrow.subnet_of(wide)
+def overlap(one: Selector, other: Selector) -> bool:
+    """Whether some flow is of both."""
+    return one.version == other.version and all(
+        a[0] <= b[1] and b[0] <= a[1] for a, b in zip(box(one), box(other), strict=True)
+    )
+
+
+def check_policy(policy: Policy) -> None:
+    """See that ``policy`` says something (RFC 4301 §4.4.1).
+
+    Raises:
+        InvalidPolicy: with the field and the value.
+    """
+    for selector in policy.selectors:
+        check_selector(selector)
+    if policy.action is Action.PROTECT and policy.also:
+        raise InvalidPolicy(f"policy {policy.name!r} protects several selector sets, and an SA has one")
+    if not policy.directions or (policy.action is Action.PROTECT and policy.directions != BOTH):
+        raise InvalidPolicy(f"policy {policy.name!r} protects one direction, or none, and SAs come in pairs")
 
 
 def check_selector(selector: Selector) -> None:
@@ -146,94 +200,25 @@ def check_selector(selector: Selector) -> None:
     """
     if selector.local.version != selector.remote.version:
         raise InvalidPolicy(f"{selector.local} and {selector.remote} are of two address families")
-    if not 0 <= selector.protocol <= 255:
+    for addresses in (selector.local, selector.remote):
+        if isinstance(addresses, AddressRange) and not _ascends(addresses):
+            raise InvalidPolicy(f"{addresses} is no range of one address family")
+    if not OPAQUE <= selector.protocol <= 255:
         raise InvalidPolicy(f"protocol {selector.protocol} is not within 0 to 255")
-    for port in (selector.local_port, selector.remote_port):
-        if not 0 <= port <= 0xFFFF:
-            raise InvalidPolicy(f"port {port} is not within 0 to 65535")
-        if port != ANY_PORT and selector.protocol not in PROTOCOLS_WITH_PORTS:
-            raise InvalidPolicy(f"port {port} with protocol {selector.protocol}, which has no ports")
+    for ports in (selector.local_port, selector.remote_port):
+        _check_ports(selector.protocol, ports)
+    if selector.protocol in PROTOCOLS_WITH_TYPE and selector.remote_port != ANY_PORT:
+        raise InvalidPolicy(f"type and code of protocol {selector.protocol} are its local port, not its remote one")
 
 
-# Ours. One entry is about 250 octets: 4 MB at most. A host that scans fills it and pays for its own misses.
-MAX_FLOWS = 16_384
+def _ascends(addresses: AddressRange) -> bool:
+    return addresses.first.version == addresses.last.version and int(addresses.first) <= int(addresses.last)
 
 
-class PolicyList:
-    """The SPD: ordered, the first match decides, no match is a refusal (RFC 4301 §4.4.1).
-
-    What decided for a flow is kept, so that the cost of a packet does not depend on how many policies there are.
-    """
-
-    __slots__ = ("_flows", "_matchers", "_policies")
-
-    def __init__(self) -> None:
-        self._policies: dict[str, Policy] = {}
-        self._matchers: list[tuple[SelectorMatcher, Policy]] = []
-        self._flows: dict[Flow, Policy | None] = {}
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._policies
-
-    def __getitem__(self, name: str) -> Policy:
-        """The policy called ``name``.
-
-        Raises:
-            InvalidPolicy: there is none.
-        """
-        try:
-            return self._policies[name]
-        except KeyError:
-            raise InvalidPolicy(f"no policy {name!r}") from None
-
-    def add(self, policy: Policy) -> None:
-        """Put ``policy`` behind those there are.
-
-        Raises:
-            InvalidPolicy: its name is taken, or its selector matches nothing.
-        """
-        if policy.name in self._policies:
-            raise InvalidPolicy(f"there is a policy {policy.name!r} already")
-        check_selector(policy.selector)
-        self._policies[policy.name] = policy
-        self._matchers.append((SelectorMatcher(policy.selector), policy))
-        self._flows.clear()
-
-    def remove(self, name: str) -> Policy:
-        """Take out and return the policy called ``name``.
-
-        Raises:
-            InvalidPolicy: there is none.
-        """
-        policy = self[name]
-        del self._policies[name]
-        self._matchers = [entry for entry in self._matchers if entry[1] is not policy]
-        self._flows.clear()
-        return policy
-
-    def any_of(self, peer: str) -> bool:
-        """Whether some policy is of ``peer``."""
-        return any(policy.peer == peer for policy in self._policies.values())
-
-    def lookup(self, flow: Flow) -> Policy | None:
-        """The policy that decides for a packet of ``flow`` that leaves; None where none is known to.
-
-        An entry that may or may not be meant, because the packet is a fragment without ports, ends the search without
-        a decision. RFC 4301 §5.1 would go on to the entries behind it, and one of those could be BYPASS.
-        """
-        try:
-            return self._flows[flow]
-        except KeyError:
-            return self._search(flow)
-
-    def _search(self, flow: Flow) -> Policy | None:
-        found = None
-        for matcher, policy in self._matchers:
-            match = matcher.match_outbound(flow)
-            if match is not Match.NO:
-                found = policy if match is Match.YES else None
-                break
-        if len(self._flows) >= MAX_FLOWS:
-            self._flows.clear()
-        self._flows[flow] = found
-        return found
+def _check_ports(protocol: int, ports: Ports) -> None:
+    first, last = ports if isinstance(ports, PortRange) else (ports, ports)
+    if not (0 <= first <= last <= 0xFFFF or ports == OPAQUE):
+        shown = f"{first}-{last}" if isinstance(ports, PortRange) else ports
+        raise InvalidPolicy(f"port {shown} is not within 0 to 65535")
+    if ports != ANY_PORT and protocol not in PROTOCOLS_WITH_PORTS | PROTOCOLS_WITH_TYPE:
+        raise InvalidPolicy(f"port {first} with protocol {protocol}, which has no ports")

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from esp.errors import InvalidSa
 from esp.headers import DEFAULT_RULES, DSCP_VALUES, HeaderRules
+from esp.policy import is_host
 
 if TYPE_CHECKING:
-    from esp.policy import Network, Selector
+    from esp.policy import Selector
     from esp.suite import Suite
 
 
@@ -135,7 +136,7 @@ def check_parameters(sa: SaParameters) -> None:
         raise InvalidSa(f"SPI {sa.spi} is not within {SPI_MIN} to {SPI_MAX}")
     if len(sa.keymat) != octets:
         raise InvalidSa(f"{sa.suite.name} takes {octets} octets of KEYMAT, got {len(sa.keymat)}")
-    if sa.mode is Mode.TRANSPORT and not (_is_host(sa.selector.local) and _is_host(sa.selector.remote)):
+    if sa.mode is Mode.TRANSPORT and not (is_host(sa.selector.local) and is_host(sa.selector.remote)):
         raise InvalidSa(f"transport mode is between two hosts, not {sa.selector.local} and {sa.selector.remote}")
     if not 0 <= sa.replay_window <= REPLAY_WINDOW_MAX:
         raise InvalidSa(f"replay window {sa.replay_window} is not within 0 to 65536")
@@ -151,10 +152,6 @@ def check_parameters(sa: SaParameters) -> None:
     _check_limits("seconds", life.soft_seconds, life.hard_seconds)
     _check_limits("packets", life.soft_packets, life.hard_packets)
     _check_limits("octets", life.soft_octets, life.hard_octets)
-
-
-def _is_host(network: Network) -> bool:
-    return network.prefixlen == network.max_prefixlen
 
 
 # Ours. The smallest still holds an IPv6 header and shows how long the packet is; the largest is what a datagram carries

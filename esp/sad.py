@@ -18,10 +18,11 @@ from esp.datagram import Outgoing
 from esp.errors import AuthenticationFailed, DropReason, EspError, InvalidSa, UnknownSa
 from esp.headers import DontFragment
 from esp.pace import ConstantRate
-from esp.policy import Match, SelectorMatcher
+from esp.policy import Direction
 from esp.sa import SPI_MIN, Encapsulation, Endpoint, Mode
 from esp.seqnum import ReplayWindow, SendCounter
 from esp.silence import Silence
+from esp.spd import Match, SelectorMatcher
 from esp.transport import Transport
 from esp.tunnel import ECN_FIELD, Tunnel, dont_fragment_of, traffic_class_of
 from esp.wire import ESP_HEADER, IPV4_IN_ESP, IPV6_IN_ESP, NO_NEXT_HEADER, build_trailers, parse_trailer
@@ -348,8 +349,8 @@ class InboundSa(SaState):
         return packet
 
     def _accept(self, flow: Flow) -> bool:
-        self._matcher = self._matcher or SelectorMatcher(self.parameters.selector)
-        if self._matcher.match_inbound(flow) is not Match.YES:
+        self._matcher = self._matcher or SelectorMatcher(self.parameters.selector, Direction.INBOUND)
+        if self._matcher.match(flow) is not Match.YES:
             return False
         if len(self._accepted) >= _MAX_ACCEPTED:
             self._accepted.clear()
@@ -367,6 +368,7 @@ class Sad:
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self._random = random
         self.inbound: dict[int, InboundSa] = {}
+        self._inbound_of: defaultdict[str, set[int]] = defaultdict(set)  # their SPIs by policy
         self.carriers: dict[str, OutboundSa] = {}
         self.paced: dict[str, OutboundSa] = {}  # those of them that send by the clock
         self.unused_ecn: defaultdict[str, int] = defaultdict(int)  # of every inbound SA there was
@@ -437,9 +439,12 @@ class Sad:
         """
         sa = InboundSa(parameters, now, self.unused_ecn)
         old = self.inbound.get(parameters.spi)
-        if old is not None and old.parameters.esn is parameters.esn:
-            sa.window = old.window if bytes_eq(old.parameters.keymat, parameters.keymat) else sa.window
+        if old is not None:
+            if old.parameters.esn is parameters.esn and bytes_eq(old.parameters.keymat, parameters.keymat):
+                sa.window = old.window
+            self.remove_inbound(parameters.spi)
         self.inbound[parameters.spi] = sa
+        self._inbound_of[parameters.policy].add(parameters.spi)
         self._watch(sa)
         self._reserved.discard(parameters.spi)
         return sa
@@ -465,8 +470,10 @@ class Sad:
         Raises:
             UnknownSa: there is none.
         """
-        if self.inbound.pop(spi, None) is None:
+        sa = self.inbound.pop(spi, None)
+        if sa is None:
             raise UnknownSa(f"no inbound SA with SPI {spi:#010x}")
+        self._inbound_of[sa.parameters.policy].discard(spi)
 
     def remove_outbound(self, policy: str, spi: int) -> OutboundSa:
         """Forget an SA and return it; the newest that is left carries on.
@@ -498,6 +505,7 @@ class Sad:
 
     def remove_policy(self, policy: str) -> None:
         """Forget all SAs that serve ``policy``."""
-        self.inbound = {spi: sa for spi, sa in self.inbound.items() if sa.parameters.policy != policy}
+        for spi in self._inbound_of.pop(policy, ()):
+            del self.inbound[spi]
         self._outbound.pop(policy, None)
         self._carry(policy, None)

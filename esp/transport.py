@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from esp.checksum import complement, corrected, ones_sum
 from esp.errors import DropReason, HeaderOutside, NotWhole
 from esp.inner import Flow, parse_inner
+from esp.policy import address_interval
 from esp.wire import NO_NEXT_HEADER
 
 if TYPE_CHECKING:
@@ -46,8 +47,9 @@ class Transport:
     __slots__ = ("_addresses", "_sum", "_version")
 
     def __init__(self, selector: Selector) -> None:
-        self._version = selector.local.version
-        self._addresses = selector.remote.network_address.packed + selector.local.network_address.packed
+        self._version = selector.version
+        hosts = (address_interval(one)[0] for one in (selector.remote, selector.local))
+        self._addresses = b"".join(host.to_bytes(4 if selector.version == 4 else 16) for host in hosts)
         self._sum = ones_sum(self._addresses)
 
     def wrap(self, packet: bytes) -> tuple[bytes, int, int]:

@@ -8,7 +8,7 @@ from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esp.policy import ANY_PORT, ANY_PROTOCOL, Network, Selector
+from esp.policy import ANY_PORT, ANY_PROTOCOL, Network, Selector, address_interval, is_host, overlap
 from esp.sa import Endpoint, Mode
 from kinkvpn import values
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
@@ -495,7 +495,7 @@ def _check_hosts(entry: Table, selectors: Sequence[Selector]) -> None:
         ("remote", {one.remote: None for one in selectors}),
     ):
         for subnet in subnets:
-            if subnet.prefixlen < subnet.max_prefixlen:
+            if not is_host(subnet):
                 entry.report_value((key,), str(subnet), 'one address, for mode = "transport" is between two hosts')
 
 
@@ -514,38 +514,23 @@ _Claimed = tuple[PolicySettings, Table]
 
 
 def _overlaps(policies: list[_Claimed]) -> Iterator[tuple[_Claimed, _Claimed]]:
-    """Every pair that overlaps. Subnets nest or are apart, so in address order only those around one can meet it."""
+    """Every pair that overlaps. In the order of their first remote address, only those not yet past one can meet it."""
     around: list[_Claimed] = []
-    for claimed in sorted(policies, key=lambda item: _sweep_key(item[0].selector.remote)):
+    for claimed in sorted(policies, key=lambda item: _sweep_key(item[0].selector)):
         selector = claimed[0].selector
-        while around and not _overlap(around[-1][0].selector.remote, selector.remote):
-            around.pop()
-        for other in around:
-            if _selectors_overlap(other[0].selector, selector):
-                yield other, claimed
+        version, first, _ = _sweep_key(selector)
+        around = [other for other in around if _reaches(other[0].selector, version, first)]
+        yield from ((other, claimed) for other in around if overlap(other[0].selector, selector))
         around.append(claimed)
 
 
-def _sweep_key(subnet: Network) -> tuple[int, int, int]:
-    return subnet.version, int(subnet.network_address), subnet.prefixlen
+def _sweep_key(selector: Selector) -> tuple[int, int, int]:
+    first, last = address_interval(selector.remote)
+    return selector.version, first, -last
 
 
-def _overlap(one: Network, other: Network) -> bool:
-    return one.version == other.version and one.overlaps(other)
-
-
-def _selectors_overlap(one: Selector, other: Selector) -> bool:
-    """Whether a packet could match both (RFC 4301 §4.4.1.1); a zero stands for any."""
-    fields = (
-        (one.protocol, other.protocol),
-        (one.local_port, other.local_port),
-        (one.remote_port, other.remote_port),
-    )
-    return (
-        _overlap(one.local, other.local)
-        and _overlap(one.remote, other.remote)
-        and all(a == b or 0 in (a, b) for a, b in fields)
-    )
+def _reaches(selector: Selector, version: int, address: int) -> bool:
+    return selector.version == version and address_interval(selector.remote)[1] >= address
 
 
 def show_selector(selector: Selector) -> str:

@@ -16,7 +16,7 @@ LAYERS = {
         {"esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.headers", "esp.aggfrag"},
         {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel", "esp.checksum", "esp.pace"},
         {"esp.transport"},
-        {"esp.sad", "esp.hold", "esp.silence"},
+        {"esp.spd", "esp.sad", "esp.hold", "esp.silence"},
         {"esp.engine", "esp.native"},
         {"esp.icmp"},
         {"esp.tun", "esp.link", "esp.raw"},
@@ -49,7 +49,7 @@ ACROSS = {
     | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.raw", "esp.icmp", "esp.native"},
 }
 PURE = {
-    *("esp.errors", "esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.sa", "esp.sad", "esp.policy"),
+    *("esp.errors", "esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.sa", "esp.sad", "esp.policy", "esp.spd"),
     *(
         "esp.crypto",
         "esp.events",

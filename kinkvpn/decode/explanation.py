@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_address
+from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any
 
 from kinkvpn.decode import numbers
@@ -11,7 +11,7 @@ from kinkvpn.decode.findings import Finding, Kind
 from kinkvpn.decode.numbers import hexadecimal, name_of, named
 from kinkvpn.errors import MalformedMessage
 from kinkvpn.proto import extensions
-from kinkvpn.proto.identification import network_of
+from kinkvpn.proto.identification import addresses_of
 from kinkvpn.wire.ipsec_doi import IdType, LifeType, NotifyType, Protocol, SaAttribute
 from kinkvpn.wire.isakmp import (
     Attribute,
@@ -57,10 +57,10 @@ def explain_quick_mode(payload: IsakmpPayload, findings: list[Finding]) -> Tree:
 
 def selector(payload: Identification) -> str:
     """``10.1.0.0/24 tcp port 80``, as an operator writes it."""
-    network = network_of(payload)
+    named = addresses_of(payload)
     half = len(payload.value) // 2
-    if network is not None:
-        text = str(network)
+    if isinstance(named, IPv4Network | IPv6Network):
+        text = str(named)
     elif payload.type in (IdType.IPV4_ADDR_RANGE, IdType.IPV6_ADDR_RANGE):
         text = f"{ip_address(payload.value[:half])} to {ip_address(payload.value[half:])}"
     else:

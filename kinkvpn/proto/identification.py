@@ -5,62 +5,77 @@ from __future__ import annotations
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import TYPE_CHECKING
 
+from esp.errors import InvalidPolicy
+from esp.policy import AddressRange, PortRange, address_interval
 from kinkvpn.wire.ipsec_doi import IdType
 from kinkvpn.wire.isakmp import Identification
 
 if TYPE_CHECKING:
-    from esp.policy import Network, Selector
+    from esp.policy import Addresses, Interval, Ports, Selector
 
 
-def identification_of(network: Network, protocol: int, port: int) -> Identification:
-    """One side of a selector; a single address goes out as an address, anything wider as a subnet."""
-    if network.prefixlen == network.max_prefixlen:
-        kind = IdType.IPV4_ADDR if network.version == 4 else IdType.IPV6_ADDR
-        return Identification(kind, protocol, port, network.network_address.packed)
-    kind = IdType.IPV4_ADDR_SUBNET if network.version == 4 else IdType.IPV6_ADDR_SUBNET
-    return Identification(kind, protocol, port, network.network_address.packed + network.netmask.packed)
+def identification_of(addresses: Addresses, protocol: int, port: Ports) -> Identification:
+    """One side of a selector; a single address goes out as an address, a subnet as one, and a range as a range.
+
+    Raises:
+        InvalidPolicy: several ports, type and code of ICMP, or OPAQUE: no identification payload says that.
+    """
+    if isinstance(port, PortRange) or min(port, protocol) < 0:
+        raise InvalidPolicy(f"protocol {protocol}, port {port}: an identification payload has one port or any")
+    four = addresses.version == 4
+    if isinstance(addresses, AddressRange):
+        kind = IdType.IPV4_ADDR_RANGE if four else IdType.IPV6_ADDR_RANGE
+        return Identification(kind, protocol, port, addresses.first.packed + addresses.last.packed)
+    if addresses.prefixlen == addresses.max_prefixlen:
+        kind = IdType.IPV4_ADDR if four else IdType.IPV6_ADDR
+        return Identification(kind, protocol, port, addresses.network_address.packed)
+    kind = IdType.IPV4_ADDR_SUBNET if four else IdType.IPV6_ADDR_SUBNET
+    return Identification(kind, protocol, port, addresses.network_address.packed + addresses.netmask.packed)
 
 
 def identifications_of(selector: Selector, *, initiator: bool) -> tuple[Identification, Identification]:
-    """IDci and IDcr for a selector that this host sees as initiator or as responder (RFC 2409 §5.5)."""
+    """IDci and IDcr for a selector that this host sees as initiator or as responder (RFC 2409 §5.5).
+
+    Raises:
+        InvalidPolicy: as above.
+    """
     local = identification_of(selector.local, selector.protocol, selector.local_port)
     remote = identification_of(selector.remote, selector.protocol, selector.remote_port)
     return (local, remote) if initiator else (remote, local)
 
 
-def network_of(identification: Identification) -> Network | None:
-    """The subnet that an identification names, or None where it names none that a policy here could hold."""
+_IPV4 = frozenset({IdType.IPV4_ADDR, IdType.IPV4_ADDR_SUBNET, IdType.IPV4_ADDR_RANGE})
+_RANGES = frozenset({IdType.IPV4_ADDR_RANGE, IdType.IPV6_ADDR_RANGE})
+_SINGLE = frozenset({IdType.IPV4_ADDR, IdType.IPV6_ADDR})
+
+
+def _interval(identification: Identification) -> Interval | None:
+    """First and last address, as integers; None where there are none, or the mask of a subnet has holes."""
     kind, value = identification.type, identification.value
-    if kind in (IdType.IPV4_ADDR_RANGE, IdType.IPV6_ADDR_RANGE):
-        return _range(value[: len(value) // 2], value[len(value) // 2 :])
-    if kind in (IdType.IPV4_ADDR, IdType.IPV4_ADDR_SUBNET):
-        return _subnet4(value[:4], value[4:] or b"\xff" * 4)
-    return _subnet6(value[:16], value[16:] or b"\xff" * 16)
+    if kind in _SINGLE:
+        only = int.from_bytes(value)
+        return only, only
+    half = len(value) // 2
+    one, other = int.from_bytes(value[:half]), int.from_bytes(value[half:])
+    if kind in _RANGES:
+        return (one, other) if one <= other else None
+    host = other ^ ((1 << 8 * half) - 1)
+    return (one & other, one & other | host) if host & (host + 1) == 0 else None
 
 
-def _range(first: bytes, last: bytes) -> Network | None:
-    """From ``first`` to ``last``, where that is a subnet."""
-    size = int.from_bytes(last, "big") - int.from_bytes(first, "big") + 1
-    if size < 1 or size & (size - 1) or int.from_bytes(first, "big") % size:
+def addresses_of(identification: Identification) -> Addresses | None:
+    """What an identification names: a subnet, or a range that is none; None where it names nothing."""
+    found = _interval(identification)
+    if found is None:
         return None
-    length = 8 * len(first) - (size.bit_length() - 1)
-    return IPv4Network((first, length)) if len(first) == 4 else IPv6Network((first, length))
-
-
-def _subnet4(address: bytes, mask: bytes) -> IPv4Network | None:
-    length = _prefix_length(mask)
-    return None if length is None else IPv4Network((IPv4Address(address), length), strict=False)
-
-
-def _subnet6(address: bytes, mask: bytes) -> IPv6Network | None:
-    length = _prefix_length(mask)
-    return None if length is None else IPv6Network((IPv6Address(address), length), strict=False)
-
-
-def _prefix_length(mask: bytes) -> int | None:
-    bits = int.from_bytes(mask, "big")
-    host = bits ^ ((1 << 8 * len(mask)) - 1)
-    return 8 * len(mask) - host.bit_length() if host & (host + 1) == 0 else None
+    first, last = found
+    four = identification.type in _IPV4
+    size = last - first + 1
+    if size & (size - 1) or first % size:
+        address = IPv4Address if four else IPv6Address
+        return AddressRange(address(first), address(last))
+    length = (32 if four else 128) - (size.bit_length() - 1)
+    return IPv4Network((first, length)) if four else IPv6Network((first, length))
 
 
 def names_selector(selector: Selector, initiator: Identification, responder: Identification) -> bool:
@@ -74,15 +89,7 @@ def names_selector(selector: Selector, initiator: Identification, responder: Ide
     )
 
 
-def _names(network: Network, identification: Identification) -> bool:
-    """``network_of(identification) == network``, without making one: it is asked for each policy of a peer."""
-    kinds = (IdType.IPV4_ADDR, IdType.IPV4_ADDR_SUBNET)
-    if network.version == 6:
-        kinds = (IdType.IPV6_ADDR, IdType.IPV6_ADDR_SUBNET)
-    octets, value = network.max_prefixlen // 8, identification.value
-    mask = int(network.netmask)
-    return (
-        identification.type in kinds
-        and int.from_bytes(value[octets:] or b"\xff" * octets, "big") == mask
-        and int.from_bytes(value[:octets], "big") & mask == int(network.network_address)
-    )
+def _names(addresses: Addresses, identification: Identification) -> bool:
+    """Whether it is these addresses, however it says so."""
+    four = identification.type in _IPV4
+    return four == (addresses.version == 4) and address_interval(addresses) == _interval(identification)

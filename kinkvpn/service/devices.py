@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from esp.link import LinkUnavailable, UdpLink
+from esp.policy import networks_of
 from esp.raw import BothLinks, RawLink
 from esp.sa import Encapsulation
 from esp.tun import TunDevice, TunUnavailable
@@ -19,7 +20,7 @@ from kinkvpn.service.rules import needs_rules, own_rules
 if TYPE_CHECKING:
     from collections.abc import Sequence, Set
 
-    from esp.policy import Network
+    from esp.policy import Addresses
     from esp.sa import Endpoint
     from kinkvpn.config import TunSettings
 
@@ -43,7 +44,7 @@ def esp_addresses(listen: Sequence[str]) -> tuple[str, ...]:
 
 
 def network_plan(
-    tun: TunSettings, protected: Sequence[Network], outside: Sequence[str], sockets: Sequence[Endpoint]
+    tun: TunSettings, protected: Sequence[Addresses], outside: Sequence[str], sockets: Sequence[Endpoint]
 ) -> NetworkPlan:
     """The host as it is wanted.
 
@@ -53,7 +54,7 @@ def network_plan(
         outside: the peers' outer addresses; an empty one is not known yet.
         sockets: those that ESP and KINK leave from.
     """
-    routes = tuple(protected) if tun.routes else ()
+    routes = tuple(subnet for one in protected for subnet in networks_of(one)) if tun.routes else ()
     known = tuple(sorted(set(outside) - {""}))
     return NetworkPlan(
         device=tun.name,

@@ -27,6 +27,7 @@ from esp.events import (
     UnknownSpiSeen,
     UnreachableReported,
 )
+from esp.policy import networks_of
 from kinkvpn.errors import KinkvpnError, MalformedMessage
 from kinkvpn.proto import labels
 from kinkvpn.proto.acquaintance import ALONE, Ourselves
@@ -256,7 +257,8 @@ class Keying:
             self._mtu_changed = trio.Event()
             mtus, self._mtus = self._mtus, {}
             for name, octets in mtus.items():
-                subnets = [policy.selector.remote for policy in self.peers[name].settings.policies]
+                remotes = [policy.selector.remote for policy in self.peers[name].settings.policies]
+                subnets = [subnet for remote in remotes for subnet in networks_of(remote)]
                 await self._limit_mtu(subnets, octets)
             await trio.sleep(MTU_SECONDS)
 

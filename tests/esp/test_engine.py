@@ -41,7 +41,7 @@ from esp.engine import KEEPALIVE_SECONDS, Engine
 from esp.errors import DropReason, InvalidPolicy, InvalidSa, UnknownSa
 from esp.events import Acquired, CounterExhausted, EndpointMoved, HardExpired, SoftExpired, Unanswered, UnknownSpiSeen
 from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS
-from esp.policy import Action, Policy, Selector
+from esp.policy import Action, Direction, Policy, Selector
 from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Lifetime, SaParameters
 from esp.sad import MAX_DATAGRAM
 from esp.suite import SUITES
@@ -191,6 +191,26 @@ def test_the_first_policy_that_matches_decides() -> None:
     left.remove_policy("no dns")
     left.protect([ipv4(ports(9, 53), protocol=17)], 0.0)
     assert left.statistics().drops[DropReason.BYPASS_NOT_ROUTED] == 2
+
+
+def test_what_comes_in_the_clear_passes_if_policy_bypasses_it() -> None:
+    right = engine()
+    seen = flip(SELECTOR4)
+    right.add_policy(Policy("no dns", replace(seen, protocol=17, local_port=53), Action.DISCARD))
+    right.add_policy(Policy("around", replace(seen, protocol=17), Action.BYPASS))
+    right.add_policy(
+        Policy("out", replace(seen, protocol=6), Action.BYPASS, directions=frozenset({Direction.OUTBOUND}))
+    )
+    right.add_policy(Policy("four", seen))
+    packets = {
+        ipv4(ports(9, 53), protocol=17): DropReason.POLICY_DISCARD,
+        ipv4(ports(53, 9), protocol=17): None,
+        ipv4(ports(9, 53), protocol=6): DropReason.NOT_PROTECTED,
+        ipv4(source="10.3.0.1"): DropReason.NO_POLICY,
+        ipv4()[:-1]: DropReason.NOT_IP,
+    }
+    assert right.admit(list(packets)) == [packet for packet, reason in packets.items() if reason is None]
+    assert right.statistics().drops == Counter(reason for reason in packets.values() if reason)
 
 
 def test_a_fragment_without_ports_is_not_guessed_about() -> None:

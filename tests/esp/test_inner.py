@@ -15,7 +15,7 @@ from esp.inner import MAX_EXTENSIONS, OPAQUE, PROTOCOLS_WITH_PORTS, parse_inner
 
 PORTS = st.integers(0, 0xFFFF)
 WITH_PORTS = st.sampled_from(sorted(PROTOCOLS_WITH_PORTS))
-NO_PORTS = st.sampled_from([1, 2, 4, 41, 47, 50, 58, 59, 253])
+NO_PORTS = st.sampled_from([2, 4, 41, 47, 50, 59, 253])
 OCTETS = st.binary(max_size=60)
 # Extension headers by next header (RFC 8200 §4).
 HOP, ROUTING, FRAGMENT, OPTIONS = 0, 43, 44, 60
@@ -53,6 +53,29 @@ def test_protocols_without_ports(protocol: int, payload: bytes) -> None:
     assert parse_inner(six) == (len(six), (protocol, six[8:40], OPAQUE))
 
 
+@given(st.integers(0, 255), st.integers(0, 255), OCTETS, st.integers(0, 0x1FFF))
+def test_type_and_code_of_icmp_stand_in_both_places(kind: int, code: int, rest: bytes, at: int) -> None:
+    """The same whichever way one looks; a fragment but the first does not show them."""
+    ports = (kind << 8 | code) * 0x1_0001
+    six, four = ipv6(bytes([kind, code]) + rest, protocol=58), ipv4(bytes([kind, code]) + rest, protocol=1)
+    assert parse_inner(six) == (len(six), (58, six[8:40], ports))
+    assert parse_inner(four) == (len(four), (1, four[12:20], ports))
+    later = bytes(IP(src="10.1.2.3", dst="10.2.3.4", proto=1, frag=at) / (bytes([kind, code]) + rest))
+    parsed = parse_inner(later)
+    assert parsed is not None
+    assert parsed[1][2] == (OPAQUE if at else ports)
+    assert parse_inner(ipv4(bytes([kind]), protocol=1)) == (21, (1, four[12:20], OPAQUE))
+
+
+@given(st.integers(0, 255), OCTETS)
+def test_the_mobility_header_shows_its_type(kind: int, rest: bytes) -> None:
+    """RFC 6275 §6.1.1: payload protocol, length, type."""
+    packet = ipv6(bytes([59, 1, kind]) + rest, protocol=MOBILITY)
+    assert parse_inner(packet) == (len(packet), (MOBILITY, packet[8:40], (kind << 8) * 0x1_0001))
+    cut = ipv6(bytes([59, 1]), protocol=MOBILITY)
+    assert parse_inner(cut) == (len(cut), (MOBILITY, cut[8:40], OPAQUE))
+
+
 @given(WITH_PORTS, st.integers(0, 0x1FFF), st.booleans(), OCTETS)
 def test_only_the_first_ipv4_fragment_shows_ports(protocol: int, offset: int, more: bool, rest: bytes) -> None:
     payload = ports(5, 6, 4) + rest
@@ -87,7 +110,7 @@ def test_what_is_wrapped_does_not_pass_for_itself(kind: int) -> None:
     for packet in (ipv6(wrapped, protocol=kind), ipv4(wrapped, protocol=kind)):
         parsed = parse_inner(packet)
         assert parsed is not None
-        assert (parsed[1][0], parsed[1][2]) == (kind, OPAQUE)
+        assert (parsed[1][0], parsed[1][2]) == (kind, 0 if kind == MOBILITY else OPAQUE)
 
 
 def test_a_longer_chain_is_opaque() -> None:

@@ -90,6 +90,16 @@ def test_the_same_keys_with_the_other_kind_of_numbers_have_a_new_window() -> Non
         assert sad.inbound[0x1000].authenticate(packet, 1) is DropReason.AUTHENTICATION_FAILED
 
 
+def test_an_spi_that_went_to_another_policy_stays_when_the_first_goes() -> None:
+    sad = Sad(SEEDED)
+    for policy in ("four", "other"):
+        sad.add_inbound(parameters(selector=flip(SELECTOR4), policy=policy), 0.0)
+    sad.remove_policy("four")
+    assert [sa.parameters.policy for sa in sad.inbound.values()] == ["other"]
+    sad.remove_policy("other")
+    assert not sad.inbound
+
+
 def test_a_policy_takes_its_sas_along() -> None:
     sad = Sad(SEEDED)
     for policy, spi in (("a", 300), ("b", 301), ("a", 302)):

@@ -1,21 +1,25 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Network, ip_network
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esp.policy import Selector
-from kinkvpn.proto.identification import identification_of, identifications_of, names_selector, network_of
+from esp.errors import InvalidPolicy
+from esp.inner import OPAQUE
+from esp.policy import AddressRange, PortRange, Ports, Selector, address_interval, box, icmp_messages
+from kinkvpn.proto.identification import addresses_of, identification_of, identifications_of, names_selector
 from kinkvpn.wire.ipsec_doi import IdType
 from kinkvpn.wire.isakmp import ID_LENGTHS, Identification
 
+A4 = st.integers(0, 2**32 - 1)
+R4 = st.tuples(A4, A4).map(lambda ends: AddressRange(IPv4Address(min(ends)), IPv4Address(max(ends))))
 V4 = st.builds(lambda a, n: IPv4Network((a, n), strict=False), st.integers(0, 2**32 - 1), st.integers(0, 32))
 V6 = st.builds(lambda a, n: IPv6Network((a, n), strict=False), st.integers(0, 2**128 - 1), st.integers(0, 128))
 U8, U16 = st.integers(0, 255), st.integers(0, 65535)
-SELECTORS = st.builds(Selector, V4, V4, U8, U16, U16) | st.builds(Selector, V6, V6, U8, U16, U16)
+SELECTORS = st.builds(Selector, V4 | R4, V4 | R4, U8, U16, U16) | st.builds(Selector, V6, V6, U8, U16, U16)
 IDENTIFICATIONS = st.sampled_from(sorted(ID_LENGTHS.items())).flatmap(
     lambda kind: st.builds(
         Identification, st.just(int(kind[0])), U8, U16, st.binary(min_size=kind[1], max_size=kind[1])
@@ -30,7 +34,7 @@ def mirrored(selector: Selector) -> Selector:
 @given(V4 | V6, U8, U16)
 def test_round_trip(network: IPv4Network | IPv6Network, protocol: int, port: int) -> None:
     identification = identification_of(network, protocol, port)
-    assert network_of(identification) == network
+    assert addresses_of(identification) == network
     assert (identification.protocol, identification.port) == (protocol, port)
     assert len(identification.value) == ID_LENGTHS[IdType(identification.type)]
 
@@ -45,7 +49,7 @@ def test_what_the_initiator_says_names_the_responders_selector(selector: Selecto
 @given(SELECTORS, SELECTORS)
 def test_nothing_else_does(one: Selector, other: Selector) -> None:
     named = names_selector(other, *identifications_of(one, initiator=True))
-    assert named == (other == mirrored(one))
+    assert named == (box(other) == box(mirrored(one)) and one.version == other.version)
 
 
 @pytest.mark.parametrize("field", ["protocol", "local_port", "remote_port", "local", "remote"])
@@ -58,14 +62,24 @@ def test_every_field_counts(field: str) -> None:
 
 
 @given(IDENTIFICATIONS)
-def test_whatever_a_peer_sends_is_a_network_or_none(identification: Identification) -> None:
-    network = network_of(identification)
-    if identification.type in (IdType.IPV4_ADDR_RANGE, IdType.IPV6_ADDR_RANGE) and network is not None:
-        value, half = identification.value, len(identification.value) // 2
-        assert (network.network_address.packed, network.broadcast_address.packed) == (value[:half], value[half:])
+def test_whatever_a_peer_sends_is_addresses_or_nothing(identification: Identification) -> None:
+    found = addresses_of(identification)
+    value, half = identification.value, len(identification.value) // 2
+    ends = None if found is None else tuple(number.to_bytes(len(value), "big") for number in address_interval(found))
+    if identification.type in (IdType.IPV4_ADDR_RANGE, IdType.IPV6_ADDR_RANGE):
+        given = value[:half], value[half:]
+        assert ends == (tuple(one.rjust(len(value), b"\0") for one in given) if given[0] <= given[1] else None)
     if identification.type in (IdType.IPV4_ADDR, IdType.IPV6_ADDR):
-        assert network is not None
-        assert network.network_address.packed == identification.value
+        assert ends == (value, value)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "port"), [(6, PortRange(80, 81)), (1, icmp_messages(8)), (6, OPAQUE), (OPAQUE, 0)]
+)
+def test_what_no_identification_says_is_refused(protocol: int, port: Ports) -> None:
+    net = ip_network("10.0.0.0/8")
+    with pytest.raises(InvalidPolicy, match="one port or any"):
+        identifications_of(Selector(net, net, protocol, port), initiator=True)
 
 
 @pytest.mark.parametrize(
@@ -81,20 +95,20 @@ def test_whatever_a_peer_sends_is_a_network_or_none(identification: Identificati
         (7, "0a0100000a01ffff", "10.1.0.0/16"),
         (7, "0a0102030a010203", "10.1.2.3/32"),
         (7, "00000000ffffffff", "0.0.0.0/0"),
-        (7, "0a0100000a01fffe", None),  # ranges that are no subnet are not what policies here hold
-        (7, "0a0100010a010002", None),
+        (7, "0a0100000a01fffe", "10.1.0.0-10.1.255.254"),
+        (7, "0a0100010a010002", "10.1.0.1-10.1.0.2"),
         (7, "0a0102030a010202", None),  # backwards
         (8, "fd" + "00" * 15 + "fd" + "00" * 7 + "ff" * 8, "fd00::/64"),
-        (8, "fd" + "00" * 15 + "fd" + "00" * 14 + "02", None),
+        (8, "fd" + "00" * 15 + "fd" + "00" * 14 + "02", "fd00::-fd00::2"),
     ],
 )
 def test_examples(kind: int, value: str, network: str | None) -> None:
-    found = network_of(Identification(kind, 0, 0, bytes.fromhex(value)))
-    assert found == (None if network is None else ip_network(network))
+    found = addresses_of(Identification(kind, 0, 0, bytes.fromhex(value)))
+    assert (None if found is None else str(found)) == network
 
 
 @given(V4 | V6)
 def test_a_subnet_may_be_said_as_a_range(network: IPv4Network | IPv6Network) -> None:
     kind = IdType.IPV4_ADDR_RANGE if network.version == 4 else IdType.IPV6_ADDR_RANGE
     value = network.network_address.packed + network.broadcast_address.packed
-    assert network_of(Identification(kind, 0, 0, value)) == network
+    assert addresses_of(Identification(kind, 0, 0, value)) == network

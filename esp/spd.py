@@ -1,0 +1,257 @@
+"""The SPD: which policy decides for a packet (RFC 4301 §4.4.1, §5.1, §5.2)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from enum import Enum
+from heapq import merge
+from itertools import count
+from typing import TYPE_CHECKING
+
+from esp.errors import InvalidPolicy
+from esp.inner import OPAQUE, PROTOCOLS_WITH_PORTS, PROTOCOLS_WITH_TYPE
+from esp.policy import Direction, box, check_policy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from esp.inner import Flow
+    from esp.policy import Policy, Selector
+
+# Ours. One entry is about 250 octets: 4 MB at most. A host that scans fills it and pays for its own misses.
+MAX_FLOWS = 16_384
+
+_SHOW_MORE = PROTOCOLS_WITH_PORTS | PROTOCOLS_WITH_TYPE
+
+# What a flow has, in the order of the packet: source, destination, protocol, source port, destination port.
+Point = tuple[int, int, int, int, int]
+
+
+class Match(Enum):
+    """Whether a flow is of a selector's traffic."""
+
+    YES = "yes"
+    NO = "no"
+    UNKNOWN = "unknown"  # the addresses are, but the packet does not show the rest (RFC 4301 §4.4.1.1, OPAQUE)
+
+
+def point(flow: Flow) -> Point:
+    """``flow`` as numbers."""
+    protocol, addresses, ports = flow
+    half = len(addresses) // 2
+    source, destination = int.from_bytes(addresses[:half]), int.from_bytes(addresses[half:])
+    if ports == OPAQUE:
+        return source, destination, protocol, OPAQUE, OPAQUE
+    return source, destination, protocol, ports >> 16, ports & 0xFFFF
+
+
+class SelectorMatcher:
+    """A selector made ready for flows of one direction: an interval for each place of a :data:`Point`."""
+
+    __slots__ = ("intervals", "names_opaque", "octets")
+
+    def __init__(self, selector: Selector, direction: Direction) -> None:
+        local, remote, protocol, local_port, remote_port = box(selector)
+        self.octets = 8 if selector.version == 4 else 32  # of both addresses
+        self.intervals = (
+            (local, remote, protocol, local_port, remote_port)
+            if direction is Direction.OUTBOUND
+            else (remote, local, protocol, remote_port, local_port)
+        )
+        self.names_opaque = any(last == OPAQUE for _, last in self.intervals)
+
+    def match(self, flow: Flow) -> Match:
+        """Whether ``flow`` is of its traffic."""
+        return self.match_point(point(flow)) if len(flow[1]) == self.octets else Match.NO
+
+    def match_point(self, at: Point) -> Match:
+        """The same of a flow of its address family."""
+        found = Match.YES
+        for shown, (first, last) in zip(at, self.intervals, strict=True):
+            if not first <= shown <= last:
+                if shown != OPAQUE:
+                    return Match.NO
+                found = Match.UNKNOWN
+        return found
+
+
+Row = tuple[SelectorMatcher, "Policy"]
+
+
+class _Index:
+    """Rows in order, found by what a packet has: of each place of a :data:`Point`, the prefix that a row's interval
+    has in common.
+
+    Rows whose prefixes are of the same lengths, of which there are few kinds in any configuration, share a table; a
+    packet is looked up in each table once (Srinivasan, Suri and Varghese, 1999: tuple space search).
+
+    Args:
+        places: how many of a point are looked at, from its first on.
+    """
+
+    __slots__ = ("_places", "_tables")
+
+    def __init__(self, places: int) -> None:
+        self._places = places
+        self._tables: dict[tuple[int, ...], dict[tuple[int, ...], dict[int, Row]]] = {}
+
+    def add(self, order: int, row: Row) -> None:
+        """Put ``row``, whose ``order`` is beyond that of all others, behind them."""
+        shifts, key = self._place(row[0])
+        self._tables.setdefault(shifts, {}).setdefault(key, {})[order] = row
+
+    def remove(self, order: int, row: Row) -> None:
+        """Take ``row`` out."""
+        shifts, key = self._place(row[0])
+        table = self._tables[shifts]
+        del table[key][order]
+        if not table[key]:
+            del table[key]
+        if not table:
+            del self._tables[shifts]
+
+    def _place(self, matcher: SelectorMatcher) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        # OPAQUE is below all that is shown, so that "any" begins there.
+        spans = [(max(first, 0), last) for first, last in matcher.intervals[: self._places]]
+        shifts = tuple((first ^ last).bit_length() for first, last in spans)
+        return shifts, tuple(first >> shift for (first, _), shift in zip(spans, shifts, strict=True))
+
+    def candidates(self, at: Point) -> Iterator[Row]:
+        """The rows that may match, in order."""
+        found = []
+        shown_at = [max(shown, 0) for shown in at]  # ports of a protocol that has none: "any" is all that asks for them
+        for shifts, table in self._tables.items():
+            rows = table.get(tuple([shown >> shift for shown, shift in zip(shown_at, shifts, strict=False)]))
+            if rows is not None:
+                found.append(rows.items())
+        return (row for _, row in (merge(*found) if len(found) > 1 else found[0] if found else ()))
+
+
+class PolicyList:
+    """The policies of one direction: ordered, the first match decides, no match is a refusal (RFC 4301 §4.4.1).
+
+    What decided for a flow is kept, so that the cost of a packet does not depend on how many policies there are. What
+    a new flow costs depends on how many kinds of prefix lengths they have.
+
+    Args:
+        direction: of the packets that are looked up.
+    """
+
+    __slots__ = ("_direction", "_flows", "_indexes", "_order", "_rows")
+
+    def __init__(self, direction: Direction) -> None:
+        self._direction = direction
+        self._order = count()
+        self._rows: dict[str, list[tuple[int, Row]]] = {}
+        # By octets of both addresses, and whether protocol and ports are looked at: not for packets that hide them.
+        self._indexes: dict[tuple[int, bool], _Index] = {
+            (octets, shown): _Index(5 if shown else 2) for octets in (8, 32) for shown in (True, False)
+        }
+        self._flows: dict[Flow, Policy | None] = {}
+
+    def add(self, policy: Policy) -> None:
+        """Put ``policy``, which is checked, behind those there are."""
+        matchers = [SelectorMatcher(selector, self._direction) for selector in policy.selectors]
+        rows = self._rows[policy.name] = [(next(self._order), (matcher, policy)) for matcher in matchers]
+        for order, row in rows:
+            for index in self._of(row[0]):
+                index.add(order, row)
+        self._flows.clear()
+
+    def remove(self, name: str) -> None:
+        """Take out the policy called ``name``, if it is here."""
+        for order, row in self._rows.pop(name, ()):
+            for index in self._of(row[0]):
+                index.remove(order, row)
+        self._flows.clear()
+
+    def _of(self, matcher: SelectorMatcher) -> list[_Index]:
+        kinds = (False,) if matcher.names_opaque else (False, True)
+        return [self._indexes[matcher.octets, shown] for shown in kinds]
+
+    def lookup(self, flow: Flow) -> Policy | None:
+        """The policy that decides for a packet of ``flow``; None where none is known to.
+
+        A packet that does not show its ports passes an entry that asks for them by, as RFC 4301 §4.4.1.1 has it, but
+        then only one that asks for OPAQUE can decide. One behind it that asks for nothing could be BYPASS.
+        """
+        try:
+            return self._flows[flow]
+        except KeyError:
+            return self._search(flow)
+
+    def _search(self, flow: Flow) -> Policy | None:
+        found = None
+        uncertain = False
+        at = point(flow)
+        shown = flow[0] != OPAQUE and (flow[2] != OPAQUE or flow[0] not in _SHOW_MORE)
+        for matcher, policy in self._indexes[len(flow[1]), shown].candidates(at):
+            match = matcher.match_point(at)
+            if match is Match.YES and (matcher.names_opaque or not uncertain):
+                found = policy
+                break
+            uncertain = uncertain or match is Match.UNKNOWN
+        if len(self._flows) >= MAX_FLOWS:
+            self._flows.clear()
+        self._flows[flow] = found
+        return found
+
+
+class Spd:
+    """All policies, by name, and in order for each direction."""
+
+    __slots__ = ("_peers", "_policies", "inbound", "outbound")
+
+    def __init__(self) -> None:
+        self._policies: dict[str, Policy] = {}
+        self._peers: Counter[str] = Counter()
+        self.outbound = PolicyList(Direction.OUTBOUND)
+        self.inbound = PolicyList(Direction.INBOUND)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._policies
+
+    def __getitem__(self, name: str) -> Policy:
+        """The policy called ``name``.
+
+        Raises:
+            InvalidPolicy: there is none.
+        """
+        try:
+            return self._policies[name]
+        except KeyError:
+            raise InvalidPolicy(f"no policy {name!r}") from None
+
+    def add(self, policy: Policy) -> None:
+        """Put ``policy`` behind those there are.
+
+        Raises:
+            InvalidPolicy: its name is taken, or a selector of it matches nothing.
+        """
+        if policy.name in self._policies:
+            raise InvalidPolicy(f"there is a policy {policy.name!r} already")
+        check_policy(policy)
+        self._policies[policy.name] = policy
+        self._peers[policy.peer] += 1
+        for direction in policy.directions:
+            self._list(direction).add(policy)
+
+    def remove(self, name: str) -> Policy:
+        """Take out and return the policy called ``name``.
+
+        Raises:
+            InvalidPolicy: there is none.
+        """
+        policy = self[name]
+        del self._policies[name]
+        self._peers[policy.peer] -= 1
+        for direction in policy.directions:
+            self._list(direction).remove(name)
+        return policy
+
+    def _list(self, direction: Direction) -> PolicyList:
+        return self.outbound if direction is Direction.OUTBOUND else self.inbound
+
+    def any_of(self, peer: str) -> bool:
+        """Whether some policy is of ``peer``."""
+        return self._peers[peer] > 0
