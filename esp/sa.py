@@ -91,6 +91,7 @@ class SaParameters:
         sequence: outbound: the last number that was used under these keys, 0 for fresh ones. Whoever takes an SA over
             from another engine must give it: a number used twice is an IV used twice (RFC 4106 §3.1).
         headers: what outer headers take from inner ones, and give back.
+        legacy: whoever asks for this SA knows what a legacy ``suite`` costs; others need not say so.
     """
 
     spi: int
@@ -108,6 +109,7 @@ class SaParameters:
     aggregation: Aggregation | None = None
     esn: bool = False
     headers: HeaderRules = DEFAULT_RULES
+    legacy: bool = False
 
     @property
     def sequence_max(self) -> int:
@@ -136,6 +138,8 @@ def check_parameters(sa: SaParameters) -> None:
         raise InvalidSa(f"SPI {sa.spi} is not within {SPI_MIN} to {SPI_MAX}")
     if len(sa.keymat) != octets:
         raise InvalidSa(f"{sa.suite.name} takes {octets} octets of KEYMAT, got {len(sa.keymat)}")
+    if sa.suite.legacy and not sa.legacy:
+        raise InvalidSa(f"{sa.suite.name} is for those who ask for legacy suites: {sa.suite.cost}")
     if sa.mode is Mode.TRANSPORT and not (is_host(sa.selector.local) and is_host(sa.selector.remote)):
         raise InvalidSa(f"transport mode is between two hosts, not {sa.selector.local} and {sa.selector.remote}")
     if not 0 <= sa.replay_window <= REPLAY_WINDOW_MAX:

@@ -8,8 +8,9 @@ from difflib import get_close_matches
 from enum import Enum
 from typing import TYPE_CHECKING, TypeVar
 
+from esp.errors import UnknownSuite
 from esp.headers import DSCP_COPIED, DSCP_VALUES
-from esp.suite import SUITES, Suite
+from esp.suite import Suite, suite_named
 from kinkvpn.document import Unexpected
 from kinkvpn.wire.ipsec_doi import Group
 
@@ -120,9 +121,10 @@ def one_of(choices: type[E]) -> Callable[[object], E]:
 
 def suite(value: object) -> Suite:
     """The name of a suite."""
-    if isinstance(value, str) and value in SUITES:
-        return SUITES[value]
-    raise Unexpected(_choices(str(value), SUITES))
+    try:
+        return suite_named(str(value))
+    except UnknownSuite as unknown:
+        raise Unexpected(str(unknown)) from None
 
 
 def pfs(value: object) -> Group | None:

@@ -14,6 +14,7 @@ LAYERS = {
     "esp": (
         {"esp.errors"},
         {"esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.headers", "esp.aggfrag"},
+        {"esp.combined", "esp.separate", "esp.integrity"},
         {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel", "esp.checksum", "esp.pace"},
         {"esp.transport"},
         {"esp.spd", "esp.sad", "esp.hold", "esp.silence"},
@@ -49,6 +50,7 @@ ACROSS = {
     | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.raw", "esp.icmp", "esp.native"},
 }
 PURE = {
+    *("esp.combined", "esp.separate", "esp.integrity"),
     *("esp.errors", "esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.sa", "esp.sad", "esp.policy", "esp.spd"),
     *(
         "esp.crypto",

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from esp.policy import ANY_PORT, ANY_PROTOCOL
 from esp.sa import Encapsulation, Mode
-from esp.suite import Cipher, Integrity
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,13 +64,16 @@ def _state(sa: SaParameters, source: Endpoint, destination: Endpoint, reqid: int
 def _algorithms(sa: SaParameters) -> Iterator[str]:
     suite = sa.suite
     key, salt, integrity_key = suite.split(sa.keymat)
-    if suite.cipher is Cipher.AES_GCM:
-        yield f"aead 'rfc4106(gcm(aes))' 0x{(key + salt).hex()} {suite.icv_octets * 8}"
+    name = suite.cipher_names.xfrm
+    if suite.integrity_names is None:
+        yield f"aead '{name}' {_key(key + salt)} {suite.icv_octets * 8}"
         return
-    yield f"enc 'cbc(aes)' 0x{key.hex()}"
-    assert suite.integrity is not None
-    name = {Integrity.HMAC_SHA1_96: "hmac(sha1)", Integrity.HMAC_SHA2_256_128: "hmac(sha256)"}[suite.integrity]
-    yield f"auth-trunc '{name}' 0x{integrity_key.hex()} {suite.icv_octets * 8}"
+    yield f"enc '{name}' {_key(key + salt)}"
+    yield f"auth-trunc '{suite.integrity_names.xfrm}' {_key(integrity_key)} {suite.icv_octets * 8}"
+
+
+def _key(octets: bytes) -> str:
+    return f"0x{octets.hex()}" if octets else "''"
 
 
 def _any(endpoint: Endpoint) -> str:

@@ -116,18 +116,28 @@ def _attributes(
     suite: Suite, lives: tuple[int, int | None], way: tuple[Mode, Encapsulation], group: Group | None
 ) -> tuple[Attribute, ...]:
     seconds, kilobytes = lives
-    authentication = (
-        () if suite.authentication is None else (Attribute(SaAttribute.AUTHENTICATION_ALGORITHM, suite.authentication),)
-    )
     return (
         Attribute(SaAttribute.LIFE_TYPE, LifeType.SECONDS),
         _duration(seconds),
         *_kilobytes(kilobytes),
         *(() if group is None else (Attribute(SaAttribute.GROUP_DESCRIPTION, group),)),
         Attribute(SaAttribute.ENCAPSULATION_MODE, _OFFERED_MODE[way]),
-        Attribute(SaAttribute.KEY_LENGTH, suite.key_bits),
-        *authentication,
+        *(Attribute(kind, value) for kind, value in _algorithms(suite)),
     )
+
+
+def _algorithms(suite: Suite) -> Iterator[tuple[SaAttribute, int]]:
+    """What attributes say of ``suite``; one that does not apply MUST NOT be sent (RFC 2407 §4.5)."""
+    if suite.key_length is not None:
+        yield SaAttribute.KEY_LENGTH, suite.key_length
+    if suite.authentication is not None:
+        yield SaAttribute.AUTHENTICATION_ALGORITHM, suite.authentication
+
+
+# The attributes of a transform that say no more and no less than a suite has.
+_MEANT: dict[tuple[int, frozenset[tuple[int, int]]], Suite] = {
+    (suite.transform, frozenset(_algorithms(suite))): suite for suite in SUITES.values()
+}
 
 
 def _kilobytes(kilobytes: int | None) -> tuple[Attribute, ...]:
@@ -210,23 +220,13 @@ def _read_terms(transform: Transform) -> Terms | None:
             single[attribute.type] = value
     described = single.pop(SaAttribute.GROUP_DESCRIPTION, 0)
     ways = _UNDERSTOOD_MODE.get(single.pop(SaAttribute.ENCAPSULATION_MODE, 0))
-    suite = _suite(transform.identifier, single)
+    suite = _MEANT.get((transform.identifier, frozenset(single.items())))
     if ways is None or suite is None or described not in _GROUPS:
         return None
     return Terms(suite, *ways, lives.get(LifeType.SECONDS), lives.get(LifeType.KILOBYTES), _GROUPS[described])
 
 
 _known_terms = lru_cache(maxsize=KNOWN_TRANSFORMS)(_read_terms)
-
-
-def _suite(identifier: int, attributes: dict[int, int]) -> Suite | None:
-    for suite in SUITES.values():
-        wanted: dict[int, int] = {SaAttribute.KEY_LENGTH: suite.key_bits}
-        if suite.authentication is not None:
-            wanted[SaAttribute.AUTHENTICATION_ALGORITHM] = suite.authentication
-        if suite.transform == identifier and attributes == wanted:
-            return suite
-    return None
 
 
 def answer(agreement: Agreement, spi: bytes, policy: PolicySettings) -> SecurityAssociation:

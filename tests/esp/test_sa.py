@@ -60,6 +60,15 @@ def test_bad_parameters(changes: dict[str, object], message: str) -> None:
     assert "secret" not in str(raised.value)
 
 
+@pytest.mark.parametrize("suite", ["3des-cbc-sha256", "aes128-cbc-md5"])
+def test_a_legacy_suite_is_for_those_who_ask(suite: str) -> None:
+    """By name alone nobody gets one, and hears what it costs."""
+    sa = parameters(suite, legacy=True)
+    check_parameters(sa)
+    with pytest.raises(InvalidSa, match=f"{suite} is for those who ask for legacy suites: (3DES|MD5) "):
+        check_parameters(replace(sa, legacy=False))
+
+
 def test_keys_are_not_shown() -> None:
     sa = parameters()
     assert repr(replace(sa, keymat=bytes(36))) == repr(sa)

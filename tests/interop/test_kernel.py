@@ -84,6 +84,7 @@ def make_case(addresses: Addresses, suite: str, mode: Mode, encapsulation: Encap
             mode=mode,
             encapsulation=encapsulation,
             replay_window=WINDOW,
+            legacy=SUITES[suite].legacy,
         )
 
     return Case(addresses, Pair(local, outbound=sa(0x1000), inbound=sa(0x2000)))

@@ -5,40 +5,73 @@ from __future__ import annotations
 import warnings
 
 with warnings.catch_warnings():
-    # scapy imports ciphers that cryptography is about to drop; none of them is used here.
+    # scapy imports ciphers that cryptography is about to drop; 3DES alone is used here.
     warnings.simplefilter("ignore")
     from scapy.layers.inet import IP, IPOption_NOP
     from scapy.layers.inet6 import IPv6
     from scapy.layers.ipsec import ESP, IPSecIntegrityError, SecurityAssociation
 
-__all__ = ["IP", "IPOption_NOP", "IPSecIntegrityError", "IPv6", "ScapySa"]
+__all__ = ["IP", "IPOption_NOP", "IPSecIntegrityError", "IPv6", "ScapySa", "scapy_has"]
 
-# Suite by name: scapy's cipher, its integrity, octets of cipher key (with the salt of RFC 4106 §8.1 behind it).
+# By parts of a suite's name: scapy's cipher, octets of salt behind its key (RFC 4106 §8.1, RFC 4309 §7.1, RFC 3686
+# §5.1, RFC 4543 §5.4, RFC 7634 §2), octets of its ICV where it has one.
 # Written from the RFCs, not from esp.suite: an oracle that reads our table would agree with its mistakes.
-_ALGORITHMS = {
-    "aes256-gcm16": ("AES-GCM", None, 36),
-    "aes192-gcm16": ("AES-GCM", None, 28),
-    "aes128-gcm16": ("AES-GCM", None, 20),
-    "aes256-cbc-sha256": ("AES-CBC", "SHA2-256-128", 32),
-    "aes192-cbc-sha256": ("AES-CBC", "SHA2-256-128", 24),
-    "aes128-cbc-sha256": ("AES-CBC", "SHA2-256-128", 16),
-    "aes256-cbc-sha1": ("AES-CBC", "HMAC-SHA1-96", 32),
-    "aes192-cbc-sha1": ("AES-CBC", "HMAC-SHA1-96", 24),
-    "aes128-cbc-sha1": ("AES-CBC", "HMAC-SHA1-96", 16),
+_CIPHERS = {
+    "gcm16": ("AES-GCM", 4, 16),
+    "ccm16": ("AES-CCM", 3, 16),
+    "ccm12": ("AES-CCM", 3, 12),
+    "ccm8": ("AES-CCM", 3, 8),
+    "gmac": ("AES-NULL-GMAC", 4, 16),
+    "poly1305": ("CHACHA20-POLY1305", 4, 16),
+    "cbc": ("AES-CBC", 0, None),
+    "ctr": ("AES-CTR", 4, None),
+    "3des": ("3DES", 0, None),
+    "null": ("NULL", 0, None),
 }
+_KEYS = {"aes256": 32, "aes192": 24, "aes128": 16, "chacha20": 32, "3des": 24, "null": 0}
+_INTEGRITIES = {
+    "sha256": "SHA2-256-128",
+    "sha384": "SHA2-384-192",
+    "sha512": "SHA2-512-256",
+    "sha1": "HMAC-SHA1-96",
+    "md5": "HMAC-MD5-96",
+}
+
+
+def _algorithms(suite: str) -> tuple[str, int | None, str | None, int] | None:
+    """Cipher, its ICV, integrity, octets of cipher key and salt; None where scapy has not all of it.
+
+    It has no Camellia and no XCBC, and cuts no ICV of GCM.
+    """
+    parts = suite.split("-")
+    cipher = _CIPHERS.get(parts[1 if parts[0].startswith(("aes", "chacha")) else 0])
+    if cipher is None or parts[0] not in _KEYS:
+        return None
+    name, salt, icv = cipher
+    if icv is None and parts[-1] not in _INTEGRITIES:
+        return None
+    return name, icv, _INTEGRITIES.get(parts[-1]), _KEYS[parts[0]] + salt
+
+
+def scapy_has(suite: str) -> bool:
+    """Whether it can be asked."""
+    return _algorithms(suite) is not None
 
 
 class ScapySa:
     """One SA in scapy, in tunnel mode unless told otherwise; it is told the half of a number that is not sent."""
 
     def __init__(self, suite: str, spi: int, keymat: bytes, *, tunnel: bool = True, esn: bool = False) -> None:
-        cipher, integrity, octets = _ALGORITHMS[suite]
+        found = _algorithms(suite)
+        assert found is not None
+        cipher, icv, integrity, octets = found
         self._outer = IP(src="192.0.2.1", dst="192.0.2.2")
         self._sa = SecurityAssociation(
             ESP,
             spi=spi,
             crypt_algo=cipher,
-            crypt_key=keymat[:octets],
+            crypt_key=keymat[:octets] or None,
+            crypt_icv_size=icv,
             auth_algo=integrity,
             auth_key=keymat[octets:] if integrity else None,
             tunnel_header=self._outer if tunnel else None,

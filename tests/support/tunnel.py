@@ -55,10 +55,17 @@ def ports(source: int, destination: int, octets: int = 8) -> bytes:
     return struct.pack("!HH", source, destination) + bytes(octets - 4)
 
 
+# Every cipher, every integrity algorithm and every size of key, IV, ICV and block, but not each with each other.
+KINDS = (
+    *("aes256-gcm16", "aes128-gcm8", "aes192-ccm12", "chacha20-poly1305", "aes256-gmac", "aes128-cbc-sha256"),
+    *("aes256-ctr-sha512", "camellia192-cbc-sha384", "null-sha1", "aes256-cbc-xcbc", "3des-cbc-md5"),
+)
+
+
 def parameters(suite: str = "aes256-gcm16", *, spi: int = SPI4, seed: int = 0, **changes: object) -> SaParameters:
     """An SA from left to right for ``SELECTOR4``, as left sees it, with changes."""
     keymat = Random(f"{suite} {spi} {seed}").randbytes(SUITES[suite].keymat_octets)
-    sa = SaParameters(spi, SUITES[suite], keymat, "four", SELECTOR4, RIGHT)
+    sa = SaParameters(spi, SUITES[suite], keymat, "four", SELECTOR4, RIGHT, legacy=SUITES[suite].legacy)
     return replace(sa, **changes)
 
 

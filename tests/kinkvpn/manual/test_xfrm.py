@@ -42,6 +42,13 @@ def test_the_other_end_has_the_same_two_states() -> None:
     [
         ("aes128-gcm16", f"aead 'rfc4106(gcm(aes))' 0x{'11' * 20} 128"),
         ("aes192-cbc-sha256", f"enc 'cbc(aes)' 0x{'11' * 24} auth-trunc 'hmac(sha256)' 0x{'11' * 32} 128"),
+        ("aes256-gcm8", f"aead 'rfc4106(gcm(aes))' 0x{'11' * 36} 64"),
+        ("aes128-ccm12", f"aead 'rfc4309(ccm(aes))' 0x{'11' * 19} 96"),
+        ("aes128-gmac", f"aead 'rfc4543(gcm(aes))' 0x{'11' * 20} 128"),
+        ("chacha20-poly1305", f"aead 'rfc7539esp(chacha20,poly1305)' 0x{'11' * 36} 128"),
+        ("aes128-ctr-xcbc", f"enc 'rfc3686(ctr(aes))' 0x{'11' * 20} auth-trunc 'xcbc(aes)' 0x{'11' * 16} 96"),
+        ("null-sha512", f"enc 'ecb(cipher_null)' '' auth-trunc 'hmac(sha512)' 0x{'11' * 64} 256"),
+        ("3des-cbc-md5", f"enc 'cbc(des3_ede)' 0x{'11' * 24} auth-trunc 'hmac(md5)' 0x{'11' * 16} 96"),
         ("aes128-cbc-sha1", f"enc 'cbc(aes)' 0x{'11' * 16} auth-trunc 'hmac(sha1)' 0x{'11' * 20} 96"),
     ],
 )

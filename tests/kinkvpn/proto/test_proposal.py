@@ -62,9 +62,8 @@ POLICIES = st.builds(
 def _transform(name: str, *, number: int = 1, mode: int = 3, life: tuple[Attribute, ...] = ()) -> Transform:
     suite = SUITES[name]
     authentication = () if suite.authentication is None else (Attribute(AUTH, suite.authentication),)
-    return Transform(
-        number, suite.transform, (*life, Attribute(MODE, mode), Attribute(BITS, suite.key_bits), *authentication)
-    )
+    bits = () if suite.key_length is None else (Attribute(BITS, suite.key_length),)
+    return Transform(number, suite.transform, (*life, Attribute(MODE, mode), *bits, *authentication))
 
 
 def _sa(*transforms: Transform, number: int = 1, protocol: int = 3, spi: bytes = SPI) -> SecurityAssociation:
