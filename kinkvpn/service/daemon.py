@@ -20,6 +20,7 @@ from esp.dataplane import Dataplane
 from esp.engine import Engine
 from esp.errors import EspError
 from esp.policy import Policy
+from esp.sa import Mode
 from kinkvpn import __version__
 from kinkvpn.config import EngineChoice
 from kinkvpn.errors import KinkvpnError
@@ -244,7 +245,11 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
     await preflight.reach_kdc(tickets, host)
     protected = [policy.selector.remote for policy in configuration.policies]
     plan = network_plan(
-        configuration.tun, protected, [peer.esp.address for peer in peers], [*transport.local, *link.local]
+        configuration.tun,
+        protected,
+        [peer.esp.address for peer in peers],
+        [*transport.local, *link.local],
+        [policy.selector for policy in configuration.policies if policy.mode is Mode.TRANSPORT],
     )
     network = await held.enter_async_context(NetworkConfiguration(plan))
     return Resources(control, peers, transport, link, tun, tickets, network)

@@ -20,7 +20,7 @@ from kinkvpn.service.rules import needs_rules, own_rules
 if TYPE_CHECKING:
     from collections.abc import Sequence, Set
 
-    from esp.policy import Addresses
+    from esp.policy import Addresses, Selector
     from esp.sa import Endpoint
     from kinkvpn.config import TunSettings
 
@@ -44,7 +44,11 @@ def esp_addresses(listen: Sequence[str]) -> tuple[str, ...]:
 
 
 def network_plan(
-    tun: TunSettings, protected: Sequence[Addresses], outside: Sequence[str], sockets: Sequence[Endpoint]
+    tun: TunSettings,
+    protected: Sequence[Addresses],
+    outside: Sequence[str],
+    sockets: Sequence[Endpoint],
+    between_hosts: Sequence[Selector] = (),
 ) -> NetworkPlan:
     """The host as it is wanted.
 
@@ -53,6 +57,7 @@ def network_plan(
         protected: what is behind the peers.
         outside: the peers' outer addresses; an empty one is not known yet.
         sockets: those that ESP and KINK leave from.
+        between_hosts: selectors of transport mode. The remote one is where the peer is, as a rule, known or not.
     """
     routes = tuple(subnet for one in protected for subnet in networks_of(one)) if tun.routes else ()
     known = tuple(sorted(set(outside) - {""}))
@@ -62,8 +67,13 @@ def network_plan(
         addresses=tun.addresses,
         routes=routes,
         outside=known,
-        rules=own_rules(sockets) if needs_rules(routes, known) else (),
+        rules=own_rules(sockets) if needs_rules(routes, known) or (between_hosts and routes) else (),
         table=tun.table,
+        sources={
+            remote: str(networks_of(each.local)[0].network_address)
+            for each in between_hosts
+            for remote in networks_of(each.remote)
+        },
     )
 
 

@@ -16,7 +16,7 @@ import logging
 import os
 import socket
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Self
@@ -28,7 +28,7 @@ from kinkvpn.errors import KinkvpnError
 from kinkvpn.service.rules import ANY, RoutingRule
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from esp.policy import Network
@@ -68,6 +68,7 @@ class NetworkPlan:
         rules: in this order, who looks up the routes and who does not; whom none names does. Without any, the routes
             are in the main table.
         table: otherwise, the number of their table, and the priority of the first rule; the others follow one by one.
+        sources: of routes between two hosts, the address that this host's own packets leave from.
     """
 
     device: str
@@ -77,6 +78,7 @@ class NetworkPlan:
     outside: tuple[str, ...] = ()
     rules: tuple[RoutingRule, ...] = ()
     table: int = TABLE
+    sources: Mapping[Network, str] = field(default_factory=dict)
 
 
 class NetworkConfiguration:
@@ -120,9 +122,7 @@ class NetworkConfiguration:
                 mtu = max(octets, IPV6_MINIMUM_MTU) if subnet.version == 6 else octets
                 found = netlink.link_lookup(ifname=self._plan.device)
                 try:
-                    netlink.route(
-                        "replace", dst=str(subnet), oif=int(found[0]), table=self._table, metrics={"mtu": mtu}
-                    )
+                    netlink.route("replace", **self._route(subnet, int(found[0])), metrics={"mtu": mtu})
                 except (NetlinkError, IndexError) as error:
                     # The tunnel carries on, with more fragments: no reason to end it.
                     fields = {"subnet": str(subnet), "mtu": mtu, "reason": str(error)}
@@ -181,7 +181,7 @@ class NetworkConfiguration:
         self._undo.append(lambda again: again.addr("delete", **arguments))
 
     def _add_route(self, netlink: IPRoute, index: int, subnet: Network) -> None:
-        arguments: dict[str, Any] = {"dst": str(subnet), "oif": index, "table": self._table}
+        arguments = self._route(subnet, index)
         try:
             netlink.route("add", **arguments)
         except NetlinkError as error:
@@ -189,10 +189,17 @@ class NetworkConfiguration:
             if error.code == errno.EEXIST and holder == index:
                 return  # an address of ours brought it
             there = f": it goes to {_device_name(netlink, holder)} already" if holder else ""
-            raise NetworkRefused(
-                f"route to {subnet} into {self._plan.device}: {os.strerror(error.code)}{there}"
-            ) from error
+            source = self._plan.sources.get(subnet)
+            if source is not None and error.code == errno.EINVAL:
+                there = ": it is no address of this host"
+            way = f"into {self._plan.device}" + (f" from {source}" if source else "")
+            raise NetworkRefused(f"route to {subnet} {way}: {os.strerror(error.code)}{there}") from error
         self._undo.append(lambda again: again.route("delete", **arguments))
+
+    def _route(self, subnet: Network, index: int) -> dict[str, Any]:
+        source = self._plan.sources.get(subnet)
+        preferred = {} if source is None else {"prefsrc": source}
+        return {"dst": str(subnet), "oif": index, "table": self._table, **preferred}
 
     def _clear_rules(self, netlink: IPRoute) -> None:
         """Those of a predecessor that had no time to: the run of ours from the table's number on."""
@@ -206,16 +213,15 @@ class NetworkConfiguration:
         the tunnel, is the first to be undone: what is to go past the tunnel never goes into it.
         """
         table = self._plan.table
-        everything = (
-            [RoutingRule(ANY[each], ANY[each], into_tunnel=True) for each in (4, 6)] if self._plan.rules else []
-        )
-        versions = {subnet.version for subnet in self._plan.routes}
-        rules = [rule for rule in (*self._plan.rules, *everything) if rule.destination.version in versions]
-        for priority, rule in enumerate(rules, table):
-            arguments = _arguments(rule, table) | {"priority": priority, "protocol": RULE_PROTOCOL}
-            with _explained(f"routing rule {priority} for table {table}"):
-                netlink.rule("add", **arguments)
-            self._undo.append(partial(_delete_rule, arguments))
+        for version in sorted({subnet.version for subnet in self._plan.routes} if self._plan.rules else ()):
+            into = RoutingRule(ANY[version], ANY[version], into_tunnel=True)
+            rules = [rule for rule in self._plan.rules if rule.destination.version == version]
+            # Without a gap within a family: so they are found again after a crash.
+            for priority, rule in enumerate((*rules, into), table):
+                arguments = _arguments(rule, table) | {"priority": priority, "protocol": RULE_PROTOCOL}
+                with _explained(f"routing rule {priority} for table {table}"):
+                    netlink.rule("add", **arguments)
+                self._undo.append(partial(_delete_rule, arguments))
 
     def _check_outside(self, netlink: IPRoute, index: int, outer: str) -> None:
         """Ask the kernel itself: metrics, rules and longer prefixes have their say in it."""

@@ -77,6 +77,14 @@ async def test_each_datagram_has_its_own_traffic_class(link: RawLink, peer: RawL
     assert [each.traffic_class for each in await receive(peer)] == classes
 
 
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+async def test_the_traffic_class_of_the_outer_header_goes_along(link: RawLink, peer: RawLink, family: int) -> None:
+    remote = Endpoint(THERE[family], 0)
+    classes = [0, 0xB8, 0xBB, 0, 2]
+    assert link.send([Outgoing(DATAGRAM, remote, each) for each in classes]) == 0
+    assert [each.traffic_class for each in await receive(peer)] == classes
+
+
 def test_it_listens_on_addresses_without_a_port(link: RawLink, net: str) -> None:
     assert link.local == tuple(Endpoint(address, 0) for address in HERE)
     wide = within(net, RawLink.open)

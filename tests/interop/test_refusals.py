@@ -343,16 +343,11 @@ def test_every_problem_has_its_line(host: Host) -> None:
     assert all(line.startswith("kinkvpn: ") for line in lines)
 
 
-@pytest.mark.parametrize("route", ["10.2.0.0/24", "192.0.2.0/24"])
-def test_network_that_is_in_the_way(host: Host, route: str) -> None:
+def test_network_that_is_in_the_way(host: Host) -> None:
     """The last step can fail too, and takes back what was done before it."""
-    if route == "10.2.0.0/24":
-        host.namespace.ip(f"route add {route} dev wire")
-    else:
-        replaced(host, '"10.2.0.0/24"', '"192.0.2.2/32"')
+    host.namespace.ip("route add 10.2.0.0/24 dev wire")
     try:
         line = refusal(host)
     finally:
-        if route == "10.2.0.0/24":
-            host.namespace.ip(f"route del {route} dev wire")
+        host.namespace.ip("route del 10.2.0.0/24 dev wire")
     assert "kink0" in line

@@ -280,7 +280,7 @@ class NetworkLink(MemoryLink):
 
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """As ``esp.link.Link.send``; what the network loses is not refused."""
-        for datagram, remote, _ in datagrams:
+        for datagram, remote, *_ in datagrams:
             self._network.send(datagram, self.local[0], remote)
         return 0
 

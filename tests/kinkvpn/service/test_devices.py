@@ -6,6 +6,7 @@ from ipaddress import ip_interface, ip_network
 
 import pytest
 
+from esp.policy import Selector
 from esp.sa import Encapsulation, Endpoint
 from kinkvpn.config import TunSettings
 from kinkvpn.service.devices import esp_addresses, listening_addresses, network_plan, open_links
@@ -33,6 +34,16 @@ def test_the_plan_routes_what_peers_have_and_spares_where_they_are() -> None:
     assert network_plan(without, PROTECTED, [], SOCKETS).routes == ()
     assert plan.rules == network_plan(without, PROTECTED, ["10.2.0.2"], SOCKETS).rules == ()
     assert network_plan(TUN, PROTECTED, ["10.2.0.2"], SOCKETS).rules == own_rules(SOCKETS)
+
+
+def test_between_hosts_packets_leave_from_the_address_of_the_policy() -> None:
+    hosts = [Selector(ip_network("192.0.2.1"), ip_network("192.0.2.2"))]
+    remotes = [each.remote for each in hosts]
+    plan = network_plan(TUN, remotes, [""], SOCKETS, hosts)
+    assert plan.sources == {plan.routes[0]: "192.0.2.1"}
+    assert plan.rules == own_rules(SOCKETS), "wherever the peer may be"
+    assert network_plan(TUN, remotes, [""], SOCKETS).sources == {}
+    assert network_plan(TunSettings(routes=False), remotes, [""], SOCKETS, hosts).rules == ()
 
 
 def test_without_raw_esp_one_link_does() -> None:

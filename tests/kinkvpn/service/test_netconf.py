@@ -20,7 +20,7 @@ pytestmark = [
 ]
 
 PRELUDE = """
-import ctypes, ipaddress, json, os, signal, subprocess, sys
+import ctypes, dataclasses, ipaddress, json, os, signal, subprocess, sys
 import pytun, trio
 CLONE_NEWNET = 0x40000000
 assert ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) == 0
@@ -341,7 +341,7 @@ def test_rules_that_outlive_a_crash_change_no_way_and_go_at_the_next_start() -> 
         if not child:
             device = pytun.TunTapDevice(name="kink0", flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
             async def main():
-                async with NetworkConfiguration(RULED):
+                async with NetworkConfiguration(dataclasses.replace(RULED, routes=nets("0.0.0.0/0", "::/0"))):
                     os.kill(os.getpid(), signal.SIGKILL)
             trio.run(main)
         assert os.waitpid(child, 0)[1] == signal.SIGKILL
@@ -355,7 +355,7 @@ def test_rules_that_outlive_a_crash_change_no_way_and_go_at_the_next_start() -> 
     """
     )
     assert before == after_crash == ["other"] * 3
-    assert stale == 5
+    assert stale == 7, "two of them are IPv6's"
     assert without == []
 
 
@@ -373,3 +373,53 @@ def test_the_mtu_towards_a_peer_is_that_of_its_routes_in_their_own_table_too() -
     (ours,), (main,) = limited
     assert ours["metrics"] == [{"mtu": 1200}]
     assert "metrics" not in main
+
+
+def test_a_host_speaks_to_another_from_the_address_that_the_policy_names() -> None:
+    """Not from the one that its TUN device has, and after the MTU was limited neither."""
+    before, ways, after = in_namespace(
+        """
+        for command in (
+            "link add other type veth peer name far", "link set far up", "link set other up",
+            "address add 198.51.100.1/24 dev other", "address add 192.0.2.1/24 dev other",
+            "address add 2001:db8::1/64 dev other nodad",
+        ):
+            subprocess.run(["ip", *command.split()], check=True)
+        peers = nets("192.0.2.2/32", "2001:db8::2/128")
+        ours = dict(zip(peers, ("192.0.2.1", "2001:db8::1")))
+        sockets = [Endpoint("0.0.0.0", 4500), Endpoint("::", 4500)]
+        outside = tuple(str(peer.network_address) for peer in peers)
+        HOSTS = NetworkPlan("kink0", 1400, addresses, peers, outside, own_rules(sockets), sources=ours)
+        def tables():
+            return ip("-4", "route", "show", "table", "910") + ip("-6", "route", "show", "table", "910")
+        def ways():
+            found = [ip("route", "get", address)[0] for address in outside]
+            return [(one["dev"], one["prefsrc"]) for one in found]
+        async def main():
+            print(json.dumps([way(*outside[:1]), way(*outside[1:])]))
+            async with NetworkConfiguration(HOSTS) as network:
+                before = ways()
+                await network.limit_mtu(peers, 1300)
+                print(json.dumps([before, ways()]))
+            print(json.dumps(tables()))
+        trio.run(main)
+    """
+    )
+    assert before == ["other", "other"]
+    assert ways == [[["kink0", "192.0.2.1"], ["kink0", "2001:db8::1"]]] * 2
+    assert after == []
+
+
+def test_a_source_that_is_no_address_of_this_host_is_told() -> None:
+    (said,) = in_namespace("""
+        peers = nets("192.0.2.2/32")
+        plan = NetworkPlan("kink0", 1400, addresses, peers, sources={peers[0]: "192.0.2.1"})
+        async def main():
+            try:
+                async with NetworkConfiguration(plan):
+                    pass
+            except NetworkRefused as refused:
+                print(json.dumps(str(refused)))
+        trio.run(main)
+    """)
+    assert said == "route to 192.0.2.2/32 into kink0 from 192.0.2.1: Invalid argument: it is no address of this host"
