@@ -16,6 +16,7 @@ from esp.aggfrag import AGGFRAG, Reassembler
 from esp.crypto import make_opener, make_sealer
 from esp.datagram import Outgoing
 from esp.errors import AuthenticationFailed, DropReason, EspError, InvalidSa, UnknownSa
+from esp.fragmentation import may_fragment
 from esp.headers import DontFragment
 from esp.pace import ConstantRate
 from esp.policy import Direction
@@ -24,7 +25,7 @@ from esp.seqnum import ReplayWindow, SendCounter
 from esp.silence import Silence
 from esp.spd import Match, SelectorMatcher
 from esp.transport import Transport
-from esp.tunnel import ECN_FIELD, Tunnel, dont_fragment_of, traffic_class_of
+from esp.tunnel import ECN_FIELD, Tunnel, traffic_class_of
 from esp.wire import ESP_HEADER, IPV4_IN_ESP, IPV6_IN_ESP, NO_NEXT_HEADER, build_trailers, parse_trailer
 
 if TYPE_CHECKING:
@@ -187,7 +188,7 @@ class OutboundSa(SaState):
         payload, next_header, traffic_class = self._wrap(packet)
         if len(payload) < self._pad_to:
             payload = payload.ljust(self._pad_to, b"\0")
-        dont_fragment = dont_fragment_of(packet) if self._copies_df else self._dont_fragment
+        dont_fragment = not may_fragment(packet) if self._copies_df else self._dont_fragment
         return self._seal_payload(payload, next_header, traffic_class, dont_fragment, now)
 
     def paced(self) -> bool:

@@ -107,11 +107,6 @@ def traffic_class_of(packet: bytes) -> int:
     return packet[1] if packet[0] >> 4 == 4 else (packet[0] & 0x0F) << 4 | packet[1] >> 4
 
 
-def dont_fragment_of(packet: bytes) -> bool:
-    """DF of an IPv4 packet (RFC 791 §3.1); an IPv6 one has it, for no router fragments it (RFC 8200 §5)."""
-    return packet[0] >> 4 == 6 or packet[6] & 0x40 != 0
-
-
 def with_traffic_class(packet: bytes, traffic_class: int) -> bytes:
     """``packet`` with another DSCP and ECN; an IPv4 header checksum that was wrong is wrong by as much afterwards."""
     if traffic_class_of(packet) == traffic_class:

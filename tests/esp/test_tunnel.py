@@ -13,7 +13,7 @@ from support.tunnel import ipv4, ipv6
 
 from esp.errors import DropReason
 from esp.headers import DEFAULT_RULES, Ecn, HeaderRules
-from esp.tunnel import Tunnel, dont_fragment_of, traffic_class_of, with_traffic_class
+from esp.tunnel import Tunnel, traffic_class_of, with_traffic_class
 from esp.wire import IPV4_IN_ESP, IPV6_IN_ESP
 
 TUNNEL = Tunnel(DEFAULT_RULES, Counter())
@@ -211,9 +211,3 @@ def test_the_example_of_rfc_1624() -> None:
     changed = with_traffic_class(bytes(octets), 0)
     assert changed[10:12] == b"\0\0"
     assert ones_complement_sum(changed) == 0xFFFF
-
-
-def test_df_is_read_and_an_ipv6_packet_has_it() -> None:
-    assert dont_fragment_of(packet_of(4, 0))
-    assert not dont_fragment_of(bytes(IP(flags="MF", frag=100, proto=253) / b"payload8"))
-    assert dont_fragment_of(packet_of(6, 0))
