@@ -57,26 +57,33 @@ class _Xcbc:
     """AES-XCBC-MAC-96 (RFC 3566 §4): CBC under K1, of which the last block has K2 or K3 added.
 
     One chain runs through all packets, as making a cipher for each costs more than the packet. Each MAC begins with a
-    chain of zeros; this one stands where the MAC before ended, so that is added to the first block to take it away.
+    chain of zeros, and this one stands where the MAC before ended: a block ahead of the packet takes it back.
     """
 
-    __slots__ = ("_chain", "_full", "_padded", "_update")
+    __slots__ = ("_back", "_chain", "_full", "_padded", "_update")
 
     def __init__(self, key: bytes) -> None:
-        derive = BlockCipher(algorithms.AES(key), modes.ECB()).encryptor().update  # noqa: S305 # three blocks (RFC 3566 §4)
+        derive = _ecb(key).encryptor().update
         one, two, three = (derive(bytes([number]) * _BLOCK) for number in (1, 2, 3))
         self._update: Callable[[bytes], bytes] = (
             BlockCipher(algorithms.AES(one), modes.CBC(bytes(_BLOCK))).encryptor().update
         )
         self._full, self._padded = int.from_bytes(two), int.from_bytes(three)
+        # Encrypted, it is zeros; what stands in the chain is added before that, so it has to be added here, too.
+        self._back = int.from_bytes(_ecb(one).decryptor().update(bytes(_BLOCK)))
         self._chain = 0
 
     def of(self, octets: bytes) -> bytes:
-        last = self._full
+        added = self._full
         if len(octets) % _BLOCK or not octets:
             octets += b"\x80" + bytes(-(len(octets) + 1) % _BLOCK)
-            last = self._padded
-        number = int.from_bytes(octets) ^ last ^ self._chain << 8 * (len(octets) - _BLOCK)
-        mac = self._update(number.to_bytes(len(octets)))[-_BLOCK:]
+            added = self._padded
+        back = (self._back ^ self._chain).to_bytes(_BLOCK)
+        last = (int.from_bytes(octets[-_BLOCK:]) ^ added).to_bytes(_BLOCK)
+        mac = self._update(back + octets[:-_BLOCK] + last)[-_BLOCK:]
         self._chain = int.from_bytes(mac)
         return mac[:_XCBC_ICV]
+
+
+def _ecb(key: bytes) -> BlockCipher[modes.ECB]:
+    return BlockCipher(algorithms.AES(key), modes.ECB())  # noqa: S305 # single blocks (RFC 3566 §4)

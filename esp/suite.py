@@ -168,7 +168,7 @@ _SEPARATE = (
         block=8,
         # RFC 8221 §5: SHOULD NOT. 2^32 blocks of 2^64 are where two of them can be expected to be equal.
         cost="3DES has blocks of 64 bits: by 32 GB under one key two are equal, and tell what their plaintexts differ "
-        "in; and it takes ten times the CPU of AES or more",
+        "in; and a packet takes some ten times the CPU",
     ),
 )
 _INTEGRITIES = (

@@ -33,7 +33,9 @@ IPV6_MINIMUM_MTU = 1280  # RFC 8200 §5
 PORT_PROTOCOLS = frozenset(values.PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "udplite"))
 
 # ours
-DEFAULT_MTU = 1400  # 1500 less outer IPv6, UDP and ESP with any suite, and room for PPPoE
+DEFAULT_MTU = (
+    1400  # 1500 less outer IPv6, UDP and ESP with an ICV of up to 16 octets; with the fastest of them PPPoE, too
+)
 MAXIMUM_MTU = 65400  # sealed with the widest suite it still fits the 65,507 octets of a UDP datagram over IPv4
 MAXIMUM_FILE_OCTETS = 1 << 20  # ten times what MAXIMUM_POLICIES need: beyond it somebody named the wrong file
 # Each is a pair of SAs. Lists of subnets multiply, so a short file could ask for millions.
@@ -439,6 +441,7 @@ def _policy(name: str, selector: Selector, options: Options, *, send_ids: bool, 
         name=name,
         selector=selector,
         suites=options.suites,
+        legacy=options.legacy,
         mode=options.mode,
         encapsulation=options.encapsulation,
         lifetime_seconds=options.lifetime,

@@ -52,6 +52,7 @@ class Options:
     """What a policy inherits from its peer unless it says otherwise."""
 
     suites: tuple[Suite, ...] = DEFAULT_SUITES
+    legacy: bool = False
     mode: Mode = Mode.TUNNEL
     encapsulation: Encapsulation = Encapsulation.UDP
     lifetime: int = 28800
@@ -65,6 +66,18 @@ class Options:
     pfs_required: bool = False
     responder_nonce: bool = False
     together: bool = False
+
+
+def _suites(table: Table, inherited: Options) -> tuple[tuple[Suite, ...], bool]:
+    """Suites, and whether legacy ones may be among them: their names alone do not bring them about."""
+    suites = table.items("suites", values.suite, inherited.suites)
+    legacy = table.get("legacy", values.boolean, inherited.legacy)
+    written = "suites" if "suites" in table else "legacy"
+    for suite in suites if written in table and not legacy else ():
+        if suite.legacy:
+            shown = suite.name if written == "suites" else legacy
+            table.report_value((written,), shown, f"legacy = true beside {suite.name}, knowing that {suite.cost}")
+    return suites, legacy
 
 
 def _pfs(table: Table, inherited: Options) -> tuple[tuple[Group, ...], bool]:
@@ -120,9 +133,11 @@ def read_options(table: Table, inherited: Options) -> Options:
     lifetime = values.integer(MINIMUM_LIFETIME, MAXIMUM_LIFETIME)
     kilobytes = values.integer(MINIMUM_LIFETIME_KILOBYTES, MAXIMUM_LIFETIME_KILOBYTES)
     packets = values.integer(MINIMUM_LIFETIME_PACKETS, MAXIMUM_LIFETIME_PACKETS)
+    suites, legacy = _suites(table, inherited)
     groups, required = _pfs(table, inherited)
     return Options(
-        suites=table.items("suites", values.suite, inherited.suites),
+        suites=suites,
+        legacy=legacy,
         mode=table.get("mode", values.one_of(Mode), inherited.mode),
         encapsulation=table.get("encapsulation", values.one_of(Encapsulation), inherited.encapsulation),
         lifetime=table.get("lifetime", lifetime, inherited.lifetime),

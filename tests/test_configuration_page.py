@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import pytest
 
+from esp.suite import SUITES
 from kinkvpn import config
 from kinkvpn.document import DocumentError
 
@@ -103,9 +106,22 @@ def test_the_words_that_it_lists_are_taken(key: Key) -> None:
         config.parse(with_line(key.table, f"{key.name} = {word}"), Path("/x/c.toml"))
 
 
-@pytest.mark.parametrize("key", [key for key in ROWS if key.name in ("pfs", "suites", "protocol")], ids=str)
+@pytest.mark.parametrize("key", [key for key in ROWS if key.name in ("pfs", "protocol")], ids=str)
 def test_the_names_that_it_lists_are_taken(key: Key) -> None:
     names = re.findall(r"`([a-z0-9-]+)`", key.allowed)
     assert len(names) > 5
     for name in names:
         config.parse(with_line(key.table, f'{key.name} = "{name}"'), Path("/x/c.toml"))
+
+
+def test_suites_are_those_of_the_program() -> None:
+    """The second column of three tables: combined modes, ciphers, and what stands behind a cipher."""
+    tables = re.findall(r"^\|---.*\n((?:\|.*\n)+)", PAGE.partition("## Suites")[2], re.MULTILINE)
+    combined, ciphers, integrities = (
+        [name for row in table.splitlines() for name in re.findall(r"`([^`]+)`", row.split(" | ")[1])]
+        for table in tables
+    )
+    patterns = [*combined, *map("".join, product(ciphers, integrities))]
+    # The braces are a shell's.
+    echo = subprocess.run(["bash", "-c", f"echo {' '.join(patterns)}"], capture_output=True, text=True, check=True)
+    assert sorted(echo.stdout.split()) == sorted(SUITES)

@@ -131,6 +131,7 @@ def _parameters(
     return SaParameters(
         spi=spi,
         suite=terms.suite,
+        legacy=policy.legacy,
         keymat=keymat,
         policy=policy.name,
         selector=policy.selector,

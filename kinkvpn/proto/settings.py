@@ -53,6 +53,7 @@ class PolicySettings:
     name: str
     selector: Selector
     suites: tuple[Suite, ...] = DEFAULT_SUITES
+    legacy: bool = False  # ``suites`` may hold such; whoever configured it has been told what they cost
     mode: Mode = Mode.TUNNEL
     encapsulation: Encapsulation = Encapsulation.UDP
     lifetime_seconds: int = 28800

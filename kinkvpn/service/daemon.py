@@ -42,7 +42,7 @@ from kinkvpn.service.report import spell, with_traffic
 from kinkvpn.service.transport import KinkTransport, OwnAddresses
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
     from types import TracebackType
 
     from esp.link import UdpLink
@@ -160,6 +160,7 @@ class Daemon:
         running = Running(__version__, self._configuration, engine, self._started, resources, dataplane, keying)
         await nursery.start(resources.control.serve, self._commands(running))
         spare_the_collector()
+        warn_of_legacy(resources.peers)
         log.info("started", extra={"fields": running.headline()})
         return keying
 
@@ -285,6 +286,17 @@ class Refusals:
 def open_acceptor(host: HostSettings) -> Acceptor:
     """What takes AP-REQs: with the keytab where there is one, with our ticket-granting tickets once it has them."""
     return Acceptor([host.principal], host.keytab, replay_cache=host.replay_cache)
+
+
+def warn_of_legacy(peers: Iterable[PeerSettings]) -> None:
+    """Say what it costs, for each peer that may have a legacy suite."""
+    for peer in peers:
+        for suite in {
+            suite.name: suite for policy in peer.policies for suite in policy.suites if suite.legacy
+        }.values():
+            log.warning(
+                "legacy_suite", extra={"fields": {"peer": peer.name, "suite": suite.name, "reason": suite.cost}}
+            )
 
 
 async def offer_tgts(

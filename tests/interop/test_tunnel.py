@@ -60,9 +60,11 @@ def captured(lab: Lab, directory: Path, act: Callable[[], None]) -> Counter[str]
     return traffic.kink
 
 
-@pytest.mark.parametrize("suite", [name for name in KINDS if not SUITES[name].legacy])
+@pytest.mark.parametrize("suite", KINDS)
 def test_every_kind_of_suite_carries_both_families(lab: Lab, suite: str) -> None:
     a, b = configure(lab, DaemonOptions(suites=(suite,)))
+    for host in (a, b) if SUITES[suite].legacy else ():
+        amend(host, "[peer]", legacy=True)
     start(lab)
     for version in (4, 6):
         ping(a, b, version)
@@ -70,6 +72,7 @@ def test_every_kind_of_suite_carries_both_families(lab: Lab, suite: str) -> None
     assert transfer(a, b, TRANSFERRED, lambda _: None).octets == TRANSFERRED
     is_crosswise(lab)
     assert {one["suite"] for host in lab.hosts for one in policies(status(host))} == {suite}
+    assert [len(events(host, "legacy_suite")) for host in (a, b)] == [SUITES[suite].legacy] * 2
 
 
 def test_on_demand_the_first_packet_arrives(lab: Lab, directory: Path) -> None:

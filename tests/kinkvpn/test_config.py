@@ -323,8 +323,36 @@ MISTAKES = [
         edited("[tun]", '[kink]\nover = "4500"\n[tun]').replace("name =", 'kink_over = "910"\nname ='),
         ['11: peer[1].kink_over = "910": expected another, for kink.over = "4500" opens no port 910'],
     ),
+    (
+        edited("name =", 'suites = ["aes256-gmc16", "rot13"]\nname ='),
+        [
+            '9: peer[1].suites[1] = "aes256-gmc16": expected a suite (did you mean aes256-gcm16 or ',
+            '9: peer[1].suites[2] = "rot13": expected a suite: aes{256,192,128}-{gcm16,',
+        ],
+    ),
+    (
+        edited("name =", 'suites = ["aes256-gcm16", "3des-cbc-sha1"]\nname ='),
+        ['9: peer[1].suites = "3des-cbc-sha1": expected legacy = true beside 3des-cbc-sha1, knowing that 3DES '],
+    ),
     (edited("name =", 'start = "now"\nname ='), ['9: peer[1].start = "now": expected one of boot, demand']),
 ]
+
+
+def test_a_legacy_suite_needs_the_switch_and_a_policy_has_that_of_its_peer() -> None:
+    suites = 'suites = ["3des-cbc-md5"]\n'
+    peer = config.parse(edited("name =", f"legacy = true\n{suites}name ="), SOURCE).peers[0]
+    assert {(policy.suites, policy.legacy) for policy in peer.policies} == {((SUITES["3des-cbc-md5"],), True)}
+    below = SMALL.replace("[[peer.policy]]\n", "[[peer.policy]]\n" + suites)
+    (problem,) = errors(below)
+    assert "expected legacy = true beside 3des-cbc-md5, knowing that 3DES has blocks" in problem
+    assert "MD5 is broken" in problem
+    assert config.parse(below.replace(suites, suites + "legacy = true\n"), SOURCE).policies[0].legacy
+    assert config.parse(below.replace("name =", "legacy = true\nname ="), SOURCE).policies[0].legacy
+    undone = below.replace("name =", "legacy = true\nname =").replace(suites, "legacy = false\n")
+    assert not config.parse(undone, SOURCE).policies[0].legacy
+    inherited = undone.replace("name =", f"{suites}name =")
+    (problem,) = errors(inherited)
+    assert "legacy = false: expected legacy = true beside 3des-cbc-md5" in problem
 
 
 @pytest.mark.parametrize(("text", "expected"), MISTAKES)

@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from support.kdc import free_port
+from support.kinkhosts import policy
 
+from esp.sa import Endpoint
+from esp.suite import SUITES
 from kinkvpn.config import EngineChoice, HostSettings
 from kinkvpn.demo.lab import Lab
 from kinkvpn.demo.namespace import Namespace
@@ -25,6 +28,7 @@ from kinkvpn.demo.realm import Realm
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.tickets import TicketSource
 from kinkvpn.proto.ports import TgtDenied
+from kinkvpn.proto.settings import PeerSettings
 from kinkvpn.service import daemon
 from kinkvpn.service.api import ControlUnavailable
 from kinkvpn.service.daemon import (
@@ -32,6 +36,7 @@ from kinkvpn.service.daemon import (
     choose_engine,
     first_leaf,
     open_acceptor,
+    warn_of_legacy,
 )
 from kinkvpn.service.preflight import StartRefused
 
@@ -508,3 +513,14 @@ def test_a_dead_peer_delays_the_end_for_less_than_two_seconds_and_a_second_signa
 
 def ended(process: int, seconds: float) -> bool:
     return bool(select.select([process], [], [], seconds)[0])
+
+
+def test_what_a_legacy_suite_costs_is_logged_once_for_each_peer(caplog: pytest.LogCaptureFixture) -> None:
+    suites = tuple(SUITES[name] for name in ("aes256-gcm16", "3des-cbc-sha1", "null-md5"))
+    old = tuple(policy("a", name, suites=suites, legacy=True) for name in ("one", "two"))
+    nowhere = Endpoint("", 0)
+    modern = PeerSettings("modern", "kink/modern@R", nowhere, nowhere, (policy("a", "three"),))
+    warn_of_legacy([PeerSettings("old", "kink/old@R", nowhere, nowhere, old), modern])
+    assert [(record.message, record.levelname, vars(record)["fields"]) for record in caplog.records] == [
+        ("legacy_suite", "WARNING", {"peer": "old", "suite": suite.name, "reason": suite.cost}) for suite in suites[1:]
+    ]
