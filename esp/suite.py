@@ -135,7 +135,7 @@ def _ccm(transform: int, icv: int) -> _Cipher:
 
 
 # RFC 7634 has an IKEv2 number only; 249 is for private use (RFC 2407 §6.5), and ours: docs/decisions.md.
-_CHACHA_NAMES = Names("rfc7539esp(chacha20,poly1305)", "ChaCha20 with Poly1305 [RFC7634]", "CHACHA20-POLY1305")
+_CHACHA_NAMES = Names("rfc7539esp(chacha20,poly1305)", None, "CHACHA20-POLY1305")
 _COMBINED = (
     _gcm(20, 16, "AES-GCM"),
     _gcm(19, 12, None),

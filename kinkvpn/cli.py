@@ -8,6 +8,7 @@ import os
 import select
 import sys
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -43,6 +44,7 @@ examples:
   kinkvpn down                   stop the daemon: deletes its SAs, undoes routes
   kinkvpn demo                   a realm, two hosts and a tunnel, all throwaway
   kinkvpn decode wire.pcap --keytab east.keytab   every KINK message, explained
+  kinkvpn esp --manual sas.toml  the ESP engine with keys of a file, no KINK
 
 the smallest configuration:
   [host]
@@ -80,6 +82,12 @@ ABOUT_DECODE = """Prints every KINK message of a pcap or pcapng file, decrypted 
 it. A message opens with the keytab of its receiver, its answer with the same key. Exit code 0 only if there were KINK
 messages and every one of them parsed, verified and decrypted; 1 if not; 2 for a file that is no capture or no keytab.
 Prints no keys; but who can read a keytab can derive those of the tunnels."""
+
+
+ABOUT_ESP = """Runs the ESP engine with the SAs of a file, whose keys somebody has written down: for trying it against
+other implementations, for measuring and for debugging. Nobody makes new keys: where a lifetime ends, the traffic does.
+SIGUSR1 prints statistics, and so does the end, which SIGTERM or Ctrl-C brings. With --print nothing runs: the same SAs
+come as commands for a Linux host, as a table for Wireshark or as JSON, keys and all."""
 
 
 class Parser(argparse.ArgumentParser):
@@ -158,7 +166,18 @@ def parser() -> Parser:
     )
     demo.set_defaults(run=run_demo)
     add_decode(commands.add_parser("decode", help="explain the KINK messages of a capture", description=ABOUT_DECODE))
+    add_esp(commands.add_parser("esp", help="run the ESP engine with keys of a file", description=ABOUT_ESP))
     return root
+
+
+def add_esp(esp: argparse.ArgumentParser) -> None:
+    """The options of ``kinkvpn esp``."""
+    esp.add_argument("--manual", type=Path, required=True, metavar="FILE", help="the SAs: docs/manual.md has its keys")
+    forms = "xfrm", "wireshark", "json"
+    esp.add_argument("--print", choices=forms, dest="form", help="print the SAs, with their keys, and run nothing")
+    esp.add_argument("--peer", action="store_true", help="with --print: as the other end has them")
+    esp.add_argument("--json", action="store_true", help="statistics as one JSON object a line")
+    esp.set_defaults(run=run_esp)
 
 
 def add_decode(decode: argparse.ArgumentParser) -> None:
@@ -331,6 +350,38 @@ def run_demo(asked: argparse.Namespace) -> int:
     from kinkvpn.demo.command import run
 
     return run(as_json=asked.json, megabytes=asked.size)
+
+
+def run_esp(asked: argparse.Namespace) -> int:
+    """``kinkvpn esp``."""
+    from kinkvpn.manual import file, printing
+
+    if asked.peer and not asked.form:
+        return complain("--peer goes with --print", CANNOT)
+    manual = file.load(asked.manual)
+    if asked.form:
+        pairs = [pair.turned_about() for pair in manual.pairs] if asked.peer else manual.pairs
+        for line in printing.lines(pairs, printing.Form(asked.form)):
+            print(line)
+        return DONE
+
+    import trio
+
+    from esp.errors import EspError
+    from kinkvpn.manual.run import run
+    from kinkvpn.service import log
+    from kinkvpn.service.daemon import first_leaf
+    from kinkvpn.service.preflight import StartRefused
+
+    log.configure(sys.stderr, level="info", as_json=False)
+    failure: KinkvpnError | EspError | None = None
+    try:
+        trio.run(partial(run, manual, sys.stdout, as_json=asked.json))
+    except* (KinkvpnError, EspError) as group:
+        failure = first_leaf(group)
+    if failure is None:
+        return DONE
+    return complain(failure, CANNOT if isinstance(failure, StartRefused) else FAILED)
 
 
 def run_decode(asked: argparse.Namespace) -> int:

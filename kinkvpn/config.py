@@ -243,7 +243,7 @@ def parse(text: str, source: Path) -> Configuration:
         host=_host(root.table("host"), source.parent),
         kink=kink,
         esp=_esp(root.table("esp")),
-        tun=_tun(root.table("tun")),
+        tun=read_tun(root.table("tun")),
         control=_control(root.table("control"), source.parent),
         log=_log(root.table("log")),
         peers=_peers(root, kink),
@@ -312,7 +312,8 @@ def _esp(table: Table) -> EspSettings:
     return settings
 
 
-def _tun(table: Table) -> TunSettings:
+def read_tun(table: Table) -> TunSettings:
+    """[tun], of any file that has one."""
     default = TunSettings()
     addresses = table.items("addresses", values.interface)
     least = IPV6_MINIMUM_MTU if any(address.version == 6 for address in addresses) else IPV4_MINIMUM_MTU

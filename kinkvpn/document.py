@@ -97,12 +97,15 @@ class Table:
 
     A reader takes the value and returns what it stands for, or raises Unexpected. Where that happens the fallback is
     returned, so that reading goes on; the document's problems say that the result is not to be used.
+
+    With ``secret`` no problem of it, or of a table below, shows a value: a key behind the wrong name is still a key.
     """
 
-    def __init__(self, document: Document, path: KeyPath, values: Mapping[str, Any]) -> None:
+    def __init__(self, document: Document, path: KeyPath, values: Mapping[str, Any], *, secret: bool = False) -> None:
         self._document = document
         self._path = path
         self._values = values
+        self._secret = secret
         self._known: list[str] = []
         self.sound = True  # until something in it is reported
 
@@ -157,7 +160,7 @@ class Table:
         if not isinstance(values, dict):
             self.report_value((key,), values, f"a table: [{show_path((*self._path, key))}]")
             values = {}
-        return Table(self._document, (*self._path, key), values)
+        return Table(self._document, (*self._path, key), values, secret=self._secret)
 
     def tables(self, key: str) -> list[Table]:
         """The array of tables under ``key``."""
@@ -166,7 +169,10 @@ class Table:
         if not isinstance(values, list) or not all(isinstance(value, dict) for value in values):
             self.report_value((key,), values, f"an array of tables: [[{show_path((*self._path, key), names=True)}]]")
             values = []
-        return [Table(self._document, (*self._path, key, index), value) for index, value in enumerate(values)]
+        paths = ((*self._path, key, index) for index in range(len(values)))
+        return [
+            Table(self._document, path, value, secret=self._secret) for path, value in zip(paths, values, strict=True)
+        ]
 
     def close(self) -> None:
         """Report the keys that nobody asked for, each with the nearest one that exists."""
@@ -184,7 +190,8 @@ class Table:
 
     def report_value(self, path: KeyPath, value: object, expected: str) -> None:
         """A value that is not what was expected."""
-        self.report(f"{show_path((*self._path, *path))} = {show_value(value)}: expected {expected}", path)
+        shown = "" if self._secret else f" = {show_value(value)}"
+        self.report(f"{show_path((*self._path, *path))}{shown}: expected {expected}", path)
 
     def _read(self, path: KeyPath, value: object, read: Callable[[object], T]) -> tuple[T] | tuple[()]:
         try:

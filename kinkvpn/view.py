@@ -49,8 +49,8 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
     yield from table(
         [
             ("traffic", f"in {inward}, out {outward}"),
-            ("dropped", _counted(counters["drops"]) or "nothing"),
-            ("KINK", _counted(counters["kink"]) or "nothing yet"),
+            ("dropped", counted(counters["drops"]) or "nothing"),
+            ("KINK", counted(counters["kink"]) or "nothing yet"),
         ]
     )
 
@@ -227,5 +227,6 @@ def printable(line: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
-def _counted(counters: Mapping[str, int]) -> str:
+def counted(counters: Mapping[str, int]) -> str:
+    """``replayed 2, too_old 1``: those that are not zero."""
     return ", ".join(f"{name} {count}" for name, count in counters.items() if count)

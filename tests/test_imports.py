@@ -28,10 +28,10 @@ LAYERS = {
         {"kinkvpn.wire"},
         {"kinkvpn.proto"},
         {"kinkvpn.kerberos", "kinkvpn.key_exchange"},
-        {"kinkvpn.values", "kinkvpn.document", "kinkvpn.options", "kinkvpn.config"},
+        {"kinkvpn.values", "kinkvpn.document", "kinkvpn.options", "kinkvpn.config", "kinkvpn.keylog"},
         {"kinkvpn.service"},
-        {"kinkvpn.demo", "kinkvpn.decode", "kinkvpn.manual"},
-        {"kinkvpn.cli", "kinkvpn.view", "kinkvpn.__main__"},
+        {"kinkvpn.demo", "kinkvpn.decode", "kinkvpn.manual", "kinkvpn.view"},
+        {"kinkvpn.cli", "kinkvpn.__main__"},
     ),
 }
 # What each layer of kinkvpn may know of esp. The pure descriptions (what a suite, a selector, an SA is) are one
@@ -45,7 +45,8 @@ ACROSS = {
     "kinkvpn.config": DESCRIPTIONS,
     "kinkvpn.demo": DESCRIPTIONS,
     "kinkvpn.cli": DESCRIPTIONS,
-    "kinkvpn.manual": DESCRIPTIONS,
+    "kinkvpn.keylog": DESCRIPTIONS,
+    "kinkvpn.manual": DESCRIPTIONS | {"esp.engine", "esp.dataplane"},
     "kinkvpn.service": DESCRIPTIONS
     | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.raw", "esp.icmp", "esp.native"},
 }

@@ -26,8 +26,10 @@ def commands(pair: Pair, reqid: int) -> Iterator[str]:
         reqid: what ties the policies to these SAs; another one for each pair.
     """
     outbound, inbound = pair.outbound, pair.inbound
-    # The kernel wants a window of an SA with extended numbers whichever way it goes: the same for both.
+    # The kernel wants a window of an SA with extended numbers, whichever way it goes: the same for both.
     window = min(inbound.replay_window, _LONGEST_WINDOW)
+    if inbound.esn and not window:
+        window = _LONGEST_WINDOW
     here, there = pair.local, pair.remote
     yield _state(outbound, here, there, reqid, window) + _sequence("replay-oseq", outbound.sequence)
     yield _state(inbound, there, here, reqid, window) + _sequence("replay-seq", inbound.sequence)
@@ -55,6 +57,8 @@ def _state(sa: SaParameters, source: Endpoint, destination: Endpoint, reqid: int
     ]
     if sa.mode is Mode.TUNNEL:
         words.append("flag af-unspec")  # the inner packets may be of the other family
+    if sa.esn:
+        words.append("flag esn")
     words += _algorithms(sa)
     if sa.encapsulation is Encapsulation.UDP:
         words.append(f"encap espinudp {source.port} {destination.port} {_any(source)}")

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from ipaddress import ip_network
@@ -14,6 +21,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.guest import Guest, missing
 from support.linux_peer import Addresses, LinuxPeer
+from support.namespaces import open_tap, within
 from support.packets import Reassembly, echo
 
 from esp.engine import Engine
@@ -21,10 +29,11 @@ from esp.errors import DropReason
 from esp.policy import Policy, Selector
 from esp.sa import Encapsulation, Endpoint, Mode, SaParameters
 from esp.suite import SUITES
+from kinkvpn.demo.namespace import Namespace
 from kinkvpn.manual.pair import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from esp.datagram import Incoming, Outgoing
 
@@ -36,10 +45,25 @@ WINDOW = 64
 SIZES = (*range(36), 100, 255, 256, 1000, *range(1380, 1400), 1452, 1472, 1473, 1500, 3000, 9000)
 
 
-@pytest.fixture(scope="session")
-def peer() -> Iterator[LinuxPeer]:
+@pytest.fixture(scope="module")
+def host() -> Iterator[Namespace]:
+    """A network of this host with the guest in it, for whole processes."""
+    with Namespace("host") as namespace:
+        yield namespace
+
+
+@pytest.fixture(scope="module")
+def peer(host: Namespace) -> Iterator[LinuxPeer]:
     """One kernel for all."""
-    with TemporaryDirectory(prefix="kinkvpn-guest-") as directory, Guest(Path(directory)) as guest:
+    tap = within(f"/proc/{host.pid}/ns/net", lambda: open_tap("guest"))
+    with TemporaryDirectory(prefix="kinkvpn-guest-") as directory, Guest(Path(directory), [tap]) as guest:
+        os.close(tap)
+        host.ip(
+            "link set dev guest addrgenmode none",
+            "link set dev guest up",
+            "addr add 203.0.113.1/24 dev guest",
+            "addr add 2001:db8:113::1/64 dev guest nodad",
+        )
         yield LinuxPeer(guest)
 
 
@@ -201,3 +225,111 @@ def forged(number: int, datagram: Outgoing | Incoming, sequence: int | None = No
         octets[4:8] = sequence.to_bytes(4)
     octets[(-1, len(octets) // 2, 7)[number]] ^= 1
     return datagram._replace(datagram=bytes(octets))
+
+
+# Whole processes.
+
+SAS = """
+[tun]
+name = "kink0"
+addresses = ["10.3.0.1/32", "fd00:3::1/128"]
+[[policy]]
+name = "four"
+local = "10.3.0.0/24"
+remote = "10.2.0.0/24"
+source = "203.0.113.1"
+destination = "203.0.113.2"
+suite = "aes256-gcm16"
+[policy.outbound]
+spi = 0x1001
+keymat = "{}"
+[policy.inbound]
+spi = 0x1002
+keymat = "{}"
+[[policy]]
+name = "six"
+local = "fd00:3::/64"
+remote = "fd00:2::/64"
+source = "2001:db8:113::1"
+destination = "2001:db8:113::2"
+suite = "aes128-cbc-sha256"
+encapsulation = "raw"
+[policy.outbound]
+spi = 0x1003
+keymat = "{}"
+[policy.inbound]
+spi = 0x1004
+keymat = "{}"
+""".format(*(Random(number).randbytes(octets).hex() for number, octets in enumerate((36, 36, 48, 48))))
+
+# Takes everything up to the end, and gives it back.
+ECHO = """
+perl -MSocket=:all -e '
+    socket(my $s, PF_INET6, SOCK_STREAM, 0) or die;
+    bind($s, pack_sockaddr_in6(7, IN6ADDR_ANY)) or die;
+    listen($s, 1) or die;
+    fork and exit;
+    for (1 .. 2) {
+        accept(my $c, $s) or die;
+        my $all = do { local $/; <$c> };
+        print $c $all;
+        close $c;
+    }' >/dev/null
+"""
+TRANSFERRED = 1_000_000
+
+
+def test_a_process_of_ours_and_the_kernel(peer: LinuxPeer, host: Namespace, tmp_path: Path) -> None:
+    """``kinkvpn esp --manual`` at this end, what it prints at the other: ping, and TCP both ways."""
+    sas = tmp_path / "sas.toml"
+    sas.touch(mode=0o600)
+    sas.write_text(SAS)
+    command = [sys.executable, "-m", "kinkvpn", "esp", "--manual", str(sas)]
+    printed = subprocess.run([*command, "--print", "xfrm", "--peer"], capture_output=True, text=True, check=True)
+    peer.guest.run("ip xfrm state flush\nip xfrm policy flush\n" + printed.stdout + ECHO)
+    with (tmp_path / "log").open("w") as log:
+        ours = host.spawn([*command, "--json"], stdout=subprocess.PIPE, stderr=log)
+    try:
+        wait_for(lambda: " started " in (tmp_path / "log").read_text() or ours.poll() is not None)
+        for there in ("10.2.0.7", "fd00:2::7"):
+            host.run(["ping", "-n", "-c3", "-i0.2", "-W10", there], timeout=60)
+            assert echoed(host, there) == TRANSFERRED
+        wait_for(lambda: carried(ours) == peer.packets())  # the last words of TCP are on their way yet
+        assert min(peer.packets().values()) > TRANSFERRED // 1500
+        ours.send_signal(signal.SIGINT)
+        output, _ = ours.communicate(timeout=60)
+    finally:
+        ours.kill()
+        ours.wait()
+        print((tmp_path / "log").read_text())
+    assert ours.returncode == 0
+    assert json.loads(output)["drops"] == {}
+
+
+def carried(process: subprocess.Popen[str]) -> dict[int, int]:
+    """Packets of each SA by SPI, as it prints them when it is asked."""
+    process.send_signal(signal.SIGUSR1)
+    assert process.stdout is not None
+    return {int(sa["spi"], 16): sa["packets"] for sa in json.loads(process.stdout.readline())["sas"]}
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Until it holds; an assertion fails if it never does."""
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def echoed(host: Namespace, address: str) -> int:
+    """Octets that come back as they were, through TCP."""
+    octets = Random(address).randbytes(TRANSFERRED)
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with within(f"/proc/{host.pid}/ns/net", lambda: socket.socket(family)) as stream:
+        stream.settimeout(60)
+        stream.connect((address, 7))
+        stream.sendall(octets)
+        stream.shutdown(socket.SHUT_WR)
+        back = b"".join(iter(lambda: stream.recv(65536), b""))
+    assert back == octets
+    return len(back)

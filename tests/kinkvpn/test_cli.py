@@ -254,3 +254,49 @@ def test_whoever_reads_the_status_may_stop_reading(control: Path) -> None:
     finally:
         os.close(writer)
     assert (done.returncode, done.stderr) == (0, b"")
+
+
+# kinkvpn esp. What it does when it runs: manual/test_run.py.
+
+
+@pytest.fixture
+def sas(tmp_path: Path) -> Path:
+    path = tmp_path / "sas.toml"
+    path.touch(mode=0o600)
+    path.write_text(
+        """
+        [[policy]]
+        local = "10.1.0.0/24"
+        remote = "10.2.0.0/24"
+        source = "192.0.2.1"
+        destination = "192.0.2.2"
+        suite = "aes128-gcm16"
+        [policy.outbound]
+        spi = 0x1001
+        keymat = "1111111111111111111111111111111111111111"
+        [policy.inbound]
+        spi = 0x2002
+        keymat = "2222222222222222222222222222222222222222"
+        """
+    )
+    return path
+
+
+@pytest.mark.parametrize("form", ["xfrm", "wireshark", "json"])
+def test_esp_prints_both_perspectives(sas: Path, form: str) -> None:
+    here, there = (kinkvpn("esp", "--manual", str(sas), "--print", form, *more) for more in ((), ("--peer",)))
+    assert (here.returncode, here.stderr, there.returncode, there.stderr) == (0, "", 0, "")
+    assert here.stdout != there.stdout
+    for key in ("11" * 20, "22" * 20):
+        assert key in here.stdout
+        assert key in there.stdout
+
+
+def test_esp_refuses_a_file_that_others_may_read(sas: Path) -> None:
+    sas.chmod(0o644)
+    (said,) = lines(kinkvpn("esp", "--manual", str(sas)), 2)
+    assert said.endswith(f"chmod 600 {sas}")
+
+
+def test_esp_peer_is_for_printing(sas: Path) -> None:
+    assert lines(kinkvpn("esp", "--manual", str(sas), "--peer"), 2) == ["--peer goes with --print"]

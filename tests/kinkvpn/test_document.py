@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kinkvpn import values
 from kinkvpn.document import Document, DocumentError, Table, Unexpected, locate, show_value
 
 # Each scalar with the lines it takes: whatever can hide a newline, a bracket, a quote or a comment.
@@ -184,3 +185,18 @@ def test_what_is_no_table_is_reported(value: str) -> None:
 def test_a_long_value_is_cut_and_a_control_character_escaped() -> None:
     assert len(show_value("x" * 1000)) == 60
     assert "\x1b" not in show_value("\x1b[31m")
+
+
+def test_problems_of_a_secret_document_show_no_value() -> None:
+    document = Document.parse('a = "hidden"\nt = "hidden"\n[[l]]\nb = "hidden"\n[s]\nc = "hidden"\n', "x")
+    root = Table(document, (), document.root, secret=True)
+    root.get("a", values.integer(1, 2), 1)
+    root.table("t").close()
+    root.tables("l")[0].get("b", values.integer(1, 2), 1)
+    root.table("s").items("c", values.integer(1, 2))
+    root.close()
+    with pytest.raises(DocumentError) as raised:
+        document.raise_problems()
+    assert len(raised.value.problems) == 4
+    assert "hidden" not in str(raised.value)
+    assert "x:4: l[1].b: expected an integer from 1 to 2" in str(raised.value)

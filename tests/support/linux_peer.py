@@ -39,6 +39,11 @@ TYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 # there are pairs. The pair of UDP sockets is what makes the kernel take ESP out of UDP (udp(7), UDP_ENCAP).
 _NETWORK = f"""
 /sbin/modprobe -d /run/modules -a ipv6 xfrm_user esp4 esp6
+ip link set vec1 address 02:00:00:00:00:03 up
+ip addr add 203.0.113.2/24 dev vec1
+ip addr add 2001:db8:113::2/64 dev vec1 nodad
+ip route add 10.3.0.0/16 via 203.0.113.1
+ip -6 route add fd00:3::/32 via 2001:db8:113::1
 ip link set vec0 address 02:00:00:00:00:02 mtu {MTU} up
 ip addr add 192.0.2.2/24 dev vec0
 ip addr add 2001:db8::2/64 dev vec0 nodad
@@ -95,7 +100,7 @@ def _numbered(four: str, six: str, version: int, number: int) -> str:
 
 
 class LinuxPeer:
-    """A guest with a network, on the wire with us."""
+    """A guest with a network: one card on the wire with us, the other one in a namespace of this host."""
 
     def __init__(self, guest: Guest) -> None:
         self.guest = guest
@@ -110,10 +115,23 @@ class LinuxPeer:
             lines += [command.removeprefix("ip ") for command in xfrm.commands(pair.turned_about(), number)]
         self.guest.run("ip -batch - <<'end'\n" + "\n".join(lines) + "\nend")
 
+    def packets(self) -> dict[int, int]:
+        """What each SA of the guest has carried, by SPI."""
+        found: dict[int, int] = {}
+        for state in self._states():
+            spi, carried = re.search(r"spi 0x([0-9a-f]+)", state), re.search(r", (\d+)\(packets\)\n", state)
+            assert spi is not None
+            assert carried is not None
+            found[int(spi[1], 16)] = int(carried[1])
+        return found
+
+    def _states(self) -> list[str]:
+        return self.guest.run("ip -s xfrm state").split("\nsrc ")
+
     def drops(self) -> dict[int, Counter[DropReason]]:
         """What each SA that the guest receives on has dropped, under our names; by SPI."""
         found: dict[int, Counter[DropReason]] = {}
-        for state in self.guest.run("ip -s xfrm state").split("\nsrc "):
+        for state in self._states():
             spi = re.search(r"spi 0x([0-9a-f]+)", state)
             stats = re.search(r"replay-window (\d+) replay (\d+) failed (\d+)", state)
             assert spi is not None

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
+import struct
 import subprocess
 import threading
 from contextlib import contextmanager
 from itertools import count
-from os import getpid
 from typing import TYPE_CHECKING, TypeVar
 
 from pyroute2 import netns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000  # linux/if_tun.h
 
 Result = TypeVar("Result")
 
@@ -22,7 +26,7 @@ _numbers = count()
 @contextmanager
 def namespace() -> Iterator[str]:
     """The name of a new network namespace with its loopback up; everything in it goes when the block ends."""
-    name = f"kinktest-{getpid()}-{next(_numbers)}"
+    name = f"kinktest-{os.getpid()}-{next(_numbers)}"
     run("ip", "netns", "add", name)
     try:
         run("ip", "-n", name, "link", "set", "lo", "up")
@@ -54,6 +58,13 @@ def within(name: str, make: Callable[[], Result]) -> Result:
     for error in errors:
         raise error
     return results[0]
+
+
+def open_tap(name: str) -> int:
+    """The descriptor of a new TAP device in the namespace of this thread (tun(4)); it lives as long as that."""
+    device = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
+    fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", name.encode(), IFF_TAP | IFF_NO_PI))
+    return device
 
 
 def run(*command: str) -> str:

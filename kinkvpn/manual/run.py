@@ -1,0 +1,102 @@
+"""Runs the engine with the SAs of a file, until a signal: no KINK, no Kerberos, nobody who makes new keys."""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import signal
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, TextIO
+
+import trio
+
+from esp.dataplane import Dataplane
+from esp.engine import Engine
+from esp.events import Acquired, EndpointMoved, EspEvent, HardExpired, SoftExpired
+from esp.policy import Policy
+from kinkvpn.manual import account
+from kinkvpn.service.devices import esp_addresses, listening_addresses, network_plan, open_links, open_tun
+from kinkvpn.service.netconf import NetworkConfiguration
+from kinkvpn.service.report import spell
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from esp.sa import Endpoint
+    from kinkvpn.manual.file import ManualFile
+
+log = logging.getLogger(__name__)
+
+
+async def run(manual: ManualFile, out: TextIO, *, as_json: bool) -> None:
+    """Carry packets until SIGINT or SIGTERM; SIGUSR1 has the statistics printed to ``out``, and so has the end.
+
+    Raises:
+        StartRefused: the host has no port, device or privilege for it, in a line each.
+        NetworkRefused: the kernel would not have an address or a route.
+        EspError: the TUN device was taken away; as everything from inside, in an exception group.
+    """
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as signals:
+        async with AsyncExitStack() as held, trio.open_nursery() as nursery:
+            dataplane = await _start(manual, held)
+            await nursery.start(dataplane.run)
+            nursery.start_soon(_tell_events, dataplane)
+            await _obey(signals, dataplane, out, as_json=as_json)
+            nursery.cancel_scope.cancel()
+
+
+async def _start(manual: ManualFile, held: AsyncExitStack) -> Dataplane:
+    encapsulations = {pair.outbound.encapsulation for pair in manual.pairs}
+    link = open_links(esp_addresses(listening_addresses(manual.listen)), manual.port, encapsulations)
+    held.callback(link.close)
+    tun = open_tun(manual.tun.name, manual.tun.mtu)
+    held.callback(tun.close)
+    dataplane = Dataplane(Engine(random=secrets.token_bytes), tun, link, receive_control=_ignore)
+    for pair in manual.pairs:
+        dataplane.add_policy(Policy(pair.outbound.policy, pair.outbound.selector))
+        dataplane.install_inbound(pair.inbound)
+        dataplane.install_outbound(pair.outbound)
+    protected = [pair.outbound.selector.remote for pair in manual.pairs]
+    plan = network_plan(manual.tun, protected, [pair.remote.address for pair in manual.pairs], link.local)
+    await held.enter_async_context(NetworkConfiguration(plan))
+    where = [spell(endpoint) for endpoint in link.local]
+    log.info("started", extra={"fields": {"tun": tun.name, "esp": where, "policies": len(manual.pairs)}})
+    return dataplane
+
+
+def _ignore(_datagram: bytes, _source: Endpoint) -> None:
+    """KINK has nobody here to talk to; the link's counters have what came."""
+
+
+async def _obey(signals: AsyncIterator[int], dataplane: Dataplane, out: TextIO, *, as_json: bool) -> None:
+    async for number in signals:
+        found = account.of(dataplane.statistics(), dataplane.link_statistics())
+        out.write(f"{json.dumps(found) if as_json else account.text(found)}\n")
+        out.flush()
+        if number != signal.SIGUSR1:
+            log.info("stopped", extra={"fields": {"signal": signal.Signals(number).name}})
+            return
+
+
+async def _tell_events(dataplane: Dataplane) -> None:
+    async for event in dataplane.events:
+        _tell(event)
+
+
+def _tell(event: EspEvent) -> None:
+    match event:
+        case HardExpired(policy, spi, inbound):
+            log.warning("sa_expired", extra={"fields": _sa(policy, spi, inbound=inbound)})
+        case SoftExpired(policy, spi, inbound):  # manual SAs have no soft lifetime: their numbers are running out
+            log.warning("sa_near_its_end", extra={"fields": _sa(policy, spi, inbound=inbound)})
+        case EndpointMoved(policy, spi, remote):
+            log.info("endpoint_moved", extra={"fields": {"policy": policy, "remote": spell(remote)}})
+        case Acquired(policy):
+            log.warning("no_sa", extra={"fields": {"policy": policy}})
+        case _:
+            log.debug("event", extra={"fields": {"event": str(event)}})
+
+
+def _sa(policy: str, spi: int, *, inbound: bool) -> dict[str, object]:
+    return {"policy": policy, "spi": f"{spi:#010x}", "direction": "inbound" if inbound else "outbound"}
