@@ -257,8 +257,8 @@ class FakeTickets:
 
     async def get(self, server: str, *, deadline: float, fresh: bool = False, tgt: bytes | None = None) -> FakeTicket:
         """Raises TicketUnavailable at the latest ``deadline`` seconds from now."""
-        cached = self._cache.get((server, tgt))
-        if cached is not None and not fresh and cached.endtime > self._realm.clock():
+        cached = None if fresh else self.at_hand(server, tgt=tgt)
+        if cached is not None:
             await trio.lowlevel.checkpoint()
             return cached
         with trio.move_on_after(deadline) as scope:
@@ -267,6 +267,11 @@ class FakeTickets:
             raise TicketUnavailable(TicketRefusal(f"the fake KDC did not answer within {deadline} s"))
         self._cache[server, tgt] = ticket = self._realm.issue(self._client, server, tgt)
         return ticket
+
+    def at_hand(self, server: str, *, tgt: bytes | None = None) -> FakeTicket | None:
+        """What ``get`` would return at once."""
+        cached = self._cache.get((server, tgt))
+        return cached if cached is not None and cached.endtime > self._realm.clock() else None
 
 
 class FakeKerberos:

@@ -175,11 +175,11 @@ class TicketSource:
         Raises:
             TicketUnavailable: at the deadline at the latest; says which KDC and how long.
         """
-        wanted = Wanted(server, tgt)
-        kept = None if fresh else self._usable(wanted)
+        kept = None if fresh else self.at_hand(server, tgt=tgt)
         if kept is not None:
             await trio.lowlevel.checkpoint()
             return kept
+        wanted = Wanted(server, tgt)
         started = trio.current_time()
         with trio.move_on_after(deadline):
             trip = await self._board(wanted)
@@ -187,6 +187,11 @@ class TicketSource:
             return trip.result()
         waited = trio.current_time() - started
         raise TicketUnavailable(TicketRefusal(f"no ticket for {server}: {self._silence(server, waited)}"))
+
+    def at_hand(self, server: str, *, tgt: bytes | None = None) -> ServiceTicket | None:
+        """What ``get`` would return at once; None where it would have to ask the KDC."""
+        kept = self._tickets.get(Wanted(server, tgt))
+        return kept.ticket if kept and self._clock() < kept.good_until else None
 
     async def reach_kdc(self, *, deadline: float) -> None:
         """Get our ticket-granting ticket: the KDC is there, knows us, and agrees about key, enctype and clock.
@@ -269,10 +274,6 @@ class TicketSource:
             "first_ends": round(min(kept.ticket.endtime for kept in alive) - now, 3) if alive else None,
             "not_renewed": sum(kept.failing for kept in self._tickets.values()),
         }
-
-    def _usable(self, wanted: Wanted) -> ServiceTicket | None:
-        kept = self._tickets.get(wanted)
-        return kept.ticket if kept and self._clock() < kept.good_until else None
 
     async def _board(self, wanted: Wanted) -> Trip:
         """The trip that is under way, or a new one as soon as a thread may start."""

@@ -74,6 +74,7 @@ log = logging.getLogger(__name__)
 # Made once: a label for each message that comes or goes.
 _RECEIVED = {kind: Label(Family.MESSAGES_RECEIVED, kind.name.lower()) for kind in MessageType}
 _SENT = {int(kind): Label(Family.MESSAGES_SENT, kind.name.lower()) for kind in MessageType}
+_TICKET_READY = Label(Family.TICKETS, "ready")
 
 # Ours. How long a KDC may take before an exchange gives up on its ticket; the configuration can change it.
 TICKET_DEADLINE = 5.0
@@ -105,6 +106,10 @@ class Tickets(Protocol):
 
     async def get(self, server: str, *, deadline: float, fresh: bool = False, tgt: bytes | None = None) -> Ticket:
         """Raises TicketUnavailable at the latest ``deadline`` seconds from now."""
+        ...
+
+    def at_hand(self, server: str, *, tgt: bytes | None = None) -> Ticket | None:
+        """What ``get`` would return at once; None where it would have to ask the KDC."""
         ...
 
 
@@ -348,6 +353,7 @@ class Keying:
     # ------------------------------------------------------------ effects
 
     def _perform(self, owner: Peer | Responder, effects: list[Effect]) -> None:
+        wanted: list[FetchTicket] = []
         for effect in effects:
             match effect:
                 case Count(tally, said):
@@ -378,11 +384,11 @@ class Keying:
                 case FollowPeer(policy, remote):
                     self._dataplane.follow(policy, remote)
                 case FetchTicket():
-                    # Not ``owner``: answering a peer can make this host start an exchange of its own.
-                    assert self._nursery is not None
-                    self._nursery.start_soon(self._fetch, self._owners[effect.xid], effect)
+                    wanted.append(effect)
                 case _:
                     assert_never(effect)
+        for each in wanted:  # what follows from a ticket follows what else is to be done
+            self._fetch(each)
         if self._changed.statistics().tasks_waiting:
             self._changed.set()
             self._changed = trio.Event()
@@ -415,7 +421,17 @@ class Keying:
         except UnknownSa:
             self._counters[Tally.IGNORED_EVENT] += 1
 
-    async def _fetch(self, peer: Peer, wanted: FetchTicket) -> None:
+    def _fetch(self, wanted: FetchTicket) -> None:
+        """Not for who had it performed: answering a peer can make this host start an exchange of its own."""
+        peer = self._owners[wanted.xid]
+        ticket = None if wanted.fresh else self._tickets.at_hand(wanted.server, tgt=wanted.tgt)
+        if ticket is not None:
+            self._ticket_ready(peer, wanted, ticket)
+            return
+        assert self._nursery is not None
+        self._nursery.start_soon(self._ask_kdc, peer, wanted)
+
+    async def _ask_kdc(self, peer: Peer, wanted: FetchTicket) -> None:
         try:
             ticket = await self._tickets.get(
                 wanted.server, deadline=self._ticket_deadline, fresh=wanted.fresh, tgt=wanted.tgt
@@ -423,11 +439,13 @@ class Keying:
         except TicketUnavailable as unavailable:
             code = unavailable.refusal.code
             self._labelled[Label(Family.TICKETS, "unavailable" if code is None else labels.krb_error(code))] += 1
-            effects = peer.ticket_refused(wanted.xid, unavailable.refusal, trio.current_time())
+            self._perform(peer, peer.ticket_refused(wanted.xid, unavailable.refusal, trio.current_time()))
         else:
-            self._labelled[Label(Family.TICKETS, "ready")] += 1
-            effects = peer.ticket_ready(wanted.xid, ticket, trio.current_time())
-        self._perform(peer, effects)
+            self._ticket_ready(peer, wanted, ticket)
+
+    def _ticket_ready(self, peer: Peer, wanted: FetchTicket, ticket: Ticket) -> None:
+        self._labelled[_TICKET_READY] += 1
+        self._perform(peer, peer.ticket_ready(wanted.xid, ticket, trio.current_time()))
 
     # ------------------------------------------------------------ asked by the operator
 

@@ -121,6 +121,11 @@ class Nat:
         return None
 
 
+def kind_is(flight: Flight, kind: MessageType) -> bool:
+    """Whether ``flight`` is a KINK message of that type; Type is its first octet (RFC 4430 §4)."""
+    return flight.datagram.removeprefix(NON_ESP_MARKER)[:1] == bytes([kind])
+
+
 @dataclass(slots=True)
 class Network:
     """Delivers datagrams between endpoints, or does not.
@@ -130,6 +135,7 @@ class Network:
         weather: may be changed while it runs.
         cut: addresses between which nothing passes, (from, to).
         filtered: ports to and from which nothing passes.
+        unheard: types of KINK message that nobody receives.
         nats: on the way; what is captured is what passes outside of them.
         captured: everything that was ever sent, oldest first.
         arrived: what of it somebody received.
@@ -140,6 +146,7 @@ class Network:
     weather: Weather = CALM
     cut: set[tuple[str, str]] = field(default_factory=set)
     filtered: set[int] = field(default_factory=set)
+    unheard: set[MessageType] = field(default_factory=set)
     nats: list[Nat] = field(default_factory=list)
     captured: list[Flight] = field(default_factory=list)
     arrived: set[Flight] = field(default_factory=set)
@@ -181,7 +188,7 @@ class Network:
 
     def sent_of(self, kind: MessageType) -> list[Flight]:
         """What was ever sent of that KINK message type, oldest first."""
-        return [flight for flight in self.captured if flight.datagram.removeprefix(NON_ESP_MARKER)[:1] == bytes([kind])]
+        return [flight for flight in self.captured if kind_is(flight, kind)]
 
     def replay(self, flight: Flight) -> None:
         """Somebody on the path sends a captured datagram once more."""
@@ -201,6 +208,8 @@ class Network:
 
     def _stopped(self, flight: Flight) -> bool:
         if not self.filtered.isdisjoint((flight.source.port, flight.destination.port)):
+            return True
+        if any(kind_is(flight, kind) for kind in self.unheard):
             return True
         return (flight.source.address, flight.destination.address) in self.cut
 

@@ -200,7 +200,10 @@ async def test_tickets_are_cached_until_they_end_or_a_fresh_one_is_wanted(
     clock = Clock()
     delays = itertools.count(1)
     tickets = FakeTickets(realm(clock), A, latency=lambda: float(next(delays)))
+    assert tickets.at_hand(B) is None
     first = await tickets.get(B, deadline=10.0)
+    assert tickets.at_hand(B) is first
+    assert tickets.at_hand(B, tgt=b"of somebody") is None
     assert trio.current_time() == 1.0
     assert await tickets.get(B, deadline=10.0) is first
     assert trio.current_time() == 1.0
@@ -208,6 +211,7 @@ async def test_tickets_are_cached_until_they_end_or_a_fresh_one_is_wanted(
     assert second is not first
     assert trio.current_time() == 3.0
     clock.now += TICKET_LIFE
+    assert tickets.at_hand(B) is None
     third = await tickets.get(B, deadline=10.0)
     assert third is not second
 

@@ -275,8 +275,11 @@ class TestCache:
         lab.keytab(BOB)
         fetch, now = Fetch(), [time.time()]
         source = TicketSource(lab.credentials(), clock=lambda: now[0], fetch=fetch)
+        assert source.at_hand(BOB) is None
         ticket = await source.get(BOB, deadline=PATIENCE)
+        assert source.at_hand(BOB) is ticket
         now[0] = ticket.endtime - before_end
+        assert source.at_hand(BOB) is (ticket if trips == 1 else None)
         await source.get(BOB, deadline=PATIENCE)
         assert len(fetch.servers) == trips
 
