@@ -15,7 +15,7 @@ from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
 from kinkvpn.options import Options, read_options
 from kinkvpn.proto.create import MAX_QUICK_MODES
 from kinkvpn.proto.retransmit import FULL_CYCLE
-from kinkvpn.proto.settings import PeerSettings, PolicySettings, PrfForm, Start, UserToUser
+from kinkvpn.proto.settings import Esn, PeerSettings, PolicySettings, PrfForm, Start, UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 
 if TYPE_CHECKING:
@@ -376,6 +376,7 @@ def _peer(table: Table, taken: _Taken, kink: KinkSettings) -> PeerConfiguration:
     name = table.require("name", values.label, "", "a short name for this peer")
     taken.claim(table, "name", name, table.name)
     namespace = name if table.sound else table.name  # what follows from a bad name is not worth a line of its own
+    extensions = table.get("extensions", values.boolean, True)
     peer = PeerConfiguration(
         name=name,
         principal=table.require("principal", values.principal, "", "one such as kink/gw.example.com@EXAMPLE.COM"),
@@ -386,12 +387,12 @@ def _peer(table: Table, taken: _Taken, kink: KinkSettings) -> PeerConfiguration:
         user_to_user=table.get("user_to_user", values.one_of(UserToUser), UserToUser.AUTO),
         delete_grace=table.get("delete_grace", values.seconds(0, 300), 5.0),
         kink_over=table.get("kink_over", values.one_of(KinkOver), kink.over),
-        extensions=table.get("extensions", values.boolean, True),
+        extensions=extensions,
         sas_per_create=table.get("sas_per_create", values.integer(1, MAX_QUICK_MODES), MAX_QUICK_MODES),
         # 0 has a meaning of its own: never.
         probe_after=table.get("probe_after", values.seconds(0, MAXIMUM_SILENCE), 10.0) or None,
         dead_after=table.get("dead_after", values.seconds(1, MAXIMUM_SILENCE), FULL_CYCLE),
-        policies=_policies(table, namespace, taken),
+        policies=_policies(table, namespace, taken, extensions=extensions),
     )
     _check_reachable(table, peer, kink)
     taken.claim(table, "principal", peer.principal, f"peer {peer.name}")
@@ -411,9 +412,10 @@ def _check_reachable(table: Table, peer: PeerConfiguration, kink: KinkSettings) 
         table.report_value(("kink_over",), peer.kink_over.value, 'another, for kink.over = "4500" opens no port 910')
 
 
-def _policies(table: Table, peer: str, taken: _Taken) -> tuple[PolicySettings, ...]:
+def _policies(table: Table, peer: str, taken: _Taken, *, extensions: bool) -> tuple[PolicySettings, ...]:
     """One policy per pair of subnets of one family."""
-    inherited = read_options(table, Options())
+    # Attribute 11 is none of RFC 4430 §5.1, which is all that a peer without extensions is to see.
+    inherited = read_options(table, Options(esn=Esn.AUTO if extensions else Esn.NEVER))
     send_ids = table.get("send_ids", values.boolean, True)
     entries = table.tables("policy")
     if not entries and table.sound:
@@ -449,6 +451,7 @@ def _policy(name: str, selector: Selector, options: Options, *, send_ids: bool, 
         lifetime_kilobytes=options.lifetime_kilobytes,
         lifetime_packets=options.lifetime_packets,
         replay_window=options.replay_window,
+        esn=options.esn if options.replay_window else Esn.NEVER,
         start=options.start,
         confidentiality=options.shape.confidentiality(),
         aggregation=options.shape.aggregation(),

@@ -9,7 +9,8 @@ from esp.headers import DEFAULT_RULES, DontFragment, Ecn, HeaderRules
 from esp.sa import PAYLOAD_MAX, PAYLOAD_MIN, RATE_MAX, Aggregation, Confidentiality, Encapsulation, Mode
 from esp.suite import DEFAULT_SUITES, Suite
 from kinkvpn import values
-from kinkvpn.proto.settings import Start
+from kinkvpn.proto.lifetime import HARD_PACKETS_ESN
+from kinkvpn.proto.settings import Esn, Start
 
 if TYPE_CHECKING:
     from kinkvpn.document import Table
@@ -22,7 +23,7 @@ MAXIMUM_LIFETIME = 30 * 86400
 MINIMUM_LIFETIME_KILOBYTES = 1024
 MAXIMUM_LIFETIME_KILOBYTES = 1 << 40
 MINIMUM_LIFETIME_PACKETS = 1000
-MAXIMUM_LIFETIME_PACKETS = 1 << 31  # without extended sequence numbers there are no more (RFC 4303 §3.3.3)
+MAXIMUM_LIFETIME_PACKETS = HARD_PACKETS_ESN
 DEFAULT_IPTFS_OCTETS = 1400  # with the widest suite it fits 1500 behind outer IPv6 and UDP
 SLOWEST_RATE = 0.1  # payloads a second; slower ones keep no NAT mapping, and a packet would wait for its turn for ever
 SOONEST_DUMMY, LATEST_DUMMY = 0.001, 3600  # seconds
@@ -60,6 +61,7 @@ class Options:
     lifetime_packets: int | None = None
     start: Start = Start.DEMAND
     replay_window: int = 8192
+    esn: Esn = Esn.AUTO
     shape: Shape = Shape()
     headers: HeaderRules = DEFAULT_RULES
     pfs: tuple[Group, ...] = ()
@@ -94,6 +96,16 @@ def _pfs(table: Table, inherited: Options) -> tuple[tuple[Group, ...], bool]:
             (written,), required if written == "pfs_required" else "none", 'both, such as pfs = "x25519"'
         )
     return found, required
+
+
+def _numbers(table: Table, inherited: Options) -> tuple[int, Esn]:
+    """The replay window, and whether numbers are extended: the window tells the half of them that is not sent."""
+    window = table.get("replay_window", values.integer(0, MAXIMUM_REPLAY_WINDOW), inherited.replay_window)
+    esn = table.get("esn", values.one_of(Esn), inherited.esn)
+    written = next((key for key in ("esn", "replay_window") if key in table), None)
+    if esn is Esn.ALWAYS and not window and written is not None and table.sound:
+        table.report_value((written,), "always" if written == "esn" else 0, 'a replay_window beside esn = "always"')
+    return window, esn
 
 
 def _shape(table: Table, inherited: Shape) -> Shape:
@@ -135,6 +147,7 @@ def read_options(table: Table, inherited: Options) -> Options:
     packets = values.integer(MINIMUM_LIFETIME_PACKETS, MAXIMUM_LIFETIME_PACKETS)
     suites, legacy = _suites(table, inherited)
     groups, required = _pfs(table, inherited)
+    window, esn = _numbers(table, inherited)
     return Options(
         suites=suites,
         legacy=legacy,
@@ -144,7 +157,8 @@ def read_options(table: Table, inherited: Options) -> Options:
         lifetime_kilobytes=table.get("lifetime_kilobytes", kilobytes, inherited.lifetime_kilobytes),
         lifetime_packets=table.get("lifetime_packets", packets, inherited.lifetime_packets),
         start=table.get("start", values.one_of(Start), inherited.start),
-        replay_window=table.get("replay_window", values.integer(0, MAXIMUM_REPLAY_WINDOW), inherited.replay_window),
+        replay_window=window,
+        esn=esn,
         shape=_shape(table, inherited.shape),
         headers=_headers(table, inherited.headers),
         pfs=groups,

@@ -110,10 +110,11 @@ def policy_state(policy: Mapping[str, Any]) -> str:
 
 def _details(policy: Mapping[str, Any], *, located: bool) -> Iterator[str]:
     if policy["spi_in"] is not None:
+        esn = " with ESN" if policy.get("esn") else ""
         pfs = f", PFS by {policy['pfs']}" if policy.get("pfs") else ""
         rate = f", IP-TFS at {policy['iptfs_rate']:g} a second" if policy.get("iptfs_rate") else ""
         took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
-        yield f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}, {policy['suite']}{pfs}{rate}{took}"
+        yield f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}, {policy['suite']}{esn}{pfs}{rate}{took}"
     elif policy["state"] == "negotiating":
         yield {"kdc": "no ticket yet from the KDC", "peer": "no answer yet from the peer"}.get(
             policy.get("waits_for") or "", "no answer yet, from the KDC or from the peer"

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, NamedTuple
 from esp.sa import Encapsulation, Mode
 from esp.suite import SUITES, Suite
 from kinkvpn.errors import KinkvpnError
-from kinkvpn.wire.ipsec_doi import EncapsulationMode, Group, LifeType, NotifyType, Protocol, SaAttribute
+from kinkvpn.proto.settings import Esn
+from kinkvpn.wire.ipsec_doi import (
+    EncapsulationMode,
+    ExtendedSequenceNumber,
+    Group,
+    LifeType,
+    NotifyType,
+    Protocol,
+    SaAttribute,
+)
 from kinkvpn.wire.isakmp import KNOWN_TRANSFORMS, Attribute, Proposal, SecurityAssociation, Transform, is_usual
 
 if TYPE_CHECKING:
@@ -64,6 +73,7 @@ class Terms:
         seconds: the shortest life duration in seconds, None for the DOI's default.
         kilobytes: likewise in kilobytes.
         group: Group Description (attribute 3), None without PFS.
+        esn: sequence numbers are extended (attribute 11, RFC 4304).
     """
 
     suite: Suite
@@ -72,6 +82,7 @@ class Terms:
     seconds: int | None
     kilobytes: int | None
     group: Group | None = None
+    esn: bool = False
 
 
 class Agreement(NamedTuple):
@@ -90,7 +101,7 @@ class Agreement(NamedTuple):
 
 
 def offer(policy: PolicySettings, spi: bytes, group: Group | None = None) -> SecurityAssociation:
-    """Our proposal: one, with a transform per suite, the preferred one first.
+    """Our proposal: one, with a transform per suite, the preferred one first; that one with extended numbers before it.
 
     One proposal means one SPI for whatever is chosen, so an inbound SA made on optimism only ever changes its keys.
 
@@ -99,21 +110,31 @@ def offer(policy: PolicySettings, spi: bytes, group: Group | None = None) -> Sec
         group: of the KE payload that goes with it; all transforms have the same (RFC 2409 §5.5).
     """
     lives, way = (policy.lifetime_seconds, policy.lifetime_kilobytes), (policy.mode, policy.encapsulation)
-    return SecurityAssociation((Proposal(1, Protocol.ESP, spi, _transforms(policy.suites, lives, way, group)),))
+    transforms = _transforms(policy.suites, lives, way, group, policy.esn)
+    return SecurityAssociation((Proposal(1, Protocol.ESP, spi, transforms),))
 
 
 @lru_cache(maxsize=KNOWN_TRANSFORMS)
 def _transforms(
-    suites: tuple[Suite, ...], lives: tuple[int, int | None], way: tuple[Mode, Encapsulation], group: Group | None
+    suites: tuple[Suite, ...],
+    lives: tuple[int, int | None],
+    way: tuple[Mode, Encapsulation],
+    group: Group | None,
+    esn: Esn,
 ) -> tuple[Transform, ...]:
+    # One transform more, not twice as many: a CREATE has room for few (QUICK_MODE_OCTETS), and hosts that agree on
+    # their first suite, as they mostly do, take it.
+    first = () if suites[0].legacy else suites[:1]  # nothing that wears out sooner than its counter (RFC 4304 §4)
+    extended = {Esn.AUTO: first, Esn.ALWAYS: suites, Esn.NEVER: ()}[esn]
+    offered = [(suite, True) for suite in extended] + [(suite, False) for suite in suites if esn.allows(False)]
     return tuple(
-        Transform(number, suite.transform, _attributes(suite, lives, way, group))
-        for number, suite in enumerate(suites, 1)
+        Transform(number, suite.transform, _attributes(suite, lives, way, group, esn))
+        for number, (suite, esn) in enumerate(offered, 1)
     )
 
 
 def _attributes(
-    suite: Suite, lives: tuple[int, int | None], way: tuple[Mode, Encapsulation], group: Group | None
+    suite: Suite, lives: tuple[int, int | None], way: tuple[Mode, Encapsulation], group: Group | None, esn: bool
 ) -> tuple[Attribute, ...]:
     seconds, kilobytes = lives
     return (
@@ -123,6 +144,7 @@ def _attributes(
         *(() if group is None else (Attribute(SaAttribute.GROUP_DESCRIPTION, group),)),
         Attribute(SaAttribute.ENCAPSULATION_MODE, _OFFERED_MODE[way]),
         *(Attribute(kind, value) for kind, value in _algorithms(suite)),
+        *((Attribute(SaAttribute.EXTENDED_SEQUENCE_NUMBER, ExtendedSequenceNumber.ESN_64),) if esn else ()),
     )
 
 
@@ -172,8 +194,11 @@ def choose(offered: SecurityAssociation, policy: PolicySettings, *, pfs: bool = 
         NotifyType.NO_PROPOSAL_CHOSEN,
         f"peer offers {_described(offered)}; policy {policy.name} allows "
         f"{', '.join(suite.name for suite in policy.suites)} in {policy.encapsulation.value} {policy.mode.value} mode"
-        f"{_groups(policy) if pfs else ''}",
+        f"{_groups(policy) if pfs else ''}{_NUMBERS[policy.esn]}",
     )
+
+
+_NUMBERS = {Esn.AUTO: "", Esn.ALWAYS: ", with ESN", Esn.NEVER: ", without ESN"}
 
 
 def _groups(policy: PolicySettings) -> str:
@@ -181,7 +206,12 @@ def _groups(policy: PolicySettings) -> str:
 
 
 def _allowed(terms: Terms, policy: PolicySettings) -> bool:
-    return terms.suite in policy.suites and terms.mode is policy.mode and terms.encapsulation is policy.encapsulation
+    return (
+        terms.suite in policy.suites
+        and terms.mode is policy.mode
+        and terms.encapsulation is policy.encapsulation
+        and policy.esn.allows(terms.esn)
+    )
 
 
 def _readable(offered: SecurityAssociation) -> Iterator[tuple[Proposal, Transform, Terms]]:
@@ -219,11 +249,14 @@ def _read_terms(transform: Transform) -> Terms | None:
         else:
             single[attribute.type] = value
     described = single.pop(SaAttribute.GROUP_DESCRIPTION, 0)
+    # "Any attribute value but the value for 64-bit sequence numbers" ends it (RFC 4304 §3).
+    esn = single.pop(SaAttribute.EXTENDED_SEQUENCE_NUMBER, None)
     ways = _UNDERSTOOD_MODE.get(single.pop(SaAttribute.ENCAPSULATION_MODE, 0))
     suite = _MEANT.get((transform.identifier, frozenset(single.items())))
-    if ways is None or suite is None or described not in _GROUPS:
+    if ways is None or suite is None or described not in _GROUPS or esn not in (None, ExtendedSequenceNumber.ESN_64):
         return None
-    return Terms(suite, *ways, lives.get(LifeType.SECONDS), lives.get(LifeType.KILOBYTES), _GROUPS[described])
+    seconds, kilobytes = lives.get(LifeType.SECONDS), lives.get(LifeType.KILOBYTES)
+    return Terms(suite, *ways, seconds, kilobytes, _GROUPS[described], esn is not None)
 
 
 _known_terms = lru_cache(maxsize=KNOWN_TRANSFORMS)(_read_terms)
@@ -288,7 +321,7 @@ def _kept(offered: Transform, answered: Transform) -> Terms:
     if ours is None or theirs is None:
         raise _mismatch("a transform that means nothing here")
     if offered.identifier != answered.identifier or _fixed(offered) != _fixed(answered):
-        raise _mismatch(f"offered {ours.suite.name}, answered {theirs.suite.name} or another encapsulation or group")
+        raise _mismatch(f"offered {ours.suite.name}, answered {theirs.suite.name} or another mode, group or ESN")
     for what, mine, its in (
         ("seconds", ours.seconds, theirs.seconds),
         ("kilobytes", ours.kilobytes, theirs.kilobytes),
@@ -326,4 +359,5 @@ def _described_transform(transform: Transform) -> str:
     if terms is None:
         return f"transform {transform.identifier} (not known here)"
     group = "" if terms.group is None else f" with PFS by {terms.group.label}"
-    return f"{terms.suite.name} in {terms.encapsulation.value} {terms.mode.value} mode{group}"
+    esn = " with ESN" if terms.esn else ""
+    return f"{terms.suite.name} in {terms.encapsulation.value} {terms.mode.value} mode{group}{esn}"

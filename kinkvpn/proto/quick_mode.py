@@ -27,7 +27,7 @@ from kinkvpn.proto.identification import names_selector
 from kinkvpn.proto.keymat import derive_keymat, prf_of
 from kinkvpn.proto.lifetime import aged, answered, answered_seconds, draw_fraction, initiated
 from kinkvpn.proto.ports import InvalidPublicValue
-from kinkvpn.proto.proposal import Agreement, Refused, Terms, agree, answer, choose, offer
+from kinkvpn.proto.proposal import Agreement, Refused, Terms, agree, answer, choose, offer, read_terms
 from kinkvpn.wire.ipsec_doi import LAST_ERROR_NOTIFY, NotifyType, PayloadType, Protocol
 from kinkvpn.wire.isakmp import (
     Delete,
@@ -85,6 +85,7 @@ class SaPair:
         established: when, on the machine's clock.
         took: seconds from the first transmission of CREATE; 0 for a responder.
         pfs: the group that its keys come from beside the ticket's; empty without PFS.
+        esn: its sequence numbers are extended.
     """
 
     policy: str
@@ -96,6 +97,7 @@ class SaPair:
     established: float
     took: float = 0.0
     pfs: str = ""
+    esn: bool = False
 
     def told(self, peer: str) -> Tell:
         """That it stands, for the operator."""
@@ -108,7 +110,8 @@ class SaPair:
             ("spi_out", f"{self.outbound_spi:#010x}"),
             ("seconds", round(self.took, 4)),
         )
-        return Tell("sa_established", (*fields, ("pfs", self.pfs)) if self.pfs else fields)
+        added = (("pfs", self.pfs),) if self.pfs else ()
+        return Tell("sa_established", (*fields, *added, ("esn", "yes" if self.esn else "no")))
 
 
 def _only(payloads: Sequence[IsakmpPayload], kind: type[_Payload], name: str) -> _Payload:
@@ -140,6 +143,7 @@ def _parameters(
         mode=terms.mode,
         encapsulation=terms.encapsulation,
         replay_window=policy.replay_window,
+        esn=terms.esn,
         confidentiality=policy.confidentiality,
         aggregation=policy.aggregation,
         headers=policy.headers,
@@ -198,13 +202,8 @@ class QuickMode:
         self._started = now
         if self._ke:
             return []  # "A creates an optimistic inbound SA unless using a KE": there is no key for it yet
-        terms = Terms(
-            self.policy.suites[0],
-            self.policy.mode,
-            self.policy.encapsulation,
-            self.policy.lifetime_seconds,
-            self.policy.lifetime_kilobytes,
-        )
+        terms = read_terms(self._offer.proposals[0].transforms[0])
+        assert terms is not None  # what we offer means something to us
         return [InstallInbound(self._sa(key, self.spi, terms, (b"", b""), None))]
 
     def complete(
@@ -241,7 +240,9 @@ class QuickMode:
         added = responder_nonce, secret
         inbound, outbound = (self._sa(key, spi, terms, added, self._fraction) for spi in (self.spi, outbound_spi))
         pfs = "" if terms.group is None else terms.group.label
-        self.pair = SaPair(self.policy.name, self.spi, outbound_spi, terms.suite.name, True, hard, now, took, pfs)
+        self.pair = SaPair(
+            self.policy.name, self.spi, outbound_spi, terms.suite.name, True, hard, now, took, pfs, terms.esn
+        )
         counted = [Count(Tally.KEY_EXCHANGES)] if secret else []
         return [*counted, InstallInbound(inbound), InstallOutbound(aged(outbound, took))]
 
@@ -410,7 +411,9 @@ def answer_quick_mode(
         key_exchanges=len(ours),
         inbound=InstallInbound(inbound),
         outbound=InstallOutbound(outbound),
-        pair=SaPair(policy.name, spi, outbound_spi, agreement.terms.suite.name, False, hard, now, pfs=pfs),
+        pair=SaPair(
+            policy.name, spi, outbound_spi, agreement.terms.suite.name, False, hard, now, 0.0, pfs, agreement.terms.esn
+        ),
     )
 
 

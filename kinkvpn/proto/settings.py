@@ -42,6 +42,18 @@ class PrfForm(Enum):
     RFC3962_LITERAL = "rfc3962-literal"
 
 
+class Esn(Enum):
+    """Whether sequence numbers are extended (RFC 4304, RFC 4303 §2.2.1)."""
+
+    AUTO = "auto"  # offered first, then without; either is accepted
+    ALWAYS = "always"
+    NEVER = "never"
+
+    def allows(self, extended: bool) -> bool:
+        """Whether an SA may be so."""
+        return self is Esn.AUTO or extended is (self is Esn.ALWAYS)
+
+
 @dataclass(frozen=True, slots=True)
 class PolicySettings:
     """One pair of SAs to keep.
@@ -60,6 +72,7 @@ class PolicySettings:
     lifetime_kilobytes: int | None = None
     lifetime_packets: int | None = None
     replay_window: int = 8192
+    esn: Esn = Esn.AUTO
     start: Start = Start.DEMAND
     pfs: tuple[Group, ...] = ()  # groups of KE payloads: the first is offered, all are accepted; none is no PFS
     confidentiality: Confidentiality | None = None  # padding and dummies of what we send

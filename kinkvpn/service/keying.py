@@ -579,6 +579,7 @@ def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
         "spi_out": newest and f"{newest.outbound_spi:#010x}",
         "suite": newest and newest.suite,
         "pfs": newest and (newest.pfs or None),
+        "esn": newest and newest.esn,
         "iptfs_rate": state.settings.aggregation and state.settings.aggregation.per_second,
         "role": newest and ("initiator" if newest.initiated else "responder"),
         "since": newest and round(now - newest.established, 3),

@@ -15,7 +15,7 @@ from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Mode
 from esp.suite import DEFAULT_SUITES, SUITES
 from kinkvpn import config
 from kinkvpn.document import DocumentError
-from kinkvpn.proto.settings import PrfForm, Start, UserToUser
+from kinkvpn.proto.settings import Esn, PrfForm, Start, UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.wire.ipsec_doi import Group
 
@@ -106,6 +106,7 @@ lifetime = 60
 lifetime_kilobytes = 4096
 start = "demand"
 replay_window = 64
+esn = "always"
 responder_nonce = false
 [[peer.policy]]
 name = "both"
@@ -124,6 +125,30 @@ def errors(text: str) -> list[str]:
 def edited(old: str, new: str, text: str = SMALL) -> str:
     assert text.count(old) == 1, old
     return text.replace(old, new)
+
+
+@pytest.mark.parametrize(
+    ("lines", "expected"),
+    [
+        ("", Esn.AUTO),
+        ("extensions = false", Esn.NEVER),  # attribute 11 is none of RFC 4430
+        ('extensions = false\nesn = "auto"', Esn.AUTO),
+        ("replay_window = 0", Esn.NEVER),  # which a receiver SHOULD NOT negotiate without a window (RFC 4303 §3.3.3)
+        ('replay_window = 0\nesn = "auto"', Esn.NEVER),
+        ('esn = "never"', Esn.NEVER),
+        ('esn = "always"', Esn.ALWAYS),
+    ],
+)
+def test_extended_numbers_go_with_extensions_and_a_window(lines: str, expected: Esn) -> None:
+    parsed = config.parse(edited("[[peer.policy]]", f"{lines}\n[[peer.policy]]"), SOURCE)
+    assert {policy.esn for policy in parsed.policies} == {expected}
+
+
+def test_extended_numbers_are_not_for_a_policy_without_a_window() -> None:
+    text = edited("[[peer.policy]]", 'esn = "always"\n[[peer.policy]]\nreplay_window = 0')
+    assert errors(text) == ['15: peer[1].policy[1].replay_window = 0: expected a replay_window beside esn = "always"']
+    text = edited("[[peer.policy]]", 'replay_window = 0\nesn = "always"\n[[peer.policy]]')
+    assert errors(text) == ['14: peer[1].esn = "always": expected a replay_window beside esn = "always"']
 
 
 def test_the_shape_of_traffic_is_inherited_and_turned_off_by_zero() -> None:
@@ -224,6 +249,7 @@ def test_every_key_arrives() -> None:
     assert [suite.name for suite in web.suites] == ["aes256-cbc-sha1", "aes256-gcm16"]
     assert (web.lifetime_seconds, web.start, web.replay_window) == (60, Start.DEMAND, 64)
     assert (web.lifetime_kilobytes, web.lifetime_packets) == (4096, 100_000)
+    assert (first.esn, web.esn) == (Esn.NEVER, Esn.ALWAYS)
     assert (first.pfs, first.pfs_required) == ((Group.CURVE25519, Group.ECP_384), True)
     assert (web.pfs, web.pfs_required) == ((), False)
     assert (web.responder_nonce, web.send_ids) == (False, False)

@@ -40,6 +40,7 @@ UP = policy(
     spi_in=0xABCD,
     spi_out="0x00001000",
     suite="aes256-gcm16",
+    esn=True,
     since=200.9,
     create_ms=3.21,
     packets_in=1200,
@@ -108,7 +109,7 @@ east  ESTABLISHED  192.0.2.2  kink/east.example.com@EXAMPLE.COM
   heard from 3s ago, user-to-user, probe: 2.1 ms
   policy  state        age     in             out        traffic
   east/1  established  3m 20s  1200 (1.2 MB)  4 (400 B)  10.1.0.0/24 > 10.2.0.0/24
-      spi in 0x0000abcd out 0x00001000, aes256-gcm16, CREATE took 3.2 ms
+      spi in 0x0000abcd out 0x00001000, aes256-gcm16 with ESN, CREATE took 3.2 ms
   east/2  idle         -       0 (0 B)        0 (0 B)    fd00:1::/64 > fd00:2::/64
       waiting for the first packet
 

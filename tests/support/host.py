@@ -28,7 +28,7 @@ from kinkvpn.kerberos.fake import FakeKerberos, FakeRealm, FakeTickets
 from kinkvpn.key_exchange import KeyExchanges
 from kinkvpn.proto.acquaintance import Ourselves
 from kinkvpn.proto.events import Path
-from kinkvpn.proto.settings import PeerSettings, PolicySettings, Start
+from kinkvpn.proto.settings import Esn, PeerSettings, PolicySettings, Start
 from kinkvpn.service.keying import Keying
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ class Tunnel:
         suites: of each end, in its order; where the orders differ the second transform is taken: 3-way too.
         lifetime: seconds, hard.
         pfs: groups of each end.
+        esn: of each end.
     """
 
     number: int
@@ -106,6 +107,7 @@ class Tunnel:
     suites: tuple[tuple[Suite, ...], tuple[Suite, ...]] = ((SUITES["aes256-gcm16"],),) * 2
     lifetime: int = 28_800
     pfs: tuple[tuple[Group, ...], tuple[Group, ...]] = ((), ())
+    esn: tuple[Esn, Esn] = (Esn.AUTO, Esn.AUTO)
 
     @property
     def name(self) -> str:
@@ -135,6 +137,7 @@ class Tunnel:
             start=Start.BOOT if name in self.boot else Start.DEMAND,
             responder_nonce=name in self.nonces,
             pfs=self.pfs[self.ends.index(name)],
+            esn=self.esn[self.ends.index(name)],
         )
 
     def packet(self, sender: str, payload: bytes) -> bytes:

@@ -48,7 +48,9 @@ def attributes(payload: SecurityAssociation) -> list[dict[str, Any]]:
 
 
 def test_an_sa_by_names_with_units() -> None:
-    tree, kinds = explained(sa(Attribute(1, 1), Attribute(2, 28800), Attribute(4, 3), Attribute(6, 256)))
+    tree, kinds = explained(
+        sa(Attribute(1, 1), Attribute(2, 28800), Attribute(4, 3), Attribute(6, 256), Attribute(11, 1))
+    )
     assert not kinds
     (proposal,) = tree["proposals"]
     assert (proposal["protocol"]["name"], proposal["spi"]) == ("ESP", "0x01020304")
@@ -60,6 +62,7 @@ def test_an_sa_by_names_with_units() -> None:
         ("LIFE_DURATION", 28800, None, "s"),
         ("ENCAPSULATION_MODE", 3, "UDP_TUNNEL", None),
         ("KEY_LENGTH", 256, None, "bits"),
+        ("EXTENDED_SEQUENCE_NUMBER", 1, "ESN_64", None),
     ]
 
 

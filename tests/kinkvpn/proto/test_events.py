@@ -46,7 +46,9 @@ def test_tallies_are_named_after_their_values(kind: type[events.Tally | events.F
 
 def test_every_counter_is_in_the_page_that_promises_its_name() -> None:
     """A new tally or family needs a line in docs/counters.md, and no name leaves it again."""
-    listed = re.findall(r"^\| `(\w+)` \|", COUNTERS.read_text(), re.MULTILINE)
+    keying, _, engine = COUNTERS.read_text().partition("\n## `unused_ecn`")
+    assert engine
+    listed = re.findall(r"^\| `(\w+)` \|", keying, re.MULTILINE)
     assert sorted(listed) == sorted([*events.Tally, *events.Family])
 
 

@@ -1,12 +1,22 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.kinkhosts import policy
 
 from esp.suite import SUITES
-from kinkvpn.proto.lifetime import HARD_PACKETS, answered, draw_fraction, initiated, soft_count, soft_seconds
+from kinkvpn.proto.lifetime import (
+    HARD_PACKETS,
+    HARD_PACKETS_ESN,
+    answered,
+    draw_fraction,
+    initiated,
+    soft_count,
+    soft_seconds,
+)
 from kinkvpn.proto.proposal import Terms
 from kinkvpn.proto.retransmit import FULL_CYCLE
 
@@ -64,6 +74,11 @@ def test_an_initiator_rekeys_before_each_of_its_limits(fraction: float) -> None:
     )
 
 
-def test_what_nobody_limits_ends_with_the_counter() -> None:
-    for life in (initiated(policy(), terms(None), 0.5), answered(policy(), terms(None), 0.5)):
-        assert (life.hard_seconds, life.hard_packets, life.hard_octets) == (28800, HARD_PACKETS, None)
+@pytest.mark.parametrize(("esn", "packets"), [(False, HARD_PACKETS), (True, HARD_PACKETS_ESN)])
+def test_what_nobody_limits_ends_with_the_counter_or_the_cipher(esn: bool, packets: int) -> None:
+    agreed = replace(terms(None), esn=esn)
+    for life in (initiated(policy(), agreed, 0.5), answered(policy(), agreed, 0.5)):
+        assert (life.hard_seconds, life.hard_packets, life.hard_octets) == (28800, packets, None)
+        weak = replace(agreed, suite=SUITES["3des-cbc-sha1"])
+        assert initiated(policy(), weak, 0.5).hard_packets == HARD_PACKETS  # blocks of 64 bits: RFC 4304 §4
+    assert initiated(policy(lifetime_packets=2**33), agreed, 0.5).hard_packets == min(2**33, packets)

@@ -11,6 +11,7 @@ from support.kinkhosts import policy
 from esp.sa import Encapsulation, Mode
 from esp.suite import SUITES
 from kinkvpn.proto.proposal import Refused, agree, answer, choose, offer, read_terms
+from kinkvpn.proto.settings import Esn
 from kinkvpn.wire.ipsec_doi import Group, NotifyType, SaAttribute
 from kinkvpn.wire.isakmp import Attribute, Proposal, SecurityAssociation, Transform
 
@@ -25,6 +26,9 @@ LIFE_TYPE, DURATION, MODE, AUTH, BITS = (
     SaAttribute.AUTHENTICATION_ALGORITHM,
     SaAttribute.KEY_LENGTH,
 )
+
+PLAIN = policy(esn=Esn.NEVER)
+ESN = Attribute(SaAttribute.EXTENDED_SEQUENCE_NUMBER, 1)
 
 # Attributes as likely to make sense as not.
 VALUES = st.sampled_from([0, 1, 2, 3, 4, 5, 128, 192, 256, 3600, 28800, 61443, 61444]) | st.integers(0, 65535)
@@ -44,18 +48,20 @@ PROPOSALS = st.builds(
 )
 OFFERS = st.builds(SecurityAssociation, st.lists(PROPOSALS, max_size=3).map(tuple))
 POLICIES = st.builds(
-    lambda suites, mode, encapsulation, life, kilobytes: policy(
+    lambda suites, mode, encapsulation, life, kilobytes, esn: policy(
         suites=tuple(SUITES[name] for name in suites),
         mode=mode,
         encapsulation=encapsulation,
         lifetime_seconds=life,
         lifetime_kilobytes=kilobytes,
+        esn=esn,
     ),
     st.lists(st.sampled_from(sorted(SUITES)), min_size=1, max_size=4, unique=True),
     st.sampled_from(Mode),
     st.sampled_from(Encapsulation),
     st.integers(1, 2**32 - 1),
     st.none() | st.integers(1, 2**40),
+    st.sampled_from(Esn),
 )
 
 
@@ -84,7 +90,14 @@ def _kilobytes(value: int | bytes) -> tuple[Attribute, ...]:
 @given(POLICIES, POLICIES)
 def test_two_policies_meet_or_the_responder_refuses(ours: PolicySettings, theirs: PolicySettings) -> None:
     offered = offer(ours, SPI)
-    common = [suite for suite in ours.suites if suite in theirs.suites]
+    # RFC 4304: the first suite with extended numbers, then all without; all with, or all without, where that is said.
+    choices = {
+        Esn.AUTO: [(s, True) for s in ours.suites[:1] if not s.legacy] + [(s, False) for s in ours.suites],
+        Esn.ALWAYS: [(suite, True) for suite in ours.suites],
+        Esn.NEVER: [(suite, False) for suite in ours.suites],
+    }[ours.esn]
+    allowed = {Esn.AUTO: (True, False), Esn.ALWAYS: (True,), Esn.NEVER: (False,)}[theirs.esn]
+    common = [(suite, esn) for suite, esn in choices if suite in theirs.suites and esn in allowed]
     fits = common and (ours.mode, ours.encapsulation) == (theirs.mode, theirs.encapsulation)
     if not fits:
         with pytest.raises(Refused) as refused:
@@ -92,10 +105,10 @@ def test_two_policies_meet_or_the_responder_refuses(ours: PolicySettings, theirs
         assert refused.value.notify is NotifyType.NO_PROPOSAL_CHOSEN
         return
     chosen = choose(offered, theirs)
-    assert chosen.terms.suite is common[0]
-    assert chosen.optimistic == (common[0] is ours.suites[0])
+    assert (chosen.terms.suite, chosen.terms.esn) == common[0]
+    assert chosen.optimistic == (common[0] == choices[0])
     agreed = agree(offered, answer(chosen, b"\0\0\x56\x78", theirs))
-    assert agreed.terms.suite is chosen.terms.suite
+    assert (agreed.terms.suite, agreed.terms.esn) == common[0]
     assert agreed.optimistic == chosen.optimistic
     assert agreed.terms.seconds == min(ours.lifetime_seconds, theirs.lifetime_seconds)
     limits = [life for life in (ours.lifetime_kilobytes, theirs.lifetime_kilobytes) if life is not None]
@@ -112,6 +125,8 @@ def test_whatever_is_offered_only_what_the_policy_allows_is_chosen(
     except Refused:
         return
     assert chosen.terms.suite in allowed.suites
+    assert allowed.esn.allows(chosen.terms.esn)
+    assert chosen.terms.esn == (SaAttribute.EXTENDED_SEQUENCE_NUMBER in [a.type for a in chosen.transform.attributes])
     assert (chosen.terms.mode, chosen.terms.encapsulation) == (allowed.mode, allowed.encapsulation)
     assert chosen.proposal in offered.proposals
     assert chosen.transform in chosen.proposal.transforms
@@ -193,7 +208,9 @@ def test_lifetimes(attributes: tuple[Attribute, ...], seconds: int | None, kilob
         _kilobytes(bytes([255]) * 60000),
         (Attribute(SaAttribute.GROUP_DESCRIPTION, 2),),  # 1,024 bits: refused wherever it is offered
         (Attribute(SaAttribute.GROUP_DESCRIPTION, 14),) * 2,
-        (Attribute(SaAttribute.EXTENDED_SEQUENCE_NUMBER, 1),),
+        (Attribute(SaAttribute.EXTENDED_SEQUENCE_NUMBER, 0),),  # reserved: RFC 4304 §2, §3
+        (Attribute(SaAttribute.EXTENDED_SEQUENCE_NUMBER, 2),),
+        (ESN, ESN),
         (Attribute(BITS, 256),),  # twice
         (Attribute(99, b"what"),),
     ],
@@ -289,8 +306,8 @@ def test_kilobytes_are_a_second_pair_of_type_and_duration() -> None:
     ("answered", "why"),
     [
         (SecurityAssociation(()), "other than one"),
-        (SecurityAssociation(offer(policy(), SPI).proposals * 2), "other than one"),
-        (offer(policy(), SPI), "other than one"),
+        (SecurityAssociation(offer(PLAIN, SPI).proposals * 2), "other than one"),
+        (offer(PLAIN, SPI), "other than one"),
         (_sa(_transform("aes256-gcm16", number=9, life=_seconds(28800))), "never offered"),
         (_sa(_transform("aes256-gcm16", life=_seconds(28800)), number=2), "never offered"),
         (_sa(_transform("aes256-gcm16", life=_seconds(28800)), protocol=2), "another protocol"),
@@ -299,21 +316,69 @@ def test_kilobytes_are_a_second_pair_of_type_and_duration() -> None:
         (_sa(_transform("aes256-gcm16")), "left out"),
         (_sa(_transform("aes256-gcm16", life=_kilobytes(1))), "left out"),
         (_sa(_transform("aes128-gcm16", life=_seconds(28800))), "aes128-gcm16"),
-        (_sa(_transform("aes256-gcm16", mode=1, life=_seconds(28800))), "another encapsulation"),
-        (_sa(_transform("aes256-gcm16", mode=61443, life=_seconds(28800))), "another encapsulation"),
+        (_sa(_transform("aes256-gcm16", mode=1, life=_seconds(28800))), "another mode, group or ESN"),
+        (_sa(_transform("aes256-gcm16", mode=61443, life=_seconds(28800))), "another mode, group or ESN"),
         (_sa(Transform(1, 20, ())), "means nothing"),
     ],
 )
 def test_unfaithful_answers(answered: SecurityAssociation, why: str) -> None:
     with pytest.raises(Refused, match=why) as refused:
-        agree(offer(policy(), SPI), answered)
+        agree(offer(PLAIN, SPI), answered)
     assert refused.value.notify is NotifyType.NO_PROPOSAL_CHOSEN
 
 
 def test_a_lower_life_and_one_more_limit_are_fine() -> None:
-    agreed = agree(offer(policy(), SPI), _sa(_transform("aes256-gcm16", life=_seconds(60) + _kilobytes(9))))
+    agreed = agree(offer(PLAIN, SPI), _sa(_transform("aes256-gcm16", life=_seconds(60) + _kilobytes(9))))
     assert agreed.optimistic
     assert (agreed.terms.seconds, agreed.terms.kilobytes) == (60, 9)
+
+
+# ------------------------------------------------------------ ESN
+
+
+def _esn_of(offered: SecurityAssociation) -> list[bool]:
+    terms = [read_terms(transform) for transform in offered.proposals[0].transforms]
+    return [each.esn for each in terms if each is not None]
+
+
+def test_extended_numbers_are_offered_first_and_then_all_without() -> None:
+    assert _esn_of(offer(policy(), SPI)) == [True, False, False, False]
+    assert _esn_of(offer(policy(esn=Esn.ALWAYS), SPI)) == [True] * 3
+    assert _esn_of(offer(PLAIN, SPI)) == [False] * 3
+    first, second, *_ = offer(policy(), SPI).proposals[0].transforms
+    assert first.attributes == (*second.attributes, ESN)
+    assert (first.identifier, first.number, second.number) == (second.identifier, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "chosen", "optimistic"),
+    [
+        (Esn.AUTO, Esn.AUTO, True, True),
+        (Esn.AUTO, Esn.ALWAYS, True, True),
+        (Esn.AUTO, Esn.NEVER, False, False),
+        (Esn.ALWAYS, Esn.AUTO, True, True),
+        (Esn.ALWAYS, Esn.NEVER, None, False),
+        (Esn.NEVER, Esn.AUTO, False, True),
+        (Esn.NEVER, Esn.ALWAYS, None, False),
+    ],
+)
+def test_what_two_hosts_agree_on(ours: Esn, theirs: Esn, chosen: bool | None, optimistic: bool) -> None:
+    offered = offer(policy(esn=ours), SPI)
+    if chosen is None:
+        with pytest.raises(Refused, match="ESN") as refused:
+            choose(offered, policy(esn=theirs))
+        assert refused.value.notify is NotifyType.NO_PROPOSAL_CHOSEN
+        return
+    agreement = choose(offered, policy(esn=theirs))
+    agreed = agree(offered, answer(agreement, SPI, policy(esn=theirs)))
+    assert (agreed.terms.esn, agreed.optimistic) == (agreement.terms.esn, agreement.optimistic) == (chosen, optimistic)
+
+
+def test_an_answer_that_adds_or_drops_extended_numbers_is_none() -> None:
+    extended, plain, *_ = offer(policy(), SPI).proposals[0].transforms
+    for number, attributes in ((extended.number, plain.attributes), (plain.number, extended.attributes)):
+        with pytest.raises(Refused, match="another mode, group or ESN"):
+            agree(offer(policy(), SPI), _sa(plain._replace(number=number, attributes=attributes)))
 
 
 # ------------------------------------------------------------ PFS
@@ -322,13 +387,13 @@ def test_a_lower_life_and_one_more_limit_are_fine() -> None:
 @pytest.mark.parametrize("group", Group)
 def test_every_transform_of_an_offer_with_pfs_names_the_group(group: Group) -> None:
     offered = offer(policy(), SPI, group)
-    assert [read_terms(transform).group for transform in offered.proposals[0].transforms] == [group] * 3  # type: ignore[union-attr] # our own
+    assert [read_terms(transform).group for transform in offered.proposals[0].transforms] == [group] * 4  # type: ignore[union-attr] # our own
     chosen = choose(offered, policy(pfs=(Group.ECP_256, group)), pfs=True)
     assert (chosen.terms.group, chosen.optimistic) == (group, True)
     reply = answer(chosen, SPI, policy())
     assert agree(offered, reply).terms.group is group
     without = answer(choose(offer(policy(), SPI), policy()), SPI, policy())
-    with pytest.raises(Refused, match="another encapsulation"):
+    with pytest.raises(Refused, match="another mode, group or ESN"):
         agree(offered, without)
 
 

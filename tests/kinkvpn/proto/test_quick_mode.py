@@ -13,7 +13,7 @@ from esp.suite import SUITES
 from kinkvpn.key_exchange import KeyExchanges, restore
 from kinkvpn.proto.events import Count, Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound, Tally
 from kinkvpn.proto.identification import identifications_of
-from kinkvpn.proto.lifetime import HARD_PACKETS, soft_count, soft_seconds
+from kinkvpn.proto.lifetime import HARD_PACKETS, HARD_PACKETS_ESN, soft_count, soft_seconds
 from kinkvpn.proto.proposal import Refused, offer
 from kinkvpn.proto.quick_mode import (
     AnswerUnusable,
@@ -27,6 +27,7 @@ from kinkvpn.proto.quick_mode import (
     notify_name,
     teardown,
 )
+from kinkvpn.proto.settings import Esn
 from kinkvpn.wire.ipsec_doi import Group, NotifyType, Protocol
 from kinkvpn.wire.isakmp import (
     Attribute,
@@ -119,8 +120,37 @@ def test_both_halves_make_the_same_pair(nonce: bool, suites: tuple[str, ...]) ->
     assert len(a_in.keymat) == SUITES[suites[-1]].keymat_octets
     # Optimism was right exactly in the two-way case (RFC 4430 §3.2).
     assert (optimistic.keymat == a_in.keymat) is not three_way
-    assert asked.pair == SaPair("net", A_SPI, B_SPI, suites[-1], True, 28800, 3.0, 2.0)
-    assert answer.pair == SaPair("net", B_SPI, A_SPI, suites[-1], False, 28800, 5.0)
+    esn = len(suites) == 1  # offered with the first suite
+    assert asked.pair == SaPair("net", A_SPI, B_SPI, suites[-1], True, 28800, 3.0, 2.0, esn=esn)
+    assert answer.pair == SaPair("net", B_SPI, A_SPI, suites[-1], False, 28800, 5.0, esn=esn)
+    assert {sa.esn for sa in (a_in, a_out, b_in, b_out)} == {esn}
+    assert optimistic.esn
+
+
+@pytest.mark.parametrize("nonce", [False, True])
+def test_a_responder_without_extended_numbers_makes_it_three_way(nonce: bool) -> None:
+    """RFC 4430 §3.2: the second transform, the same suite without them; keyed from Ni and Nr."""
+    asked = command()
+    (optimistic,) = sas(asked.begin(KEY, 1.0))
+    answer = respond(quick_mode(asked), esn=Esn.NEVER, responder_nonce=nonce)
+    assert answer.three_way
+    a_in, a_out = sas(asked.complete(answered(answer), key=KEY, now=3.0))
+    b_in, b_out = sas([answer.inbound, answer.outbound])
+    assert [sa.esn for sa in (optimistic, a_in, a_out, b_in, b_out)] == [True, False, False, False, False]
+    assert (a_in.keymat, a_out.keymat) == (b_out.keymat, b_in.keymat)
+    assert a_in.keymat != optimistic.keymat
+    assert a_in.lifetime.hard_packets == b_out.lifetime.hard_packets == HARD_PACKETS
+
+
+def test_the_other_implementation_passes_over_extended_numbers_and_is_two_way() -> None:
+    """It knows no attribute 11, and counts "first" over the rest: Ni alone keys the second transform."""
+    asked = command()
+    (optimistic,) = sas(asked.begin(KEY, 1.0))
+    payloads = answered(respond(quick_mode(asked), esn=Esn.NEVER))
+    without = tuple(payload for payload in payloads if not isinstance(payload, Nonce))
+    a_in, a_out = sas(asked.complete(without, key=KEY, now=3.0))
+    assert a_in.keymat == optimistic.keymat
+    assert [optimistic.esn, a_in.esn, a_out.esn] == [True, False, False]
 
 
 def test_another_choice_without_a_nonce_is_keyed_from_ni_alone() -> None:
@@ -144,7 +174,7 @@ def test_where_an_sa_goes() -> None:
 
 def test_each_of_several_proposals_has_an_spi_of_its_own() -> None:
     """What is keyed is the SPI of the proposal that is taken, and only that one has to be free (RFC 2408 §4.2)."""
-    sa, *rest = quick_mode(command())
+    sa, *rest = quick_mode(command(esn=Esn.NEVER))
     assert isinstance(sa, SecurityAssociation)
     (proposal,) = sa.proposals
     first, second = (
@@ -316,14 +346,14 @@ def test_a_lowered_life_is_kept_by_both() -> None:
     assert [sa.lifetime.hard_seconds for sa in sas(done)] == [600, 597]
     for sa in sas(done):
         assert sa.lifetime.soft_seconds == soft_seconds(600, 0.5)
-        assert sa.lifetime.hard_packets == HARD_PACKETS
-        assert sa.lifetime.soft_packets == soft_count(HARD_PACKETS, 0.5)
+        assert sa.lifetime.hard_packets == HARD_PACKETS_ESN
+        assert sa.lifetime.soft_packets == soft_count(HARD_PACKETS_ESN, 0.5)
         assert sa.lifetime.hard_octets is sa.lifetime.soft_octets is None
     # A responder does not rekey: no soft life (RFC 4430 §3.6), but for the counter, which no message tells of.
     there = sas([answer.inbound, answer.outbound])[0].lifetime
-    assert replace(there, soft_packets=None) == Lifetime(hard_seconds=600, hard_packets=HARD_PACKETS)
+    assert replace(there, soft_packets=None) == Lifetime(hard_seconds=600, hard_packets=HARD_PACKETS_ESN)
     assert there.soft_packets is not None
-    assert there.soft_packets > soft_count(HARD_PACKETS, 0), "after every initiator's"
+    assert there.soft_packets > soft_count(HARD_PACKETS_ESN, 0), "after every initiator's"
 
 
 def test_a_life_that_the_exchange_has_used_up_ends_at_once() -> None:
