@@ -133,7 +133,7 @@ class Guest:
         code = self._wait_line(f"guest: {name} ", SCRIPT_SECONDS)
         printed = (self._shared / f"{name}.out").read_text(errors="replace")
         if code != "0":
-            raise GuestFailed(f"exit code {code} of\n{script}\n{printed}")
+            raise GuestFailed(f"exit code {code} of {script[:200]!r}...\n{printed[-2000:]}")
         return printed
 
     def _wait_line(self, beginning: str, seconds: float) -> str:

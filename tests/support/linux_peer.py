@@ -10,7 +10,7 @@ import select
 import time
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from support.packets import ESP, UDP, Reassembly, fragments, parse, udp
 from support.packets import ip as build_ip
@@ -35,10 +35,19 @@ ANSWER_SECONDS = 20.0  # milliseconds, on an idle machine
 OURS, THEIRS = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 TYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 
+_MODULES = (
+    "ipv6 xfrm_user esp4 esp6 authenc authencesn echainiv seqiv hmac xcbc cbc ctr ecb gcm ccm ghash-generic "
+    "chacha20poly1305 chacha_generic poly1305_generic camellia_generic des_generic sha512_generic "
+    "drbg jitterentropy_rng"  # what IVs are made of
+)
+
 # Addresses that are local without being anybody's (ip-route(8), type local): behind the guest there are as many as
 # there are pairs. The pair of UDP sockets is what makes the kernel take ESP out of UDP (udp(7), UDP_ENCAP).
+# All modules at once, and then no way to find more: the kernel looks for a module for each combination of algorithms
+# that it has not had before, in vain, and starts a process each time.
 _NETWORK = f"""
-/sbin/modprobe -d /run/modules -a ipv6 xfrm_user esp4 esp6
+modprobe -d /run/modules -a {_MODULES}
+echo >/proc/sys/kernel/modprobe
 ip link set vec1 address 02:00:00:00:00:03 up
 ip addr add 203.0.113.2/24 dev vec1
 ip addr add 2001:db8:113::2/64 dev vec1 nodad
@@ -99,6 +108,21 @@ def _numbered(four: str, six: str, version: int, number: int) -> str:
     return f"{four}.{number >> 8}.{number & 255}" if version == 4 else f"{six}{number + 1:x}"
 
 
+class Counts(NamedTuple):
+    """What SAs have carried and dropped, by SPI."""
+
+    packets: dict[int, int]
+    drops: dict[int, Counter[DropReason]]
+
+
+# What ``ip -s xfrm state`` says of one: its SPI, what it has carried, and what it has dropped, in this order.
+_STATE = re.compile(
+    r"spi 0x([0-9a-f]+).*?lifetime current:.*?, (\d+)\(packets\).*?replay-window (\d+) replay (\d+) failed (\d+)",
+    re.DOTALL,
+)
+_DROPPED = (DropReason.TOO_OLD, DropReason.REPLAYED, DropReason.AUTHENTICATION_FAILED)
+
+
 class LinuxPeer:
     """A guest with a network: one card on the wire with us, the other one in a namespace of this host."""
 
@@ -115,30 +139,16 @@ class LinuxPeer:
             lines += [command.removeprefix("ip ") for command in xfrm.commands(pair.turned_about(), number)]
         self.guest.run("ip -batch - <<'end'\n" + "\n".join(lines) + "\nend")
 
-    def packets(self) -> dict[int, int]:
-        """What each SA of the guest has carried, by SPI."""
-        found: dict[int, int] = {}
-        for state in self._states():
-            spi, carried = re.search(r"spi 0x([0-9a-f]+)", state), re.search(r", (\d+)\(packets\)\n", state)
-            assert spi is not None
-            assert carried is not None
-            found[int(spi[1], 16)] = int(carried[1])
-        return found
-
-    def _states(self) -> list[str]:
-        return self.guest.run("ip -s xfrm state").split("\nsrc ")
-
-    def drops(self) -> dict[int, Counter[DropReason]]:
-        """What each SA that the guest receives on has dropped, under our names; by SPI."""
-        found: dict[int, Counter[DropReason]] = {}
-        for state in self._states():
-            spi = re.search(r"spi 0x([0-9a-f]+)", state)
-            stats = re.search(r"replay-window (\d+) replay (\d+) failed (\d+)", state)
-            assert spi is not None
-            assert stats is not None
-            reasons = (DropReason.TOO_OLD, DropReason.REPLAYED, DropReason.AUTHENTICATION_FAILED)
-            found[int(spi[1], 16)] = Counter(dict(zip(reasons, map(int, stats.groups()), strict=True)))
-        return found
+    def statistics(self) -> Counts:
+        """Of the guest's SAs. Those that send have dropped nothing, and are not told apart."""
+        counts = Counts({}, {})
+        for state in self.guest.run("ip -s xfrm state").split("\nsrc "):
+            found = _STATE.search(state)
+            assert found is not None, state
+            spi, packets, *dropped = int(found[1], 16), *map(int, found.groups()[1:])
+            counts.packets[spi] = packets
+            counts.drops[spi] = Counter(dict(zip(_DROPPED, dropped, strict=True)))
+        return counts
 
     def send(self, source: Endpoint, datagrams: Sequence[Outgoing], encapsulation: Encapsulation) -> None:
         """Put ``datagrams`` of the engine on the wire, as from ``source``."""
