@@ -122,7 +122,7 @@ def one_of(choices: type[E]) -> Callable[[object], E]:
 def suite(value: object) -> Suite:
     """The name of a suite."""
     try:
-        return suite_named(str(value))
+        return suite_named(value if isinstance(value, str) else "")
     except UnknownSuite as unknown:
         raise Unexpected(str(unknown)) from None
 

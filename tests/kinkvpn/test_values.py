@@ -124,8 +124,8 @@ REFUSED = [
     ("colour", 1, "one of red, green"),
     ("kink_over", 4500, '"4500", in quotes'),
     ("kink_over", True, "one of auto, 910, 4500"),
-    ("suite", "aes256gcm16", "did you mean aes256-gcm16?"),
-    ("suite", ["aes256-gcm16"], "one of aes256-gcm16"),
+    ("suite", "aes256gcm16", "a suite (did you mean aes256-gcm16 or "),
+    ("suite", ["aes256-gcm16"], "a suite: aes{256,192,128}-{gcm16,"),
     *(
         ("dscp", value, "a DSCP from 0 to 63, or a table such as")
         for value in ("ef", True, -1, 64, {"64": 0}, {"ef": 0}, {"-1": 0}, {"1": 64}, {"1": True}, {"other": "copy"})

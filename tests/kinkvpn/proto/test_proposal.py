@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from support.kinkhosts import policy
 
 from esp.sa import Encapsulation, Mode
-from esp.suite import SUITES
+from esp.suite import SUITES, Suite
 from kinkvpn.proto.proposal import Refused, agree, answer, choose, offer, read_terms
 from kinkvpn.proto.settings import Esn
-from kinkvpn.wire.ipsec_doi import Group, NotifyType, SaAttribute
+from kinkvpn.wire.ipsec_doi import AuthenticationAlgorithm, EspTransform, Group, NotifyType, SaAttribute
 from kinkvpn.wire.isakmp import Attribute, Proposal, SecurityAssociation, Transform
 
 if TYPE_CHECKING:
@@ -223,6 +223,54 @@ def test_a_transform_without_encapsulation_mode_or_key_length_means_nothing() ->
     full = _transform("aes256-gcm16")
     for attribute in full.attributes:
         assert read_terms(full._replace(attributes=tuple(a for a in full.attributes if a != attribute))) is None
+
+
+@pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.name)
+def test_every_suite_is_said_in_one_way(suite: Suite) -> None:
+    """RFC 2407 §4.5: Key Length where a cipher has several, and MUST NOT where it has one."""
+    full = _transform(suite.name)
+    terms = read_terms(full)
+    assert terms is not None
+    assert terms.suite is suite
+    kinds = {attribute.type for attribute in full.attributes}
+    assert (BITS in kinds) == suite.name.startswith(("aes", "camellia"))
+    # Nothing may be left out or be another, and what a suite does not have may not be there.
+    for kind in (BITS, AUTH):
+        others = tuple(attribute for attribute in full.attributes if attribute.type != kind)
+        assert kind not in kinds or read_terms(full._replace(attributes=others)) is None
+        for value in (0, 77):
+            assert read_terms(full._replace(attributes=(*others, Attribute(kind, value)))) is None
+
+
+def test_numbers_may_be_of_either_form() -> None:
+    """RFC 2407 §4.5: basic attributes MUST NOT be sent as variable ones; whoever does is understood (RFC 2408 §3.3)."""
+    basic = _transform("aes192-ctr-sha384")
+    wide = tuple(Attribute(one.type, int(one.value).to_bytes(4)) for one in basic.attributes)
+    assert read_terms(basic._replace(attributes=wide)) == read_terms(basic)
+    assert read_terms(basic._replace(attributes=tuple(reversed(wide)))) == read_terms(basic)
+
+
+def test_numbers_of_suites_are_those_of_the_registry() -> None:
+    """By name: the table of suites knows nothing of this one."""
+    transforms = {
+        EspTransform(suite.transform).name.removesuffix("_PRIVATE"): suite.cipher.name for suite in SUITES.values()
+    }
+    assert {wire: cipher for wire, cipher in transforms.items() if wire != cipher} == {
+        **{f"AES_{mode}_{icv}": f"AES_{mode}" for mode in ("GCM", "CCM") for icv in (8, 12, 16)},
+        "NULL_AUTH_AES_GMAC": "AES_GMAC",
+        "CAMELLIA": "CAMELLIA_CBC",
+        "TRIPLE_DES": "TRIPLE_DES_CBC",
+    }
+    algorithms = {
+        (AuthenticationAlgorithm(suite.authentication).name, suite.integrity.name)
+        for suite in SUITES.values()
+        if suite.authentication is not None and suite.integrity is not None
+    }
+    assert algorithms == {
+        *(("HMAC_MD5", "HMAC_MD5_96"), ("HMAC_SHA", "HMAC_SHA1_96"), ("AES_XCBC_MAC", "AES_XCBC_96")),
+        *(("HMAC_SHA2_256", "HMAC_SHA2_256_128"), ("HMAC_SHA2_384", "HMAC_SHA2_384_192")),
+        ("HMAC_SHA2_512", "HMAC_SHA2_512_256"),
+    }
 
 
 @pytest.mark.parametrize(("mode", "encapsulation"), [(1, "raw"), (2, "raw"), (3, "udp"), (4, "udp"), (61443, "udp")])
