@@ -16,12 +16,14 @@ class Outgoing(NamedTuple):
         remote: where it goes.
         traffic_class: DSCP and ECN of the outer header (RFC 2474, RFC 3168).
         dont_fragment: DF of an outer IPv4 header; None leaves it to the kernel's path MTU discovery.
+        flow_label: of an outer IPv6 header, 20 bits; 0 leaves it to the kernel.
     """
 
     datagram: bytes
     remote: Endpoint
     traffic_class: int = 0
     dont_fragment: bool | None = None
+    flow_label: int = 0
 
 
 class Incoming(NamedTuple):

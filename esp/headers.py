@@ -39,12 +39,15 @@ class HeaderRules:
         dscp_inward: whether the outer DSCP, which nobody vouches for, replaces the inner one of a packet that arrives
             (RFC 4301 §5.1.2.2, note 9).
         df: of an outer IPv4 header.
+        flow_labels: whether an outer IPv6 header has a label for each flow inside (RFC 6438), and not the kernel's,
+            which is the same for all. Who watches then tells the flows apart.
     """
 
     ecn: Ecn = Ecn.NORMAL
     dscp: bytes = DSCP_COPIED
     dscp_inward: bool = False
     df: DontFragment = DontFragment.AUTO
+    flow_labels: bool = False
 
 
 # RFC 4301 §5.1.2 as it stands, with the kernel's path MTU discovery.

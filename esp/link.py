@@ -38,6 +38,7 @@ SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 IP_MTU_DISCOVER = 10
 IP_PMTUDISC_DONT, IP_PMTUDISC_DO = 0, 2
+IPV6_FLOWINFO_SEND = 33
 
 # Level, and the options for the traffic class of what is sent, that of what is received, and the hop limit.
 _HEADER_OPTIONS = {
@@ -116,6 +117,9 @@ class _Port:
         # With DF, a datagram longer than the path is known to take is refused; without the wish for one or the other
         # the kernel sets it as well, unless told otherwise (net.ipv4.ip_no_pmtu_disc), and fragments such a datagram.
         self._discovery: dict[bool | None, int] = {}
+        if udp.family == socket.AF_INET6:
+            # Labels that addresses name are sent; none there is the kernel's affair, as before (ipv6(7)).
+            udp.setsockopt(self._level, IPV6_FLOWINFO_SEND, 1)
         if udp.family == socket.AF_INET:
             own = udp.getsockopt(self._level, IP_MTU_DISCOVER)
             self._discovery = {None: own, True: IP_PMTUDISC_DO, False: IP_PMTUDISC_DONT}
@@ -228,14 +232,14 @@ class UdpLink:
         """
         refused = 0
         previous: object = None
-        for datagram, remote, traffic_class, dont_fragment in datagrams:
+        for datagram, remote, traffic_class, dont_fragment, flow_label in datagrams:
             try:
                 if remote is not previous:
                     port, address = self._route(remote)
                     transmit, previous = port.sendto, remote
                 if traffic_class != port.traffic_class or dont_fragment is not port.dont_fragment:
                     port.dress(traffic_class, dont_fragment)
-                transmit(datagram, address)
+                transmit(datagram, address if not flow_label else _labelled(address, flow_label))
             except OSError as error:
                 refused += not self._sent_again(error, datagram, remote)
         self._refused += refused
@@ -312,6 +316,13 @@ def _endpoint(address: tuple[str | int, ...]) -> Endpoint:
     host, port, *rest = address
     scope = rest[1] if len(rest) == 2 else 0
     return Endpoint(f"{host}%{scope}" if scope else str(host), int(port))
+
+
+def _labelled(address: tuple[str | int, ...], flow_label: int) -> tuple[str | int, ...]:
+    """An IPv6 socket address with this label; IPv4 has none."""
+    host, port, *rest = address
+    scope = rest[1] if len(rest) == 2 else 0
+    return (host, port, flow_label, scope) if ":" in str(host) else address
 
 
 def _bound(address: str, port: int) -> socket.socket:

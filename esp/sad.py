@@ -16,6 +16,7 @@ from esp.aggfrag import AGGFRAG, Reassembler
 from esp.crypto import make_opener, make_sealer
 from esp.datagram import Outgoing
 from esp.errors import AuthenticationFailed, DropReason, EspError, InvalidSa, UnknownSa
+from esp.flow_label import FlowLabels
 from esp.fragmentation import may_fragment
 from esp.headers import DontFragment
 from esp.pace import ConstantRate
@@ -138,6 +139,7 @@ class OutboundSa(SaState):
         "_counter",
         "_dont_fragment",
         "_dummy_after",
+        "_labels",
         "_largest",
         "_pad_to",
         "_random",
@@ -161,6 +163,7 @@ class OutboundSa(SaState):
         self._wrap = _mode(parameters, {}).wrap
         self._dont_fragment = _DONT_FRAGMENT[parameters.headers.df]
         self._copies_df = parameters.headers.df is DontFragment.COPY
+        self._labels = FlowLabels(random(16)) if parameters.headers.flow_labels else None
         self._trailers: dict[int, tuple[bytes, ...]] = {}  # by next header, as they come
         shape, aggregation = parameters.confidentiality, parameters.aggregation
         self._pad_to = 0 if shape is None else shape.octets
@@ -189,7 +192,8 @@ class OutboundSa(SaState):
         if len(payload) < self._pad_to:
             payload = payload.ljust(self._pad_to, b"\0")
         dont_fragment = not may_fragment(packet) if self._copies_df else self._dont_fragment
-        return self._seal_payload(payload, next_header, traffic_class, dont_fragment, now)
+        label = 0 if self._labels is None else self._labels.label_of(packet)
+        return Outgoing(self._seal_payload(payload, next_header, now), self.remote, traffic_class, dont_fragment, label)
 
     def paced(self) -> bool:
         """Whether it sends by the clock: at a constant rate, or dummies when nothing else goes out."""
@@ -206,23 +210,23 @@ class OutboundSa(SaState):
             NotSealed: the counter is at its end (:class:`esp.seqnum.SendCounter`).
         """
         traffic_class = self.parameters.headers.dscp[0] << 2  # as that of a packet without a wish of its own
+        due: Iterable[tuple[bytes, int]] = ()
         if self.rate is not None:
-            for payload in self.rate.payloads(now):
-                yield self._seal_payload(payload, AGGFRAG, traffic_class, self._dont_fragment, now)
+            due = ((payload, AGGFRAG) for payload in self.rate.payloads(now))
         elif now >= self.due_at():
-            dummy = bytes(self._pad_to)
-            yield self._seal_payload(dummy, NO_NEXT_HEADER, traffic_class, self._dont_fragment, now)
+            due = ((bytes(self._pad_to), NO_NEXT_HEADER),)
+        for payload, next_header in due:
+            sealed = self._seal_payload(payload, next_header, now)
+            yield Outgoing(sealed, self.remote, traffic_class, self._dont_fragment)
 
-    def _seal_payload(
-        self, payload: bytes, next_header: int, traffic_class: int, dont_fragment: bool | None, now: float
-    ) -> Outgoing:
+    def _seal_payload(self, payload: bytes, next_header: int, now: float) -> bytes:
         trailers = self._trailers.get(next_header) or self._trailers_for(next_header)
         text = payload + trailers[len(payload) % self._block]
         sealed = (self._seal or self._keyed())(self._counter.next(), text)
         self.packets += 1
         self.octets += len(text)
         self.sent_at = now
-        return Outgoing(sealed, self.remote, traffic_class, dont_fragment)
+        return sealed
 
     def _trailers_for(self, next_header: int) -> tuple[bytes, ...]:
         found = self._trailers[next_header] = build_trailers(self._block, next_header)

@@ -172,7 +172,7 @@ class MemoryLink:
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """As :meth:`esp.link.Link.send`: refuses what goes to nobody; what the receiver loses it does not see."""
         refused = 0
-        for datagram, remote, traffic_class, _ in datagrams:
+        for datagram, remote, traffic_class, *_ in datagrams:
             neighbour = self._neighbours.get(remote)
             if neighbour is None:
                 refused += 1

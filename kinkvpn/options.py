@@ -137,6 +137,7 @@ def _headers(table: Table, inherited: HeaderRules) -> HeaderRules:
         dscp=table.get("dscp", values.dscp, inherited.dscp),
         dscp_inward=table.get("dscp_inward", values.boolean, inherited.dscp_inward),
         df=table.get("df", values.one_of(DontFragment), inherited.df),
+        flow_labels=table.get("flow_labels", values.boolean, inherited.flow_labels),
     )
 
 

@@ -351,6 +351,23 @@ def test_what_the_interface_cannot_take_whole_is_refused_with_df_and_fragmented_
 
 
 @pytest.mark.root
+def test_a_flow_label_goes_into_the_ipv6_header_and_none_leaves_it_to_the_kernel(
+    wire: tuple[str, socket.socket],
+) -> None:
+    near, seen = wire
+    link = within(near, lambda: UdpLink.bind(0, ["10.77.0.1", "fd77::1"]))
+    four, six = Endpoint("10.77.0.2", WIRE_PORT), Endpoint("fd77::2", WIRE_PORT)
+    labels = [0, 0xABCDE, 1, 0]
+    link.send([Outgoing(b"x", remote, 0x2E, None, label) for label in labels for remote in (six, four)])
+    packets = datagrams(seen, 2 * len(labels))[len(labels) :]
+    first, *labelled, last = [int.from_bytes(packet[:4]) & 0xFFFFF for packet in packets]
+    assert labelled == [0xABCDE, 1]
+    assert first == last, "the kernel's, by the outer flow"
+    assert {int.from_bytes(packet[:2]) >> 4 & 0xFF for packet in packets} == {0x2E}
+    link.close()
+
+
+@pytest.mark.root
 def test_the_hop_limit_is_as_configured(wire: tuple[str, socket.socket]) -> None:
     near, seen = wire
     link = within(near, lambda: UdpLink.bind(0, ["10.77.0.1", "fd77::1"], hop_limit=7))

@@ -13,7 +13,7 @@ from support.tunnel import LEFT, SELECTOR4, flip, ipv4, ipv6, parameters, ports
 
 from esp.errors import DropReason, EspError, InvalidSa, UnknownSa
 from esp.headers import DontFragment, HeaderRules
-from esp.sa import SPI_MIN, Lifetime
+from esp.sa import SPI_MIN, Aggregation, Lifetime
 from esp.sad import InboundSa, Limit, OutboundSa, Sad
 
 SEEDED = Random(5).randbytes
@@ -210,3 +210,15 @@ def test_df_is_copied_set_or_cleared(df: DontFragment, expected: list[bool | Non
     whole = bytearray(ipv4(b"x"))
     whole[6] = 0x40
     assert [sa.seal(packet, 0.0).dont_fragment for packet in (bytes(whole), ipv4(b"x"), ipv6(b"x"))] == expected
+
+
+def test_flows_have_labels_only_where_that_was_asked_for() -> None:
+    """RFC 6438 §3; what goes out by the clock belongs to no flow."""
+    plain = OutboundSa(parameters(), 0.0, SEEDED)
+    labelled = OutboundSa(parameters(headers=HeaderRules(flow_labels=True)), 0.0, SEEDED)
+    packets = [ipv4(ports(source, 53), protocol=17) for source in (1, 2, 1)]
+    assert [plain.seal(packet, 0.0).flow_label for packet in packets] == [0, 0, 0]
+    one, other, again = [labelled.seal(packet, 0.0).flow_label for packet in packets]
+    assert one == again != other
+    paced = parameters(headers=HeaderRules(flow_labels=True), aggregation=Aggregation(500, 10))
+    assert [each.flow_label for each in OutboundSa(paced, 0.0, SEEDED).seal_due(1.0)] == [0] * 10
