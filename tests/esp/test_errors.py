@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from enum import unique
+from pathlib import Path
 
 import pytest
 
@@ -17,6 +19,12 @@ def test_each_reason_is_one_reason() -> None:
 @pytest.mark.parametrize("reason", DropReason)
 def test_a_reason_reads_in_statistics_as_in_code(reason: DropReason) -> None:
     assert reason.value == reason.name.lower()
+
+
+def test_every_reason_is_in_the_page_that_promises_its_name() -> None:
+    page = (Path(__file__).parents[2] / "docs/counters.md").read_text()
+    drops = page.partition("\n## `drops`")[2].partition("\n## ")[0]
+    assert re.findall(r"^\| `(\w+)` \|", drops, re.MULTILINE) == [reason.value for reason in DropReason]
 
 
 def test_misuse_is_one_tree() -> None:
