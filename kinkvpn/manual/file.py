@@ -21,7 +21,7 @@ from esp.sa import (
     SaParameters,
     check_parameters,
 )
-from esp.suite import SUITES, Suite
+from esp.suite import GRAMMAR, SUITES, Suite
 from kinkvpn import values
 from kinkvpn.config import ESP_PORT, MAXIMUM_FILE_OCTETS, TunSettings, read_tun
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
@@ -139,7 +139,7 @@ def _pair(entry: Table, name: str, port: int) -> Pair:
         entry.report_value(("destination",), destination, "an address of the same family as source")
     shape = SaParameters(
         spi=SPI_MIN,
-        suite=entry.require("suite", values.suite, SUITES["aes256-gcm16"], f"one of {', '.join(SUITES)}"),
+        suite=entry.require("suite", values.suite, SUITES["aes256-gcm16"], f"a suite: {GRAMMAR}"),
         keymat=b"",
         policy=name,
         selector=selector,
