@@ -114,6 +114,7 @@ class Dataplane:
             await self._tun.wait_readable()
             packets = self._tun.receive()
             self._send(self._engine.protect(packets, self._clock()))
+            self._answer()
             self._publish()
 
     async def _carry_inbound(self) -> None:
@@ -121,6 +122,7 @@ class Dataplane:
             await self._link.wait_readable()
             protected = self._sort(self._link.receive())
             packets = self._engine.unprotect(protected, self._clock())
+            self._answer()
             if packets:
                 self._engine.count_drop(DropReason.TUN_REFUSED, self._tun.send(packets))
             self._publish()
@@ -171,6 +173,15 @@ class Dataplane:
     def _send(self, sealed: Sequence[Outgoing]) -> None:
         if sealed:
             self._engine.count_drop(DropReason.LINK_REFUSED, self._link.send(sealed))
+
+    def _answer(self) -> None:
+        """Pass on what was too big: by the path to the engine, by the engine to the inside."""
+        for remote, octets, quoted in self._link.take_too_big():
+            if self._engine.learn_path(remote, octets, quoted, self._clock()):
+                self._schedule_changed.set()
+        replies = self._engine.take_replies()
+        if replies:
+            self._tun.send(replies)
 
     def _publish(self) -> None:
         """Pass events up as far as there is room. The others wait here and in the engine: none is lost, none blocks."""

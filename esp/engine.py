@@ -19,12 +19,15 @@ from esp.events import (
     EndpointMoved,
     EventQueue,
     HardExpired,
+    PathNarrowed,
     SoftExpired,
     Unanswered,
     UnknownSpiSeen,
 )
+from esp.fit import FLAGS_AT, SYN, Fit, Inside
 from esp.hold import HoldQueue
 from esp.inner import parse_inner
+from esp.path import Paths
 from esp.policy import Action, check_selector, covers
 from esp.sa import Encapsulation, Endpoint, check_parameters
 from esp.sad import InboundSa, Limit, OutboundSa, Sad, SaState
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
 
     from esp.datagram import Incoming
     from esp.events import EspEvent
+    from esp.inner import Flow
     from esp.policy import Policy
     from esp.sa import SaParameters
 
@@ -47,6 +51,9 @@ KEEPALIVE_SECONDS = 20.0
 KEEPALIVE_EARLY = 1.0
 # Ours. Anybody can send packets with SPIs that are not here; one of them a second is worth a word to keying.
 UNKNOWN_SPI_SECONDS = 1.0
+
+# Ours. An ICMP error about a packet further back than this has been under way for longer than a path lives.
+LATELY_PACKETS = 65_536
 
 # Past IPsec is another road, which the host's routes take; what comes here anyway is not let out in the clear.
 _REFUSALS = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.BYPASS: DropReason.BYPASS_NOT_ROUTED}
@@ -93,9 +100,12 @@ class Engine:
 
     Args:
         random: ``random(n)`` gives ``n`` unpredictable octets; SPIs and the IVs of CBC are made of them.
+        inside: what is known of the side that it protects.
     """
 
-    def __init__(self, *, random: Callable[[int], bytes]) -> None:
+    def __init__(self, *, random: Callable[[int], bytes], inside: Inside | None = None) -> None:
+        self._fit = Fit(inside or Inside())
+        self._paths = Paths()
         self._spd = Spd()
         self._lookup = self._spd.outbound.lookup
         self._sad = Sad(random)
@@ -168,7 +178,9 @@ class Engine:
             raise InvalidSa(f"the SA's selector does not cover that of policy {sa.policy!r}")
         before = self._sad.carriers.get(sa.policy)
         waiting = [] if before is None or before.rate is None else before.rate.take_all()
-        self._sad.add_outbound(sa, now).silence = self._silence_of(sa.policy)
+        added = self._sad.add_outbound(sa, now)
+        added.silence = self._silence_of(sa.policy)
+        added.narrow(self._paths.octets(sa.remote.address))
         if sa.encapsulation is Encapsulation.UDP:
             self._keepalive_at = min(self._keepalive_at, now + KEEPALIVE_SECONDS)
         held = self._waiting.pop(sa.policy, None)
@@ -218,25 +230,80 @@ class Engine:
         """
         sealed: list[Outgoing] = []
         for packet in packets:
-            sa = self._carrier(packet, now)
+            inner = parse_inner(packet)
+            if inner is None or inner[0] != len(packet):
+                self._drop(DropReason.NOT_IP)
+                continue
+            sa = self._carrier(packet, inner[1], now)
             if sa is None:
                 continue
-            try:
-                if sa.rate is None:
-                    sealed.append(sa.seal(packet, now))
-                else:
-                    sa.rate.put(packet)
-            except NotSealed as refused:
-                self._not_sealed(refused.reason, sa)
+            flags_at = FLAGS_AT[packet[0]]
+            if packet[flags_at : flags_at + 1] in SYN:
+                packet = self._fit.clamped(packet, sa.largest)
+            pieces = (packet,) if sa.fits(packet) else self._fit.cut(packet, sa.largest, sa.parameters.mode)
+            if not pieces:
+                self._drop(DropReason.TOO_BIG, sa)
                 continue
+            for piece in pieces:
+                try:
+                    if sa.rate is None:
+                        sealed.append(sa.seal(piece, now))
+                    else:
+                        sa.rate.put(piece)
+                except NotSealed as refused:
+                    self._not_sealed(refused.reason, sa)
+                    continue
+                self._packets_out += 1
+                self._octets_out += len(piece)
             if sa.silence.since > now:
                 sa.silence.sent(now)
                 self._unanswered[sa.silence] = None
-            self._packets_out += 1
-            self._octets_out += len(packet)
             if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
                 self._expire(sa, now)
         return sealed
+
+    def take_replies(self) -> list[bytes]:
+        """What the engine itself has to say to the inside since the last call: ICMP errors, a bounded number."""
+        return self._fit.take_replies()
+
+    def learn_path(self, remote: Endpoint, octets: int, quoted: bytes | None, now: float) -> bool:
+        """A datagram to ``remote`` did not fit a path that carries ``octets``. Whether that is believed.
+
+        Args:
+            remote: where the datagram went.
+            octets: of the largest IP packet, as ICMP has it.
+            quoted: the first octets of the ESP packet, which nobody knows but those on its way: an error about none
+                of ours is nobody's (RFC 4301 §8.2.1). None where it is this host's own kernel who says so.
+            now: seconds.
+        """
+        if quoted is not None and not self._sent_lately(remote, quoted):
+            return False
+        if self._paths.narrow(remote.address, octets, now):
+            self._narrow(remote.address)
+            self._events.put(PathNarrowed(remote.address, self._paths.octets(remote.address)))
+        return True
+
+    def _sent_lately(self, remote: Endpoint, quoted: bytes) -> bool:
+        if len(quoted) < ESP_HEADER.size:
+            return False
+        spi, sequence = ESP_HEADER.unpack_from(quoted)
+        return any(
+            sa.parameters.spi == spi
+            and sa.remote.address == remote.address
+            and 0 <= (sa.sequence - sequence) % 2**32 < min(sa.packets, LATELY_PACKETS)
+            for sa in self._sad.outbound()
+        )
+
+    def confirm_path(self, address: str, octets: int) -> None:
+        """The path to the outer ``address`` carries ``octets`` and no more: that has been tried (RFC 8899)."""
+        if self._paths.confirm(address, octets):
+            self._narrow(address)
+
+    def _narrow(self, address: str) -> None:
+        octets = self._paths.octets(address)
+        for sa in self._sad.outbound():
+            if sa.remote.address == address:
+                sa.narrow(octets)
 
     def pace(self, now: float) -> list[Outgoing]:
         """What goes out by the clock: AGGFRAG payloads of SAs with a constant rate, and dummies (RFC 4303 §2.6)."""
@@ -258,13 +325,9 @@ class Engine:
         """When :meth:`pace` has something to do; infinity while no SA sends by the clock."""
         return min((sa.due_at() for sa in self._sad.paced.values()), default=inf)
 
-    def _carrier(self, packet: bytes, now: float) -> OutboundSa | None:
+    def _carrier(self, packet: bytes, flow: Flow, now: float) -> OutboundSa | None:
         """The SA that carries ``packet``; None when it has been dropped or held."""
-        inner = parse_inner(packet)
-        if inner is None or inner[0] != len(packet):
-            self._drop(DropReason.NOT_IP)
-            return None
-        policy = self._lookup(inner[1])
+        policy = self._lookup(flow)
         if policy is None:
             self._drop(DropReason.NO_POLICY)
             return None
@@ -274,9 +337,6 @@ class Engine:
             sa = self._sad.carriers.get(policy.name)
         if sa is None:
             self._refuse_or_hold(packet, policy, now)
-        elif not sa.fits(packet):
-            self._drop(DropReason.TOO_BIG, sa)
-            return None
         return sa
 
     def _refuse_or_hold(self, packet: bytes, policy: Policy, now: float) -> None:
@@ -322,10 +382,18 @@ class Engine:
                 if isinstance(packet, DropReason):
                     self._drop(packet, sa)
                     continue
+                flags_at = FLAGS_AT[packet[0]]
+                if packet[flags_at : flags_at + 1] in SYN:
+                    packet = self._clamped(packet, sa)
                 packets.append(packet)
                 self._packets_in += 1
                 self._octets_in += len(packet)
         return packets
+
+    def _clamped(self, packet: bytes, sa: InboundSa) -> bytes:
+        """A SYN of the peer's side: what ours will send by it has to go through the other way."""
+        back = self._sad.carriers.get(sa.parameters.policy)
+        return packet if back is None else self._fit.clamped(packet, back.largest)
 
     def _open(self, sa: InboundSa, incoming: Incoming, sequence: int, now: float) -> Sequence[bytes | DropReason]:
         if now >= sa.hard_at:
@@ -365,6 +433,8 @@ class Engine:
         """Send what the SAs of ``policy`` carry to ``remote``: keying has authentically heard the peer there."""
         for each in self._sad.of_policy(policy):
             each.follow(remote)
+            if isinstance(each, OutboundSa):
+                each.narrow(self._paths.octets(remote.address))
         self._keepalive_at = -inf  # there they have perhaps not heard from us for long
 
     def _follow(self, sa: InboundSa, source: Endpoint) -> None:
@@ -391,6 +461,8 @@ class Engine:
         """
         for sa in self._sad.due(now):
             self._expire(sa, now)
+        for address in self._paths.forget(now):
+            self._narrow(address)
         for name, held in list(self._waiting.items()):
             self.count_drop(DropReason.HOLD_EXPIRED, held.expire(now))
             self._ask(name, held, now)
@@ -422,7 +494,7 @@ class Engine:
     def deadline(self) -> float | None:
         """When ``expire`` or ``keepalives`` has something to do; None while neither has."""
         held = (at for held in self._waiting.values() if (at := held.deadline()) is not None)
-        earliest = min(self._sad.next_deadline(), self._keepalive_at, self._silence_at, *held)
+        earliest = min(self._sad.next_deadline(), self._keepalive_at, self._silence_at, self._paths.deadline(), *held)
         return None if earliest == inf else earliest
 
     def keepalives(self, now: float) -> list[Outgoing]:

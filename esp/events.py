@@ -83,7 +83,16 @@ class UnreachableReported:
     remote: Endpoint
 
 
-EspEvent = (
+@dataclass(frozen=True, slots=True)
+class PathNarrowed:
+    """The path to this outer address carries no more than ``octets``, as ICMP says that quotes a packet of ours."""
+
+    address: str
+    octets: int
+
+
+# What a peer, or whoever is at its place, has to do with.
+PeerEvent = (
     Acquired
     | SoftExpired
     | HardExpired
@@ -93,6 +102,7 @@ EspEvent = (
     | Unanswered
     | UnreachableReported
 )
+EspEvent = PeerEvent | PathNarrowed
 
 # Ours. One of each kind for a thousand SAs: keying that has fallen this far behind will not be saved by more.
 MAX_EVENTS = 4096

@@ -19,6 +19,8 @@ from esp.sa import Endpoint
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from esp.icmp import TooBig
+
 # Specification.
 ESP_PORT = 4500  # RFC 3947 §4, RFC 3948 §2.2: the port of UDP-encapsulated ESP
 LONGEST_DATAGRAM = 65_535  # more than UDP can carry: a read never cuts a datagram
@@ -85,6 +87,11 @@ class Link(Protocol):
 
     def take_unreachable(self) -> set[Endpoint]:
         """Remotes that ICMP has called unreachable since the last call, a bounded number. Anybody can forge that."""
+
+    def take_too_big(self) -> list[TooBig]:
+        """Datagrams that were too long for the path since the last call, a bounded number. Anybody can forge that too,
+        where ICMP says it: what is quoted is for the engine to look at.
+        """
 
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """Send ``datagrams`` in order; the number that was refused. Never blocks."""
@@ -157,7 +164,7 @@ class UdpLink:
         self._ports = {each.family: _Port(each, hop_limit) for each in sockets}
         self.local = tuple(_endpoint(each.getsockname()) for each in sockets)
         self._refused = 0
-        self._unreachable: set[Endpoint] = set()
+        self._errors = icmp.Errors()
         # Trio waits for one descriptor. An epoll set is one, readable when any of its members is.
         self._readiness = select.epoll()
         for each in sockets:
@@ -215,9 +222,9 @@ class UdpLink:
             except BlockingIOError:
                 return
             except OSError:
-                errors, unreachable = icmp.take_unreachable(source)
-                self._refused += max(errors, 1)
-                self._note(unreachable)
+                errors = icmp.take_errors(source)
+                self._refused += max(errors.count, 1)
+                self._errors.add(errors)
                 continue
             # A batch comes mostly from one peer: its endpoint is made once.
             if address != previous:
@@ -255,18 +262,19 @@ class UdpLink:
             port, address = self._route(remote)
             port.sendto(datagram, address)
 
-        went, unreachable = icmp.sent_again(error, port.socket, send)
+        went, errors = icmp.sent_again(error, port.socket, send)
         self._refused += went
-        self._note(unreachable)
+        self._errors.add(errors)
         return went
-
-    def _note(self, unreachable: set[Endpoint]) -> None:
-        if len(self._unreachable) < icmp.MAX_ERRORS:
-            self._unreachable |= unreachable
 
     def take_unreachable(self) -> set[Endpoint]:
         """As :meth:`Link.take_unreachable`."""
-        taken, self._unreachable = self._unreachable, set()
+        taken, self._errors.unreachable = self._errors.unreachable, set()
+        return taken
+
+    def take_too_big(self) -> list[TooBig]:
+        """As :meth:`Link.take_too_big`."""
+        taken, self._errors.too_big = self._errors.too_big, []
         return taken
 
     def _route(self, remote: Endpoint) -> tuple[_Port, tuple[str | int, ...]]:

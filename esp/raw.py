@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esp.datagram import Incoming, Outgoing
+    from esp.icmp import TooBig
 
 ESP_PROTOCOL = 50  # RFC 4303 §2
 
@@ -124,6 +125,10 @@ class BothLinks:
     def take_unreachable(self) -> set[Endpoint]:
         """As :meth:`esp.link.Link.take_unreachable`."""
         return self._udp.take_unreachable() | self._raw.take_unreachable()
+
+    def take_too_big(self) -> list[TooBig]:
+        """As :meth:`esp.link.Link.take_too_big`."""
+        return self._udp.take_too_big() + self._raw.take_too_big()
 
     async def wait_readable(self) -> None:
         """As :meth:`esp.link.Link.wait_readable`."""

@@ -19,6 +19,7 @@ from esp.errors import AuthenticationFailed, DropReason, EspError, InvalidSa, Un
 from esp.flow_label import FlowLabels
 from esp.fragmentation import may_fragment
 from esp.headers import DontFragment
+from esp.mtu import largest_inner
 from esp.pace import ConstantRate
 from esp.policy import Direction
 from esp.sa import SPI_MIN, Encapsulation, Endpoint, Mode
@@ -146,6 +147,7 @@ class OutboundSa(SaState):
         "_seal",
         "_trailers",
         "_wrap",
+        "largest",
         "rate",
         "sent_at",
     )
@@ -171,6 +173,7 @@ class OutboundSa(SaState):
         self.rate = None if aggregation is None else ConstantRate(aggregation, now)
         room = MAX_DATAGRAM - ESP_HEADER.size - suite.iv_octets - suite.icv_octets
         self._largest = room - room % self._block - 2
+        self.largest = self._largest
         self.alarm_packets = min(self.alarm_packets, max(last - last // _SEQUENCE_MARGIN - parameters.sequence, 1))
 
     @property
@@ -179,8 +182,14 @@ class OutboundSa(SaState):
         return self._counter.last
 
     def fits(self, packet: bytes) -> bool:
-        """Whether ``packet``, sealed, can be carried at all."""
-        return len(packet) <= self._largest or self.rate is not None
+        """Whether ``packet``, sealed, goes through in one piece; an aggregate is cut to its size anyway."""
+        return len(packet) <= self.largest or self.rate is not None
+
+    def narrow(self, path: int) -> None:
+        """Its datagrams are to be IP packets of no more than ``path`` octets."""
+        sa = self.parameters
+        outer = 6 if ":" in self.remote.address else 4
+        self.largest = min(self._largest, largest_inner(sa.suite, sa.mode, sa.encapsulation, outer, path))
 
     def seal(self, packet: bytes, now: float) -> Outgoing:
         """The ESP packet (RFC 4303 §3.3) for ``packet``, an IP packet that fits.
@@ -190,8 +199,10 @@ class OutboundSa(SaState):
         """
         payload, next_header, traffic_class = self._wrap(packet)
         if len(payload) < self._pad_to:
-            payload = payload.ljust(self._pad_to, b"\0")
+            payload = payload.ljust(min(self._pad_to, self.largest), b"\0")
         dont_fragment = not may_fragment(packet) if self._copies_df else self._dont_fragment
+        if len(packet) > self.largest:
+            dont_fragment = False  # there is no smaller one to be had: see esp.fit
         label = 0 if self._labels is None else self._labels.label_of(packet)
         return Outgoing(self._seal_payload(payload, next_header, now), self.remote, traffic_class, dont_fragment, label)
 
@@ -214,7 +225,7 @@ class OutboundSa(SaState):
         if self.rate is not None:
             due = ((payload, AGGFRAG) for payload in self.rate.payloads(now))
         elif now >= self.due_at():
-            due = ((bytes(self._pad_to), NO_NEXT_HEADER),)
+            due = ((bytes(min(self._pad_to, self.largest)), NO_NEXT_HEADER),)
         for payload, next_header in due:
             sealed = self._seal_payload(payload, next_header, now)
             yield Outgoing(sealed, self.remote, traffic_class, self._dont_fragment)

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esp.datagram import Outgoing
+    from esp.icmp import TooBig
     from esp.link import Link
     from esp.sa import Endpoint
 
@@ -185,6 +186,10 @@ class MemoryLink:
         """As :meth:`esp.link.Link.take_unreachable`: nobody speaks ICMP here."""
         return set()
 
+    def take_too_big(self) -> list[TooBig]:
+        """As :meth:`esp.link.Link.take_too_big`: likewise."""
+        return []
+
     async def wait_readable(self) -> None:
         """As :meth:`esp.link.Link.wait_readable`."""
         await self._arrived.wait()
@@ -260,6 +265,10 @@ class LossyLink:
     def take_unreachable(self) -> set[Endpoint]:
         """As :meth:`esp.link.Link.take_unreachable`."""
         return self._inner.take_unreachable()
+
+    def take_too_big(self) -> list[TooBig]:
+        """As :meth:`esp.link.Link.take_too_big`."""
+        return self._inner.take_too_big()
 
     async def wait_readable(self) -> None:
         """Return when something has come through."""

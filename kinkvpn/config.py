@@ -134,6 +134,7 @@ class TunSettings:
     name: str = "kink0"
     addresses: tuple[Interface, ...] = ()
     mtu: int = DEFAULT_MTU
+    clamp_mss: bool = True
     routes: bool = True
     table: int = 910
 
@@ -321,6 +322,7 @@ def read_tun(table: Table) -> TunSettings:
         name=table.get("name", values.device_name, default.name),
         addresses=addresses,
         mtu=table.get("mtu", values.integer(least, MAXIMUM_MTU), default.mtu),
+        clamp_mss=table.get("clamp_mss", values.boolean, default.clamp_mss),
         routes=table.get("routes", values.boolean, default.routes),
         table=table.get("table", values.routing_table, default.table),
     )

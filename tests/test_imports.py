@@ -17,7 +17,7 @@ LAYERS = {
         {"esp.combined", "esp.separate", "esp.integrity"},
         {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel", "esp.checksum", "esp.pace"},
         {"esp.transport", "esp.flow_label", "esp.mtu", "esp.fragmentation", "esp.too_big", "esp.mss"},
-        {"esp.spd", "esp.sad", "esp.hold", "esp.silence"},
+        {"esp.path", "esp.fit", "esp.spd", "esp.sad", "esp.hold", "esp.silence"},
         {"esp.engine", "esp.native"},
         {"esp.icmp"},
         {"esp.tun", "esp.link", "esp.raw"},
@@ -48,7 +48,7 @@ ACROSS = {
     "kinkvpn.keylog": DESCRIPTIONS,
     "kinkvpn.manual": DESCRIPTIONS | {"esp.engine", "esp.dataplane"},
     "kinkvpn.service": DESCRIPTIONS
-    | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.raw", "esp.icmp", "esp.native"},
+    | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.raw", "esp.icmp", "esp.fit", "esp.native"},
 }
 PURE = {
     *("esp.combined", "esp.separate", "esp.integrity"),
@@ -58,6 +58,8 @@ PURE = {
         "esp.fragmentation",
         "esp.too_big",
         "esp.mss",
+        "esp.path",
+        "esp.fit",
         "esp.crypto",
         "esp.events",
         "esp.hold",

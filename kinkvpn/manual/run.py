@@ -16,7 +16,7 @@ from esp.engine import Engine
 from esp.events import Acquired, EndpointMoved, EspEvent, HardExpired, SoftExpired
 from esp.policy import Policy
 from kinkvpn.manual import account
-from kinkvpn.service.devices import esp_addresses, listening_addresses, network_plan, open_links, open_tun
+from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
 from kinkvpn.service.netconf import NetworkConfiguration
 from kinkvpn.service.report import spell
 
@@ -52,7 +52,8 @@ async def _start(manual: ManualFile, held: AsyncExitStack) -> Dataplane:
     held.callback(link.close)
     tun = open_tun(manual.tun.name, manual.tun.mtu)
     held.callback(tun.close)
-    dataplane = Dataplane(Engine(random=secrets.token_bytes), tun, link, receive_control=_ignore)
+    engine = Engine(random=secrets.token_bytes, inside=inside_of(manual.tun))
+    dataplane = Dataplane(engine, tun, link, receive_control=_ignore)
     for pair in manual.pairs:
         dataplane.add_policy(Policy(pair.outbound.policy, pair.outbound.selector))
         dataplane.install_inbound(pair.inbound)

@@ -34,7 +34,7 @@ from kinkvpn.proto.settings import UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.service import preflight
 from kinkvpn.service.api import AlreadyRunning, ControlSocket, ControlUnavailable
-from kinkvpn.service.devices import esp_addresses, listening_addresses, network_plan, open_links, open_tun
+from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
 from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
 from kinkvpn.service.netconf import NetworkConfiguration
 from kinkvpn.service.preflight import StartRefused
@@ -339,9 +339,8 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
         keying.receive(datagram, Path(source, marked=True))
 
     host = configuration.host
-    dataplane = Dataplane(
-        Engine(random=secrets.token_bytes), resources.tun, resources.link, receive_control=receive_control
-    )
+    engine = Engine(random=secrets.token_bytes, inside=inside_of(configuration.tun))
+    dataplane = Dataplane(engine, resources.tun, resources.link, receive_control=receive_control)
     for peer in resources.peers:
         for policy in peer.policies:
             watched = Policy(policy.name, policy.selector, peer=peer.name, answer_within=peer.probe_after)

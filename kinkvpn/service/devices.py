@@ -7,6 +7,7 @@ from collections import defaultdict
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from esp.fit import Inside
 from esp.link import LinkUnavailable, UdpLink
 from esp.policy import networks_of
 from esp.raw import BothLinks, RawLink
@@ -105,6 +106,11 @@ def open_raw(addresses: Sequence[str], hop_limit: int | None = None) -> RawLink:
         return RawLink.open(addresses, hop_limit=hop_limit)
     except LinkUnavailable as error:
         raise StartRefused(preflight.explain_raw(error.local.address, error.errno)) from error
+
+
+def inside_of(tun: TunSettings) -> Inside:
+    """What an engine has to know of the side that the TUN device leads to."""
+    return Inside(tun.mtu, tuple(each.ip.packed for each in tun.addresses), tun.clamp_mss)
 
 
 def open_tun(name: str, mtu: int) -> TunDevice:

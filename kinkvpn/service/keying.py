@@ -22,6 +22,8 @@ from esp.events import (
     EndpointMoved,
     EspEvent,
     HardExpired,
+    PathNarrowed,
+    PeerEvent,
     SoftExpired,
     Unanswered,
     UnknownSpiSeen,
@@ -300,7 +302,7 @@ class Keying:
         """ICMP says that a KINK datagram did not get to ``remote``."""
         self._take(UnreachableReported(remote))
 
-    def _whose(self, event: EspEvent) -> list[Peer]:
+    def _whose(self, event: PeerEvent) -> list[Peer]:
         match event:
             case UnknownSpiSeen():
                 return self._peers_at(event.source)
@@ -313,11 +315,14 @@ class Keying:
         return [] if found is None else [found]
 
     def _take(self, event: EspEvent) -> None:
+        if isinstance(event, PathNarrowed):
+            log.info("path_narrowed", extra={"fields": {"address": event.address, "octets": event.octets}})
+            return
         now = trio.current_time()
         for peer in self._whose(event):
             self._tell(peer, event, now)
 
-    def _tell(self, peer: Peer, event: EspEvent, now: float) -> None:
+    def _tell(self, peer: Peer, event: PeerEvent, now: float) -> None:
         match event:
             case UnknownSpiSeen():
                 self._perform(peer, peer.unknown_spi_seen(event.spi, now))

@@ -108,9 +108,9 @@ class KinkTransport:
                 break
             except OSError:
                 # An ICMP error for something sent earlier (RFC 1122 §4.1.3.3): a hint at most, never a verdict (§3.7).
-                errors, unreachable = icmp.take_unreachable(sock)
-                self.receive_errors += max(errors, 1)
-                for remote in sorted(unreachable):
+                errors = icmp.take_errors(sock)
+                self.receive_errors += max(errors.count, 1)
+                for remote in sorted(errors.unreachable):
                     self._tell_unreachable(remote)
                 continue
             local = bound or _destination(ancillary)

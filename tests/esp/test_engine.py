@@ -40,10 +40,20 @@ from esp.crypto import make_sealer
 from esp.datagram import Incoming, Outgoing
 from esp.engine import KEEPALIVE_SECONDS, Engine
 from esp.errors import DropReason, InvalidPolicy, InvalidSa, UnknownSa
-from esp.events import Acquired, CounterExhausted, EndpointMoved, HardExpired, SoftExpired, Unanswered, UnknownSpiSeen
+from esp.events import (
+    Acquired,
+    CounterExhausted,
+    EndpointMoved,
+    HardExpired,
+    PathNarrowed,
+    SoftExpired,
+    Unanswered,
+    UnknownSpiSeen,
+)
 from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS
+from esp.mtu import largest_inner
 from esp.policy import Action, Direction, Policy, Selector
-from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Lifetime, SaParameters
+from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Lifetime, Mode, SaParameters
 from esp.sad import MAX_DATAGRAM
 from esp.suite import SUITES
 from esp.wire import ESP_HEADER
@@ -117,11 +127,18 @@ def test_every_small_size_comes_through(suite: str) -> None:
     assert tunnel.open(*tunnel.seal(*packets)) == packets
 
 
+def whole(size: int) -> bytes:
+    """A packet with DF."""
+    packet = bytearray(ipv4(bytes(size)))
+    packet[6] |= 0x40
+    return bytes(packet)
+
+
 @pytest.mark.parametrize("suite", KINDS)
 def test_the_biggest_packet_fits_and_the_next_does_not(suite: str) -> None:
     tunnel = open_tunnel(suite)
-    biggest = next(size for size in range(MAX_DATAGRAM - 20, 0, -1) if tunnel.seal(ipv4(bytes(size))))
-    (datagram,) = tunnel.seal(ipv4(bytes(biggest)))
+    biggest = next(size for size in range(MAX_DATAGRAM - 20, 0, -1) if tunnel.seal(whole(size)))
+    (datagram,) = tunnel.seal(whole(biggest))
     assert MAX_DATAGRAM - SUITES[suite].block_octets < len(datagram) <= MAX_DATAGRAM
     statistics = tunnel.left.statistics()
     assert statistics.drops == {DropReason.TOO_BIG: MAX_DATAGRAM - 20 - biggest}
@@ -1118,3 +1135,109 @@ def test_an_unauthentic_mark_changes_nothing() -> None:
     assert tunnel.right.statistics().drops == {DropReason.AUTHENTICATION_FAILED: 1}
     assert tunnel.right.statistics().unused_ecn == {}
     assert tunnel.open(sealed) == [ipv4(b"x")]
+
+
+# --- packets that are too large for the path ---
+
+
+def narrowed(path: int, **changes: object) -> Tunnel:
+    """A tunnel whose path has turned out to carry ``path`` octets."""
+    tunnel = open_tunnel()
+    if changes:
+        tunnel.left.install_outbound(parameters(spi=0x1001, **changes), 0.0)
+        tunnel.right.install_inbound(
+            parameters(spi=0x1001, **changes | {"selector": flip(SELECTOR4), "remote": LEFT}), 0.0
+        )
+    assert tunnel.left.learn_path(RIGHT, path, None, 0.0)
+    return tunnel
+
+
+def test_a_packet_that_may_be_fragmented_is_and_every_datagram_fits() -> None:
+    """RFC 4301 §7, §8.2.1; the other end has nothing to put together: its host does."""
+    tunnel = narrowed(1280)
+    sealed = tunnel.left.protect([ipv4(bytes(3000))], 0.0)
+    assert len(sealed) == 3
+    assert max(len(each.datagram) for each in sealed) + 28 <= 1280
+    opened = tunnel.right.unprotect(incoming(sealed), 0.0)
+    assert b"".join(each[20:] for each in opened) == bytes(3000)
+    assert tunnel.left.statistics().packets_out == tunnel.right.statistics().packets_in == 3
+    assert tunnel.left.take_replies() == []
+
+
+def test_the_sender_of_one_that_may_not_is_told_how_large_it_may_be() -> None:
+    tunnel = narrowed(1280)
+    assert tunnel.left.protect([whole(1400)], 0.0) == []
+    assert tunnel.left.statistics().drops == {DropReason.TOO_BIG: 1}
+    (reply,) = tunnel.left.take_replies()
+    mtu = int.from_bytes(reply[26:28])
+    (sealed,) = tunnel.left.protect([whole(mtu - 20)], 0.0)
+    assert 1280 - 4 < len(sealed.datagram) + 28 <= 1280
+    assert tunnel.left.protect([whole(mtu - 19)], 0.0) == []
+    assert tunnel.left.take_replies() != []
+    assert tunnel.left.take_replies() == []
+
+
+def test_1280_octets_of_ipv6_go_through_whatever_the_path_is() -> None:
+    """RFC 8200 §5: no link of IPv6 carries less; so the outer packet is fragmented."""
+    tunnel = narrowed(1280)
+    (sealed,) = tunnel.left.protect([ipv6(bytes(1240))], 0.0)
+    assert sealed.dont_fragment is False
+    assert tunnel.left.protect([ipv6(bytes(1241))], 0.0) == []
+    (reply,) = tunnel.left.take_replies()
+    assert int.from_bytes(reply[44:48]) == 1280
+    (small,) = tunnel.left.protect([ipv6(bytes(1000))], 0.0)
+    assert small.dont_fragment is None
+
+
+def test_padding_goes_no_further_than_the_path() -> None:
+    tunnel = narrowed(1280, confidentiality=Confidentiality(1400, 0.5))
+    (sealed,) = tunnel.left.protect([ipv4()], 0.0)
+    (dummy,) = tunnel.left.pace(1.0)
+    assert len(dummy.datagram) == len(sealed.datagram) <= 1280 - 28
+    assert tunnel.right.unprotect(incoming([sealed]), 0.0) == [ipv4()]
+
+
+def test_icmp_is_believed_that_quotes_a_packet_just_sent_and_for_ten_minutes() -> None:
+    tunnel = open_tunnel()
+    sent = tunnel.seal(*[ipv4()] * 3)
+    (other,) = tunnel.left.protect([ipv6()], 0.0)
+    fourth = SPI4.to_bytes(4) + (4).to_bytes(4)
+    for remote, quoted in ((RIGHT, fourth), (RIGHT, sent[0][:7]), (ELSEWHERE, sent[0][:8]), (RIGHT, bytes(8))):
+        assert not tunnel.left.learn_path(remote, 1300, quoted, 0.0)
+    assert tunnel.left.protect([whole(1400)], 0.0) != []
+    assert tunnel.left.learn_path(RIGHT, 1300, sent[0][:8], 1.0)
+    assert tunnel.left.learn_path(RIGHT, 1400, other.datagram[:8], 1.0)  # true or not, it is no news
+    assert tunnel.left.take_events() == [PathNarrowed(RIGHT.address, 1300)]
+    assert tunnel.left.protect([whole(1400)], 1.0) == []
+    tunnel.left.expire(601.0)
+    assert tunnel.left.protect([whole(1400)], 601.0) != []
+
+
+def test_a_path_is_that_of_an_address_whichever_sa_goes_there() -> None:
+    tunnel = narrowed(1300)
+    tunnel.left.install_outbound(parameters(spi=0x1001), 0.0)
+    assert tunnel.left.protect([whole(1400)], 0.0) == []
+    tunnel.left.follow("four", ELSEWHERE)
+    assert tunnel.left.protect([whole(1400)], 0.0) != []
+    tunnel.left.follow("four", RIGHT)
+    assert tunnel.left.protect([whole(1400)], 0.0) == []
+    tunnel.left.confirm_path(RIGHT.address, 1500)
+    assert tunnel.left.protect([whole(1400)], 0.0) != []
+
+
+def test_a_syn_says_what_goes_through_either_way() -> None:
+    options = bytes([2, 4]) + (1460).to_bytes(2)
+    syn = ipv4(bytes(12) + b"\x60\x02" + bytes(6) + options, protocol=6)
+    tunnel = narrowed(1300)
+    (packet,) = tunnel.open(*tunnel.seal(syn))
+    mss = largest_inner(SUITES["aes256-gcm16"], Mode.TUNNEL, Encapsulation.UDP, 4, 1300) - 40
+    assert int.from_bytes(packet[42:44]) == mss
+    untouched = [ipv4(syn[20:40], protocol=6), ipv4(b"", protocol=6), ipv4(syn[20:], protocol=17)]
+    assert tunnel.open(*tunnel.seal(*untouched)) == untouched
+    # And back: what the right says is what the left is going to send.
+    other = open_tunnel()
+    back = parameters(spi=0x3000, selector=flip(SELECTOR4), remote=LEFT)
+    other.right.install_outbound(back, 0.0)
+    assert other.right.learn_path(LEFT, 1300, None, 0.0)
+    (packet,) = other.open(*other.seal(syn))
+    assert int.from_bytes(packet[42:44]) == mss

@@ -39,15 +39,15 @@ def wait_for_error(sock: socket.socket) -> None:
 
 
 def test_there_is_nothing_to_take(asking: socket.socket) -> None:
-    assert icmp.take_unreachable(asking) == (0, set())
+    assert icmp.take_errors(asking) == icmp.Errors()
 
 
 def test_whoever_asks_is_told_which_remote_it_was_and_once(asking: socket.socket) -> None:
     there = nobody(asking.family)
     asking.sendto(b"anybody?", there)
     wait_for_error(asking)
-    assert icmp.take_unreachable(asking) == (1, {there})
-    assert icmp.take_unreachable(asking) == (0, set())
+    assert icmp.take_errors(asking) == icmp.Errors(1, {there})
+    assert icmp.take_errors(asking) == icmp.Errors()
 
 
 def test_one_look_takes_a_bounded_number(asking: socket.socket) -> None:
@@ -60,8 +60,8 @@ def test_one_look_takes_a_bounded_number(asking: socket.socket) -> None:
         except ConnectionRefusedError:
             continue
     wait_for_error(asking)
-    errors, remotes = icmp.take_unreachable(asking)
-    assert (0 < errors <= icmp.MAX_ERRORS, remotes) == (True, {there})
+    errors = icmp.take_errors(asking)
+    assert (0 < errors.count <= icmp.MAX_ERRORS, errors.unreachable) == (True, {there})
 
 
 def test_what_failed_for_another_datagrams_sake_is_sent_again(asking: socket.socket) -> None:
@@ -77,14 +77,16 @@ def test_what_failed_for_another_datagrams_sake_is_sent_again(asking: socket.soc
 
         with pytest.raises(ConnectionRefusedError) as refused:
             send()
-        assert icmp.sent_again(refused.value, asking, send) == (True, {there})
+        went, errors = icmp.sent_again(refused.value, asking, send)
+        assert (went, errors.unreachable) == (True, {there})
         assert living.recv(100) == b"hello"
 
 
 @pytest.mark.parametrize("number", [errno.EAGAIN, errno.ENOBUFS, errno.EMSGSIZE, errno.ENETUNREACH])
 def test_what_failed_for_its_own_sake_is_not(asking: socket.socket, number: int) -> None:
     again: list[int] = []
-    assert icmp.sent_again(OSError(number, ""), asking, lambda: again.append(1)) == (False, set())
+    went, errors = icmp.sent_again(OSError(number, ""), asking, lambda: again.append(1))
+    assert (went, errors.unreachable) == (False, set())
     assert again == []
 
 
@@ -96,5 +98,6 @@ def test_a_second_failure_leaves_no_error_behind(asking: socket.socket) -> None:
     def send() -> None:
         asking.sendto(bytes(70_000), there)
 
-    assert icmp.sent_again(ConnectionRefusedError(errno.ECONNREFUSED, ""), asking, send) == (False, {there})
-    assert icmp.take_unreachable(asking) == (0, set())
+    went, errors = icmp.sent_again(ConnectionRefusedError(errno.ECONNREFUSED, ""), asking, send)
+    assert (went, errors.unreachable) == (False, {there})
+    assert icmp.take_errors(asking) == icmp.Errors()
