@@ -131,7 +131,8 @@ def _shape(table: Table, inherited: Shape) -> Shape:
     return shape
 
 
-def _headers(table: Table, inherited: HeaderRules) -> HeaderRules:
+def read_headers(table: Table, inherited: HeaderRules) -> HeaderRules:
+    """What ``table`` says of outer headers, and what it inherits."""
     return HeaderRules(
         ecn=table.get("ecn", values.one_of(Ecn), inherited.ecn),
         dscp=table.get("dscp", values.dscp, inherited.dscp),
@@ -161,7 +162,7 @@ def read_options(table: Table, inherited: Options) -> Options:
         replay_window=window,
         esn=esn,
         shape=_shape(table, inherited.shape),
-        headers=_headers(table, inherited.headers),
+        headers=read_headers(table, inherited.headers),
         pfs=groups,
         pfs_required=required,
         responder_nonce=table.get("responder_nonce", values.boolean, inherited.responder_nonce),

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from esp.errors import EspError
+from esp.headers import DEFAULT_RULES
 from esp.policy import ANY_PORT, ANY_PROTOCOL, Selector, check_selector
 from esp.sa import (
     EXTENDED_SEQUENCE_MAX,
@@ -26,6 +27,7 @@ from kinkvpn import values
 from kinkvpn.config import ESP_PORT, MAXIMUM_FILE_OCTETS, TunSettings, read_tun
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
 from kinkvpn.manual.pair import Pair
+from kinkvpn.options import read_headers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -149,6 +151,7 @@ def _pair(entry: Table, name: str, port: int) -> Pair:
         encapsulation=encapsulation,
         replay_window=entry.get("replay_window", values.integer(0, REPLAY_WINDOW_MAX), 8192),
         esn=entry.get("esn", values.boolean, default=False),
+        headers=read_headers(entry, DEFAULT_RULES),
         legacy=entry.get("legacy", values.boolean, default=False),
     )
     pair = Pair(Endpoint(source, 0 if raw else port), _sa(entry, "outbound", shape), _sa(entry, "inbound", shape))

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from esp.headers import DontFragment, Ecn
 from esp.policy import ANY_PORT, ANY_PROTOCOL
 from esp.sa import Encapsulation, Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from esp.headers import HeaderRules
     from esp.policy import Selector
     from esp.sa import Endpoint, SaParameters
     from kinkvpn.manual.pair import Pair
@@ -59,10 +61,23 @@ def _state(sa: SaParameters, source: Endpoint, destination: Endpoint, reqid: int
         words.append("flag af-unspec")  # the inner packets may be of the other family
     if sa.esn:
         words.append("flag esn")
+    words += _header_flags(sa.headers)
     words += _algorithms(sa)
     if sa.encapsulation is Encapsulation.UDP:
         words.append(f"encap espinudp {source.port} {destination.port} {_any(source)}")
     return " ".join(words)
+
+
+def _header_flags(rules: HeaderRules) -> Iterator[str]:
+    """As far as the kernel has flags for them; without any it does what we do without a word."""
+    if rules.ecn is Ecn.COMPATIBLE:
+        yield "flag noecn"
+    if rules.dscp_inward:
+        yield "flag decap-dscp"
+    if rules.df is DontFragment.CLEAR:
+        yield "flag nopmtudisc"
+    if not any(rules.dscp):
+        yield "extra-flag dont-encap-dscp"
 
 
 def _algorithms(sa: SaParameters) -> Iterator[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from esp.headers import DontFragment, HeaderRules
 from esp.sa import Encapsulation, Endpoint, Lifetime, Mode
 from esp.suite import SUITES
 from kinkvpn.document import DocumentError
@@ -78,6 +79,8 @@ def test_everything() -> None:
     mode = "transport"
     esn = true
     replay_window = 64
+    dscp = 46
+    df = "clear"
     lifetime = 60
     lifetime_packets = 1000
     lifetime_kilobytes = 5
@@ -100,6 +103,7 @@ def test_everything() -> None:
     assert (sa.mode, sa.esn, sa.sequence, pair.inbound.sequence) == (Mode.TRANSPORT, True, 1 << 32, 0)
     assert (sa.selector.protocol, sa.selector.local_port, sa.selector.remote_port) == (6, 1000, 443)
     assert pair.inbound.replay_window == 64
+    assert sa.headers == pair.inbound.headers == HeaderRules(dscp=bytes([46]) * 64, df=DontFragment.CLEAR)
     assert sa.lifetime == Lifetime(hard_seconds=60, hard_packets=1000, hard_octets=5120)
 
 

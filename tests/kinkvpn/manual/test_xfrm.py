@@ -8,6 +8,7 @@ from ipaddress import ip_network
 import pytest
 from support.manual import pair
 
+from esp.headers import DontFragment, Ecn, HeaderRules
 from esp.policy import Selector
 from esp.sa import Encapsulation, Mode
 from kinkvpn.manual import xfrm
@@ -103,3 +104,17 @@ def test_a_window_is_no_longer_than_the_kernel_has() -> None:
     assert "replay-window 4096 " in next(xfrm.commands(pair(replay_window=65_536), 1))
     assert "replay-window 64 " in next(xfrm.commands(pair(replay_window=64), 1))
     assert "replay-window 0 " in next(xfrm.commands(pair(replay_window=0), 1))
+
+
+@pytest.mark.parametrize(
+    ("rules", "words"),
+    [
+        (HeaderRules(), ""),
+        (HeaderRules(dscp=bytes([46]) * 64, df=DontFragment.COPY), ""),  # which the kernel has no flags for
+        (HeaderRules(ecn=Ecn.COMPATIBLE, dscp_inward=True), "flag noecn flag decap-dscp "),
+        (HeaderRules(dscp=bytes(64), df=DontFragment.CLEAR), "flag nopmtudisc extra-flag dont-encap-dscp "),
+    ],
+)
+def test_what_the_kernel_has_of_header_rules(rules: HeaderRules, words: str) -> None:
+    for state in list(xfrm.commands(pair(headers=rules), 1))[:2]:
+        assert f"flag af-unspec {words}aead" in state
