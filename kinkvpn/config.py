@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import Enum
-from itertools import islice, product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esp.policy import ANY_PORT, ANY_PROTOCOL, Network, Selector, address_interval, is_host, overlap
 from esp.sa import Endpoint, Mode
 from kinkvpn import values
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
@@ -17,10 +15,20 @@ from kinkvpn.proto.create import MAX_QUICK_MODES
 from kinkvpn.proto.retransmit import FULL_CYCLE
 from kinkvpn.proto.settings import Esn, PeerSettings, PolicySettings, PrfForm, Start, UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
+from kinkvpn.traffic import (
+    MAXIMUM_POLICIES,
+    Order,
+    check_hosts,
+    overlaps,
+    read_policy,
+    read_selectors,
+    show_selector,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping
 
+    from esp.policy import Policy, Selector
     from kinkvpn.values import Interface
 
 DEFAULT_PATH = Path("/etc/kinkvpn/kinkvpn.toml")
@@ -30,7 +38,6 @@ KINK_PORT = 910  # RFC 4430 §9
 ESP_PORT = 4500  # RFC 3947 §4, RFC 3948 §2.2
 IPV4_MINIMUM_MTU = 576  # every host takes a datagram of this size (RFC 791 §3.1)
 IPV6_MINIMUM_MTU = 1280  # RFC 8200 §5
-PORT_PROTOCOLS = frozenset(values.PROTOCOLS[name] for name in ("tcp", "udp", "sctp", "udplite"))
 
 # ours
 DEFAULT_MTU = (
@@ -38,8 +45,6 @@ DEFAULT_MTU = (
 )
 MAXIMUM_MTU = 65400  # sealed with the widest suite it still fits the 65,507 octets of a UDP datagram over IPv4
 MAXIMUM_FILE_OCTETS = 1 << 20  # ten times what MAXIMUM_POLICIES need: beyond it somebody named the wrong file
-# Each is a pair of SAs. Lists of subnets multiply, so a short file could ask for millions.
-MAXIMUM_POLICIES = 4096
 MAXIMUM_SILENCE = 3600  # seconds; a peer that may be dead for longer than an hour need not be watched
 
 
@@ -194,7 +199,11 @@ class PeerConfiguration:
 
 @dataclass(frozen=True, slots=True)
 class Configuration:
-    """Everything that a daemon is told."""
+    """Everything that a daemon is told.
+
+    Args:
+        before, after: what is bypassed or discarded, in order, ahead of the peers' policies and behind them.
+    """
 
     host: HostSettings
     kink: KinkSettings
@@ -203,6 +212,8 @@ class Configuration:
     control: ControlSettings
     log: LogSettings
     peers: tuple[PeerConfiguration, ...]
+    before: tuple[Policy, ...] = ()
+    after: tuple[Policy, ...] = ()
 
     @property
     def policies(self) -> tuple[PolicySettings, ...]:
@@ -240,6 +251,8 @@ def parse(text: str, source: Path) -> Configuration:
     document = Document.parse(text, str(source))
     root = Table(document, (), document.root)
     kink = _kink(root.table("kink"))
+    taken = _Taken()
+    before, after = _exceptions(root, taken)
     configuration = Configuration(
         host=_host(root.table("host"), source.parent),
         kink=kink,
@@ -247,7 +260,9 @@ def parse(text: str, source: Path) -> Configuration:
         tun=read_tun(root.table("tun")),
         control=_control(root.table("control"), source.parent),
         log=_log(root.table("log")),
-        peers=_peers(root, kink),
+        peers=_peers(root, kink, taken),
+        before=before,
+        after=after,
     )
     if configuration.kink.port == configuration.esp.port:
         written = "esp" if "port" in document.root.get("esp", {}) else "kink"
@@ -364,11 +379,22 @@ class _Taken:
         self.values[kind, key, value] = holder or owner
 
 
-def _peers(root: Table, kink: KinkSettings) -> tuple[PeerConfiguration, ...]:
+def _exceptions(root: Table, taken: _Taken) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
+    """What does not protect: ahead of the peers' policies, and behind them."""
+    listed: dict[Order, list[Policy]] = {order: [] for order in Order}
+    for number, entry in enumerate(root.tables("policy"), 1):
+        found = read_policy(entry, number)
+        if found is not None:
+            policy, order = found
+            taken.claim(entry, "name", policy.name, entry.name, kind="policy")
+            listed[order].append(policy)
+    return tuple(listed[Order.BEFORE]), tuple(listed[Order.AFTER])
+
+
+def _peers(root: Table, kink: KinkSettings, taken: _Taken) -> tuple[PeerConfiguration, ...]:
     tables = root.tables("peer")
     if "peer" not in root:
         root.report("peer is missing: expected at least one [[peer]]")
-    taken = _Taken()
     peers = tuple(_peer(table, taken, kink) for table in tables)
     _check_overlaps(taken.policies)
     return peers
@@ -426,9 +452,9 @@ def _policies(table: Table, peer: str, taken: _Taken, *, extensions: bool) -> tu
     for entry in entries:
         options = read_options(entry, inherited)
         given = entry.get("name", values.label, "")
-        selectors = _selectors(entry, MAXIMUM_POLICIES - len(taken.policies))
+        selectors = read_selectors(entry, MAXIMUM_POLICIES - len(taken.policies))
         if options.mode is Mode.TRANSPORT:
-            _check_hosts(entry, selectors)
+            check_hosts(entry, selectors)
         entry.close()
         for number, selector in enumerate(selectors, 1):
             own = f"{given}/{number}" if len(selectors) > 1 else given
@@ -466,89 +492,12 @@ def _policy(name: str, selector: Selector, options: Options, *, send_ids: bool, 
     )
 
 
-def _selectors(entry: Table, room: int) -> list[Selector]:
-    """The selectors of one [[peer.policy]]; none when something in it is wrong, so that nothing follows from that."""
-    local = entry.require_items("local", values.network, "a subnet of this side, or several")
-    remote = entry.require_items("remote", values.network, "a subnet of the peer's side, or several")
-    protocol = entry.get("protocol", values.protocol, ANY_PROTOCOL)
-    ports = entry.get("local_port", values.port, ANY_PORT), entry.get("remote_port", values.port, ANY_PORT)
-    if any(ports) and protocol not in PORT_PROTOCOLS and entry.sound:
-        key = "local_port" if ports[0] else "remote_port"
-        entry.report_value((key,), ports[0] or ports[1], "a protocol that has ports beside it: tcp, udp, sctp, udplite")
-    if entry.sound:
-        _check_families(entry, "local", local, remote)
-        _check_families(entry, "remote", remote, local)
-    if not entry.sound:
-        return []
-    pairs = ((here, there) for here, there in product(local, remote) if here.version == there.version)
-    selectors = [Selector(here, there, protocol, *ports) for here, there in islice(pairs, room + 1)]
-    if len(selectors) > room:
-        entry.report(f"{entry.name}: too many policies: expected at most {MAXIMUM_POLICIES} pairs of subnets in all")
-        return []
-    return selectors
-
-
-def _check_families(entry: Table, key: str, subnets: tuple[Network, ...], others: tuple[Network, ...]) -> None:
-    """A subnet with no partner of its family would silently protect nothing."""
-    families = {other.version for other in others}
-    for subnet in subnets:
-        if families and subnet.version not in families:
-            other = "remote" if key == "local" else "local"
-            entry.report_value((key,), str(subnet), f"an IPv{subnet.version} subnet in {other} too")
-
-
-def _check_hosts(entry: Table, selectors: Sequence[Selector]) -> None:
-    """Transport mode is between two hosts (RFC 4301 §4.1); between subnets a packet would lose its addresses."""
-    for key, subnets in (
-        ("local", {one.local: None for one in selectors}),
-        ("remote", {one.remote: None for one in selectors}),
-    ):
-        for subnet in subnets:
-            if not is_host(subnet):
-                entry.report_value((key,), str(subnet), 'one address, for mode = "transport" is between two hosts')
-
-
 def _check_overlaps(policies: list[tuple[PolicySettings, Table]]) -> None:
     """Traffic that two policies want belongs to neither for certain."""
     order = {id(policy): index for index, (policy, _) in enumerate(policies)}
-    for pair in _overlaps(policies):
+    for pair in overlaps(policies, lambda claimed: claimed[0].selector):
         (first, _), (second, entry) = sorted(pair, key=lambda item: order[id(item[0])])
         entry.report(
             f"{entry.name}: policy {second.name} ({show_selector(second.selector)}) overlaps "
             f"policy {first.name} ({show_selector(first.selector)}): expected traffic that one policy has"
         )
-
-
-_Claimed = tuple[PolicySettings, Table]
-
-
-def _overlaps(policies: list[_Claimed]) -> Iterator[tuple[_Claimed, _Claimed]]:
-    """Every pair that overlaps. In the order of their first remote address, only those not yet past one can meet it."""
-    around: list[_Claimed] = []
-    for claimed in sorted(policies, key=lambda item: _sweep_key(item[0].selector)):
-        selector = claimed[0].selector
-        version, first, _ = _sweep_key(selector)
-        around = [other for other in around if _reaches(other[0].selector, version, first)]
-        yield from ((other, claimed) for other in around if overlap(other[0].selector, selector))
-        around.append(claimed)
-
-
-def _sweep_key(selector: Selector) -> tuple[int, int, int]:
-    first, last = address_interval(selector.remote)
-    return selector.version, first, -last
-
-
-def _reaches(selector: Selector, version: int, address: int) -> bool:
-    return selector.version == version and address_interval(selector.remote)[1] >= address
-
-
-def show_selector(selector: Selector) -> str:
-    """``10.1.0.0/24 -> 10.2.0.0/24 tcp any:443``, as status, logs and errors have it."""
-    text = f"{selector.local} -> {selector.remote}"
-    if selector.protocol == ANY_PROTOCOL:
-        return text
-    names = {number: name for name, number in values.PROTOCOLS.items()}
-    text += f" {names.get(selector.protocol, selector.protocol)}"
-    if selector.local_port == selector.remote_port == ANY_PORT:
-        return text
-    return f"{text} {selector.local_port or 'any'}:{selector.remote_port or 'any'}"

@@ -117,6 +117,10 @@ class Table:
     def __contains__(self, key: str) -> bool:
         return key in self._values
 
+    def written(self, key: str) -> object:
+        """The value of ``key``, which is there, as it was written."""
+        return self._values[key]
+
     def get(self, key: str, read: Callable[[object], T], default: T) -> T:
         """The value of ``key``, or ``default`` when it is absent."""
         self._known.append(key)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from esp.errors import UnknownSuite
 from esp.headers import DSCP_COPIED, DSCP_VALUES
+from esp.policy import AddressRange, PortRange, networks_of
 from esp.suite import Suite, suite_named
 from kinkvpn.document import Unexpected
 from kinkvpn.wire.ipsec_doi import Group
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
-    from esp.policy import Network
+    from esp.policy import Addresses, Network
 
 Interface = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 E = TypeVar("E", bound=Enum)
@@ -73,6 +74,27 @@ def integer(low: int, high: int) -> Callable[[object], int]:
 
 
 port = integer(1, 65535)
+
+
+def _span(low: int, high: int, example: str) -> Callable[[object], PortRange]:
+    """A reader of a number, or of the first and last of several: 80, "8000-8010"."""
+    single = integer(low, high)
+
+    def read(value: object) -> PortRange:
+        if not isinstance(value, str):
+            number = single(value)
+            return PortRange(number, number)
+        first, _, last = (part.strip() for part in value.partition("-"))
+        numbers = [int(part) for part in (first, last) if part.isdecimal() and part.isascii()]
+        if len(numbers) != 2 or not low <= numbers[0] <= numbers[1] <= high:
+            raise Unexpected(f'an integer from {low} to {high}, or a range such as "{example}"')
+        return PortRange(*numbers)
+
+    return read
+
+
+ports = _span(1, 65535, "8000-8010")
+octets = _span(0, 255, "0-4")
 
 
 def routing_table(value: object) -> int:
@@ -229,6 +251,21 @@ def network(value: object) -> Network:
     except ValueError:
         raise Unexpected(expected) from None
     raise Unexpected(f"a subnet without host bits: {meant}")
+
+
+def addresses(value: object) -> Addresses:
+    """A subnet with no host bits set, or a range; one that is a subnet is read as that."""
+    if not isinstance(value, str) or "-" not in value:
+        return network(value)
+    try:
+        first, last = (ipaddress.ip_address(part.strip()) for part in value.split("-"))
+    except ValueError:
+        raise Unexpected("a range of addresses, such as 10.1.0.5-10.1.0.9") from None
+    if first.version != last.version or int(first) > int(last):
+        raise Unexpected("a range of addresses of one family, the lower one first")
+    found = AddressRange(first, last)
+    subnets = networks_of(found)
+    return subnets[0] if len(subnets) == 1 else found
 
 
 def file_path(directory: Path) -> Callable[[object], Path]:

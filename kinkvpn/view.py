@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from kinkvpn.config import show_selector
 from kinkvpn.proto.whereabouts import KinkOver
+from kinkvpn.traffic import show_selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from esp.policy import Policy
     from kinkvpn.config import Configuration, PeerConfiguration
     from kinkvpn.proto.settings import PolicySettings
 
@@ -164,6 +165,7 @@ def _check_lines(configuration: Configuration, addresses: Mapping[str, str]) -> 
             ("control", str(configuration.control.socket)),
         ]
     )
+    yield from _exception_lines("before the peers' policies", configuration.before)
     for peer in configuration.peers:
         yield ""
         yield f"{peer.name}  {_whereabouts(peer, addresses.get(peer.name, ''))}  {peer.principal}"
@@ -172,6 +174,20 @@ def _check_lines(configuration: Configuration, addresses: Mapping[str, str]) -> 
         suites = {suite.name: None for policy in peer.policies for suite in policy.suites}
         groups = {group.label: None for policy in peer.policies for group in policy.pfs}
         yield f"  suites {', '.join(suites)}" + (f"; PFS by {', '.join(groups)}" if groups else "")
+    yield from _exception_lines("after the peers' policies", configuration.after)
+
+
+def _exception_lines(heading: str, policies: Sequence[Policy]) -> Iterator[str]:
+    """What is bypassed or discarded there; nothing if nothing is."""
+    if policies:
+        yield ""
+        yield heading
+        yield from table([("  policy", "action", "traffic"), *map(_exception_row, policies)])
+
+
+def _exception_row(policy: Policy) -> Row:
+    more = f", {len(policy.also)} more" if policy.also else ""
+    return f"  {policy.name}", policy.action.value, show_selector(policy.selector).replace("->", ">") + more
 
 
 def _whereabouts(peer: PeerConfiguration, address: str) -> str:

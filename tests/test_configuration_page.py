@@ -23,9 +23,11 @@ SMALLEST = {
     "tun": [],
     "control": [],
     "log": [],
+    "policy": ['action = "discard"'],
     "peer": ['name = "b"', 'principal = "kink/b@R"', 'address = "192.0.2.2"'],
     "peer.policy": ['local = "10.1.0.1/32"', 'remote = "10.2.0.1/32"'],
 }
+MANY = {"peer", "peer.policy", "policy"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +60,7 @@ def with_line(table: str, line: str = "") -> str:
     for name, lines in SMALLEST.items():
         kept = [one for one in lines if not (name == table and one.split(" ")[0] == line.split(" ")[0])]
         kept += [line] if name == table and line else []
-        text += [f"[[{name}]]" if name.startswith("peer") else f"[{name}]", *kept]
+        text += [f"[[{name}]]" if name in MANY else f"[{name}]", *kept]
     return "\n".join(text)
 
 

@@ -28,7 +28,14 @@ LAYERS = {
         {"kinkvpn.wire"},
         {"kinkvpn.proto"},
         {"kinkvpn.kerberos", "kinkvpn.key_exchange"},
-        {"kinkvpn.values", "kinkvpn.document", "kinkvpn.options", "kinkvpn.config", "kinkvpn.keylog"},
+        {
+            "kinkvpn.values",
+            "kinkvpn.document",
+            "kinkvpn.options",
+            "kinkvpn.traffic",
+            "kinkvpn.config",
+            "kinkvpn.keylog",
+        },
         {"kinkvpn.service"},
         {"kinkvpn.demo", "kinkvpn.decode", "kinkvpn.manual", "kinkvpn.view"},
         {"kinkvpn.cli", "kinkvpn.__main__"},
@@ -43,10 +50,12 @@ ACROSS = {
     "kinkvpn.document": DESCRIPTIONS,
     "kinkvpn.options": DESCRIPTIONS,
     "kinkvpn.config": DESCRIPTIONS,
+    "kinkvpn.traffic": DESCRIPTIONS,
     "kinkvpn.demo": DESCRIPTIONS,
     "kinkvpn.cli": DESCRIPTIONS,
     "kinkvpn.keylog": DESCRIPTIONS,
     "kinkvpn.manual": DESCRIPTIONS | {"esp.engine", "esp.dataplane"},
+    "kinkvpn.view": DESCRIPTIONS,
     "kinkvpn.service": DESCRIPTIONS
     | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.raw", "esp.icmp", "esp.fit", "esp.native"},
 }

@@ -251,6 +251,7 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
         [peer.esp.address for peer in peers],
         [*transport.local, *link.local],
         [policy.selector for policy in configuration.policies if policy.mode is Mode.TRANSPORT],
+        policies_of(configuration, peers),
     )
     network = await held.enter_async_context(NetworkConfiguration(plan))
     return Resources(control, peers, transport, link, tun, tickets, network)
@@ -332,6 +333,16 @@ async def offer_tgts(
         await trio.sleep(TGT_SECONDS)
 
 
+def policies_of(configuration: Configuration, peers: Sequence[PeerSettings]) -> list[Policy]:
+    """The SPD: what the configuration has before the peers' policies, those, and what it has after them."""
+    protecting = [
+        Policy(policy.name, policy.selector, peer=peer.name, answer_within=peer.probe_after)
+        for peer in peers
+        for policy in peer.policies
+    ]
+    return [*configuration.before, *protecting, *configuration.after]
+
+
 def compose(configuration: Configuration, resources: Resources, acceptor: Acceptor) -> tuple[Keying, Dataplane]:
     """The two planes, each knowing the other: KINK behind the non-ESP marker comes up from the data plane's loop."""
 
@@ -341,10 +352,8 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
     host = configuration.host
     engine = Engine(random=secrets.token_bytes, inside=inside_of(configuration.tun))
     dataplane = Dataplane(engine, resources.tun, resources.link, receive_control=receive_control)
-    for peer in resources.peers:
-        for policy in peer.policies:
-            watched = Policy(policy.name, policy.selector, peer=peer.name, answer_within=peer.probe_after)
-            dataplane.add_policy(watched)
+    for policy in policies_of(configuration, resources.peers):
+        dataplane.add_policy(policy)
     keying = Keying(
         principal=host.principal,
         peers=resources.peers,

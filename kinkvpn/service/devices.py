@@ -16,12 +16,12 @@ from esp.tun import TunDevice, TunUnavailable
 from kinkvpn.service import preflight
 from kinkvpn.service.netconf import NetworkPlan
 from kinkvpn.service.preflight import StartRefused
-from kinkvpn.service.rules import needs_rules, own_rules
+from kinkvpn.service.rules import needs_rules, own_rules, policy_rules
 
 if TYPE_CHECKING:
     from collections.abc import Sequence, Set
 
-    from esp.policy import Addresses, Selector
+    from esp.policy import Addresses, Policy, Selector
     from esp.sa import Endpoint
     from kinkvpn.config import TunSettings
 
@@ -50,6 +50,7 @@ def network_plan(
     outside: Sequence[str],
     sockets: Sequence[Endpoint],
     between_hosts: Sequence[Selector] = (),
+    policies: Sequence[Policy] = (),
 ) -> NetworkPlan:
     """The host as it is wanted.
 
@@ -59,16 +60,19 @@ def network_plan(
         outside: the peers' outer addresses; an empty one is not known yet.
         sockets: those that ESP and KINK leave from.
         between_hosts: selectors of transport mode. The remote one is where the peer is, as a rule, known or not.
+        policies: all of them, in order; may be left out where they all protect.
     """
     routes = tuple(subnet for one in protected for subnet in networks_of(one)) if tun.routes else ()
+    rules = policy_rules(policies) if tun.routes else ()
     known = tuple(sorted(set(outside) - {""}))
+    wanted = rules or needs_rules(routes, known) or (between_hosts and routes)
     return NetworkPlan(
         device=tun.name,
         mtu=tun.mtu,
         addresses=tun.addresses,
         routes=routes,
         outside=known,
-        rules=own_rules(sockets) if needs_rules(routes, known) or (between_hosts and routes) else (),
+        rules=(*own_rules(sockets), *rules) if wanted else (),
         table=tun.table,
         sources={
             remote: str(networks_of(each.local)[0].network_address)

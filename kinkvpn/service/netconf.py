@@ -19,13 +19,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import trio
 from pyroute2 import IPRoute, NetlinkError
 
 from kinkvpn.errors import KinkvpnError
-from kinkvpn.service.rules import ANY, RoutingRule
+from kinkvpn.service.rules import ANY, RoutingRule, Way
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +44,7 @@ IFA_F_NODAD = 0x02
 # linux/if_link.h: no link-local address, hence no router solicitations into the tunnel, which no policy matches.
 IN6_ADDR_GEN_MODE_NONE = 1
 RT_TABLE_MAIN = 254  # linux/rtnetlink.h
+RULE_OF_MAIN = 32_766  # the priority of the rule that leads to the main table (ip-rule(8))
 
 # Ours: KINK's port. The table of our routes, and the priority of the first of the rules that lead there or past it, all
 # of them ahead of the main table (32,766) and behind the host's own addresses (0).
@@ -68,6 +70,7 @@ class NetworkPlan:
         rules: in this order, who looks up the routes and who does not; whom none names does. Without any, the routes
             are in the main table.
         table: otherwise, the number of their table, and the priority of the first rule; the others follow one by one.
+            The table behind it leads everything into the device, for those rules that have no other way.
         sources: of routes between two hosts, the address that this host's own packets leave from.
     """
 
@@ -140,11 +143,11 @@ class NetworkConfiguration:
                 self._add_address(netlink, index, address)
             # Shortest prefix first: nothing leads elsewhere for a moment that a longer one will claim.
             for subnet in sorted(set(plan.routes), key=lambda subnet: (subnet.prefixlen, str(subnet))):
-                self._add_route(netlink, index, subnet)
+                self._add_route(netlink, subnet, self._route(subnet, index))
             # Before the rules: routes in a table of their own are none yet for our ESP, which the rules lead past them.
             for outer in plan.outside:
                 self._check_outside(netlink, index, outer)
-            self._add_rules(netlink)
+            self._add_rules(netlink, index)
             failed.pop_all()
 
     def _restore(self) -> None:
@@ -180,13 +183,12 @@ class NetworkConfiguration:
             netlink.addr("add", **arguments, **extra)
         self._undo.append(lambda again: again.addr("delete", **arguments))
 
-    def _add_route(self, netlink: IPRoute, index: int, subnet: Network) -> None:
-        arguments = self._route(subnet, index)
+    def _add_route(self, netlink: IPRoute, subnet: Network, arguments: dict[str, Any]) -> None:
         try:
             netlink.route("add", **arguments)
         except NetlinkError as error:
-            holder = _route_to(netlink, subnet, self._table)
-            if error.code == errno.EEXIST and holder == index:
+            holder = _route_to(netlink, subnet, arguments["table"])
+            if error.code == errno.EEXIST and holder == arguments["oif"]:
                 return  # an address of ours brought it
             there = f": it goes to {_device_name(netlink, holder)} already" if holder else ""
             source = self._plan.sources.get(subnet)
@@ -208,20 +210,32 @@ class NetworkConfiguration:
                 for priority in count(self._plan.table):
                     netlink.rule("delete", family=family, priority=priority, protocol=RULE_PROTOCOL)
 
-    def _add_rules(self, netlink: IPRoute) -> None:
+    def _add_rules(self, netlink: IPRoute, index: int) -> None:
         """One after the other, for the kernel takes no two that are alike in what one of them says. The last one, into
         the tunnel, is the first to be undone: what is to go past the tunnel never goes into it.
         """
-        table = self._plan.table
-        for version in sorted({subnet.version for subnet in self._plan.routes} if self._plan.rules else ()):
-            into = RoutingRule(ANY[version], ANY[version], into_tunnel=True)
+        if not self._plan.rules:
+            return
+        forced = {rule.destination.version for rule in self._plan.rules if rule.way is Way.TUNNEL}
+        if not _has_ipv6(self._plan.device):
+            forced.discard(6)  # "any" is both families, and of this one there is nothing to keep out
+        for version in sorted(forced | {subnet.version for subnet in self._plan.routes}):
+            if version in forced:
+                everything = {"dst": str(ANY[version]), "oif": index, "table": self._plan.table + 1}
+                self._add_route(netlink, ANY[version], everything)
             rules = [rule for rule in self._plan.rules if rule.destination.version == version]
-            # Without a gap within a family: so they are found again after a crash.
-            for priority, rule in enumerate((*rules, into), table):
-                arguments = _arguments(rule, table) | {"priority": priority, "protocol": RULE_PROTOCOL}
-                with _explained(f"routing rule {priority} for table {table}"):
-                    netlink.rule("add", **arguments)
-                self._undo.append(partial(_delete_rule, arguments))
+            self._add_rules_of(netlink, [*rules, RoutingRule(ANY[version], ANY[version], way=Way.ROUTES)])
+
+    def _add_rules_of(self, netlink: IPRoute, rules: Sequence[RoutingRule]) -> None:
+        """Of one family, without a gap: so they are found again after a crash."""
+        table = self._plan.table
+        if table + len(rules) >= RULE_OF_MAIN:
+            raise NetworkRefused(f"{len(rules)} routing rules from {table} on reach that of the main table")
+        for priority, rule in enumerate(rules, table):
+            arguments = _arguments(rule, table) | {"priority": priority, "protocol": RULE_PROTOCOL}
+            with _explained(f"routing rule {priority}"):
+                netlink.rule("add", **arguments)
+            self._undo.append(partial(_delete_rule, arguments))
 
     def _check_outside(self, netlink: IPRoute, index: int, outer: str) -> None:
         """Ask the kernel itself: metrics, rules and longer prefixes have their say in it."""
@@ -236,6 +250,13 @@ class NetworkConfiguration:
             )
 
 
+def _has_ipv6(device: str) -> bool:
+    try:
+        return Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").read_text().strip() == "0"
+    except OSError:
+        return False
+
+
 def _delete_rule(arguments: dict[str, Any], netlink: IPRoute) -> None:
     netlink.rule("delete", **arguments)
 
@@ -244,7 +265,7 @@ def _arguments(rule: RoutingRule, table: int) -> dict[str, Any]:
     """``rule`` as netlink has it (linux/fib_rules.h)."""
     arguments: dict[str, Any] = {
         "family": socket.AF_INET if rule.destination.version == 4 else socket.AF_INET6,
-        "table": table if rule.into_tunnel else RT_TABLE_MAIN,
+        "table": {Way.PAST: RT_TABLE_MAIN, Way.ROUTES: table, Way.TUNNEL: table + 1}[rule.way],
     }
     for key, subnet in (("src", rule.source), ("dst", rule.destination)):
         if subnet.prefixlen:

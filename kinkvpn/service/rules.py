@@ -1,33 +1,45 @@
-"""Which packets the kernel's routing rules take past the tunnel, and whether it takes any rules at all."""
+"""Which packets the kernel's routing rules take past the tunnel or into it, and whether it takes any rules at all."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+from esp.policy import ANY_PORT, Action, PortRange, networks_of, overlap
 
-    from esp.policy import Network
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from esp.policy import Network, Policy, Ports, Selector
     from esp.sa import Endpoint
 
 # IANA, protocol numbers.
 UDP, ESP = 17, 50
+TYPED = frozenset({1, 58})  # ICMP and ICMPv6, of whose types the kernel's rules know nothing
 
 ANY = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
 
+class Way(Enum):
+    """Where a packet goes."""
+
+    PAST = "past"  # as the main table has it, past the tunnel
+    TUNNEL = "tunnel"  # into the tunnel, wherever it is for
+    ROUTES = "routes"  # into the tunnel where a route of ours leads there
+
+
 @dataclass(frozen=True, slots=True)
 class RoutingRule:
-    """One entry of ``ip rule``: where packets of its traffic are looked up (ip-rule(8)).
+    """One entry of ``ip rule`` (ip-rule(8)).
 
     Args:
         source, destination: subnets of one address family; that of length 0 is any.
         protocol: IP protocol number, 0 for any.
         source_ports, destination_ports: first and last; None for any.
         own: packets alone that this host sends itself, not those that it forwards.
-        into_tunnel: looked up in the table of routes into the tunnel; otherwise in the main one, past the tunnel.
+        way: where its packets go.
     """
 
     source: Network
@@ -36,7 +48,7 @@ class RoutingRule:
     source_ports: tuple[int, int] | None = None
     destination_ports: tuple[int, int] | None = None
     own: bool = False
-    into_tunnel: bool = False
+    way: Way = Way.PAST
 
 
 def needs_rules(routes: Iterable[Network], outside: Iterable[str]) -> bool:
@@ -56,6 +68,11 @@ def needs_rules(routes: Iterable[Network], outside: Iterable[str]) -> bool:
     )
 
 
+# Decides nothing: the table of the host's own addresses comes first. But rules for packets of this host alone do not
+# make the kernel read the ports of what arrives, by which they are asked about it (fib_rule_requires_fldissect).
+_READ_PORTS = RoutingRule(ANY[4], ip_network("127.0.0.1/32"), UDP)
+
+
 def own_rules(sockets: Sequence[Endpoint]) -> tuple[RoutingRule, ...]:
     """What leaves our own sockets goes past the tunnel: ESP and KINK are bypassed, as RFC 4301 §4.4.1 wants of IKE.
 
@@ -65,7 +82,7 @@ def own_rules(sockets: Sequence[Endpoint]) -> tuple[RoutingRule, ...]:
     Args:
         sockets: where they are bound; a port of 0 stands for raw ESP.
     """
-    return tuple(map(_own_rule, sockets))
+    return (_READ_PORTS, *map(_own_rule, sockets))
 
 
 def _own_rule(bound: Endpoint) -> RoutingRule:
@@ -73,3 +90,46 @@ def _own_rule(bound: Endpoint) -> RoutingRule:
     source = ANY[address.version] if address.is_unspecified else ip_network(address)
     protocol, ports = (UDP, (bound.port, bound.port)) if bound.port else (ESP, None)
     return RoutingRule(source, ANY[address.version], protocol, ports, own=True)
+
+
+def policy_rules(policies: Sequence[Policy]) -> tuple[RoutingRule, ...]:
+    """What is bypassed goes past the tunnel, what is discarded into it, where the engine counts it.
+
+    What protects has routes. It takes a rule only where something behind it in the list would bypass a part of it.
+    Types of ICMP are nothing that a rule knows, so that what is discarded by them is discarded where it comes into the
+    tunnel by itself; and where something behind it bypasses more, that goes into the tunnel as a whole.
+
+    Args:
+        policies: all of them, in order.
+    """
+    rules: dict[RoutingRule, None] = {}
+    ahead: list[Selector] = []
+    for policy in policies:
+        for selector in policy.selectors:
+            if policy.action is Action.BYPASS:
+                caught = (each for each in ahead if overlap(each, selector))
+                rules |= dict.fromkeys(rule for each in caught for rule in _rules_of(each, Way.TUNNEL))
+                rules |= dict.fromkeys(_rules_of(selector, Way.PAST))
+            elif policy.action is Action.DISCARD and not _is_typed(selector):
+                rules |= dict.fromkeys(_rules_of(selector, Way.TUNNEL))
+            else:
+                ahead.append(selector)
+    return tuple(rules)
+
+
+def _is_typed(selector: Selector) -> bool:
+    return selector.protocol in TYPED and selector.local_port != ANY_PORT
+
+
+def _rules_of(selector: Selector, way: Way) -> Iterator[RoutingRule]:
+    local, remote = selector.local_port, selector.remote_port
+    ports = (None, None) if _is_typed(selector) else (_span(local), _span(remote))
+    for source in networks_of(selector.local):
+        for destination in networks_of(selector.remote):
+            yield RoutingRule(source, destination, selector.protocol, *ports, way=way)
+
+
+def _span(ports: Ports) -> tuple[int, int] | None:
+    if isinstance(ports, PortRange):
+        return ports.first, ports.last
+    return (ports, ports) if ports else None

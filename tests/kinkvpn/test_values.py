@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esp.policy import AddressRange, PortRange
 from esp.suite import SUITES
 from kinkvpn import values
 from kinkvpn.document import Unexpected
@@ -37,6 +38,9 @@ READERS: dict[str, Callable[[object], Any]] = {
     "integer": values.integer(2, 4),
     "port": values.port,
     "routing_table": values.routing_table,
+    "ports": values.ports,
+    "octets": values.octets,
+    "addresses": values.addresses,
     "seconds": values.seconds(0.5, 60),
     "colour": values.one_of(Colour),
     "kink_over": values.one_of(KinkOver),
@@ -68,6 +72,19 @@ TAKEN = [
     ("integer", 4, 4),
     ("port", 65535, 65535),
     ("routing_table", 910, 910),
+    ("ports", 80, PortRange(80, 80)),
+    ("ports", "8000-8010", PortRange(8000, 8010)),
+    ("ports", "1 - 65535", PortRange(1, 65535)),
+    ("octets", 0, PortRange(0, 0)),
+    ("octets", "0-255", PortRange(0, 255)),
+    ("addresses", "10.1.0.0/24", ipaddress.ip_network("10.1.0.0/24")),
+    ("addresses", "10.1.0.0-10.1.0.255", ipaddress.ip_network("10.1.0.0/24")),
+    ("addresses", "fd00::1-fd00::1", ipaddress.ip_network("fd00::1/128")),
+    (
+        "addresses",
+        "10.1.0.5 - 10.1.0.9",
+        AddressRange(ipaddress.IPv4Address("10.1.0.5"), ipaddress.IPv4Address("10.1.0.9")),
+    ),
     ("routing_table", 30000, 30000),
     ("seconds", 1, 1.0),
     ("seconds", 0.5, 0.5),
@@ -116,6 +133,22 @@ REFUSED = [
     ("integer", 3.0, "an integer"),
     ("port", 0, "from 1 to 65535"),
     ("routing_table", 254, "the kernel's"),
+    ("ports", 0, "from 1 to 65535"),
+    ("ports", "80", 'or a range such as "8000-8010"'),
+    ("ports", "80-", 'or a range such as "8000-8010"'),
+    ("ports", "90-80", 'or a range such as "8000-8010"'),
+    ("ports", "-1-5", 'or a range such as "8000-8010"'),
+    ("ports", "0-5", 'or a range such as "8000-8010"'),
+    ("ports", "1-65536", 'or a range such as "8000-8010"'),
+    ("ports", True, "from 1 to 65535"),
+    ("octets", 256, "from 0 to 255"),
+    ("octets", "3-256", 'or a range such as "0-4"'),
+    ("addresses", "10.1.0.1/24", "without host bits"),
+    ("addresses", "10.1.0.9-10.1.0.5", "the lower one first"),
+    ("addresses", "10.1.0.9-fd00::1", "of one family"),
+    ("addresses", "10.1.0.9-", "such as 10.1.0.5-10.1.0.9"),
+    ("addresses", "a-b", "such as 10.1.0.5-10.1.0.9"),
+    ("addresses", 5, "a subnet"),
     ("routing_table", 30001, "from 1 to 30000"),
     ("seconds", 0.4, "a number of seconds, from 0.5 to 60"),
     ("seconds", True, "seconds"),

@@ -281,6 +281,20 @@ def test_check() -> None:
     assert view.check(found, {"east": "192.0.2.2"}) == CHECKED
 
 
+def test_check_shows_what_is_not_protected_where_it_stands_in_the_list() -> None:
+    ports = '[[policy]]\naction = "discard"\nprotocol = "tcp"\nremote_port = [25, "465-587"]\nremote = "10.3.0.0/24"\n'
+    rest = '[[policy]]\naction = "bypass"\norder = "after"\nlocal = "10.1.0.0/24"\n'
+    found = config.parse(f"{CONFIGURATION}\n{rest}{ports}", Path("k.toml"))
+    lines = view.check(found, {"east": "192.0.2.2"}).splitlines()
+    before, after = lines.index("before the peers' policies"), lines.index("after the peers' policies")
+    assert lines[before + 1 : before + 3] == [
+        "  policy     action   traffic",
+        "  discard/2  discard  0.0.0.0/0 > 10.3.0.0/24 tcp any:25, 1 more",
+    ]
+    assert lines[after + 1 :] == ["  policy    action  traffic", "  bypass/1  bypass  10.1.0.0/24 > 0.0.0.0/0"]
+    assert before < lines.index(next(line for line in lines if line.startswith("east "))) < after
+
+
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [(-1, "0s"), (0.9, "0s"), (59, "59s"), (60, "1m 0s"), (3599, "59m 59s"), (3600, "1h 0m"), (90_000, "1d 1h")],

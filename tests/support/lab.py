@@ -146,9 +146,9 @@ def pinging(source: Host, target: Host) -> Iterator[list[int]]:
 
 
 def network_state(host: Host) -> str:
-    """Devices, addresses and routes of the host, without counters."""
-    commands = (["ip", "-o", "link"], ["ip", "-o", "address"], ["ip", "-4", "route"], ["ip", "-6", "route"])
-    return "".join(host.namespace.run(command) for command in commands)
+    """Devices, addresses, routes and routing rules of the host, without counters."""
+    shown = ("-o link", "-o address", "-4 route show table all", "-6 route show table all", "-4 rule", "-6 rule")
+    return "".join(host.namespace.run(["ip", *each.split()]) for each in shown)
 
 
 def descendants() -> set[int]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
-from esp.policy import Selector
+from esp.policy import Action, AddressRange, Policy, Selector
 from esp.sa import Encapsulation, Endpoint
 from kinkvpn.config import TunSettings
 from kinkvpn.service.devices import esp_addresses, listening_addresses, network_plan, open_links
 from kinkvpn.service.preflight import StartRefused
-from kinkvpn.service.rules import own_rules
+from kinkvpn.service.rules import own_rules, policy_rules
 
 TUN = TunSettings("kink7", (ip_interface("10.1.0.1/24"),), mtu=1300)
 PROTECTED = [ip_network("10.2.0.0/24")]
@@ -44,6 +44,18 @@ def test_between_hosts_packets_leave_from_the_address_of_the_policy() -> None:
     assert plan.rules == own_rules(SOCKETS), "wherever the peer may be"
     assert network_plan(TUN, remotes, [""], SOCKETS).sources == {}
     assert network_plan(TunSettings(routes=False), remotes, [""], SOCKETS, hosts).rules == ()
+
+
+def test_what_does_not_protect_has_rules_behind_our_own() -> None:
+    protecting = Policy("b/1", Selector(ip_network("10.1.0.0/24"), PROTECTED[0]))
+    past = Policy("past", Selector(ip_network("0.0.0.0/0"), ip_network("10.2.0.9/32")), Action.BYPASS)
+    ranged = AddressRange(ip_address("10.3.0.1"), ip_address("10.3.0.2"))
+    policies = [past, protecting]
+    plan = network_plan(TUN, [*PROTECTED, ranged], ["192.0.2.2"], SOCKETS, policies=policies)
+    assert [str(route) for route in plan.routes] == ["10.2.0.0/24", "10.3.0.1/32", "10.3.0.2/32"]
+    assert plan.rules == (*own_rules(SOCKETS), *policy_rules(policies))
+    assert network_plan(TUN, PROTECTED, ["192.0.2.2"], SOCKETS, policies=[protecting]).rules == ()
+    assert network_plan(TunSettings(routes=False), PROTECTED, [], SOCKETS, policies=policies).rules == ()
 
 
 def test_without_raw_esp_one_link_does() -> None:

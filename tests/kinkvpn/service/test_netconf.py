@@ -26,7 +26,7 @@ CLONE_NEWNET = 0x40000000
 assert ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET) == 0
 from esp.sa import Endpoint
 from kinkvpn.service.netconf import NetworkConfiguration, NetworkPlan, NetworkRefused
-from kinkvpn.service.rules import ANY, RoutingRule, own_rules
+from kinkvpn.service.rules import ANY, RoutingRule, Way, own_rules
 device = pytun.TunTapDevice(name="kink0", flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
 nets = lambda *texts: tuple(map(ipaddress.ip_network, texts))
 hosts = lambda *texts: tuple(map(ipaddress.ip_interface, texts))
@@ -251,7 +251,7 @@ RULED = """
             subprocess.run(["ip", *command.split()], check=True)
         sockets = [Endpoint("0.0.0.0", 4500), Endpoint("192.0.2.1", 910), Endpoint("::", 4500)]
         past = RoutingRule(ipaddress.ip_network("10.1.0.0/24"), ANY[4], 6, None, (8000, 8010))
-        within = RoutingRule(ANY[4], ipaddress.ip_network("198.51.100.7/32"), into_tunnel=True)
+        within = RoutingRule(ANY[4], ipaddress.ip_network("198.51.100.7/32"), way=Way.TUNNEL)
         RULED = NetworkPlan(
             "kink0", 1400, hosts("10.1.0.1/24"), nets("0.0.0.0/0"), ("192.0.2.2",), (*own_rules(sockets), within, past)
         )
@@ -264,22 +264,24 @@ def test_with_rules_the_routes_have_a_table_of_their_own_and_all_is_undone() -> 
         + """
         async def main():
             async with NetworkConfiguration(RULED):
-                print(json.dumps([ip("route", "show", "table", "910"), routes()]))
+                print(json.dumps([*(ip("route", "show", "table", table) for table in ("910", "911")), routes()]))
                 print(json.dumps(rules()))
             print(json.dumps(rules()))
             print(json.dumps(ip("route", "show", "default")))
         trio.run(main)
     """
     )
-    ours, main = during
-    assert [route["dst"] for route in ours] == ["default"]
+    ours, forced, main = during
+    assert [(route["dst"], route["dev"]) for route in ours] == [("default", "kink0")]
+    assert [(route["dst"], route["dev"]) for route in forced] == [("default", "kink0")]
     assert {route["dst"] for route in main} == {"10.1.0.0/24"}, "what its address brought"
-    assert [rule["priority"] for rule in listed] == [910, 911, 912, 913, 914]
+    assert [rule["priority"] for rule in listed] == [910, 911, 912, 913, 914, 915]
     shown = [{key: value for key, value in rule.items() if key not in ("priority", "protocol")} for rule in listed]
     assert shown == [
+        {"src": "all", "dst": "127.0.0.1", "ipproto": "udp", "table": "main"},
         {"src": "all", "iif": "lo", "ipproto": "udp", "sport": 4500, "table": "main"},
         {"src": "192.0.2.1", "iif": "lo", "ipproto": "udp", "sport": 910, "table": "main"},
-        {"src": "all", "dst": "198.51.100.7", "table": "910"},
+        {"src": "all", "dst": "198.51.100.7", "table": "911"},
         {"src": "10.1.0.0", "srclen": 24, "ipproto": "tcp", "dport_start": 8000, "dport_end": 8010, "table": "main"},
         {"src": "all", "table": "910"},
     ]
@@ -355,7 +357,7 @@ def test_rules_that_outlive_a_crash_change_no_way_and_go_at_the_next_start() -> 
     """
     )
     assert before == after_crash == ["other"] * 3
-    assert stale == 7, "two of them are IPv6's"
+    assert stale == 8, "two of them are IPv6's"
     assert without == []
 
 
@@ -423,3 +425,39 @@ def test_a_source_that_is_no_address_of_this_host_is_told() -> None:
         trio.run(main)
     """)
     assert said == "route to 192.0.2.2/32 into kink0 from 192.0.2.1: Invalid argument: it is no address of this host"
+
+
+def test_without_ipv6_there_is_nothing_of_it_to_keep_out() -> None:
+    without, with_it = in_namespace("""
+        import dataclasses
+        discarded = tuple(RoutingRule(ANY[each], ANY[each], 17, None, (9, 9), way=Way.TUNNEL) for each in (4, 6))
+        plan = NetworkPlan("kink0", 1400, hosts("10.1.0.1/24"), nets("10.2.0.0/24"), rules=discarded)
+        async def main():
+            for off in "10":
+                with open("/proc/sys/net/ipv6/conf/kink0/disable_ipv6", "w") as file:
+                    file.write(off)
+                async with NetworkConfiguration(plan):
+                    sixes = [each for each in ip("-6", "route", "show", "table", "all") if each.get("table") == "911"]
+                    print(json.dumps([len(rules()), len(sixes)]))
+        trio.run(main)
+    """)
+    assert without == [2, 0]
+    assert with_it == [4, 1]
+
+
+def test_more_rules_than_there_is_room_for_are_refused() -> None:
+    failed, left = in_namespace("""
+        import dataclasses
+        past = RoutingRule(ANY[4], ipaddress.ip_network("10.2.0.0/25"))
+        plan = dataclasses.replace(PLAN, rules=(past,) * 2_766, table=30_000)
+        async def main():
+            try:
+                async with NetworkConfiguration(plan):
+                    pass
+            except NetworkRefused as refused:
+                print(json.dumps(str(refused)))
+            print(json.dumps(rules()))
+        trio.run(main)
+    """)
+    assert failed == "2767 routing rules from 30000 on reach that of the main table"
+    assert left == []
