@@ -1,7 +1,8 @@
 """User-to-user: how a peer's ticket-granting ticket is got, and given, and when it is wanted (RFC 4430 §3.1, §3.7.1).
 
-      AWAIT_TGT --KINK_TGT_REP-----------------> CLOSED
-        |   ^
+      AWAIT_TGT --KINK_TGT_REP--> LISTENING --DeadlineReached, conclude--> CLOSED
+        |   ^                      |   ^
+        |   |                      +---+ KINK_TGT_REP: remembered
         |   +--+ DeadlineReached: the first transmission, and the same datagram again
         |   +--+ KINK_ERROR, KRB-ERROR: remembered
         +-- last deadline, or the first one after an error --> CLOSED
@@ -9,7 +10,8 @@
 Nothing of this exchange is authenticated, in either direction: the KDC is who judges what came of it. It makes a ticket
 only with a ticket-granting ticket that it issued to the very principal that the ticket is for (RFC 4120 §3.3.3). So
 what is heard here, and a KINK_TGT_REP or KRB_AP_ERR_USER_TO_USER_REQUIRED in answer to a command, makes us try and ends
-nothing.
+nothing: what the KDC refuses may have been forged, and the next answer is tried. Who sends as many forgeries as are
+tried, all of them before the true answer, or keeps that away, has one attempt fail; the next one is as good as before.
 """
 
 from __future__ import annotations
@@ -71,12 +73,16 @@ KDC_HAS_NO_KEY: Final = frozenset({KDC_ERR_MUST_USE_USER2USER, KRB_ERR_GENERIC})
 # Ours. Hints that one exchange follows to the peer or the KDC. Anybody on the path can send them ("SHOULD take
 # precautions against make-work kinds of attacks", RFC 4430 §4.2.3); an honest peer needs one.
 MAX_DETOURS: Final = 3
+# Ours. How long another answer to a GETTGT is listened for after the first, which may be a forger's, who need not be as
+# far away as the peer: a round trip over a satellite fits. A KDC that refuses the true one is told of that much later.
+LISTEN_SECONDS: Final = 1.0
 
 
 class State(Enum):
     """Where the exchange is."""
 
     AWAIT_TGT = "await tgt"
+    LISTENING = "listening"
     CLOSED = "closed"
 
 
@@ -94,7 +100,7 @@ class GetTgt:
         kerberos: reads KRB-ERRORs.
 
     Attributes:
-        tgt: what came.
+        tgts: what came, the first that may be tried.
         failure: why nothing did, when it is over.
         silent: nothing did because nothing came at all.
     """
@@ -103,7 +109,7 @@ class GetTgt:
         self.xid = xid
         self.state = State.AWAIT_TGT
         self.deadline = -inf
-        self.tgt: bytes | None = None
+        self.tgts: list[bytes] = []
         self.failure = ""
         self.silent = False
         self._peer = peer
@@ -116,8 +122,8 @@ class GetTgt:
         self._first_sent = 0.0
         self._denial = ""
 
-    def start(self) -> list[Effect]:
-        """Have it sent at once."""
+    def wait(self) -> list[Effect]:
+        """Have it woken when it is due; to begin with, at once."""
         return [WakeAt(self.deadline, self._peer)]
 
     def handle(self, event: Event, now: float) -> list[Effect]:
@@ -130,7 +136,7 @@ class GetTgt:
 
     def _transmit(self, _event: Event, now: float) -> Step:
         if now < self.deadline:
-            return self.state, [WakeAt(self.deadline, self._peer)]
+            return self.state, self.wait()
         if self._denial:
             return self._close(f"the peer answers {self._denial}", Cause.REFUSED)
         if self._retransmission is None:
@@ -141,17 +147,43 @@ class GetTgt:
             self._retransmission, tally = self._retransmission.next(), Tally.COMMANDS_RETRANSMITTED
         self.deadline = now + self._retransmission.interval
         path = self._route(self._retransmission.sent, now)
-        return self.state, [Count(tally), SendMessage(self._request, path), WakeAt(self.deadline, self._peer)]
+        return self.state, [Count(tally), SendMessage(self._request, path), *self.wait()]
 
-    def _read(self, event: Event, _now: float) -> Step:
+    def _read(self, event: Event, now: float) -> Step:
         assert isinstance(event, ReplyReceived)
         for payload in event.message.payloads:
             if isinstance(payload, TgtRep):
-                self.tgt = payload.ticket
-                return State.CLOSED, [Count(Tally.TGT_RECEIVED), _concluded("completed")]
+                self.tgts.append(payload.ticket)
+                self.deadline = now + LISTEN_SECONDS
+                return State.LISTENING, [Count(Tally.TGT_RECEIVED), _concluded("completed"), *self.wait()]
         # Forged perhaps: until the next deadline a better answer counts.
         self._denial = describe(event.message.payloads, self._kerberos) or self._denial
-        return self.state, [Count(Tally.UNAUTHENTICATED_ERROR, received(event.message.payloads, self._kerberos))]
+        return self.state, [self._doubtful(event)]
+
+    def _read_another(self, event: Event, _now: float) -> Step:
+        """Perhaps the true one: the first was whoever's came first."""
+        assert isinstance(event, ReplyReceived)
+        for payload in event.message.payloads:
+            if isinstance(payload, TgtRep):
+                if payload.ticket in self.tgts:
+                    return self.state, [Count(Tally.DUPLICATE)]
+                if len(self.tgts) > MAX_DETOURS:
+                    return self.state, [Count(Tally.IGNORED_EVENT)]
+                self.tgts.append(payload.ticket)
+                return self.state, [Count(Tally.TGT_RECEIVED)]
+        return self.state, [self._doubtful(event)]
+
+    def _doubtful(self, event: ReplyReceived) -> Count:
+        return Count(Tally.UNAUTHENTICATED_ERROR, received(event.message.payloads, self._kerberos))
+
+    def _stop_listening(self, _event: Event, now: float) -> Step:
+        if now < self.deadline:
+            return self.state, self.wait()
+        return State.CLOSED, []
+
+    def conclude(self) -> None:
+        """The KDC has vouched for one of what came, or refused as many as are tried: what comes later has no use."""
+        self.state = State.CLOSED
 
     def _close(self, failure: str, cause: Cause) -> Step:
         self.failure, self.silent = failure, cause is Cause.SILENCE
@@ -160,6 +192,8 @@ class GetTgt:
     TRANSITIONS: ClassVar[dict[tuple[State, type], Callable[[GetTgt, Event, float], Step]]] = {
         (State.AWAIT_TGT, DeadlineReached): _transmit,
         (State.AWAIT_TGT, ReplyReceived): _read,
+        (State.LISTENING, DeadlineReached): _stop_listening,
+        (State.LISTENING, ReplyReceived): _read_another,
     }
 
 
@@ -172,15 +206,19 @@ class _Errand:
         tgt: what the ticket that was asked for is made with; None for a service ticket.
         known: a ticket was made with that before.
         fetching: the KDC has not answered yet.
-        sought: a GETTGT was sent, or waited for.
-        detours: hints that were followed.
+        sought: the GETTGT that was sent for it, or that it joined.
+        tried: how many of what came of that the KDC was asked with.
+        refusal: of the newest of those.
+        detours: hints that were followed, and answers to the GETTGT beyond the first.
     """
 
     fresh: bool = False
     tgt: bytes | None = None
     known: bool = False
     fetching: bool = False
-    sought: bool = False
+    sought: GetTgt | None = None
+    tried: int = 0
+    refusal: TicketRefusal | None = None
     detours: int = 0
 
 
@@ -237,6 +275,8 @@ class TicketRoute:
         if xid in self._errands:
             self._errands[xid].fetching = False
             self._tgt = ticket.tgt or self._tgt
+        if self._exchange is not None and ticket.tgt in self._exchange.tgts:
+            self._exchange.conclude()
 
     def refused(self, xid: int, refusal: TicketRefusal) -> list[Effect]:
         """The KDC has none for exchange ``xid``: what to try instead; empty for nothing."""
@@ -247,13 +287,14 @@ class TicketRoute:
         if errand.tgt is None:
             wanted = self._settings.user_to_user is UserToUser.AUTO and refusal.code in KDC_HAS_NO_KEY
             return [Count(Tally.USER_TO_USER_REQUIRED), *self._turn(xid, errand)] if wanted else []
-        if not errand.known:
-            return []
         # The one that was kept is no good any more: it has ended, and the peer has come to another since. Or the KDC is
         # silent, and the next try asks the peer in vain: of some KDC's refusals libkrb5 makes errors without a code.
         if self._tgt == errand.tgt:
             self._tgt = None
-        return [] if refusal.code is None or errand.sought else self._seek(xid, errand)
+        if errand.sought is not None:
+            errand.refusal = refusal
+            return self._next_tgt(xid, errand, errand.sought)
+        return self._seek(xid, errand) if errand.known and refusal.code is not None else []
 
     def hinted(self, xid: int, tgt: bytes) -> list[Effect]:
         """The peer seems to say that exchange ``xid`` needs a user-to-user ticket, made with ``tgt`` if that is known.
@@ -271,7 +312,7 @@ class TicketRoute:
     def concluded(self, exchange: Initiator) -> None:
         """``exchange`` has its outcome."""
         errand = self._errands.pop(exchange.xid, None)
-        tried = exchange.tgt is not None or (errand is not None and (errand.sought or errand.detours > 0))
+        tried = exchange.tgt is not None or (errand is not None and (errand.sought is not None or errand.detours > 0))
         changes = isinstance(exchange.outcome, Restart) and exchange.outcome.tgt is not None
         if tried and not changes and self._settings.user_to_user is UserToUser.AUTO:
             # What made us try was not authenticated; what came of it is. A failure has the next try made without
@@ -292,22 +333,21 @@ class TicketRoute:
         return self._settled(self._exchange.handle(DeadlineReached(), now))
 
     def take_failed(self) -> list[tuple[int, TicketRefusal]]:
-        """The exchanges that a GETTGT has just failed for, and why."""
-        if self._exchange is None or not self._exchange.failure:
+        """The exchanges that a GETTGT which is over has brought nothing for, and why."""
+        if self._exchange is None or self._exchange.state is not State.CLOSED:
             return []
         reason = f"no ticket-granting ticket of {self._settings.principal}: {self._exchange.failure}"
-        refusal = TicketRefusal(reason, peer_silent=self._exchange.silent)
+        nothing = TicketRefusal(reason, peer_silent=self._exchange.silent)
         failed, self._waiting, self._exchange = self._waiting, [], None
-        return [(xid, refusal) for xid in failed if xid in self._errands]
+        return [(xid, self._errands[xid].refusal or nothing) for xid in failed if xid in self._errands]
 
     def _settled(self, effects: list[Effect]) -> list[Effect]:
         assert self._exchange is not None
-        tgt = self._exchange.tgt
-        if tgt is not None:
-            waiting, self._waiting, self._exchange = self._waiting, [], None
+        if self._exchange.state is State.LISTENING:
+            waiting, self._waiting = self._waiting, []
             for xid in waiting:
                 if xid in self._errands:
-                    effects += self._ask(xid, self._errands[xid], tgt)
+                    effects += self._next_tgt(xid, self._errands[xid], self._exchange)
         return effects
 
     def _turn(self, xid: int, errand: _Errand) -> list[Effect]:
@@ -318,19 +358,30 @@ class TicketRoute:
 
     def _seek(self, xid: int, errand: _Errand) -> list[Effect]:
         """One GETTGT serves all exchanges that wait for it."""
-        errand.sought = True
-        self._waiting.append(xid)
-        if self._exchange is not None:
+        if self._exchange is None:
+            self._exchange = GetTgt(
+                xid=self._next_xid(),
+                peer=self._settings.name,
+                principal=self._settings.principal,
+                route=self._route,
+                kerberos=self._kerberos,
+            )
+        errand.sought = self._exchange
+        return self._next_tgt(xid, errand, self._exchange)
+
+    def _next_tgt(self, xid: int, errand: _Errand, sought: GetTgt) -> list[Effect]:
+        """The next of what ``sought`` has brought, or wait for that; nothing when it is over."""
+        if errand.tried and errand.detours >= MAX_DETOURS:
+            sought.conclude()
             return []
-        settings = self._settings
-        self._exchange = GetTgt(
-            xid=self._next_xid(),
-            peer=settings.name,
-            principal=settings.principal,
-            route=self._route,
-            kerberos=self._kerberos,
-        )
-        return self._exchange.start()
+        if errand.tried < len(sought.tgts):
+            errand.detours += errand.tried > 0
+            errand.tried += 1
+            return self._ask(xid, errand, sought.tgts[errand.tried - 1])
+        if sought.state is State.CLOSED:
+            return []
+        self._waiting.append(xid)
+        return sought.wait()
 
     def _ask(self, xid: int, errand: _Errand, tgt: bytes | None) -> list[Effect]:
         errand.tgt, errand.fetching, errand.known = tgt, True, tgt is not None and tgt == self._tgt

@@ -266,11 +266,12 @@ class Peer:
     def ticket_ready(self, xid: int, ticket: Ticket, now: float) -> list[Effect]:
         """The ticket that exchange ``xid`` waits for, or may change to."""
         self._tickets.ready(xid, ticket)
-        return self._advance(xid, TicketReady(ticket), now)
+        return self._without_tgt(self._advance(xid, TicketReady(ticket), now), now)
 
     def ticket_refused(self, xid: int, refusal: TicketRefusal, now: float) -> list[Effect]:
         """There is no such ticket for exchange ``xid``; user-to-user may help."""
-        return self._tickets.refused(xid, refusal) or self._advance(xid, TicketRefused(refusal), now)
+        effects = self._tickets.refused(xid, refusal) or self._advance(xid, TicketRefused(refusal), now)
+        return self._without_tgt(effects, now)
 
     def replied(self, message: Message, datagram: bytes, now: float, path: Path | None = None) -> list[Effect]:
         """A REPLY with the XID of one of our exchanges, which came by ``path``."""
@@ -562,15 +563,12 @@ class Peer:
             state.retry_at = None
             return []
         state.retry_at = time
-        return [self._wake_at(time)]
+        return [WakeAt(time, self.settings.name)]
 
     def _rekeys(self, policy: str) -> bool:
         """Whether this host made the pair in use, or was about to replace it: its CREATE that failed was a rekey."""
         newest = self._pairs.newest(policy)
         return newest is not None and (newest.initiated or newest is self.policies[policy].replacing)
-
-    def _wake_at(self, time: float) -> WakeAt:
-        return WakeAt(time, self.settings.name)
 
     def _lost(self, policy: str, now: float) -> list[Effect]:
         """A pair is gone that should stand."""
@@ -597,4 +595,4 @@ class Peer:
         if not greater or not self._pairs.superseded(state.settings.name, ours_yield=True):
             return []
         state.yield_at = now + self.settings.delete_grace
-        return [self._wake_at(state.yield_at)]
+        return [WakeAt(state.yield_at, self.settings.name)]

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.kinkhosts import Host, Wire, assert_twins, policy, principal, settings
+from support.kinkhosts import Host, Wire, assert_twins, policies, policy, principal, settings
 from support.playbook import ANY, Playbook
 
 from esp.sa import Endpoint
@@ -32,7 +32,7 @@ from kinkvpn.proto.events import (
     TicketRefused,
     WakeAt,
 )
-from kinkvpn.proto.gettgt import MAX_DETOURS, GetTgt, State, TicketRoute, answer_gettgt
+from kinkvpn.proto.gettgt import LISTEN_SECONDS, MAX_DETOURS, GetTgt, State, TicketRoute, answer_gettgt
 from kinkvpn.proto.initiator import Initiator
 from kinkvpn.proto.ports import ApRequestRefused, TgtDenied, TicketRefusal
 from kinkvpn.proto.retransmit import FULL_CYCLE, TRANSMISSIONS
@@ -69,14 +69,32 @@ def not_us() -> KrbError:
 
 def test_it_asks_by_name_and_takes_what_comes() -> None:
     gettgt = exchange()
-    assert gettgt.start() == [WakeAt(-inf, "b")]  # due at once
+    assert gettgt.wait() == [WakeAt(-inf, "b")]  # due at once
     play = Playbook(gettgt).at(5.0)
     play >> DeadlineReached() << Count(Tally.COMMANDS_SENT) << SendMessage(ANY, PATH) << WakeAt(5.5, "b")
     message = parse_message(play.sent[0])
     assert (message.type, message.xid, message.checksum) == (MessageType.GETTGT, XID, b"")
     assert message.payloads == (TgtReq(b"kink/b@TEST"),)  # RFC 1964 §2.1.3: the NAME octets and nothing before them
-    (play >> answer(TgtRep(b"ticket")) << Count(Tally.TGT_RECEIVED) << CONCLUDED).end()
-    assert (gettgt.tgt, gettgt.failure, gettgt.state) == (b"ticket", "", State.CLOSED)
+    (play >> answer(TgtRep(b"ticket")) << Count(Tally.TGT_RECEIVED) << CONCLUDED << WakeAt(ANY, "b")).end()
+    assert (gettgt.tgts, gettgt.failure) == ([b"ticket"], "")
+    gettgt.conclude()
+    assert gettgt.state is State.CLOSED
+
+
+def test_the_first_answer_may_be_a_forger_s_and_others_are_listened_for() -> None:
+    gettgt = exchange()
+    gettgt.handle(DeadlineReached(), 0.0)
+    play = Playbook(gettgt).at(0.1) >> answer(TgtRep(b"0")) << Count(Tally.TGT_RECEIVED) << CONCLUDED
+    ends = 0.1 + LISTEN_SECONDS
+    play << WakeAt(ends, "b")
+    play.at(0.2) >> answer(TgtRep(b"0")) << Count(Tally.DUPLICATE)
+    play >> answer(U2UDENIED) << Count(Tally.UNAUTHENTICATED_ERROR)
+    for number in range(1, MAX_DETOURS + 1):
+        play >> answer(TgtRep(b"%d" % number)) << Count(Tally.TGT_RECEIVED)
+    play >> answer(TgtRep(b"one too many")) << Count(Tally.IGNORED_EVENT)
+    play.at(0.5) >> DeadlineReached() << WakeAt(ends, "b")  # nothing is sent again
+    (play.at(ends) >> DeadlineReached()).end()
+    assert (gettgt.tgts, gettgt.state) == ([b"0", b"1", b"2", b"3"], State.CLOSED)
 
 
 def test_it_is_retransmitted_as_it_was_on_the_usual_back_off() -> None:
@@ -110,8 +128,9 @@ def test_an_error_ends_it_only_when_nothing_better_has_come(payload: KinkPayload
     gettgt = exchange()
     gettgt.handle(DeadlineReached(), 0.0)
     play = Playbook(gettgt).at(0.1) >> answer(payload or not_us()) << Count(Tally.UNAUTHENTICATED_ERROR)
-    (play.at(0.2) >> answer(TgtRep(b"ticket")) << Count(Tally.TGT_RECEIVED) << CONCLUDED).end()
-    assert gettgt.tgt == b"ticket"
+    play.at(0.2) >> answer(TgtRep(b"ticket")) << Count(Tally.TGT_RECEIVED) << CONCLUDED << WakeAt(ANY, "b")
+    play.end()
+    assert gettgt.tgts == [b"ticket"]
 
 
 EVENTS: tuple[Event, ...] = (
@@ -130,8 +149,10 @@ def test_every_event_in_every_state(state: State, event: Event) -> None:
     assert {type(one) for one in EVENTS} == set(Event.__args__)
     gettgt = exchange()
     gettgt.handle(DeadlineReached(), 0.0)
-    if state is State.CLOSED:
+    if state is not State.AWAIT_TGT:
         gettgt.handle(answer(TgtRep(b"ticket")), 0.0)
+    if state is State.CLOSED:
+        gettgt.conclude()
     assert gettgt.state is state
     listed = (state, type(event)) in GetTgt.TRANSITIONS
     assert (gettgt.handle(event, 1e6) == [Count(Tally.IGNORED_EVENT)]) is not listed
@@ -418,6 +439,60 @@ def user_to_user_required() -> KrbError:
     return KrbError(refused.value.krb_error)
 
 
+def first(count: int) -> Any:
+    """Every answer of b to a GETTGT has ``count`` others come before it."""
+
+    def meddle(sender: Host, datagram: bytes) -> list[bytes]:
+        message = parse_message(datagram)
+        forgeries = [bare_reply(message.xid, TgtRep(b"forged %d" % number)) for number in range(count)]
+        offers = sender.name == "b" and isinstance(message.payloads[0], TgtRep)
+        return [*forgeries, datagram] if offers else [datagram]
+
+    return meddle
+
+
+@pytest.mark.parametrize("count", range(1, MAX_DETOURS + 1))
+def test_who_answers_a_gettgt_first_wins_nothing(count: int) -> None:
+    """The KDC says of each what it is worth, and the peer's own is tried after them in the same attempt."""
+    wire = Wire()
+    a = Host(wire, "a", settings("b", *policies("a", 2, entry=""), user_to_user=UserToUser.ALWAYS))
+    b = Host(wire, "b", settings("a", *policies("b", 2, entry="")), tgt=True)
+    wire.meddle = first(count)
+    for name in a.peer.policies:
+        a.perform(a.peer.acquired(name, 0.0))
+    wire.run(100.0)
+    assert a.events("create_failed") == []
+    assert wire.kinds().count(ASKED) == 1
+    assert_twins(a, b, 2)
+
+
+def test_who_forges_more_answers_than_are_tried_has_one_attempt_fail() -> None:
+    wire = Wire()
+    a, b = hosts(wire, UserToUser.ALWAYS)
+    wire.meddle = first(1 + MAX_DETOURS)
+    a.perform(a.peer.acquired("net", 0.0))
+    wire.run(0.5)
+    (failed,) = a.events("create_failed")
+    assert "no such ticket-granting ticket" in str(dict(failed.fields)["reason"])  # in the KDC's own words
+    wire.meddle = first(0)
+    a.perform(a.peer.initiate("net", wire.now))
+    wire.run(100.0)
+    assert_twins(a, b, 1)
+
+
+def test_a_kdc_that_refuses_the_only_answer_is_quoted_when_no_other_has_come() -> None:
+    wire = Wire()
+    a, b = hosts(wire, UserToUser.ALWAYS)
+    b.kerberos.tgts[-1] = b"of another realm"
+    a.perform(a.peer.acquired("net", 0.0))
+    wire.run(LISTEN_SECONDS)
+    assert a.events("create_failed") == []
+    wire.run(LISTEN_SECONDS + 1.0)
+    (failed,) = a.events("create_failed")
+    assert "no such ticket-granting ticket" in str(dict(failed.fields)["reason"])
+    assert wire.kinds().count(ASKED) == 1
+
+
 @pytest.mark.parametrize("payload", [user_to_user_required(), TgtRep(b"forged"), TgtRep(b""), U2UDENIED])
 def test_a_forged_hint_ends_no_exchange(payload: KinkPayload) -> None:
     wire = Wire()
@@ -531,6 +606,7 @@ class Errands:
             if code == 0:
                 ticket = self.wire.realm.issue(principal("a"), principal("b"))
                 self.route.ready(xid, replace(ticket, tgt=tgt))
+                self.take([])
             else:
                 self.take(self.route.refused(xid, TicketRefusal("no", code)))
 
