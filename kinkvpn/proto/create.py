@@ -53,15 +53,13 @@ class CreateCommand:
 
     Args:
         quick_modes: what is asked for; at least one.
-        notifies: for the peer as a whole; they go out at the end of the first Quick Mode (RFC 4430 §5.5, §6.3).
     """
 
     type = MessageType.CREATE
 
-    def __init__(self, quick_modes: Sequence[QuickMode], notifies: tuple[Notify, ...] = ()) -> None:
+    def __init__(self, quick_modes: Sequence[QuickMode]) -> None:
         self.quick_modes = tuple(quick_modes)
         self.curtailed = False  # the answer was about fewer than were asked for
-        self._notifies = notifies
 
     @property
     def subject(self) -> str:
@@ -70,8 +68,7 @@ class CreateCommand:
 
     def payloads(self) -> tuple[KinkPayload, ...]:
         """A KINK_ISAKMP payload for each Quick Mode (RFC 4430 §4.2.6)."""
-        first, *others = (asked.payloads() for asked in self.quick_modes)
-        return (Isakmp((*first, *self._notifies)), *map(Isakmp, others))
+        return tuple(Isakmp(asked.payloads()) for asked in self.quick_modes)
 
     def begin(self, key: SessionKey, now: float) -> list[Effect]:
         """Install what optimism allows before anything is sent (RFC 4430 §3.2 step 1)."""
@@ -248,7 +245,6 @@ def answer_create(
     random: Callable[[int], bytes],
     now: float,
     key_exchange: KeyExchangeSource | None = None,
-    notifies: tuple[Notify, ...] = (),
 ) -> CreateAnswer:
     """Grant what can be granted (RFC 4430 §3.2, §6.3).
 
@@ -260,7 +256,6 @@ def answer_create(
         taken: SPIs that the peer may not name (installed already, or just deleted).
         allocate_spi: reserves an inbound SPI here.
         key_exchange: makes private keys for PFS; None where this host does none.
-        notifies: for the peer as a whole; they go out at the end of the first Quick Mode that is granted.
 
     Raises:
         Refused: with the notify to answer, when there is but one Quick Mode, or none.
@@ -295,25 +290,18 @@ def answer_create(
         else:
             used.add(made.pair.outbound_spi)
             answers.append(made)
-    return _combined(answers, notifies)
+    return _combined(answers)
 
 
-def _combined(answers: list[QuickModeAnswer | Refused], notifies: tuple[Notify, ...]) -> CreateAnswer:
+def _combined(answers: list[QuickModeAnswer | Refused]) -> CreateAnswer:
     granted = [made for made in answers if isinstance(made, QuickModeAnswer)]
     refusals = tuple(refused for refused in answers if isinstance(refused, Refused))
     effects: list[Effect] = []
     for made in granted:
         effects += [Count(Tally.KEY_EXCHANGES)] * made.key_exchanges
         effects += [made.inbound] if made.three_way else [made.inbound, made.outbound]
-    payloads: list[KinkPayload] = []
-    for made_or_refused in answers:
-        if isinstance(made_or_refused, Refused):
-            payloads.append(notify_of(made_or_refused))
-        else:
-            payloads.append(Isakmp((*made_or_refused.payloads, *notifies)))
-            notifies = ()
     return CreateAnswer(
-        payloads=tuple(payloads),
+        payloads=tuple(notify_of(made) if isinstance(made, Refused) else Isakmp(made.payloads) for made in answers),
         # "If any of the optimistic proposals are not chosen by the responder, it MUST request an ACK" (RFC 4430 §6.3):
         # a refused one among granted ones is not chosen either. What is refused whole has the form of an error.
         ackreq=any(made.three_way for made in granted) or bool(granted and refusals),

@@ -256,6 +256,7 @@ class Initiator:
             route=self._route,
             epoch=self._epoch,
             kerberos=self._kerberos,
+            extend=self._extend,
             offset=restart.offset,
             fresh_ticket=restart.fresh_ticket,
             second_try=self.second_try or restart.tgt is None,

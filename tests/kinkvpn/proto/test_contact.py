@@ -75,6 +75,17 @@ def test_both_learn_what_the_other_can_in_one_create() -> None:
     assert a.counts[Tally.NOTIFY_IGNORED] == b.counts[Tally.NOTIFY_IGNORED] == 0
 
 
+def test_a_command_that_begins_anew_tells_as_much_as_the_first() -> None:
+    """Whom it says nothing has nothing to answer, and is no plain peer for that."""
+    wire = Wire()
+    a = Host(wire, "a", settings("b", policy("a")), skew=-1000, ourselves=Ourselves(1400))
+    b = Host(wire, "b", settings("a", policy("b")), ourselves=Ourselves(1300))
+    created(wire, a, b)
+    assert notifies(wire) == [("a", "CREATE", 2), ("b", "REPLY", 0), ("a", "CREATE", 3), ("b", "REPLY", 3)]
+    assert not a.peer.contact.acquaintance.plain
+    assert a.limits == [LimitMtu("b", 1300)]
+
+
 def test_a_peer_with_extensions_off_is_plain_and_sends_nothing_but_rfc_4430() -> None:
     wire = Wire()
     a, b = hosts(wire, b={"extensions": False})

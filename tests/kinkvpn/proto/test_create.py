@@ -38,7 +38,7 @@ DONE = Completed(1.0)
 SILENCE = Failed("nobody", peer_may_hold_state=True, cause=Cause.SILENCE)
 
 
-def command(*asked: PolicySettings, notifies: tuple[Notify, ...] = ()) -> CreateCommand:
+def command(*asked: PolicySettings) -> CreateCommand:
     peer = settings("b", *asked)
     modes = [
         QuickMode(
@@ -52,7 +52,7 @@ def command(*asked: PolicySettings, notifies: tuple[Notify, ...] = ()) -> Create
         )
         for n, one in enumerate(asked)
     ]
-    return CreateCommand(modes, notifies)
+    return CreateCommand(modes)
 
 
 def said(payloads: tuple[KinkPayload, ...]) -> tuple[tuple[IsakmpPayload, ...], ...]:
@@ -60,9 +60,7 @@ def said(payloads: tuple[KinkPayload, ...]) -> tuple[tuple[IsakmpPayload, ...], 
     return tuple(payload.payloads for payload in payloads if isinstance(payload, Isakmp))
 
 
-def respond(
-    asked: tuple[tuple[IsakmpPayload, ...], ...], *granted: PolicySettings, notifies: tuple[Notify, ...] = ()
-) -> CreateAnswer:
+def respond(asked: tuple[tuple[IsakmpPayload, ...], ...], *granted: PolicySettings) -> CreateAnswer:
     spis = itertools.count(0x2001)
     return answer_create(
         asked,
@@ -74,7 +72,6 @@ def respond(
         random=random.Random(1).randbytes,
         now=5.0,
         key_exchange=KeyExchanges(),
-        notifies=notifies,
     )
 
 
@@ -284,16 +281,3 @@ def test_every_quick_mode_goes_out_once_in_order_and_within_the_bounds(suites: l
         if following is not None and len(batch) < min(most, MAX_QUICK_MODES):
             next_one = len(build_plaintext((Isakmp(following[0].payloads()),)))
             assert sum(octets) + next_one > QUICK_MODE_OCTETS
-
-
-def test_notifies_for_the_peer_go_out_once() -> None:
-    capability = Notify(1, b"", 40000, b"can")
-    asked = command(*policies("a", 2), notifies=(capability,))
-    first, second = said(asked.payloads())
-    assert first[-1] == capability
-    assert capability not in second
-    answer = respond((first, second), policies("b", 2)[1], notifies=(capability,))
-    refused, granted = said(answer.payloads)
-    assert isinstance(granted[0], SecurityAssociation)
-    assert granted[-1] == capability
-    assert capability not in refused
