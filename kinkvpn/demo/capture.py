@@ -52,9 +52,9 @@ CANARY: Final = b"kinkvpn-canary-7"
 SNAPLEN: Final = 208
 # 200 MB are some 250,000 packets of up to SNAPLEN octets: the ring holds them all even if tcpdump never gets a turn.
 RING_KIBIBYTES: Final = 65536
-DRAIN_SECONDS: Final = 5.0
+DRAIN_SECONDS: Final = 20.0
 POLL_SECONDS: Final = 0.05
-STOP_SECONDS: Final = 10.0
+STOP_SECONDS: Final = 30.0
 COUNTED: Final = re.compile(
     r"(\d+) packets? captured[,\s]+(\d+) packets? received by filter[,\s]+(\d+) packets? dropped by kernel"
 )

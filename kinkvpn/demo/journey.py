@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from kinkvpn.demo.transfer import Received
 
 MEGABYTE: Final = 1_000_000
-ESTABLISHED_SECONDS: Final = 5.0  # the packet that asked for the SA has arrived: both ends have it already
+ESTABLISHED_SECONDS: Final = 20.0  # the packet that asked for the SA has arrived: both ends have it already
 
 ADVICE_KEYING: Final = "the first error in the logs of both hosts says why"
 ADVICE_LEAK: Final = "a packet left a host outside the tunnel: a defect, worth a report with these lines"

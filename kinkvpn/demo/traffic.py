@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 PING_OCTETS: Final = 120  # room for the canary behind ping's time stamp
 PING_INTERVAL: Final = 0.05
-PING_SECONDS: Final = 5
+PING_SECONDS: Final = 20
 TRANSFER_PORT: Final = 5001
 
 ADVICE: Final = "compare the drop counters in `kinkvpn status --json` of both hosts"

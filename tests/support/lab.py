@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 Result = TypeVar("Result")
 
-SETTLE_SECONDS = 10.0  # what takes a round trip or two, on a busy machine
+SETTLE_SECONDS = 30.0  # what takes a round trip or two, on a busy machine
 
 
 def amend(host: Host, section: str, **values: object) -> None:
@@ -93,7 +93,7 @@ def command(host: Host, *arguments: str) -> subprocess.CompletedProcess[str]:
     process = host.namespace.spawn(
         [*kinkvpn(), *arguments, "-c", str(host.configuration)], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
-    output, errors = process.communicate(timeout=20)
+    output, errors = process.communicate(timeout=60)
     return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
 
