@@ -61,7 +61,7 @@ class Tally(StrEnum):
     REPLIES_RECEIVED = "replies_received"
     SUPPRESSED_RETRY = "suppressed_retry"  # a packet asked for an SA while the last failure was too fresh
     NOTIFY_IGNORED = "notify_ignored"  # status notify, or error notify in a request, that we do not know (§5.5)
-    DEFECT = "defect"  # a datagram that this program went wrong on: dropped, and the log has where
+    DEFECT = "defect"  # what this program went wrong on: a datagram, a timer; the log has where
     SEND_FAILED = "send_failed"  # the kernel would not take a KINK datagram
     EXTENSION_MALFORMED = "extension_malformed"  # a notify of ours by number and magic that cannot be read: ignored
     PEER_UNLOCATED = "peer_unlocated"  # a packet for a peer without an address, which has not been heard yet

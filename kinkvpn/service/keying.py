@@ -2,7 +2,7 @@
 
 Every machine runs inside one task's turn: an event goes in, its effects are performed to the last one, and only then
 is the next event looked at. The single thing that takes time, a trip to the KDC, is a task of its own that comes back
-as an event.
+as an event. Whatever goes in passes one door (``_turn``), so that a defect of this program costs that turn alone.
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ import heapq
 import itertools
 import logging
 from collections import Counter, OrderedDict
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 import trio
@@ -52,14 +54,14 @@ from kinkvpn.proto.events import (
     Tell,
     WakeAt,
 )
-from kinkvpn.proto.extensions import UNDERSTOOD, Capability
 from kinkvpn.proto.outcome import Failed
 from kinkvpn.proto.peer import Peer
+from kinkvpn.proto.ports import TicketRefusal
 from kinkvpn.proto.responder import Responder
 from kinkvpn.wire.kink import MessageType, parse_message
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from esp.policy import Network
     from esp.sa import Endpoint, SaParameters
@@ -69,7 +71,7 @@ if TYPE_CHECKING:
     from kinkvpn.service.transport import Transport
 
 from kinkvpn.kerberos.tickets import TicketUnavailable
-from kinkvpn.service.report import spell
+from kinkvpn.service.report import peer_status, policy_status
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +85,9 @@ TICKET_DEADLINE = 5.0
 # Ours. A peer can tell another inner MTU with every STATUS, a thousand a second, and each costs a thread, a netlink
 # socket and a line in the log: a second lies between one look at what they have told and the next.
 MTU_SECONDS = 1.0
+# Ours. What a timer was to do and went wrong on is tried again: the same will go wrong perhaps, and whatever else of
+# that peer is due then goes right.
+TIMER_RETRY = 10.0
 # Ours. Each of them is told of a stray packet by a DELETE, or probed: not all of a conspiracy at once.
 MAX_AT_ONE_PLACE = 4
 
@@ -117,6 +122,13 @@ class Tickets(Protocol):
 
 async def left_alone(_subnets: Sequence[Network], _octets: int) -> None:
     """For a host whose routes are not kinkvpn's to change."""
+
+
+@dataclass(slots=True)
+class Turn:
+    """Whether what went in has met a defect of this program."""
+
+    failed: bool = False
 
 
 class ProbeFailed(KinkvpnError):
@@ -235,8 +247,27 @@ class Keying:
             nursery.start_soon(self._keep_time)
             nursery.start_soon(self._limit_mtus)
             for peer in self.peers.values():
-                self._perform(peer, peer.start(trio.current_time()))
+                with self._turn("start", peer):
+                    self._perform(peer, peer.start(trio.current_time()))
             task_status.started()
+
+    @contextmanager
+    def _turn(self, where: str, owner: Peer | Responder | None = None, **about: object) -> Iterator[Turn]:
+        """The door: what goes wrong inside is counted and told, some of it, and ends nothing else.
+
+        Nobody's octets may take the tunnels down, not even those that find a defect, nor may a timer, a packet or a
+        ticket. What a datagram had changed by then concerns whoever sent it, and KINK_INTERR (RFC 4430 §4.2.8) would
+        tell who looks for more of them.
+        """
+        turn = Turn()
+        try:
+            yield turn
+        except Exception:
+            turn.failed = True
+            self._counters[Tally.DEFECT] += 1
+            if self._defects.take(where, trio.current_time()):
+                peer = {"peer": owner.settings.name} if isinstance(owner, Peer) else {}
+                log.exception("defect", extra={"fields": {"where": where, **peer, **about}})
 
     async def _read_datagrams(self) -> None:
         while True:
@@ -252,7 +283,10 @@ class Keying:
             now = trio.current_time()
             while self._wakes and self._wakes[0][0] <= now:
                 _, _, owner = heapq.heappop(self._wakes)
-                self._perform(owner, owner.wake(now))
+                with self._turn("timer", owner) as turn:
+                    self._perform(owner, owner.wake(now))
+                if turn.failed:
+                    heapq.heappush(self._wakes, (now + TIMER_RETRY, next(self._order), owner))
             self._rescheduled = trio.Event()
             with trio.move_on_at(self._wakes[0][0] if self._wakes else float("inf")):
                 await self._rescheduled.wait()
@@ -264,21 +298,17 @@ class Keying:
             self._mtu_changed = trio.Event()
             mtus, self._mtus = self._mtus, {}
             for name, octets in mtus.items():
-                remotes = [policy.selector.remote for policy in self.peers[name].settings.policies]
+                peer = self.peers[name]
+                remotes = [policy.selector.remote for policy in peer.settings.policies]
                 subnets = [subnet for remote in remotes for subnet in networks_of(remote)]
-                await self._limit_mtu(subnets, octets)
+                with self._turn("mtu", peer):
+                    await self._limit_mtu(subnets, octets)
             await trio.sleep(MTU_SECONDS)
 
     def receive(self, datagram: bytes, path: Path) -> None:
         """One KINK datagram, from whichever socket."""
-        try:
+        with self._turn("datagram", source=path.remote.address, octets=len(datagram)):
             self._receive(datagram, path)
-        except Exception:
-            # Nobody's octets may take the tunnels down, not even those that find a defect. What it had changed by then
-            # concerns whoever sent them, and KINK_INTERR (RFC 4430 §4.2.8) would tell who looks for more of them.
-            self._counters[Tally.DEFECT] += 1
-            if self._defects.take("", trio.current_time()):
-                log.exception("defect", extra={"fields": {"source": path.remote.address, "octets": len(datagram)}})
 
     def _receive(self, datagram: bytes, path: Path) -> None:
         now = trio.current_time()
@@ -320,7 +350,8 @@ class Keying:
             return
         now = trio.current_time()
         for peer in self._whose(event):
-            self._tell(peer, event, now)
+            with self._turn("event", peer, kind=type(event).__name__):
+                self._tell(peer, event, now)
 
     def _tell(self, peer: Peer, event: PeerEvent, now: float) -> None:
         match event:
@@ -430,13 +461,28 @@ class Keying:
         """Not for who had it performed: answering a peer can make this host start an exchange of its own."""
         peer = self._owners[wanted.xid]
         ticket = None if wanted.fresh else self._tickets.at_hand(wanted.server, tgt=wanted.tgt)
-        if ticket is not None:
-            self._ticket_ready(peer, wanted, ticket)
+        if ticket is None:
+            assert self._nursery is not None
+            self._nursery.start_soon(self._ask_kdc, peer, wanted)
             return
-        assert self._nursery is not None
-        self._nursery.start_soon(self._ask_kdc, peer, wanted)
+        with self._turn("ticket", peer) as turn:
+            self._ticket_ready(peer, wanted, ticket)
+        if turn.failed:
+            self._ticket_lost(peer, wanted)
+
+    def _ticket_lost(self, peer: Peer, wanted: FetchTicket) -> None:
+        """The exchange is not to wait for ever for what met a defect."""
+        nothing = TicketRefusal("a defect of this program was in the way: the log has it")
+        with self._turn("ticket", peer):
+            self._perform(peer, peer.ticket_refused(wanted.xid, nothing, trio.current_time()))
 
     async def _ask_kdc(self, peer: Peer, wanted: FetchTicket) -> None:
+        with self._turn("ticket", peer) as turn:
+            await self._ticket_arrives(peer, wanted)
+        if turn.failed:
+            self._ticket_lost(peer, wanted)
+
+    async def _ticket_arrives(self, peer: Peer, wanted: FetchTicket) -> None:
         try:
             ticket = await self._tickets.get(
                 wanted.server, deadline=self._ticket_deadline, fresh=wanted.fresh, tgt=wanted.tgt
@@ -458,7 +504,8 @@ class Keying:
         """DELETE every pair and wait for the answers, at most ``patience`` seconds."""
         now = trio.current_time()
         for peer in self.peers.values():
-            self._perform(peer, peer.close(now))
+            with self._turn("close", peer):
+                self._perform(peer, peer.close(now))
         with trio.move_on_after(patience):
             while any(peer.busy for peer in self.peers.values()):
                 await self._changed.wait()
@@ -516,81 +563,3 @@ class Keying:
                 for family, found in itertools.groupby(sorted(self._labelled), lambda label: label.family)
             },
         }
-
-
-def peer_status(peer: Peer, now: float) -> dict[str, object]:
-    """One peer's part of ``status``; times are seconds ago or seconds from now."""
-    policies = [policy_status(peer, name, now) for name in peer.policies]
-    states = {str(policy["state"]) for policy in policies}
-    return {
-        "name": peer.settings.name,
-        "principal": peer.settings.principal,
-        **whereabouts_status(peer, now),
-        "extensions": acquaintance_status(peer),
-        "epoch": peer.epochs.present,
-        "user_to_user": peer.user_to_user,
-        "last_heard": None if peer.last_heard is None else round(now - peer.last_heard, 3),
-        "state": "established" if "established" in states else "negotiating" if "negotiating" in states else "down",
-        "policies": policies,
-    }
-
-
-def whereabouts_status(peer: Peer, now: float) -> dict[str, object]:
-    """Where a peer is; all of it empty or null while it has no address and has not been heard."""
-    where = peer.contact.whereabouts
-    kink = where.path(1, now) if where.known else None
-    return {
-        "address": where.esp.address,
-        "esp": spell(where.esp) if where.known else None,
-        "kink": kink and spell(kink.remote),
-        "kink_marked": kink and kink.marked,
-        "moved": where.elsewhere,
-    }
-
-
-def acquaintance_status(peer: Peer) -> dict[str, object]:
-    """What a peer and this host have told each other (docs/extensions.md); null where nobody has said anything."""
-    known = peer.contact.acquaintance
-    told, seen = known.told, known.seen_at
-    words = told and [flag.name.lower() for flag in told.capabilities & UNDERSTOOD if flag.name]
-    return {
-        "capabilities": words,
-        "plain": known.plain,
-        "seen_at": seen and spell(seen.endpoint),
-        "seen_marked": seen and seen.marked,
-        "behind_nat": known.behind_nat,
-        "peer_behind_nat": told and Capability.BEHIND_NAT in told.capabilities,
-        "peer_inner_mtu": told and told.inner_mtu,
-        "inner_mtu": known.inner_mtu,
-    }
-
-
-def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
-    """One policy's part of ``status``."""
-    state = peer.policies[name]
-    selector = state.settings.selector
-    pairs = peer.pairs(name)
-    newest = pairs[-1] if pairs else None
-    word = "established" if newest else "negotiating" if state.negotiating is not None else "down"
-    return {
-        "name": name,
-        "local": str(selector.local),
-        "remote": str(selector.remote),
-        "start": state.settings.start.value,
-        "state": word,
-        "waits_for": peer.waits_for(name),
-        "pairs": len(pairs),
-        "spi_in": newest and f"{newest.inbound_spi:#010x}",
-        "spi_out": newest and f"{newest.outbound_spi:#010x}",
-        "suite": newest and newest.suite,
-        "pfs": newest and (newest.pfs or None),
-        "esn": newest and newest.esn,
-        "iptfs_rate": state.settings.aggregation and state.settings.aggregation.per_second,
-        "role": newest and ("initiator" if newest.initiated else "responder"),
-        "since": newest and round(now - newest.established, 3),
-        "lifetime": newest and newest.lifetime,
-        "create_ms": None if state.create_seconds is None else round(state.create_seconds * 1000, 3),
-        "failures": state.failures,
-        "last_error": state.last_error,
-        "next_try": None if state.retry_at is None else round(max(0.0, state.retry_at - now), 3),
-    }

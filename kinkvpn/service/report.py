@@ -1,14 +1,95 @@
-"""What status says beyond keying's own: the data plane's counters, for each policy and in all."""
+"""What status says of a peer and its policies, and of what the data plane counted, for each policy and in all."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from kinkvpn.proto.extensions import UNDERSTOOD, Capability
+
 if TYPE_CHECKING:
     from esp.dataplane import LinkStatistics
     from esp.engine import Statistics
     from esp.sa import Endpoint
+    from kinkvpn.proto.peer import Peer
+
+
+def peer_status(peer: Peer, now: float) -> dict[str, object]:
+    """One peer's part of ``status``; times are seconds ago or seconds from now."""
+    policies = [policy_status(peer, name, now) for name in peer.policies]
+    states = {str(policy["state"]) for policy in policies}
+    return {
+        "name": peer.settings.name,
+        "principal": peer.settings.principal,
+        **whereabouts_status(peer, now),
+        "extensions": acquaintance_status(peer),
+        "epoch": peer.epochs.present,
+        "user_to_user": peer.user_to_user,
+        "last_heard": None if peer.last_heard is None else round(now - peer.last_heard, 3),
+        "state": "established" if "established" in states else "negotiating" if "negotiating" in states else "down",
+        "policies": policies,
+    }
+
+
+def whereabouts_status(peer: Peer, now: float) -> dict[str, object]:
+    """Where a peer is; all of it empty or null while it has no address and has not been heard."""
+    where = peer.contact.whereabouts
+    kink = where.path(1, now) if where.known else None
+    return {
+        "address": where.esp.address,
+        "esp": spell(where.esp) if where.known else None,
+        "kink": kink and spell(kink.remote),
+        "kink_marked": kink and kink.marked,
+        "moved": where.elsewhere,
+    }
+
+
+def acquaintance_status(peer: Peer) -> dict[str, object]:
+    """What a peer and this host have told each other (docs/extensions.md); null where nobody has said anything."""
+    known = peer.contact.acquaintance
+    told, seen = known.told, known.seen_at
+    words = told and [flag.name.lower() for flag in told.capabilities & UNDERSTOOD if flag.name]
+    return {
+        "capabilities": words,
+        "plain": known.plain,
+        "seen_at": seen and spell(seen.endpoint),
+        "seen_marked": seen and seen.marked,
+        "behind_nat": known.behind_nat,
+        "peer_behind_nat": told and Capability.BEHIND_NAT in told.capabilities,
+        "peer_inner_mtu": told and told.inner_mtu,
+        "inner_mtu": known.inner_mtu,
+    }
+
+
+def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
+    """One policy's part of ``status``."""
+    state = peer.policies[name]
+    selector = state.settings.selector
+    pairs = peer.pairs(name)
+    newest = pairs[-1] if pairs else None
+    word = "established" if newest else "negotiating" if state.negotiating is not None else "down"
+    return {
+        "name": name,
+        "local": str(selector.local),
+        "remote": str(selector.remote),
+        "start": state.settings.start.value,
+        "state": word,
+        "waits_for": peer.waits_for(name),
+        "pairs": len(pairs),
+        "spi_in": newest and f"{newest.inbound_spi:#010x}",
+        "spi_out": newest and f"{newest.outbound_spi:#010x}",
+        "suite": newest and newest.suite,
+        "pfs": newest and (newest.pfs or None),
+        "esn": newest and newest.esn,
+        "iptfs_rate": state.settings.aggregation and state.settings.aggregation.per_second,
+        "role": newest and ("initiator" if newest.initiated else "responder"),
+        "since": newest and round(now - newest.established, 3),
+        "lifetime": newest and newest.lifetime,
+        "create_ms": None if state.create_seconds is None else round(state.create_seconds * 1000, 3),
+        "failures": state.failures,
+        "last_error": state.last_error,
+        "next_try": None if state.retry_at is None else round(max(0.0, state.retry_at - now), 3),
+    }
 
 
 def with_traffic(status: dict[str, Any], traffic: Statistics, link: LinkStatistics) -> dict[str, object]:

@@ -9,6 +9,7 @@ from pathlib import Path as FilePath
 from random import Random
 from typing import TYPE_CHECKING
 
+import pytest
 import trio
 from support.host import ESP_PORT, KINK_PORT, Host, Tunnel, World, address_of, simulate
 
@@ -17,6 +18,9 @@ from esp.sa import Endpoint
 from esp.wire import NON_ESP_MARKER
 from kinkvpn.proto.allowance import BURST, BURST_OCTETS, OCTETS_PER_SECOND
 from kinkvpn.proto.events import LimitMtu, Path, Tally
+from kinkvpn.proto.peer import Peer
+from kinkvpn.proto.retransmit import FULL_CYCLE
+from kinkvpn.service.keying import TIMER_RETRY
 from kinkvpn.wire.isakmp import KeyExchange, Nonce
 from kinkvpn.wire.kink import (
     ApRep,
@@ -35,9 +39,7 @@ from kinkvpn.wire.kink import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import pytest
+    from collections.abc import Iterator, Sequence
 
     from kinkvpn.proto.events import Effect
 
@@ -250,6 +252,81 @@ def test_a_defect_costs_the_datagram_and_nothing_else(monkeypatch: pytest.Monkey
         await west.keying.probe("east")
         west.emit(west.tunnels["tunnel0"], b"still")
         await world.wait_until(lambda: bool(east.tun.delivered_nowait()), within=1)
+
+    simulate(scenario, 1)
+
+
+@pytest.mark.parametrize(
+    ("where", "method"),
+    [
+        ("event", "acquired"),
+        ("timer", "wake"),
+        ("ticket", "ticket_ready"),
+        ("start", "start"),
+        ("mtu", ""),
+        ("close", "close"),
+    ],
+)
+def test_a_defect_costs_its_turn_and_nothing_else(where: str, method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever brings one about, what stands stays and goes on with the other peer; the first goes on after it."""
+    tunnels = [Tunnel(0, ends=("west", "east")), Tunnel(1, ends=("east", "south"))]
+
+    def defective(self: Peer, *_: object) -> list[Effect]:
+        if self.settings.name == "west":
+            raise KeyError("what nobody thought of")
+        return original(self, *_)  # type: ignore[no-any-return]
+
+    async def limit(subnets: Sequence[object], _octets: int) -> None:
+        raise KeyError("what nobody thought of")
+
+    original = getattr(Peer, method or "acquired")
+
+    async def scenario(world: World) -> None:
+        world.defects.append("east")
+        with monkeypatch.context() as patched:
+            if method:
+                patched.setattr(Peer, method, defective)
+            east = await world.start("east", tunnels)
+            for name in ("west", "south"):
+                await world.start(name, [tunnel for tunnel in tunnels if name in tunnel.ends])
+            east.keying._limit_mtu = limit
+            east.keying._perform(east.keying.peers["west"], [LimitMtu("west", 1300)])
+            for tunnel in tunnels:
+                east.emit(tunnel, b"wanted")
+            await world.wait_until(lambda: len(east.sas(inbound=False)) >= 1, within=60)
+            await east.keying.probe("south")
+            await trio.sleep(2 * FULL_CYCLE)
+            if where == "close":
+                await east.keying.close(1.0)
+        assert east.counters()["defect"] >= 1
+        told = [(fields["where"], fields["peer"]) for fields in world.tells("defect")]
+        assert (where, "west") in told
+        assert set(told) <= {(where, "west"), ("mtu", "west")}
+        if where != "close":
+            east.emit(tunnels[0], b"wanted")
+            await world.wait_until(lambda: len(east.sas(inbound=False)) == 2, within=120)
+            await world.wait_at_rest(within=60)
+
+    simulate(scenario, 1)
+
+
+def test_a_timer_that_went_wrong_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else nothing of that peer would be sent again until something else woke it."""
+
+    async def scenario(world: World) -> None:
+        world.defects.append("west")
+        west, _ = await world.pair([Tunnel(0, boot=frozenset({"west"}))])
+        await world.wait_at_rest(within=5)
+        world.network.cut.add((address_of("west"), address_of("east")))
+        with trio.fail_after(2 * TIMER_RETRY):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(west.keying.probe, "east")
+                await trio.sleep(0.1)
+                with monkeypatch.context() as patched:
+                    patched.setattr(west.keying.peers["east"], "wake", lambda _: 1 / 0)
+                    await trio.sleep(1)
+                world.network.cut.clear()
+        assert west.counters()["defect"] >= 1
 
     simulate(scenario, 1)
 
