@@ -313,6 +313,19 @@ def replay_cache(value: object) -> str:
 
 def _choices(value: str, names: Iterable[str]) -> str:
     known = list(names)
-    near = get_close_matches(value, known, n=1)
+    near = _nearest(value, known) or get_close_matches(value, known, n=1)
     listed = f"one of {', '.join(known)}"
     return f"{listed} (did you mean {near[0]}?)" if near else listed
+
+
+def _nearest(value: str, known: Iterable[str]) -> list[str]:
+    """Of names that are letters and a number, such as ``modp2048``, the same letters with the next number."""
+    family, number = _family(value)
+    alike = [name for name in known if family and _family(name)[0] == family]
+    return sorted(alike, key=lambda name: abs(_family(name)[1] - number))[:1]
+
+
+def _family(name: str) -> tuple[str, int]:
+    letters = name.rstrip("0123456789")
+    digits = name[len(letters) :]
+    return (letters, int(digits)) if letters.isalpha() and digits and len(digits) < 10 else ("", 0)

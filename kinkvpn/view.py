@@ -83,7 +83,7 @@ def _contact_lines(peer: Mapping[str, Any], mtu: int) -> Iterator[str]:
     behind = [name for name, nat in (("we are", told["behind_nat"]), ("it is", told["peer_behind_nat"])) if nat]
     seen = f", seen by it at {told['seen_at']}" if told["behind_nat"] else ""
     if behind or peer["moved"]:
-        where = f"ESP to {peer['esp']}, KINK to {peer['kink']}{' marked' if peer['kink_marked'] else ''}"
+        where = f"ESP to {peer['esp']}, KINK to {peer['kink']}{', the ESP port' if peer['kink_marked'] else ''}"
         yield f"  {where}" + (f"; {' and '.join(behind)} behind a NAT{seen}" if behind else "")
     if told["inner_mtu"] is not None and told["inner_mtu"] < mtu:
         yield f"  MTU {told['inner_mtu']}, of its device"

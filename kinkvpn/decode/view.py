@@ -201,7 +201,7 @@ def _quick_mode(entry: dict[str, Any], indent: int) -> Iterator[str]:
         yield from rows([("", text)], COLUMN, 2)
         for transform in proposal["transforms"]:
             lead = f"transform {transform['number']}:"
-            yield from rows([(lead, _transform(transform))], COLUMN + 4, 14)
+            yield from rows([(lead, _transform(transform))], COLUMN + 4, len(lead) + 1)
 
 
 def _transform(transform: dict[str, Any]) -> str:

@@ -179,7 +179,7 @@ class Daemon:
             name = str(request.get("peer"))
             with trio.move_on_after(PROBE_SECONDS):
                 return {"peer": name, "seconds": await running.keying.probe(name)}
-            raise ProbeFailed(f"{name}: no answer within {PROBE_SECONDS:g} s")
+            raise ProbeFailed(f"no answer within {PROBE_SECONDS:g} s")
 
         async def rekey(request: Mapping[str, Any]) -> dict[str, object]:
             name = request.get("peer")

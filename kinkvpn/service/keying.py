@@ -520,13 +520,13 @@ class Keying:
         if peer is None:
             raise ProbeFailed(f"no peer {name!r}; there are {', '.join(self.peers) or 'none'}")
         if not peer.contact.whereabouts.known:
-            raise ProbeFailed(f"{name}: {UNLOCATED}")
+            raise ProbeFailed(UNLOCATED)
         command, effects = peer.probe()
         self._perform(peer, effects)
         while command.outcome is None:
             await self._changed.wait()
         if isinstance(command.outcome, Failed):
-            raise ProbeFailed(f"{name}: {command.outcome.reason}")
+            raise ProbeFailed(command.outcome.reason)
         return command.outcome.took
 
     async def rekey(self, name: str | None) -> list[dict[str, object]]:

@@ -45,6 +45,7 @@ READERS: dict[str, Callable[[object], Any]] = {
     "colour": values.one_of(Colour),
     "kink_over": values.one_of(KinkOver),
     "suite": values.suite,
+    "pfs": values.pfs,
     "protocol": values.protocol,
     "dscp": values.dscp,
     "ip_address": values.ip_address,
@@ -159,6 +160,12 @@ REFUSED = [
     ("kink_over", True, "one of auto, 910, 4500"),
     ("suite", "aes256gcm16", "a suite (did you mean aes256-gcm16 or "),
     ("suite", ["aes256-gcm16"], "a suite: aes{256,192,128}-{gcm16,"),
+    ("pfs", "modp1024", "did you mean modp2048?"),
+    ("pfs", "modp5000", "did you mean modp4096?"),
+    ("pfs", "ecp255", "did you mean ecp256?"),
+    ("pfs", "x25518", "did you mean x25519?"),
+    ("pfs", "mod2048", "did you mean modp2048?"),
+    ("pfs", "modp" + "9" * 5000, "x448, none"),
     *(
         ("dscp", value, "a DSCP from 0 to 63, or a table such as")
         for value in ("ef", True, -1, 64, {"64": 0}, {"ef": 0}, {"-1": 0}, {"1": 64}, {"1": True}, {"other": "copy"})

@@ -255,7 +255,7 @@ def test_a_peer_that_moved_and_a_nat_in_between() -> None:
     peer = {**ANSWER["peers"][0], **moved, "extensions": {**NOTHING_TOLD, **told, "peer_behind_nat": True}}
     lines = view.status({**ANSWER, "peers": [peer]}).splitlines()
     behind = "we are and it is behind a NAT, seen by it at 203.0.113.1:20000"
-    assert f"  ESP to 203.0.113.9:4500, KINK to 203.0.113.9:4500 marked; {behind}" in lines
+    assert f"  ESP to 203.0.113.9:4500, KINK to 203.0.113.9:4500, the ESP port; {behind}" in lines
     assert "  MTU 1300, of its device" in lines
     told = {"inner_mtu": 1400, "peer_inner_mtu": 9000}
     peer = {**ANSWER["peers"][0], **moved, "kink_marked": False, "extensions": {**NOTHING_TOLD, **told}}

@@ -38,8 +38,8 @@ def test_a_message_as_it_is_printed() -> None:
         "      KINK_ISAKMP     Quick Mode 1.0",
         "        SA            1 proposal",
         "                        proposal 1: ESP, SPI 0x0aa44e01",
-        "                          transform 2:  AES_CBC, life duration 3600 s, encapsulation mode TRANSPORT,",
-        "                                        key length 128 bits, authentication algorithm HMAC_SHA",
+        "                          transform 2: AES_CBC, life duration 3600 s, encapsulation mode TRANSPORT,",
+        "                                       key length 128 bits, authentication algorithm HMAC_SHA",
         "        Nr            16 octets",
     ]
 
