@@ -152,9 +152,9 @@ def test_no_suite_in_common_is_told_on_both_sides(lab: Lab) -> None:
     amend(b, "[peer]", suites=["aes128-cbc-sha256"])
     start(lab)
     a.namespace.spawn(["ping", "-c1", "-W1", b.site.inner_address(4)]).wait()
-    wait(lab, a, lambda: policy(a, "b/1")["failures"] == 1, "has not failed")
+    wait(lab, a, lambda: policy(a, "b/1")["failures"] >= 1, "has not failed")
     assert "NO-PROPOSAL-CHOSEN" in policy(a, "b/1")["last_error"]
-    (refused,) = events(b, "command_refused")
+    refused, *_ = events(b, "command_refused")  # of the first try; on a busy machine there have been others
     assert a.principal in refused
     assert "aes128-cbc-sha256" in refused, "which suites would do"
     assert not spis(a)
