@@ -186,6 +186,8 @@ def add_decode(decode: argparse.ArgumentParser) -> None:
     decode.add_argument(
         "--keytab", type=Path, action="append", default=[], metavar="FILE", help="keys that open tickets; repeatable"
     )
+    others = "a credential cache whose TGT user-to-user tickets were made with; repeatable"
+    decode.add_argument("--ccache", type=Path, action="append", default=[], metavar="FILE", help=others)
     more = "a UDP port that carries KINK beside 910 and 4500; repeatable"
     decode.add_argument("--port", type=udp_port, action="append", default=[], metavar="N", help=more)
     decode.add_argument("--json", action="store_true", help="one JSON object a message and line, the last a summary")
@@ -389,7 +391,9 @@ def run_decode(asked: argparse.Namespace) -> int:
     from kinkvpn.decode import command
 
     try:
-        return command.run(asked.capture, asked.keytab, ports=asked.port, as_json=asked.json, out=sys.stdout)
+        return command.run(
+            asked.capture, asked.keytab, asked.ccache, ports=asked.port, as_json=asked.json, out=sys.stdout
+        )
     except command.BAD_INPUT as error:
         return complain(error, CANNOT)
     except BrokenPipeError:

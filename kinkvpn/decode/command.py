@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 from kinkvpn.decode.capture import CaptureDamaged, NotCapture, read_frames
 from kinkvpn.decode.datagrams import Extractor
-from kinkvpn.decode.keyring import Keyring, KeytabUnreadable
+from kinkvpn.decode.keyring import Keyring, KeysUnreadable
 from kinkvpn.decode.transcript import Transcript
 from kinkvpn.decode.view import View
 
@@ -20,17 +20,25 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 GOOD, NOT_ALL = 0, 1
-BAD_INPUT = (NotCapture, KeytabUnreadable)  # exit code 2, as for every command
+BAD_INPUT = (NotCapture, KeysUnreadable)  # exit code 2, as for every command
 
 
-def run(capture: str, keytabs: Sequence[Path], *, ports: Sequence[int], as_json: bool, out: TextIO) -> int:
+def run(
+    capture: str,
+    keytabs: Sequence[Path],
+    ccaches: Sequence[Path] = (),
+    *,
+    ports: Sequence[int],
+    as_json: bool,
+    out: TextIO,
+) -> int:
     """Decodes ``capture`` (``-`` for stdin) to ``out``; the exit code.
 
     Raises:
-        NotCapture, KeytabUnreadable: bad input, in one line.
+        NotCapture, KeysUnreadable: bad input, in one line.
         LibraryUnusable: no MIT libkrb5.
     """
-    keyring = Keyring(keytabs)
+    keyring = Keyring(keytabs, ccaches)
     with _opened(capture) as file:
         try:
             frames = read_frames(file)

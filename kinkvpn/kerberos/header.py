@@ -15,7 +15,7 @@ typedef unsigned int krb5_boolean; typedef unsigned int krb5_kvno; typedef uint3
 typedef uint8_t krb5_octet;
 typedef struct _krb5_context *krb5_context; typedef struct _krb5_auth_context *krb5_auth_context;
 typedef struct _krb5_kt *krb5_keytab; typedef struct _krb5_ccache *krb5_ccache; typedef struct krb5_key_st *krb5_key;
-typedef struct _profile_t *profile_t; typedef void *krb5_kt_cursor;
+typedef struct _profile_t *profile_t; typedef void *krb5_kt_cursor; typedef void *krb5_cc_cursor;
 
 typedef struct { krb5_magic magic; unsigned int length; char *data; } krb5_data;
 typedef struct { krb5_magic magic; krb5_enctype enctype; unsigned int length; krb5_octet *contents; } krb5_keyblock;
@@ -72,6 +72,9 @@ krb5_error_code krb5_cc_close(krb5_context, krb5_ccache); krb5_error_code krb5_c
 krb5_error_code krb5_cc_get_principal(krb5_context, krb5_ccache, krb5_principal *);
 krb5_error_code krb5_cc_initialize(krb5_context, krb5_ccache, krb5_principal);
 krb5_error_code krb5_cc_store_cred(krb5_context, krb5_ccache, krb5_creds *);
+krb5_error_code krb5_cc_start_seq_get(krb5_context, krb5_ccache, krb5_cc_cursor *);
+krb5_error_code krb5_cc_next_cred(krb5_context, krb5_ccache, krb5_cc_cursor *, krb5_creds *);
+krb5_error_code krb5_cc_end_seq_get(krb5_context, krb5_ccache, krb5_cc_cursor *);
 krb5_error_code krb5_get_credentials(krb5_context, krb5_flags, krb5_ccache, krb5_creds *, krb5_creds **);
 krb5_error_code krb5_get_renewed_creds(krb5_context, krb5_creds *, krb5_principal, krb5_ccache, const char *);
 void krb5_free_cred_contents(krb5_context, krb5_creds *);

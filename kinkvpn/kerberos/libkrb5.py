@@ -42,6 +42,7 @@ GC_CACHED: Final = 2
 GC_NO_STORE: Final = 8
 TKT_FLG_RENEWABLE: Final = 0x00800000
 KT_END: Final = ERROR_TABLE_BASE + 182
+CC_END: Final = ERROR_TABLE_BASE + 142
 
 ffi: Final = cffi.FFI()
 ffi.cdef(CDEF)
@@ -359,6 +360,30 @@ class Context:
         out = ffi.new("krb5_ccache *")
         self.check(self.lib.krb5_cc_resolve(self.handle, name.encode(), out))
         self.check(self.lib.krb5_cc_destroy(self.handle, out[0]))
+
+    def ccache_keys(self, ccache: CData) -> Iterator[tuple[str, str, int, CData]]:
+        """Each credential's client, server, enctype and session key (krb5_key), however old. Raises Krb5Error."""
+        for credential in self._raw_credentials(ccache):
+            if credential.keyblock.length:  # what a cache notes of itself is a credential too, without any
+                key = self.key(ffi.addressof(credential, "keyblock"))
+                names = self.unparse(credential.client), self.unparse(credential.server)
+                yield *names, credential.keyblock.enctype, key
+
+    def _raw_credentials(self, ccache: CData) -> Iterator[CData]:
+        """Each credential, good until the next one is asked for."""
+        cursor = ffi.new("krb5_cc_cursor *")
+        self.check(self.lib.krb5_cc_start_seq_get(self.handle, ccache, cursor))
+        try:
+            credential: CData = ffi.new("krb5_creds *")
+            while not (code := self.lib.krb5_cc_next_cred(self.handle, ccache, cursor, credential)):
+                try:
+                    yield credential
+                finally:
+                    self.lib.krb5_free_cred_contents(self.handle, credential)
+        finally:
+            self.lib.krb5_cc_end_seq_get(self.handle, ccache, cursor)
+        if code != CC_END:
+            self.check(code)
 
     def ccache_principal(self, ccache: CData) -> CData:
         """Whose credentials the cache holds. Raises Krb5Error where it is missing or empty."""

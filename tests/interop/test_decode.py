@@ -7,13 +7,14 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.lab import amend, ask, configure, crosswise, start, wait
+from support.lab import amend, ask, configure, crosswise, kinit, start, wait, without_keytab
 
 from kinkvpn.demo.capture import Capture
 from kinkvpn.demo.lab import WIRE, DaemonOptions, Host, Lab, kinkvpn
 from kinkvpn.demo.traffic import ping
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
@@ -25,9 +26,10 @@ def keytab(host: Host) -> str:
     return str(host.configuration.parent / "keytab")
 
 
-def decoded(capture: Path, *keytabs: str) -> tuple[int, list[dict[str, Any]]]:
+def decoded(capture: Path, *keytabs: str, ccaches: Sequence[Path] = ()) -> tuple[int, list[dict[str, Any]]]:
     """Exit code and records of the command."""
     given = [argument for path in keytabs for argument in ("--keytab", path)]
+    given += [argument for path in ccaches for argument in ("--ccache", str(path))]
     process = [*kinkvpn(), "decode", "--json", str(capture), *given]
     done = subprocess.run(process, capture_output=True, text=True, check=False)
     assert not done.stderr
@@ -115,3 +117,29 @@ def test_user_to_user_is_said_to_stay_closed(lab: Lab, directory: Path) -> None:
     create = next(message for message in messages if message["type"]["name"] == "CREATE")
     assert [found["kind"] for found in create["findings"]] == ["user-to-user"]
     assert {message["status"] for message in messages if message["checksum_octets"]} == {"failed"}
+
+
+def test_user_to_user_opens_with_the_credential_caches_that_the_hosts_live_on(lab: Lab, directory: Path) -> None:
+    """Both caches show everything; one of them what was sent to its host, and what that answered."""
+    a, b = configure(lab, DaemonOptions())
+    ccaches = {}
+    for host in (a, b):
+        ccache = ccaches[host.name] = host.configuration.parent / "ccache"
+        kinit(lab, host, ccache, "-k", "-t", keytab(host), host.principal)
+        without_keytab(host, ccache)
+    path = directory / "ccaches.pcap"
+    conversation(lab, path)
+    code, (*messages, summary) = decoded(path, ccaches=list(ccaches.values()))
+    # What a keyless host is asked at first, with a service ticket that it cannot open, nobody can.
+    closed = [message for message in messages if message["status"] == "failed"]
+    assert {found["kind"] for message in closed for found in message["findings"]} <= {"no-key"}
+    kinds = {message["type"]["name"] for message in messages if message["status"] == "verified"}
+    assert kinds >= {"CREATE", "REPLY", "STATUS", "DELETE"}
+    assert (code, summary["ok"]) == (bool(closed), not closed)
+    _, (*messages, _) = decoded(path, ccaches=[ccaches["b"]])
+    creates = [message for message in messages if message["type"]["name"] == "CREATE"]
+    for message in creates:
+        kinds = {found["kind"] for found in message["findings"]}
+        to_b = message["destination"].startswith(b.site.wire)
+        assert ("user-to-user" in kinds) == (not to_b and message["status"] == "failed" and "no-key" not in kinds)
+    assert {"verified", "failed"} <= {message["status"] for message in creates}

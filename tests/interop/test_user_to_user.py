@@ -7,12 +7,25 @@ from __future__ import annotations
 
 import re
 import socket
-import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.lab import amend, answers, ask, crosswise, events, policy, spis, start, status, wait, within
+from support.lab import (
+    amend,
+    answers,
+    ask,
+    crosswise,
+    events,
+    kinit,
+    policy,
+    spis,
+    start,
+    status,
+    wait,
+    within,
+    without_keytab,
+)
 from support.pkinit import PkinitRealm
 
 from kinkvpn.demo.lab import KDC_ADDRESS, KDC_PORT, Host, Lab
@@ -34,21 +47,6 @@ def kink(host: Host) -> dict[str, int]:
     """Counters of its keying."""
     counters: dict[str, int] = status(host)["counters"]["kink"]
     return counters
-
-
-def without_keytab(host: Host, ccache: Path) -> None:
-    """Has the host live on a credential cache alone."""
-    text = host.configuration.read_text()
-    host.configuration.write_text(re.sub(r"^keytab = .*$", f'ccache = "FILE:{ccache}"', text, flags=re.MULTILINE))
-
-
-def kinit(lab: Lab, host: Host, ccache: Path, *arguments: str, stdin: str = "") -> None:
-    """kinit(1) on the host."""
-    command = [*host.namespace.prefix, "kinit", "-c", f"FILE:{ccache}", *arguments]
-    done = subprocess.run(
-        command, input=stdin, env=lab.realm.environment, capture_output=True, text=True, timeout=30, check=False
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def established(lab: Lab) -> None:

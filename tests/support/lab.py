@@ -44,6 +44,21 @@ def configure(lab: Lab, options: DaemonOptions | None = None) -> tuple[Host, Hos
     return a, b
 
 
+def without_keytab(host: Host, ccache: Path) -> None:
+    """Has the host live on a credential cache alone."""
+    text = host.configuration.read_text()
+    host.configuration.write_text(re.sub(r"^keytab = .*$", f'ccache = "FILE:{ccache}"', text, flags=re.MULTILINE))
+
+
+def kinit(lab: Lab, host: Host, ccache: Path, *arguments: str, stdin: str = "") -> None:
+    """kinit(1) on the host."""
+    command = [*host.namespace.prefix, "kinit", "-c", f"FILE:{ccache}", *arguments]
+    done = subprocess.run(
+        command, input=stdin, env=lab.realm.environment, capture_output=True, text=True, timeout=30, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def control_socket(host: Host) -> Path:
     """Where the host's daemon is asked."""
     return host.configuration.parent / "control"

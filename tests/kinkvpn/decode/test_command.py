@@ -16,7 +16,7 @@ from support.vectors import load_messages, load_vector
 
 from kinkvpn.decode import command
 from kinkvpn.decode.capture import NotCapture
-from kinkvpn.decode.keyring import KeytabUnreadable
+from kinkvpn.decode.keyring import KeysUnreadable
 
 ROOT = Path(__file__).parents[3]
 VECTORS = sorted({message.vector for message in load_messages()})
@@ -122,7 +122,7 @@ def test_bad_input_is_an_error(tmp_path: Path) -> None:
         decode(KEYTABS[0])
     with pytest.raises(NotCapture, match="Is a directory"):
         decode(tmp_path)
-    with pytest.raises(KeytabUnreadable):
+    with pytest.raises(KeysUnreadable):
         command.run("-", [tmp_path], ports=(), as_json=False, out=io.StringIO())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -13,7 +14,7 @@ from support.vectors import VectorMessage, load_messages, load_vector
 
 from kinkvpn.decode import asn1
 from kinkvpn.decode.findings import Kind
-from kinkvpn.decode.keyring import MAX_TICKETS, Keyring, KeytabUnreadable, NotOpened
+from kinkvpn.decode.keyring import MAX_TICKETS, Keyring, KeysUnreadable, NotOpened
 from kinkvpn.errors import AuthenticationFailed
 from kinkvpn.wire import kink
 
@@ -107,6 +108,15 @@ def test_user_to_user_says_that_no_keytab_helps() -> None:
     assert "user-to-user" in str(closed)
 
 
+@pytest.mark.parametrize("octets", [None, b"", b"garbage", b"\x05\x04\x00\x0c" + bytes(12), KEYTABS[0].read_bytes()])
+def test_what_is_no_credential_cache_is_refused(octets: bytes | None, tmp_path: Path) -> None:
+    path = tmp_path / "ccache"
+    if octets is not None:
+        path.write_bytes(octets)
+    with pytest.raises(KeysUnreadable, match=rf"^ccache {re.escape(str(path))}\b"):
+        Keyring([], [path])
+
+
 def test_an_authenticator_that_does_not_open() -> None:
     request = ap_req(CREATE)
     closed = refused(KEYTABS, replace(request, authenticator=asn1.Sealed(18, None, bytes(80))))
@@ -146,12 +156,12 @@ def test_tickets_are_remembered_up_to_a_bound() -> None:
 def test_what_is_no_keytab_is_refused(tmp_path: Path, octets: bytes) -> None:
     path = tmp_path / "keytab"
     path.write_bytes(octets)
-    with pytest.raises(KeytabUnreadable, match=str(path)):
+    with pytest.raises(KeysUnreadable, match=str(path)):
         Keyring([path])
 
 
 def test_a_keytab_that_is_not_there(tmp_path: Path) -> None:
-    with pytest.raises(KeytabUnreadable, match="No such file"):
+    with pytest.raises(KeysUnreadable, match="No such file"):
         Keyring([tmp_path / "keytab"])
 
 
