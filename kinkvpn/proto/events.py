@@ -46,7 +46,7 @@ class Tally(StrEnum):
     UNAUTHENTICATED_ERROR = "unauthenticated_error"  # seen, remembered as a hint, not acted upon (RFC 4430 §3.5, §10)
     UNAUTHENTICATED_REPLY = "unauthenticated_reply"  # AP-REP, Cksum or ciphertext wrong
     ERROR_SUPPRESSED = "error_suppressed"  # an error that the allowance kept back, or longer than what it answers
-    REPEAT_SUPPRESSED = "repeat_suppressed"  # the same command again, more often than anybody honest repeats it
+    REPEAT_SUPPRESSED = "repeat_suppressed"  # the same command or REPLY again, more often than anybody honest does
     IGNORED_EVENT = "ignored_event"  # an event that means nothing in the machine's state
     ACK_ABANDONED = "ack_abandoned"  # nobody acknowledged a REPLY: the SA is deleted
     PEERS_PROBED = "peers_probed"  # STATUS, because nothing came back or ICMP hinted at it (RFC 4430 §3.7)

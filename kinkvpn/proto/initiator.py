@@ -72,6 +72,9 @@ KRB_AP_ERR_USER_TO_USER_REQUIRED = 69
 # Ours. Tickets that one command changes to after a hint: to a user-to-user one, and once more if the peer's
 # ticket-granting ticket was replaced meanwhile.
 MAX_SWITCHES = 2
+# Ours. ACKs of one exchange beyond the first. An honest responder repeats its REPLY six times, and a network may double
+# each; whoever sends one more often that he overheard wants ACKs, twice as long, to go to somebody.
+MAX_ACKS_AGAIN = 16
 # What the peer means by an error about our AP-REQ (RFC 4120 §7.5.9), for whoever has to put it right.
 KERBEROS_MEANINGS = {
     31: "its keytab cannot decrypt our ticket",
@@ -225,6 +228,7 @@ class Initiator:
         self._fresher = False
         self._offered = False
         self._acknowledges = False
+        self._acks_again = 0
 
     @property
     def sent(self) -> int:
@@ -390,9 +394,12 @@ class Initiator:
 
     def _acknowledge_again(self, event: Event, now: float) -> Step:
         assert isinstance(event, ReplyReceived)
+        if self._acks_again >= MAX_ACKS_AGAIN:
+            return self.state, [Count(Tally.REPEAT_SUPPRESSED)]
         opened, counted = self._open(event)
         if opened is None or not self._acknowledges:
             return self.state, [Count(Tally.DUPLICATE) if opened else counted]
+        self._acks_again += 1
         return self.state, [Count(Tally.RETRANSMITTED), self._ack(now)]
 
     def _linger(self, _event: Event, now: float) -> Step:

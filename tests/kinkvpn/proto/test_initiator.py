@@ -28,7 +28,7 @@ from kinkvpn.proto.events import (
     TicketRefused,
     WakeAt,
 )
-from kinkvpn.proto.initiator import Initiator, State, error_name
+from kinkvpn.proto.initiator import MAX_ACKS_AGAIN, Initiator, State, error_name
 from kinkvpn.proto.outcome import Completed, Failed, Restart
 from kinkvpn.proto.ports import ApRequestRefused, SessionKey, TicketRefusal
 from kinkvpn.proto.quick_mode import AnswerUnusable, RequestFailed
@@ -553,6 +553,17 @@ def test_ackreq_is_acknowledged_even_in_error(
         stage.play << SendMessage(ANY, PATH)
     (stage.play << WakeAt(ANY)).end()
     assert stage.initiator.outcome == Failed(str(answer), peer_may_hold_state)
+
+
+def test_a_reply_that_comes_again_and_again_is_acknowledged_a_few_times() -> None:
+    """A lost ACK is made good (RFC 4430 §3.2); whoever overheard a REPLY has no use of us."""
+    stage = Stage().asked()
+    reply = stage.reply(ackreq=True)
+    stage.initiator.handle(reply, 0.1)
+    answers = [stage.initiator.handle(reply, 0.2) for _ in range(1000)]
+    assert sum(isinstance(effect, SendMessage) for answer in answers for effect in answer) == MAX_ACKS_AGAIN
+    assert answers[TRANSMISSIONS][0] == Count(Tally.RETRANSMITTED)
+    assert answers[-1] == [Count(Tally.REPEAT_SUPPRESSED)]
 
 
 @pytest.mark.parametrize("payloads", [(Isakmp(()), Isakmp((), 2, 0, (0, b""))), (Isakmp((), 2, 0, (0, b"later")),)])
