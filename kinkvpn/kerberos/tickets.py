@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
 
+import outcome
 import trio
 
 from kinkvpn.errors import KinkvpnError
@@ -32,8 +33,6 @@ from kinkvpn.proto.ports import TicketRefusal
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    import outcome
 
     from kinkvpn.kerberos.credentials import Acquired, Credentials
     from kinkvpn.kerberos.libkrb5 import CData
@@ -297,7 +296,10 @@ class TicketSource:
         fetch = functools.partial(self._fetch, self._credentials, wanted.server)
         if wanted.tgt is not None:
             fetch = functools.partial(fetch_ticket, self._credentials, wanted.server, wanted.tgt)
-        trio.lowlevel.start_thread_soon(fetch, deliver, name=f"kdc trip for {wanted.server}")
+        try:
+            trio.lowlevel.start_thread_soon(fetch, deliver, name=f"kdc trip for {wanted.server}")
+        except RuntimeError as error:  # this host has no thread to spare: no reason to end, for a renewal least of all
+            arrive(outcome.Error(error))
         return trip
 
     def _arrive(self, wanted: Wanted, trip: Trip, departed: float, result: outcome.Outcome[Fetched]) -> None:

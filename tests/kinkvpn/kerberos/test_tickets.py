@@ -187,6 +187,22 @@ class TestRenewal:
         await wait_until(lambda: Wanted(BOB) not in source._tickets)
 
 
+async def test_a_host_without_a_thread_to_spare_has_no_ticket_for_the_moment(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lab.keytab(BOB)
+    source = TicketSource(lab.credentials())
+
+    def none(*_: object, **__: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(trio.lowlevel, "start_thread_soon", none)
+        for _ in range(MAX_TRIPS + 1):
+            assert "can't start new thread" in str(await refusal(source))
+    assert (await source.get(BOB, deadline=PATIENCE)).server.startswith(BOB)
+
+
 @pytest.mark.parametrize(("remaining", "after"), [(36000.0, 3600.0), (20.0, 2.0), (5.0, 1.0), (-1.0, 60.0)])
 def test_retries_come_closer_towards_the_end(remaining: float, after: float) -> None:
     assert retry_after(remaining) == after
