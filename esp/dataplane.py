@@ -67,6 +67,7 @@ class Dataplane:
             installed, inside ``trio.run``.
         receive_control: given each KINK datagram that came to the ESP port, without its non-ESP marker (RFC 3948 §2.2),
             and its source. Called in the loop: it must not block, and it must bound what it keeps.
+        witness: told of each SA that has been installed, keys and all, and whether it is inbound; None, as a rule.
     """
 
     engine_name = "portable"
@@ -79,12 +80,14 @@ class Dataplane:
         *,
         clock: Callable[[], float] = trio.current_time,
         receive_control: Callable[[bytes, Endpoint], None],
+        witness: Callable[[SaParameters, bool], None] | None = None,
     ) -> None:
         self._engine = engine
         self._tun = tun
         self._link = link
         self._clock = clock
         self._receive_control = receive_control
+        self._witness = witness
         self._received = dict.fromkeys(Kind, 0)
         self._control_sent = 0
         self._keepalives_sent = 0
@@ -224,11 +227,16 @@ class Dataplane:
     def install_inbound(self, sa: SaParameters) -> None:
         """As :meth:`esp.engine.Engine.install_inbound`, now."""
         self._engine.install_inbound(sa, self._clock())
+        if self._witness is not None:
+            self._witness(sa, True)
         self._reschedule()
 
     def install_outbound(self, sa: SaParameters) -> None:
         """As :meth:`esp.engine.Engine.install_outbound`, now; packets that were held for it are sent at once."""
-        self._send(self._engine.install_outbound(sa, self._clock()))
+        held = self._engine.install_outbound(sa, self._clock())
+        if self._witness is not None:
+            self._witness(sa, False)
+        self._send(held)
         self._reschedule()
         if sa.confidentiality is not None or sa.aggregation is not None:
             self._pace_changed.set()

@@ -153,10 +153,11 @@ class ControlSettings:
 
 @dataclass(frozen=True, slots=True)
 class LogSettings:
-    """What is logged, and how."""
+    """What is logged, and how. ``keys``: a file for the keys of every SA, which is nobody's normal wish."""
 
     level: LogLevel = LogLevel.INFO
     format: LogFormat = LogFormat.TEXT
+    keys: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,7 +260,7 @@ def parse(text: str, source: Path) -> Configuration:
         esp=_esp(root.table("esp")),
         tun=read_tun(root.table("tun")),
         control=_control(root.table("control"), source.parent),
-        log=_log(root.table("log")),
+        log=_log(root.table("log"), source.parent),
         peers=_peers(root, kink, taken),
         before=before,
         after=after,
@@ -351,10 +352,11 @@ def _control(table: Table, directory: Path) -> ControlSettings:
     return settings
 
 
-def _log(table: Table) -> LogSettings:
+def _log(table: Table, directory: Path) -> LogSettings:
     settings = LogSettings(
         level=table.get("level", values.one_of(LogLevel), LogLevel.INFO),
         format=table.get("format", values.one_of(LogFormat), LogFormat.TEXT),
+        keys=table.get("keys", values.file_path(directory), None),
     )
     table.close()
     return settings

@@ -96,6 +96,10 @@ class KeyLog:
         octets = "".join(f"{line}\n" for line in esp_sa_lines(sa, way)).encode()
         os.write(self._fd, octets)  # in one piece: several may append to it
 
+    def fileno(self) -> int:
+        """The descriptor."""
+        return self._fd
+
     def close(self) -> None:
         """Write no more."""
         os.close(self._fd)

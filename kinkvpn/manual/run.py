@@ -15,6 +15,7 @@ from esp.dataplane import Dataplane
 from esp.engine import Engine
 from esp.events import Acquired, EndpointMoved, EspEvent, HardExpired, SoftExpired
 from esp.policy import Policy
+from esp.sa import Mode
 from kinkvpn.manual import account
 from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
 from kinkvpn.service.netconf import NetworkConfiguration
@@ -59,7 +60,9 @@ async def _start(manual: ManualFile, held: AsyncExitStack) -> Dataplane:
         dataplane.install_inbound(pair.inbound)
         dataplane.install_outbound(pair.outbound)
     protected = [pair.outbound.selector.remote for pair in manual.pairs]
-    plan = network_plan(manual.tun, protected, [pair.remote.address for pair in manual.pairs], link.local)
+    outside = [pair.remote.address for pair in manual.pairs]
+    hosts = [pair.outbound.selector for pair in manual.pairs if pair.outbound.mode is Mode.TRANSPORT]
+    plan = network_plan(manual.tun, protected, outside, link.local, hosts)
     await held.enter_async_context(NetworkConfiguration(plan))
     where = [spell(endpoint) for endpoint in link.local]
     log.info("started", extra={"fields": {"tun": tun.name, "esp": where, "policies": len(manual.pairs)}})

@@ -9,9 +9,10 @@ import os
 import secrets
 import signal
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -28,6 +29,7 @@ from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import Acceptor
 from kinkvpn.kerberos.tickets import TicketSource, TicketUnavailable
 from kinkvpn.key_exchange import KeyExchanges
+from kinkvpn.keylog import KeyLog, KeyLogRefused
 from kinkvpn.proto.acquaintance import Ourselves
 from kinkvpn.proto.events import Path
 from kinkvpn.proto.settings import UserToUser
@@ -43,11 +45,12 @@ from kinkvpn.service.transport import KinkTransport, OwnAddresses
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from pathlib import Path as FilePath
     from types import TracebackType
 
     from esp.link import UdpLink
     from esp.raw import BothLinks
-    from esp.sa import Endpoint
+    from esp.sa import Endpoint, SaParameters
     from esp.tun import TunDevice
     from kinkvpn.config import Configuration, HostSettings
     from kinkvpn.proto.settings import PeerSettings
@@ -211,6 +214,7 @@ class Resources:
     tun: TunDevice
     tickets: TicketSource
     network: NetworkConfiguration
+    keys: KeyLog | None
 
 
 async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resources:
@@ -241,6 +245,8 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
     with refused:
         tun = open_tun(configuration.tun.name, configuration.tun.mtu)
         held.callback(tun.close)
+    with refused:
+        keys = open_key_log(configuration.log.keys, held)
     refused.raise_all()
     tickets = TicketSource(Credentials(host.principal, keytab=host.initiator_keytab, ccache=host.ccache))
     await preflight.reach_kdc(tickets, host)
@@ -254,7 +260,7 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
         policies_of(configuration, peers),
     )
     network = await held.enter_async_context(NetworkConfiguration(plan))
-    return Resources(control, peers, transport, link, tun, tickets, network)
+    return Resources(control, peers, transport, link, tun, tickets, network, keys)
 
 
 class Refusals:
@@ -351,7 +357,8 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
 
     host = configuration.host
     engine = Engine(random=secrets.token_bytes, inside=inside_of(configuration.tun))
-    dataplane = Dataplane(engine, resources.tun, resources.link, receive_control=receive_control)
+    witness = None if resources.keys is None else partial(write_keys, resources.keys)
+    dataplane = Dataplane(engine, resources.tun, resources.link, receive_control=receive_control, witness=witness)
     for policy in policies_of(configuration, resources.peers):
         dataplane.add_policy(policy)
     keying = Keying(
@@ -372,6 +379,27 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
     )
     resources.transport.report_unreachable_to(keying.unreachable)
     return keying, dataplane
+
+
+def open_key_log(path: FilePath | None, held: ExitStack | AsyncExitStack) -> KeyLog | None:
+    """Where keys are to be written to, if anywhere. Raises StartRefused, with what is wrong with that file."""
+    if path is None:
+        return None
+    try:
+        keys = held.enter_context(KeyLog(path))
+    except KeyLogRefused as error:
+        raise StartRefused(str(error)) from error
+    reason = "whoever reads this file reads what every tunnel carries; [log] keys is for debugging"
+    log.warning("keys_are_written", extra={"fields": {"path": str(path), "reason": reason}})
+    return keys
+
+
+def write_keys(keys: KeyLog, sa: SaParameters, inbound: bool) -> None:  # a Dataplane's witness
+    """Keep the keys of an SA that has been installed. A full disk takes no tunnel down."""
+    try:
+        keys.write(sa, "inbound" if inbound else "outbound")
+    except OSError as error:
+        log.warning("keys_not_written", extra={"fields": {"path": str(keys.path), "reason": error.strerror}})
 
 
 def open_transport(listen: Sequence[str], port: int) -> KinkTransport:
@@ -435,6 +463,7 @@ class Running:
             **{key: headline[key] for key in ("version", "pid", "principal", "engine", "engine_reason")},
             "uptime": round(time.monotonic() - self.started, 3),
             "tun": {"name": headline["tun"], "mtu": headline["mtu"], "addresses": headline["addresses"]},
+            "key_log": None if self.resources.keys is None else str(self.resources.keys.path),
             "listeners": {"kink": headline["kink"], "esp": headline["esp"]},
             "tickets": self.resources.tickets.status(),
             **with_traffic(self.keying.status(), self.dataplane.statistics(), self.dataplane.link_statistics()),

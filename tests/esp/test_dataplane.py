@@ -16,7 +16,7 @@ from support.namespaces import namespace, run, within
 
 from esp.dataplane import EVENTS, Dataplane, LinkStatistics
 from esp.engine import Engine
-from esp.errors import DropReason
+from esp.errors import DropReason, InvalidSa
 from esp.events import Acquired, HardExpired, SoftExpired, UnreachableReported
 from esp.link import UdpLink
 from esp.policy import Policy, Selector
@@ -156,6 +156,26 @@ async def test_a_constant_rate_goes_by_the_clock_and_starts_when_it_is_installed
     assert left.dataplane.statistics().sas[-1].packets == 201
     assert right.dataplane.link_statistics().esp_received == 201
     assert right.drops() == {}
+
+
+async def test_a_witness_is_told_of_each_sa_that_is_installed() -> None:
+    told: list[tuple[SaParameters, bool]] = []
+    link, _ = memory_links(LEFT, RIGHT)
+    dataplane = Dataplane(
+        Engine(random=os.urandom),
+        MemoryTun("west"),
+        link,
+        receive_control=lambda *_: None,
+        witness=lambda sa, inbound: told.append((sa, inbound)),
+    )
+    dataplane.add_policy(Policy("ipv4", selector("ipv4", 0)))
+    one = sa(1000, "ipv4", 0, RIGHT, FOREVER)
+    dataplane.install_inbound(one)
+    dataplane.install_outbound(one)
+    assert told == [(one, True), (one, False)]
+    with pytest.raises(InvalidSa):
+        dataplane.install_outbound(one)  # there is one with this SPI
+    assert len(told) == 2
 
 
 async def test_nothing_on_the_link_is_readable(hosts: tuple[Host, Host]) -> None:

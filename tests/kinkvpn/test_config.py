@@ -65,6 +65,7 @@ socket = "west.sock"
 [log]
 level = "debug"
 format = "json"
+keys = "keys"
 [[peer]]
 name = "east"
 principal = "kink/east.example.com@EXAMPLE.COM"
@@ -230,7 +231,7 @@ def test_every_key_arrives() -> None:
     assert found.esp == config.EspSettings(4501, config.EngineChoice.PORTABLE)
     assert found.tun == config.TunSettings("tun7", (ip_interface("10.1.0.1/24"),), 9000, routes=False)
     assert found.control == config.ControlSettings(Path("/etc/kinkvpn/west.sock"))
-    assert found.log == config.LogSettings(config.LogLevel.DEBUG, config.LogFormat.JSON)
+    assert found.log == config.LogSettings(config.LogLevel.DEBUG, config.LogFormat.JSON, Path("/etc/kinkvpn/keys"))
     (peer,) = found.peers
     assert peer.settings(peer.address).kink == Endpoint("2001:db8::2", 911)
     assert (peer.esp_port, peer.prf, peer.delete_grace) == (4502, PrfForm.RFC3962_LITERAL, 1.5)

@@ -59,6 +59,7 @@ ANSWER = {
     "version": "0.1.0",
     "pid": 42,
     "uptime": 11_530,
+    "key_log": None,
     "principal": "kink/west.example.com@EXAMPLE.COM",
     "engine": "portable",
     "engine_reason": "the native engine is not built",
@@ -315,3 +316,9 @@ def test_octets(number: int, text: str) -> None:
 def test_nothing_moves_the_cursor(text: str) -> None:
     assert view.printable(text).isprintable()
     assert len(view.printable(text)) == len(text)
+
+
+def test_status_says_loudly_that_keys_are_written() -> None:
+    shown = view.status({**ANSWER, "key_log": "/root/keys"})
+    assert "KEYS ARE WRITTEN to /root/keys" in shown
+    assert "KEYS" not in view.status(ANSWER)

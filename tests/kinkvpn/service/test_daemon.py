@@ -11,13 +11,15 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 from support.kdc import free_port
 from support.kinkhosts import policy
+from support.manual import pair
 
 from esp.sa import Endpoint
 from esp.suite import SUITES
@@ -27,6 +29,7 @@ from kinkvpn.demo.namespace import Namespace
 from kinkvpn.demo.realm import Realm
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.tickets import TicketSource
+from kinkvpn.keylog import KeyLog
 from kinkvpn.proto.ports import TgtDenied
 from kinkvpn.proto.settings import PeerSettings
 from kinkvpn.service import daemon
@@ -36,13 +39,14 @@ from kinkvpn.service.daemon import (
     choose_engine,
     first_leaf,
     open_acceptor,
+    open_key_log,
     warn_of_legacy,
+    write_keys,
 )
 from kinkvpn.service.preflight import StartRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 CONFIGURATION = """\
 [host]
@@ -73,6 +77,30 @@ def test_the_engines() -> None:
     assert choose_engine(EngineChoice.AUTO).name == choose_engine(EngineChoice.PORTABLE).name == "portable"
     with pytest.raises(StartRefused, match="not built into this installation"):
         choose_engine(EngineChoice.NATIVE)
+
+
+def test_keys_are_written_only_where_they_may_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with ExitStack() as held:
+        assert open_key_log(None, held) is None
+        keys = open_key_log(tmp_path / "keys", held)
+        assert keys is not None
+        assert [record.message for record in caplog.records] == ["keys_are_written"]
+        with pytest.raises(StartRefused, match="Is a directory"):
+            open_key_log(tmp_path, held)
+        write_keys(keys, pair().inbound, inbound=True)
+        assert (tmp_path / "keys").read_text().startswith("# east inbound aes256-gcm16 spi 0x00002002 keymat 2222")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_a_warning_and_no_more(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with KeyLog(tmp_path / "keys") as keys:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, keys.fileno())
+        os.close(full)
+        write_keys(keys, pair().outbound, inbound=False)
+    (record,) = caplog.records
+    assert record.message == "keys_not_written"
+    assert record.fields["reason"] == "No space left on device"
 
 
 def test_refusals_are_collected_and_others_are_not() -> None:
