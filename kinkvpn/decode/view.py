@@ -45,7 +45,9 @@ class View:
         yield self._paint(BOLD, head) + gap + self._paint(COLOURS.get(record["status"], ""), status)
         where = f"{record['source']} > {record['destination']}" + ("  non-ESP marker" if record["marked"] else "")
         frame = f"frame {record['frame']}" + (f", {record['fragments']} fragments" if record["fragments"] > 1 else "")
-        yield f"    {when}  {where}  ({frame}, {record['octets']} octets)"
+        place = f"{when}  {where}  ({frame}, {record['octets']} octets)"  # two IPv6 addresses are a line by themselves
+        indent = " " * INDENT
+        yield from textwrap.wrap(place, WIDTH, initial_indent=indent, subsequent_indent=indent, break_on_hyphens=False)
         yield from rows(_facts(record), INDENT, COLUMN - INDENT)
         for payload in record["payloads"]:
             yield from _payload(payload, INDENT)

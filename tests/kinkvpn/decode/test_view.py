@@ -52,6 +52,16 @@ def test_no_line_is_too_wide_and_none_ends_in_blanks(vector: str) -> None:
         assert line.isprintable()
 
 
+def test_ends_that_are_long_make_two_lines_of_one() -> None:
+    record = records(vector_frames("create-3way-transform"), list(KEYTABS.values()))[1]
+    end = "[2001:db8:1111:2222:3333:4444:5555:6666]:65535"
+    lines = PLAIN.message(record | {"source": end, "destination": end, "marked": True}).splitlines()
+    assert lines[1:3] == [
+        f"    2026-11-23 09:39:08.523400Z  {end} >",
+        f"    {end}  non-ESP marker  (frame 2, 240 octets)",
+    ]
+
+
 def test_what_is_wrong_stands_out() -> None:
     text = text_of("error-kink")
     assert text.count("NOT VERIFIED") == 12
