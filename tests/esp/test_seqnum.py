@@ -6,7 +6,7 @@ from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from esp.errors import DropReason, SequenceExhausted
@@ -120,6 +120,8 @@ def pseudo_code(top: int, size: int, low: int) -> int:
     return high * SUBSPACE + low
 
 
+@example(2**64 - 10, 64, 5, 0, False)
+@example(2**64 - 1, 65_536, SUBSPACE - 65_537, 0, False)
 @given(ANYWHERE | NEAR_ENDS, SIZES, st.integers(0, SUBSPACE - 1), st.integers(-70_000, 70_000), st.booleans())
 def test_the_high_half_is_that_of_the_pseudo_code(top: int, size: int, low: int, offset: int, near: bool) -> None:
     window = ReplayWindow(size)
