@@ -17,6 +17,8 @@ class Outgoing(NamedTuple):
         traffic_class: DSCP and ECN of the outer header (RFC 2474, RFC 3168).
         dont_fragment: DF of an outer IPv4 header; None leaves it to the kernel's path MTU discovery.
         flow_label: of an outer IPv6 header, 20 bits; 0 leaves it to the kernel.
+        protocol: of the outer IP header, where there is no UDP. With AH (51) ``datagram`` is the whole packet, outer
+            header included, for :func:`esp.ah.dressed`.
     """
 
     datagram: bytes
@@ -24,13 +26,14 @@ class Outgoing(NamedTuple):
     traffic_class: int = 0
     dont_fragment: bool | None = None
     flow_label: int = 0
+    protocol: int = 50
 
 
 class Incoming(NamedTuple):
     """A datagram from the link.
 
     Args:
-        datagram: what was behind the UDP or the outer IP header.
+        datagram: what was behind the UDP or the outer IP header; of AH what :func:`esp.ah.presented` makes of it.
         source: where it came from. Not authenticated, as everything of the outer header.
         traffic_class: DSCP and ECN of the outer header, 0 where the link was not told.
     """

@@ -162,7 +162,7 @@ class UdpLink:
             icmp.ask(each)
             _enlarge_buffers(each)
         self._ports = {each.family: _Port(each, hop_limit) for each in sockets}
-        self.local = tuple(_endpoint(each.getsockname()) for each in sockets)
+        self.local = tuple(endpoint_of(each.getsockname()) for each in sockets)
         self._refused = 0
         self._errors = icmp.Errors()
         # Trio waits for one descriptor. An epoll set is one, readable when any of its members is.
@@ -222,14 +222,17 @@ class UdpLink:
             except BlockingIOError:
                 return
             except OSError:
-                errors = icmp.take_errors(source)
-                self._refused += max(errors.count, 1)
-                self._errors.add(errors)
+                self._take_errors(source)
                 continue
             # A batch comes mostly from one peer: its endpoint is made once.
             if address != previous:
-                previous, endpoint = address, _endpoint(address)
+                previous, endpoint = address, endpoint_of(address)
             keep(Incoming(datagram, endpoint, ancillary[0][2][_LOW_OCTET] if ancillary else 0))
+
+    def _take_errors(self, source: socket.socket) -> None:
+        errors = icmp.take_errors(source)
+        self._refused += max(errors.count, 1)
+        self._errors.add(errors)
 
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """Send ``datagrams``, one attempt each; the number that was refused.
@@ -239,7 +242,7 @@ class UdpLink:
         """
         refused = 0
         previous: object = None
-        for datagram, remote, traffic_class, dont_fragment, flow_label in datagrams:
+        for datagram, remote, traffic_class, dont_fragment, flow_label, _ in datagrams:
             try:
                 if remote is not previous:
                     port, address = self._route(remote)
@@ -319,7 +322,7 @@ class UdpLink:
 _NOWHERE = Endpoint("", 0)
 
 
-def _endpoint(address: tuple[str | int, ...]) -> Endpoint:
+def endpoint_of(address: tuple[str | int, ...]) -> Endpoint:
     """A socket address as an endpoint; a link-local one keeps its interface (RFC 4007 §11) as ``fe80::1%2``."""
     host, port, *rest = address
     scope = rest[1] if len(rest) == 2 else 0

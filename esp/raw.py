@@ -1,4 +1,4 @@
-"""Raw ESP: IP protocol 50 without UDP around it (RFC 4303 §2), and both encapsulations in one link.
+"""ESP without UDP around it: IP protocol 50 (RFC 4303 §2); AH, protocol 51 (RFC 4302 §2); and all of them in one link.
 
 For hosts between which nobody translates addresses, and for processes that may open raw sockets (CAP_NET_RAW). The
 kernel makes the outer header, and puts together what comes in fragments. There are no keepalives, which are for NATs
@@ -10,20 +10,24 @@ from __future__ import annotations
 import errno
 import select
 import socket
+import sys
 from typing import TYPE_CHECKING
 
 import trio
 
-from esp.link import WILDCARDS, LinkUnavailable, UdpLink
+from esp.ah import AH, TTL, dressed, presented, rebuilt
+from esp.datagram import Incoming, Outgoing
+from esp.link import BATCH, LONGEST_DATAGRAM, WILDCARDS, LinkUnavailable, UdpLink, endpoint_of
 from esp.sa import Endpoint
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from esp.datagram import Incoming, Outgoing
     from esp.icmp import TooBig
 
 ESP_PROTOCOL = 50  # RFC 4303 §2
+IPV6_HDRINCL = 36  # linux/in6.h; Python's socket module does not name it
+_ANCILLARY = 2 * socket.CMSG_SPACE(20)
 
 
 class RawLink(UdpLink):
@@ -36,6 +40,7 @@ class RawLink(UdpLink):
     """
 
     remote_ports = range(1)
+    protocol = ESP_PROTOCOL
 
     def __init__(self, sockets: Sequence[socket.socket], *, hop_limit: int | None = None) -> None:
         super().__init__(sockets, hop_limit=hop_limit)
@@ -53,7 +58,7 @@ class RawLink(UdpLink):
         try:
             for address in addresses:
                 try:
-                    sockets.append(_bound(address))
+                    sockets.append(_bound(address, cls.protocol))
                 except LinkUnavailable as error:
                     if not sockets or address != "::" or error.errno != errno.EAFNOSUPPORT:
                         raise
@@ -73,62 +78,119 @@ class RawLink(UdpLink):
         datagrams += [each._replace(datagram=each.datagram[(each.datagram[0] & 0x0F) * 4 :]) for each in packets]
 
 
-def _bound(address: str) -> socket.socket:
+def _bound(address: str, protocol: int) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     local = Endpoint(address, 0)
     try:
-        bound = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, ESP_PROTOCOL)
+        bound = socket.socket(family, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     except OSError as error:
         raise LinkUnavailable(f"no raw socket for {address}: {error.strerror}", local, error.errno) from error
     try:
         bound.bind((address, 0))
     except OSError as error:
         bound.close()
-        raise LinkUnavailable(f"raw ESP at {address}: {error.strerror}", local, error.errno) from error
+        raise LinkUnavailable(f"protocol {protocol} at {address}: {error.strerror}", local, error.errno) from error
     return bound
 
 
-class BothLinks:
-    """UDP and raw ESP as one link: what goes to a port is sent in UDP, what goes to port 0 without.
+class AhLink(RawLink):
+    """As RawLink, for AH, which covers the IP header around it: whole packets go out and come in.
+
+    Over IPv6 the kernel keeps the header of what comes in to itself; it is made again from what the kernel tells of it.
+    Extension headers before AH are lost that way, and a packet that had some is not authentic here.
+    """
+
+    protocol = AH
+
+    def __init__(self, sockets: Sequence[socket.socket], *, hop_limit: int | None = None) -> None:
+        super().__init__(sockets, hop_limit=hop_limit)
+        self._hop_limit = hop_limit or TTL
+        for each in sockets:
+            if each.family == socket.AF_INET6:
+                each.setsockopt(socket.IPPROTO_IPV6, IPV6_HDRINCL, 1)
+                each.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+            else:
+                each.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
+
+    def send(self, datagrams: Sequence[Outgoing]) -> int:
+        """As :meth:`esp.link.Link.send`; what the header carries is in the packet, and no option of the socket."""
+        whole = (dressed(each, self._hop_limit) for each in datagrams)
+        return super().send([Outgoing(packet, each.remote) for packet, each in zip(whole, datagrams, strict=True)])
+
+    def _drain(self, source: socket.socket, datagrams: list[Incoming]) -> None:
+        packets: list[Incoming] = []
+        if source.family == socket.AF_INET6:
+            self._drain_ipv6(source, packets)
+        else:
+            UdpLink._drain(self, source, packets)  # header and all
+        # What is none of AH the engine counts as malformed.
+        datagrams += [each._replace(datagram=presented(each.datagram) or b"") for each in packets]
+
+    def _drain_ipv6(self, source: socket.socket, packets: list[Incoming]) -> None:
+        for _ in range(BATCH):
+            try:
+                rest, ancillary, _, address = source.recvmsg(LONGEST_DATAGRAM, _ANCILLARY)
+            except BlockingIOError:
+                return
+            except OSError:
+                self._take_errors(source)
+                continue
+            told = {kind: value for _, kind, value in ancillary}
+            # struct in6_pktinfo (RFC 3542 §6.2): address, interface.
+            packet = rebuilt(address[0], told[socket.IPV6_PKTINFO][:16], rest)
+            traffic_class = int.from_bytes(told[socket.IPV6_TCLASS], sys.byteorder)
+            packets.append(Incoming(packet, endpoint_of(address), traffic_class))
+
+
+class Links:
+    """UDP, raw ESP and AH as one link: what goes to a port is sent in UDP, what goes to port 0 by its protocol.
 
     Args:
         udp, raw: this one owns them.
     """
 
-    def __init__(self, udp: UdpLink, raw: RawLink) -> None:
+    def __init__(self, udp: UdpLink, *raw: RawLink) -> None:
         self._udp, self._raw = udp, raw
+        self._all = (udp, *raw)
         self._readiness = select.epoll()
-        for each in (udp, raw):
+        for each in self._all:
             self._readiness.register(each.fileno(), select.EPOLLIN)
+        self._protocols = {each.protocol for each in raw}
+        self._refused = 0
 
     @property
     def local(self) -> tuple[Endpoint, ...]:
         """As :attr:`esp.link.Link.local`; those with port 0 are the raw ones."""
-        return (*self._udp.local, *self._raw.local)
+        return tuple(local for each in self._all for local in each.local)
 
     @property
     def refused(self) -> int:
         """As :attr:`esp.link.Link.refused`."""
-        return self._udp.refused + self._raw.refused
+        return self._refused + sum(each.refused for each in self._all)
 
     def receive(self) -> list[Incoming]:
         """As :meth:`esp.link.Link.receive`, a batch of each."""
-        return self._udp.receive() + self._raw.receive()
+        return [incoming for each in self._all for incoming in each.receive()]
 
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """As :meth:`esp.link.Link.send`; the order is kept within each encapsulation."""
-        raw = [each for each in datagrams if not each.remote.port]
-        if not raw:
+        without_udp = [each for each in datagrams if not each.remote.port]
+        if not without_udp:
             return self._udp.send(datagrams)
-        return self._raw.send(raw) + self._udp.send([each for each in datagrams if each.remote.port])
+        refused = self._udp.send([each for each in datagrams if each.remote.port])
+        for link in self._raw:
+            refused += link.send([each for each in without_udp if each.protocol == link.protocol])
+        nobodys = sum(each.protocol not in self._protocols for each in without_udp)
+        self._refused += nobodys
+        return refused + nobodys
 
     def take_unreachable(self) -> set[Endpoint]:
         """As :meth:`esp.link.Link.take_unreachable`."""
-        return self._udp.take_unreachable() | self._raw.take_unreachable()
+        return {remote for each in self._all for remote in each.take_unreachable()}
 
     def take_too_big(self) -> list[TooBig]:
         """As :meth:`esp.link.Link.take_too_big`."""
-        return self._udp.take_too_big() + self._raw.take_too_big()
+        return [error for each in self._all for error in each.take_too_big()]
 
     async def wait_readable(self) -> None:
         """As :meth:`esp.link.Link.wait_readable`."""
@@ -143,5 +205,5 @@ class BothLinks:
         if trio.lowlevel.in_trio_run():
             trio.lowlevel.notify_closing(self._readiness.fileno())
         self._readiness.close()
-        self._udp.close()
-        self._raw.close()
+        for each in self._all:
+            each.close()

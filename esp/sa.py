@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from esp.errors import InvalidSa
 from esp.headers import DEFAULT_RULES, DSCP_VALUES, HeaderRules
 from esp.policy import is_host
+from esp.suite import Cipher
 
 if TYPE_CHECKING:
     from esp.policy import Selector
@@ -34,6 +35,13 @@ class Encapsulation(Enum):
 
     UDP = "udp"
     RAW = "raw"
+
+
+class SecurityProtocol(Enum):
+    """RFC 4301 §3.2."""
+
+    ESP = "esp"
+    AH = "ah"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +100,8 @@ class SaParameters:
             from another engine must give it: a number used twice is an IV used twice (RFC 4106 §3.1).
         headers: what outer headers take from inner ones, and give back.
         legacy: whoever asks for this SA knows what a legacy ``suite`` costs; others need not say so.
+        protocol: AH has the integrity of a ``suite`` whose cipher is none, and goes without UDP.
+        local: outbound, with AH: the outer address that datagrams leave from, text form. The ICV covers it.
     """
 
     spi: int
@@ -110,6 +120,8 @@ class SaParameters:
     esn: bool = False
     headers: HeaderRules = DEFAULT_RULES
     legacy: bool = False
+    protocol: SecurityProtocol = SecurityProtocol.ESP
+    local: str = ""
 
     @property
     def sequence_max(self) -> int:
@@ -150,6 +162,8 @@ def check_parameters(sa: SaParameters) -> None:
     if not 0 <= sa.sequence <= sa.sequence_max:
         raise InvalidSa(f"sequence {sa.sequence} is not within 0 to {sa.sequence_max}")
     _check_shape(sa)
+    if sa.protocol is SecurityProtocol.AH:
+        _check_ah(sa)
     if len(sa.headers.dscp) != DSCP_VALUES or max(sa.headers.dscp) >= DSCP_VALUES:
         raise InvalidSa(f"a table of DSCPs has {DSCP_VALUES} entries below {DSCP_VALUES}")
     life = sa.lifetime
@@ -162,6 +176,15 @@ def check_parameters(sa: SaParameters) -> None:
 # under any suite. A hundred thousand a second is more than one core sends.
 PAYLOAD_MIN, PAYLOAD_MAX = 64, 65_400
 RATE_MAX = 100_000
+
+
+def _check_ah(sa: SaParameters) -> None:
+    if sa.suite.cipher is not Cipher.NULL:
+        raise InvalidSa(f"AH encrypts nothing: it takes suites such as null-sha256, not {sa.suite.name}")
+    if sa.encapsulation is not Encapsulation.RAW:
+        raise InvalidSa("AH covers the outer addresses: it goes raw, without UDP")
+    if sa.confidentiality is not None or sa.aggregation is not None:
+        raise InvalidSa("AH hides nothing: it goes without padding, dummies and aggregation")
 
 
 def _check_shape(sa: SaParameters) -> None:

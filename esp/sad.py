@@ -13,16 +13,17 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from esp.aggfrag import AGGFRAG, Reassembler
+from esp.ah import AH, ah_octets, make_ah_opener, make_ah_sealer
 from esp.crypto import make_opener, make_sealer
 from esp.datagram import Outgoing
 from esp.errors import AuthenticationFailed, DropReason, EspError, InvalidSa, UnknownSa
 from esp.flow_label import FlowLabels
 from esp.fragmentation import may_fragment
 from esp.headers import DontFragment
-from esp.mtu import largest_inner
+from esp.mtu import IP_HEADER_OCTETS, largest_inner
 from esp.pace import ConstantRate
 from esp.policy import Direction
-from esp.sa import SPI_MIN, Encapsulation, Endpoint, Mode
+from esp.sa import SPI_MIN, Encapsulation, Endpoint, Mode, SecurityProtocol
 from esp.seqnum import ReplayWindow, SendCounter
 from esp.silence import Silence
 from esp.spd import Match, SelectorMatcher
@@ -249,6 +250,50 @@ class OutboundSa(SaState):
         return self._seal
 
 
+class AhOutboundSa(OutboundSa):
+    """Authenticates packets for one peer, and the outer header with them (RFC 4302).
+
+    Raises:
+        InvalidSa: the local address is not there, or not of the family of the remote one.
+    """
+
+    __slots__ = ()
+
+    def __init__(self, parameters: SaParameters, now: float, random: Callable[[int], bytes]) -> None:
+        super().__init__(parameters, now, random)
+        version = _version(parameters.remote)
+        if not parameters.local or _version(Endpoint(parameters.local, 0)) != version:
+            raise InvalidSa(f"AH from {parameters.local or 'nowhere'} to {parameters.remote.address}")
+        self._block = 1  # nothing is aligned but the header itself
+        self._largest = 0xFFFF - 20 - ah_octets(parameters.suite, version)
+
+    def follow(self, remote: Endpoint) -> None:
+        """Send to ``remote`` from now on, if there is a way from the local address."""
+        if _version(remote) == _version(self.remote):
+            super().follow(remote)
+            self._seal = None
+
+    def narrow(self, path: int) -> None:
+        """As for ESP."""
+        version = _version(self.remote)
+        outer = IP_HEADER_OCTETS[version] if self.parameters.mode is Mode.TUNNEL else 0
+        self.largest = min(self._largest, path - outer - ah_octets(self.parameters.suite, version))
+
+    def _keyed(self) -> Callable[[int, bytes], bytes]:
+        sa = self.parameters
+        sealer = make_ah_sealer(sa.suite, sa.spi, sa.keymat, sa.local, self.remote.address, esn=sa.esn)
+        self._seal = sealer.seal
+        return self._seal
+
+    def seal(self, packet: bytes, now: float) -> Outgoing:
+        """As for ESP; what leaves is a whole IP packet."""
+        return super().seal(packet, now)._replace(protocol=AH)
+
+
+def _version(endpoint: Endpoint) -> int:
+    return 6 if ":" in endpoint.address else 4
+
+
 class InboundSa(SaState):
     """Opens packets of one peer. ``unused_ecn``: see :class:`esp.tunnel.Tunnel`."""
 
@@ -374,6 +419,25 @@ class InboundSa(SaState):
         return True
 
 
+class AhInboundSa(InboundSa):
+    """Verifies packets of one peer, and their outer headers with them (RFC 4302)."""
+
+    __slots__ = ()
+
+    def __init__(self, parameters: SaParameters, now: float, unused_ecn: MutableMapping[str, int]) -> None:
+        super().__init__(parameters, now, unused_ecn)
+        version = _version(parameters.remote)
+        self._block = 1
+        # What there is besides payload, pad length and next header.
+        outer = 20 if version == 4 else 40
+        self._overhead = ESP_HEADER.size + outer + ah_octets(parameters.suite, version) - 2
+
+    def _keyed(self) -> Callable[[bytes, int], bytes]:
+        sa = self.parameters
+        self._open = make_ah_opener(sa.suite, sa.keymat, esn=sa.esn).open
+        return self._open
+
+
 def _deadline(sa: InboundSa | OutboundSa) -> tuple[float, str, int, bool]:
     return sa.deadline(), sa.parameters.policy, sa.parameters.spi, isinstance(sa, InboundSa)
 
@@ -453,7 +517,8 @@ class Sad:
         The window of an SA with the very same keys stays: without it every packet of the past could be replayed. Not
         that of one with the other kind of numbers, whose packets are not authentic here.
         """
-        sa = InboundSa(parameters, now, self.unused_ecn)
+        made = AhInboundSa if parameters.protocol is SecurityProtocol.AH else InboundSa
+        sa = made(parameters, now, self.unused_ecn)
         old = self.inbound.get(parameters.spi)
         if old is not None:
             if old.parameters.esn is parameters.esn and bytes_eq(old.parameters.keymat, parameters.keymat):
@@ -474,7 +539,8 @@ class Sad:
         sas = self._outbound.get(parameters.policy, [])
         if any(sa.parameters.spi == parameters.spi for sa in sas):
             raise InvalidSa(f"policy {parameters.policy!r} has an outbound SA with SPI {parameters.spi:#010x} already")
-        sa = OutboundSa(parameters, now, self._random)
+        made = AhOutboundSa if parameters.protocol is SecurityProtocol.AH else OutboundSa
+        sa = made(parameters, now, self._random)
         self._outbound[parameters.policy] = [*sas, sa]
         self._carry(parameters.policy, sa)
         self._watch(sa)

@@ -33,7 +33,8 @@ class Pair:
         return Pair(self.remote, self._turn(self.inbound), self._turn(self.outbound))
 
     def _turn(self, sa: SaParameters) -> SaParameters:
-        return replace(sa, remote=self.local, selector=_turn_selector(sa.selector))
+        local = self.remote.address if sa.local else ""
+        return replace(sa, remote=self.local, local=local, selector=_turn_selector(sa.selector))
 
 
 def _turn_selector(selector: Selector) -> Selector:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from esp.headers import DontFragment, Ecn
 from esp.policy import ANY_PORT, ANY_PROTOCOL
-from esp.sa import Encapsulation, Mode
+from esp.sa import Encapsulation, Mode, SecurityProtocol
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,11 +54,13 @@ def _carriers(here: Endpoint, there: Endpoint) -> Iterator[str]:
 
 def _state(sa: SaParameters, source: Endpoint, destination: Endpoint, reqid: int, window: int) -> str:
     words = [
-        f"ip xfrm state add src {source.address} dst {destination.address} proto esp spi {sa.spi:#010x}",
-        f"reqid {reqid} mode {sa.mode.value} replay-window {window}",
+        f"ip xfrm state add src {source.address} dst {destination.address}",
+        f"proto {sa.protocol.value} spi {sa.spi:#010x} reqid {reqid} mode {sa.mode.value} replay-window {window}",
     ]
     if sa.mode is Mode.TUNNEL:
         words.append("flag af-unspec")  # the inner packets may be of the other family
+    if sa.protocol is SecurityProtocol.AH and ":" not in source.address:
+        words.append("flag align4")  # RFC 4302 §3.3.3.2.1; by itself the kernel aligns to eight octets
     if sa.esn:
         words.append("flag esn")
     words += _header_flags(sa.headers)
@@ -87,7 +89,8 @@ def _algorithms(sa: SaParameters) -> Iterator[str]:
     if suite.integrity_names is None:
         yield f"aead '{name}' {_key(key + salt)} {suite.icv_octets * 8}"
         return
-    yield f"enc '{name}' {_key(key + salt)}"
+    if sa.protocol is SecurityProtocol.ESP:
+        yield f"enc '{name}' {_key(key + salt)}"
     yield f"auth-trunc '{suite.integrity_names.xfrm}' {_key(integrity_key)} {suite.icv_octets * 8}"
 
 
@@ -123,4 +126,4 @@ def _selector(selector: Selector) -> str:
 
 def _template(sa: SaParameters, source: Endpoint, destination: Endpoint, reqid: int) -> str:
     ends = f"src {source.address} dst {destination.address}"
-    return f"priority 2 tmpl {ends} proto esp reqid {reqid} mode {sa.mode.value}"
+    return f"priority 2 tmpl {ends} proto {sa.protocol.value} reqid {reqid} mode {sa.mode.value}"

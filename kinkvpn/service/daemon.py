@@ -49,7 +49,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from esp.link import UdpLink
-    from esp.raw import BothLinks
+    from esp.raw import Links
     from esp.sa import Endpoint, SaParameters
     from esp.tun import TunDevice
     from kinkvpn.config import Configuration, HostSettings
@@ -210,7 +210,7 @@ class Resources:
     control: ControlSocket
     peers: tuple[PeerSettings, ...]
     transport: KinkTransport
-    link: UdpLink | BothLinks
+    link: UdpLink | Links
     tun: TunDevice
     tickets: TicketSource
     network: NetworkConfiguration

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from esp.fit import Inside
 from esp.link import LinkUnavailable, UdpLink
 from esp.policy import networks_of
-from esp.raw import BothLinks, RawLink
+from esp.raw import Links, RawLink
 from esp.sa import Encapsulation
 from esp.tun import TunDevice, TunUnavailable
 from kinkvpn.service import preflight
@@ -92,13 +92,13 @@ def open_link(addresses: Sequence[str], port: int, hop_limit: int | None = None)
 
 def open_links(
     addresses: Sequence[str], port: int, encapsulations: Set[Encapsulation], hop_limit: int | None = None
-) -> UdpLink | BothLinks:
+) -> UdpLink | Links:
     """What ``encapsulations`` need; UDP on ``port`` always. Raises StartRefused, as those below."""
     udp = open_link(addresses, port, hop_limit)
     if Encapsulation.RAW not in encapsulations:
         return udp
     try:
-        return BothLinks(udp, open_raw(addresses, hop_limit))
+        return Links(udp, open_raw(addresses, hop_limit))
     except StartRefused:
         udp.close()
         raise

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from esp.sa import Endpoint
 
 # IANA, protocol numbers.
-UDP, ESP = 17, 50
+UDP, ESP, AH = 17, 50, 51
+RAW = 255  # what the kernel looks up for whole packets (raw(7), IP_HDRINCL), until Linux 6.4 whatever is in them
 TYPED = frozenset({1, 58})  # ICMP and ICMPv6, of whose types the kernel's rules know nothing
 
 ANY = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
@@ -80,16 +81,21 @@ def own_rules(sockets: Sequence[Endpoint]) -> tuple[RoutingRule, ...]:
     reverse path filtering asks the same rules about what arrives for that port, and it comes without a mark.
 
     Args:
-        sockets: where they are bound; a port of 0 stands for raw ESP.
+        sockets: where they are bound; a port of 0 stands for raw ESP and AH.
     """
-    return (_READ_PORTS, *map(_own_rule, sockets))
+    own = (rule for bound in sockets for rule in _own_rules(bound))
+    return (_READ_PORTS, *dict.fromkeys(own))
 
 
-def _own_rule(bound: Endpoint) -> RoutingRule:
+def _own_rules(bound: Endpoint) -> Iterator[RoutingRule]:
     address = ip_address(bound.address.partition("%")[0])
     source = ANY[address.version] if address.is_unspecified else ip_network(address)
-    protocol, ports = (UDP, (bound.port, bound.port)) if bound.port else (ESP, None)
-    return RoutingRule(source, ANY[address.version], protocol, ports, own=True)
+    everywhere = ANY[address.version]
+    if bound.port:
+        yield RoutingRule(source, everywhere, UDP, (bound.port, bound.port), own=True)
+        return
+    for protocol in (ESP, AH, RAW):
+        yield RoutingRule(source, everywhere, protocol, own=True)
 
 
 def policy_rules(policies: Sequence[Policy]) -> tuple[RoutingRule, ...]:

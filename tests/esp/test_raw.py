@@ -1,9 +1,10 @@
-"""RawLink and BothLinks on real sockets, in a namespace whose raw ESP is nobody else's."""
+"""RawLink, AhLink and Links on real sockets, in a namespace whose raw ESP is nobody else's."""
 
 from __future__ import annotations
 
 import errno
 import socket
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,10 +13,12 @@ import trio
 import trio.testing
 from support.namespaces import namespace, run, within
 
+from esp.ah import AH, make_ah_opener, make_ah_sealer, presented
 from esp.datagram import Outgoing
 from esp.link import BATCH, LinkUnavailable, UdpLink
-from esp.raw import ESP_PROTOCOL, BothLinks, RawLink
+from esp.raw import ESP_PROTOCOL, AhLink, Links, RawLink
 from esp.sa import Endpoint
+from esp.suite import SUITES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -34,7 +37,12 @@ THERE = ("127.0.0.2", "::2")
 @pytest.fixture
 def net() -> Iterator[str]:
     with namespace() as name:
-        run("ip", "-n", name, "addr", "add", "::2/128", "dev", "lo")
+        run("ip", "-n", name, "addr", "add", "::2/128", "dev", "lo", "nodad")
+        # The kernel has the address at once, and the route to it as soon as a worker of its own comes to that.
+        deadline = time.monotonic() + 10
+        while "local ::2" not in run("ip", "-n", name, "-6", "route", "show", "table", "local"):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         yield name
 
 
@@ -126,8 +134,8 @@ async def test_an_unreachable_peer_is_an_address(link: RawLink) -> None:
 @pytest.mark.parametrize(
     ("open_them", "number", "words"),
     [
-        (lambda: RawLink.open(["192.0.2.1"]), errno.EADDRNOTAVAIL, "raw ESP at 192.0.2.1: Cannot assign"),
-        (lambda: RawLink.open(["127.0.0.1", "2001:db8::1"]), errno.EADDRNOTAVAIL, "raw ESP at 2001:db8::1: Cannot"),
+        (lambda: RawLink.open(["192.0.2.1"]), errno.EADDRNOTAVAIL, "protocol 50 at 192.0.2.1: Cannot assign"),
+        (lambda: RawLink.open(["127.0.0.1", "2001:db8::1"]), errno.EADDRNOTAVAIL, "protocol 50 at 2001:db8::1: Cannot"),
     ],
 )
 def test_an_address_of_another_host_is_named(
@@ -139,9 +147,59 @@ def test_an_address_of_another_host_is_named(
     assert caught.value.local.port == 0
 
 
+def ah(here: str, there: str, octets: int = 6) -> tuple[bytes, bytes]:
+    """A packet of AH that leaves, and what the other end makes of it."""
+    suite = SUITES["null-sha256"]
+    sealed = make_ah_sealer(suite, 0x1000, bytes(32), here, there).seal(7, bytes(octets) + b"\x00\x11")
+    arrived = presented(sealed)
+    assert arrived is not None
+    return sealed, arrived
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+async def test_ah_arrives_with_all_that_it_covers(net: str, family: int) -> None:
+    """The header that arrives is the one that left, but for what no ICV covers."""
+    sender, receiver = (within(net, partial(AhLink.open, addresses)) for addresses in (HERE, THERE))
+    remote = Endpoint(THERE[family], 0)
+    packets = [ah(HERE[family], THERE[family], octets)[0] for octets in (0, 5, 1000)]
+    assert sender.send([Outgoing(each, remote, 0xB9, True, 0, AH) for each in packets]) == 0
+    opener = make_ah_opener(SUITES["null-sha256"], bytes(32))
+    arrived = await receive(receiver)
+    assert [opener.open(each.datagram, 7) for each in arrived] == [bytes(n) + b"\x00\x11" for n in (0, 5, 1000)]
+    assert {(each.source, each.traffic_class) for each in arrived} == {(Endpoint(HERE[family], 0), 0xB9)}
+    if family == 0:
+        assert arrived[0].datagram[8:][8] == 64
+    for each in (sender, receiver):
+        each.close()
+
+
+async def test_ah_that_is_none_is_nothing(net: str) -> None:
+    receiver = within(net, lambda: AhLink.open(THERE))
+    for family, address in ((socket.AF_INET, THERE[0]), (socket.AF_INET6, THERE[1])):
+        sender = within(net, partial(socket.socket, family, socket.SOCK_RAW, AH))
+        sender.sendto(b"short", (address, 0))
+        sender.close()
+    arrived: list[Incoming] = []
+    while len(arrived) < 2:
+        arrived += await receive(receiver)
+    assert [each.datagram for each in arrived] == [b"", b""]
+    receiver.close()
+
+
+async def test_ah_too_long_for_the_wire_is_refused(net: str) -> None:
+    """A packet that is whole when it leaves is not fragmented (RFC 4302 §3.3.4 would have it after AH)."""
+    run("ip", "-n", net, "link", "set", "lo", "mtu", "1500")
+    sender = within(net, lambda: AhLink.open(HERE))
+    for here, there in zip(HERE, THERE, strict=True):
+        sealed, _ = ah(here, there, 1500)
+        assert sender.send([Outgoing(sealed, Endpoint(there, 0), protocol=AH)]) == 1
+    assert sender.refused == 2
+    sender.close()
+
+
 async def test_both_links_send_by_the_port_and_receive_from_both(link: RawLink, peer: RawLink, net: str) -> None:
-    here = BothLinks(within(net, lambda: UdpLink.bind(0, HERE)), link)
-    there = BothLinks(within(net, lambda: UdpLink.bind(0, THERE)), peer)
+    here = Links(within(net, lambda: UdpLink.bind(0, HERE)), link)
+    there = Links(within(net, lambda: UdpLink.bind(0, THERE)), peer)
     udp, raw = there.local[0], there.local[2]
     assert (udp.address, raw) == (THERE[0], Endpoint(THERE[0], 0))
     mixed = [Outgoing(DATAGRAM + bytes([n]), remote) for n, remote in enumerate((udp, raw, raw, udp, udp))]
@@ -153,9 +211,10 @@ async def test_both_links_send_by_the_port_and_receive_from_both(link: RawLink, 
     by_port[1] = [each.datagram[-1] for each in arrived if each.source.port]
     assert by_port == {0: [1, 2], 1: [0, 3, 4]}
     assert here.send([Outgoing(b"\xff", arrived[0].source._replace(port=0))]) == 0
+    assert here.send([Outgoing(DATAGRAM, raw, protocol=AH)]) == here.refused == 1, "no link of its"
     here.send([Outgoing(DATAGRAM, Endpoint("127.0.0.3", 0))])
     with trio.fail_after(10):
-        while not here.refused:
+        while here.refused < 2:
             await here.wait_readable()
             here.receive()
     assert here.take_unreachable() == {Endpoint("127.0.0.3", 0)}
@@ -163,8 +222,25 @@ async def test_both_links_send_by_the_port_and_receive_from_both(link: RawLink, 
         each.close()
 
 
+async def test_ah_goes_beside_the_others(link: RawLink, peer: RawLink, net: str) -> None:
+    here, there = (
+        Links(within(net, partial(UdpLink.bind, 0, addresses)), raw, within(net, partial(AhLink.open, addresses)))
+        for addresses, raw in ((HERE, link), (THERE, peer))
+    )
+    remote = Endpoint(THERE[0], 0)
+    sealed, arrived = ah(HERE[0], THERE[0])
+    assert here.send([Outgoing(sealed, remote, protocol=AH), Outgoing(DATAGRAM, remote)]) == 0
+    found: list[bytes] = []
+    while len(found) < 2:
+        found += [each.datagram for each in await receive(there)]
+    assert found[0] == DATAGRAM
+    assert found[1][:8] == arrived[:8]
+    for each in (here, there):
+        each.close()
+
+
 async def test_closing_both_wakes_who_waits(link: RawLink, net: str) -> None:
-    both = BothLinks(within(net, lambda: UdpLink.bind(0, HERE)), link)
+    both = Links(within(net, lambda: UdpLink.bind(0, HERE)), link)
 
     async def wait() -> None:
         with pytest.raises(trio.ClosedResourceError):

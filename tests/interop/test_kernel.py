@@ -24,18 +24,18 @@ from support.linux_peer import ESP_PORT, Addresses, Counts, LinuxPeer
 from support.namespaces import open_tap, within
 from support.packets import Reassembly, echo
 
+from esp.ah import AH, presented
+from esp.datagram import Incoming, Outgoing
 from esp.engine import Engine
 from esp.errors import DropReason
 from esp.policy import Policy, Selector
-from esp.sa import Encapsulation, Endpoint, Mode, SaParameters
+from esp.sa import Encapsulation, Endpoint, Mode, SaParameters, SecurityProtocol
 from esp.suite import SUITES, Cipher
 from kinkvpn.demo.namespace import Namespace
 from kinkvpn.manual.pair import Pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-
-    from esp.datagram import Incoming, Outgoing
 
 # Root installs the kernel and boots nothing with it; the mark keeps what runs without root below a minute.
 pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
@@ -85,15 +85,16 @@ class Case:
         return self.pair.outbound.policy
 
 
-def cases(suite: str, first: int) -> list[Case]:
+def cases(suite: str, first: int, protocol: SecurityProtocol = SecurityProtocol.ESP) -> list[Case]:
     """Every shape that there is, each as a pair of its own, numbered from ``first``."""
+    encapsulations = Encapsulation if protocol is SecurityProtocol.ESP else (Encapsulation.RAW,)
     families = {Mode.TUNNEL: ((4, 4), (4, 6), (6, 4), (6, 6)), Mode.TRANSPORT: ((4, 4), (6, 6))}
     shapes = [
         (mode, encapsulation, esn, outer, inner)
-        for mode, encapsulation, esn in product(Mode, Encapsulation, (False, True))
+        for mode, encapsulation, esn in product(Mode, encapsulations, (False, True))
         for outer, inner in families[mode]
     ]
-    return [make_case(number, suite, *shape) for number, shape in enumerate(shapes, first)]
+    return [make_case(number, suite, *shape, protocol=protocol) for number, shape in enumerate(shapes, first)]
 
 
 def make_case(
@@ -118,6 +119,8 @@ def make_case(
         legacy=SUITES[suite].legacy,
     )
     sa = replace(sa, **more)
+    if sa.protocol is SecurityProtocol.AH:
+        sa = replace(sa, local=addresses.local)
     other = replace(sa, spi=0x20000 + number, keymat=random.randbytes(len(sa.keymat)))
     return Case(addresses, Pair(Endpoint(addresses.local, port), sa, other))
 
@@ -194,9 +197,19 @@ def question(case: Case, number: int, octets: int, *, reply: bool = False) -> by
 @pytest.mark.parametrize("cipher", Cipher, ids=lambda one: one.value)
 def test_both_ends_agree(peer: LinuxPeer, cipher: Cipher) -> None:
     """Echo requests of every size come back; replays and forgeries do not, and both sides count them alike."""
+    agree(peer, [suite.name for suite in SUITES.values() if suite.cipher is cipher])
+
+
+def test_both_ends_agree_on_ah(peer: LinuxPeer) -> None:
+    """Likewise for packets that are authenticated, outer header and all, and not encrypted."""
+    suites = [suite.name for suite in SUITES.values() if suite.cipher is Cipher.NULL]
+    agree(peer, suites, SecurityProtocol.AH)
+
+
+def agree(peer: LinuxPeer, suites: Sequence[str], protocol: SecurityProtocol = SecurityProtocol.ESP) -> None:
     asked: list[tuple[Case, int, int]] = []
-    for suite in (suite for suite in SUITES.values() if suite.cipher is cipher):
-        pairs = cases(suite.name, len(asked))
+    for suite in suites:
+        pairs = cases(suite, len(asked), protocol)
         for number, case in enumerate(pairs):
             sizes = [octets for octets in (*SIZES, *SHARED_SIZES[number :: len(pairs)]) if taken(case, octets)]
             asked += [(case, sequence, octets) for sequence, octets in enumerate(sizes)]
@@ -250,10 +263,25 @@ def attack(talk: Conversation, case: Case) -> None:
 def forged(number: int, datagram: Outgoing | Incoming, sequence: int | None = None) -> Outgoing | Incoming:
     """With one bit flipped: of the ICV, of the ciphertext, of the sequence number."""
     octets = bytearray(datagram.datagram)
+    if isinstance(datagram, Outgoing) and datagram.protocol == AH:
+        return datagram._replace(datagram=forged_ah(number, octets, sequence))
+    if isinstance(datagram, Incoming) and presented(octets[8:]) == octets:
+        whole = presented(forged_ah(number, octets[8:], sequence))
+        assert whole is not None
+        return datagram._replace(datagram=whole)
     if sequence is not None:
         octets[4:8] = sequence.to_bytes(4)
     octets[(-1, len(octets) // 2, 7)[number]] ^= 1
     return datagram._replace(datagram=bytes(octets))
+
+
+def forged_ah(number: int, packet: bytearray, sequence: int | None) -> bytes:
+    """With one bit flipped: of the payload, of the ICV, of the sequence number."""
+    ah = 20 if packet[0] >> 4 == 4 else 40
+    if sequence is not None:
+        packet[ah + 8 : ah + 12] = sequence.to_bytes(4)
+    packet[(-1, ah + 12, ah + 11)[number]] ^= 1
+    return bytes(packet)
 
 
 # Whole processes.

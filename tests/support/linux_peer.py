@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from support.packets import ESP, UDP, Reassembly, fragments, parse, udp
 from support.packets import ip as build_ip
 
+from esp.ah import AH, dressed, presented
 from esp.datagram import Incoming
 from esp.errors import DropReason
 from esp.sa import Encapsulation, Endpoint, Mode
@@ -36,7 +37,7 @@ OURS, THEIRS = bytes.fromhex("020000000001"), bytes.fromhex("020000000002")
 TYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
 
 _MODULES = (
-    "ipv6 xfrm_user esp4 esp6 authenc authencesn echainiv seqiv hmac xcbc cbc ctr ecb gcm ccm ghash-generic "
+    "ipv6 xfrm_user ah4 ah6 esp4 esp6 authenc authencesn echainiv seqiv hmac xcbc cbc ctr ecb gcm ccm ghash-generic "
     "chacha20poly1305 chacha_generic poly1305_generic camellia_generic des_generic sha512_generic "
     "drbg jitterentropy_rng"  # what IVs are made of
 )
@@ -154,7 +155,7 @@ class LinuxPeer:
         """Put ``datagrams`` of the engine on the wire, as from ``source``."""
         for each in datagrams:
             self._fragments += 1
-            packet = carry(source, each.remote, each.datagram, encapsulation)
+            packet = carry(source, each, encapsulation)
             for piece in fragments(packet, MTU, self._fragments):
                 self.guest.wire.send(THEIRS + OURS + TYPES[piece[0] >> 4] + piece)
 
@@ -176,16 +177,22 @@ class LinuxPeer:
         return None if packet is None else uncarry(packet)
 
 
-def carry(source: Endpoint, destination: Endpoint, datagram: bytes, encapsulation: Encapsulation) -> bytes:
-    """The packet that takes ESP over the wire."""
+def carry(source: Endpoint, out: Outgoing, encapsulation: Encapsulation) -> bytes:
+    """The packet that takes ESP over the wire; AH is one already."""
+    if out.protocol == AH:
+        return dressed(out._replace(dont_fragment=False))
     if encapsulation is Encapsulation.UDP:
-        return udp(source.address, destination.address, (source.port, destination.port), datagram)
-    return build_ip(source.address, destination.address, ESP, datagram)
+        return udp(source.address, out.remote.address, (source.port, out.remote.port), out.datagram)
+    return build_ip(source.address, out.remote.address, ESP, out.datagram)
 
 
 def uncarry(packet: bytes) -> Incoming | None:
-    """The ESP that ``packet`` carries, if any."""
+    """The ESP or AH that ``packet`` carries, if any."""
     source, _, protocol, payload = parse(packet)
+    if protocol == AH:
+        datagram = presented(packet)
+        assert datagram is not None
+        return Incoming(datagram, Endpoint(source, 0))
     if protocol == ESP:
         return Incoming(payload, Endpoint(source, 0))
     if protocol == UDP and int.from_bytes(payload[2:4]) == ESP_PORT:

@@ -91,7 +91,8 @@ def fragments(packet: bytes, mtu: int, identification: int) -> list[bytes]:
             header = struct.pack("!BBHI", protocol, 0, offset | more, identification)
             found.append(ip(source, destination, FRAGMENT, header + piece))
         else:
-            whole = bytearray(ip(source, destination, protocol, piece, identification=identification & 0xFFFF))
+            own = int.from_bytes(packet[4:6]) or identification & 0xFFFF
+            whole = bytearray(ip(source, destination, protocol, piece, identification=own))
             whole[6:8] = (offset // 8 | more << 13).to_bytes(2)
             whole[10:12] = bytes(2)
             whole[10:12] = checksum(bytes(whole[:20])).to_bytes(2)
@@ -130,4 +131,4 @@ class Reassembly:
         if more:
             return None
         del self._pieces[key]
-        return ip(source, destination, protocol, whole)
+        return ip(source, destination, protocol, whole, identification=identification)

@@ -9,9 +9,9 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from scapy.layers.inet import IP, IPOption_NOP
     from scapy.layers.inet6 import IPv6
-    from scapy.layers.ipsec import ESP, IPSecIntegrityError, SecurityAssociation
+    from scapy.layers.ipsec import AH, ESP, IPSecIntegrityError, SecurityAssociation
 
-__all__ = ["IP", "IPOption_NOP", "IPSecIntegrityError", "IPv6", "ScapySa", "scapy_has"]
+__all__ = ["AH", "IP", "IPOption_NOP", "IPSecIntegrityError", "IPv6", "ScapySa", "scapy_has"]
 
 # By parts of a suite's name: scapy's cipher, octets of salt behind its key (RFC 4106 §8.1, RFC 4309 §7.1, RFC 3686
 # §5.1, RFC 4543 §5.4, RFC 7634 §2), octets of its ICV where it has one.
@@ -94,3 +94,26 @@ class ScapySa:
             return bytes(self._sa.decrypt(IPv6(bytes(header / ESP(datagram))), esn=high))
         header.len, header.chksum, header.proto = None, None, 50
         return bytes(self._sa.decrypt(IP(bytes(header / ESP(datagram))), esn=high))
+
+
+class ScapyAh:
+    """One SA of AH in scapy, between two outer addresses."""
+
+    def __init__(self, suite: str, spi: int, keymat: bytes, source: str, destination: str, *, tunnel: bool) -> None:
+        self._layer = IPv6 if ":" in source else IP
+        self._sa = SecurityAssociation(
+            AH,
+            spi=spi,
+            auth_algo=_INTEGRITIES[suite.removeprefix("null-")],
+            auth_key=keymat,
+            tunnel_header=self._layer(src=source, dst=destination) if tunnel else None,
+        )
+
+    def sign(self, packet: bytes, sequence: int) -> bytes:
+        """The whole packet with AH that scapy makes of ``packet``."""
+        inner = IP(packet) if packet[0] >> 4 == 4 else IPv6(packet)
+        return bytes(self._sa.encrypt(inner, seq_num=sequence))
+
+    def verify(self, packet: bytes) -> bytes:
+        """What scapy finds in a whole packet with AH. Raises IPSecIntegrityError."""
+        return bytes(self._sa.decrypt(self._layer(packet)))
