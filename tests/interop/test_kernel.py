@@ -163,14 +163,18 @@ class Conversation:
             if whole is not None:
                 self.delivered.append(whole)
 
+    def receive(self, packets: int) -> None:
+        """Wait until so many have been delivered, of all."""
+        self._peer.receive(self.take, lambda: len(self.delivered) >= packets)
+
     def exchange(self, requests: Sequence[bytes], replies: Sequence[bytes]) -> None:
         """Send ``requests``; every one of ``replies`` comes, and nothing else."""
         first = len(self.delivered)
         for number, request in enumerate(requests, 1):
             self.send(self.protect(request))
             # No more under way than the sockets between us have room for.
-            self._peer.receive(self.take, lambda answers=number - UNDER_WAY: len(self.delivered) - first >= answers)
-        self._peer.receive(self.take, lambda: len(self.delivered) - first >= len(replies))
+            self.receive(first + number - UNDER_WAY)
+        self.receive(first + len(replies))
         got, wanted = Counter(map(unnumbered, self.delivered[first:])), Counter(map(unnumbered, replies))
         assert got == wanted, [packet.hex() for packet in (got - wanted)]
 
@@ -282,6 +286,52 @@ def forged_ah(number: int, packet: bytearray, sequence: int | None) -> bytes:
         packet[ah + 8 : ah + 12] = sequence.to_bytes(4)
     packet[(-1, ah + 12, ah + 11)[number]] ^= 1
     return bytes(packet)
+
+
+# The first bits of a word of the kernel's, all of them, one more; more than one word; the most that it has.
+WINDOWS = (1, 2, 31, 32, 33, 64, 255, 1024, 4096)
+# Linux 6.1 keeps a window as a ring that it enters at the sequence number modulo its size, and takes 32 bits of the
+# number for that: over 2^32 packets fall into each other's places unless the size is a power of two (xfrm_replay.c).
+EXTENDED_WINDOWS = tuple(window for window in WINDOWS if not window & window - 1)
+
+
+@pytest.mark.parametrize("esn", [False, True], ids=["32-bit", "64-bit"])
+def test_windows_let_the_same_packets_pass(peer: LinuxPeer, esn: bool) -> None:
+    """Packets out of order, late and twice: of ours and the kernel's windows each takes those that the other takes."""
+    shape = Mode.TUNNEL, Encapsulation.RAW, esn, 4, 4
+    start = 2**32 - 40 if esn else 0
+    pairs = [
+        make_case(number, "aes128-gcm16", *shape, policy=f"{window}", replay_window=window, sequence=start)
+        for number, window in enumerate(EXTENDED_WINDOWS if esn else WINDOWS)
+    ]
+    talk = Conversation(peer, pairs)
+    twin = Engine(random=Random(1).randbytes)
+    passed: list[bytes] = []
+    for case in pairs:
+        there = case.pair.turned_about().inbound
+        twin.add_policy(Policy(case.name, there.selector))
+        twin.install_inbound(there, 0.0)
+        for datagram in disordered([talk.protect(question(case, number, 8)) for number in range(300)], int(case.name)):
+            passed += twin.unprotect([Incoming(datagram.datagram, case.pair.local)], 0.0)
+            talk.send(datagram)
+    numbers = Counter(packet[8:] for packet in passed)
+    talk.receive(len(passed))
+    last = [(case, 999, 56) for case in pairs]
+    talk.exchange([question(*one) for one in last], [question(*one, reply=True) for one in last])
+    assert len(talk.delivered) == len(passed) + len(last)
+    assert max(numbers.values()) == 1
+    drops = {sa.spi: Counter(sa.drops) for sa in twin.statistics().sas}
+    theirs = peer.statistics().drops
+    assert {spi: theirs[spi] for spi in drops} == drops
+    assert all(sum(dropped.values()) > 10 for dropped in drops.values())
+
+
+def disordered(datagrams: list[Outgoing], window: int) -> list[Outgoing]:
+    """Each up to one and a half windows late, and every fifth twice; the first one is the first."""
+    random = Random(window)
+    late = [(number + random.uniform(0, 1.5 * window), each) for number, each in enumerate(datagrams[1:])]
+    again = [(when + random.uniform(0, window), each) for when, each in random.sample(late, len(late) // 5)]
+    return [datagrams[0], *(each for _, each in sorted(late + again, key=lambda one: one[0]))]
 
 
 # Whole processes.
