@@ -30,8 +30,8 @@ def commands(pair: Pair, reqid: int) -> Iterator[str]:
     outbound, inbound = pair.outbound, pair.inbound
     # The kernel wants a window of an SA with extended numbers, whichever way it goes: the same for both.
     window = min(inbound.replay_window, _LONGEST_WINDOW)
-    if inbound.esn and not window:
-        window = _LONGEST_WINDOW
+    if inbound.esn:
+        window = _power_of_two(window or _LONGEST_WINDOW)
     here, there = pair.local, pair.remote
     yield _state(outbound, here, there, reqid, window) + _sequence("replay-oseq", outbound.sequence)
     yield _state(inbound, there, here, reqid, window) + _sequence("replay-seq", inbound.sequence)
@@ -43,6 +43,13 @@ def commands(pair: Pair, reqid: int) -> Iterator[str]:
         yield _policy(direction, arriving, _template(inbound, there, here, reqid))
     if outbound.mode is Mode.TRANSPORT and outbound.encapsulation is Encapsulation.UDP:
         yield from _carriers(here, there)
+
+
+def _power_of_two(window: int) -> int:
+    """The largest within ``window``. Linux 6.1 keeps a window as a ring that it enters at 32 bits of the number modulo
+    its size: over 2^32 packets would fall into each other's places.
+    """
+    return 1 << window.bit_length() - 1
 
 
 def _carriers(here: Endpoint, there: Endpoint) -> Iterator[str]:

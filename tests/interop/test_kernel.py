@@ -44,7 +44,7 @@ WINDOW = 4
 # Octets behind the header of an echo request: for every pair of SAs nothing at all, each padding that there is in
 # blocks of 4, and fragments; others are shared out among the pairs of a suite, with all about the most the wire takes.
 SIZES = (0, 1, 2, 3, 57, 1400, 3000)
-SHARED_SIZES = (*range(4, 36), 255, 256, *range(1368, 1400), 1440, 1452, 1472, 1473, 1500, 9000)
+SHARED_SIZES = (*range(4, 36), 255, 256, *range(1368, 1400), 1440, 1452, 1472, 1473, 1500, 9000, 60_000)
 # Extended numbers leave their first 2^32 behind before the fourth packet.
 UNDER_WAY = 64
 EXTENDED_START = 2**32 - 3

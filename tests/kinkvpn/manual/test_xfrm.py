@@ -100,6 +100,14 @@ def test_numbers_go_on_where_they_were() -> None:
     assert "replay-" not in next(xfrm.commands(pair(), 1)).replace("replay-window", "")
 
 
+@pytest.mark.parametrize(("window", "printed"), [(1, 1), (64, 64), (100, 64), (8192, 4096), (0, 4096)])
+def test_with_extended_numbers_a_window_is_a_power_of_two(window: int, printed: int) -> None:
+    commands = list(xfrm.commands(pair(esn=True, replay_window=window), 1))
+    for command in (commands[OUT], commands[IN]):
+        assert f"replay-window {printed} " in command
+        assert " flag esn " in command
+
+
 def test_a_window_is_no_longer_than_the_kernel_has() -> None:
     assert "replay-window 4096 " in next(xfrm.commands(pair(replay_window=65_536), 1))
     assert "replay-window 64 " in next(xfrm.commands(pair(replay_window=64), 1))
