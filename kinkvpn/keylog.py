@@ -7,6 +7,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Self
 
+from esp.sa import SecurityProtocol
 from kinkvpn.errors import KinkvpnError
 
 if TYPE_CHECKING:
@@ -34,6 +35,9 @@ def esp_sa_lines(sa: SaParameters, way: str, source: str = ANYWHERE, destination
     """
     suite = sa.suite
     yield f"# {sa.policy} {way} {suite.name} spi {sa.spi:#010x} keymat {sa.keymat.hex()}"
+    if sa.protocol is SecurityProtocol.AH:
+        yield "# AH: there is nothing to decrypt"
+        return
     names = suite.cipher_names.wireshark, _integrity_name(suite)
     if names[0] is None:
         yield f"# Wireshark has no {suite.name}"

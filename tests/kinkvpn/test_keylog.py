@@ -15,7 +15,7 @@ from support.manual import pair
 from support.tunnel import engine, ipv4, ipv6
 
 from esp.policy import Policy, Selector
-from esp.sa import Encapsulation, Mode
+from esp.sa import Encapsulation, Mode, SecurityProtocol
 from esp.suite import SUITES
 from kinkvpn.keylog import KeyLog, KeyLogRefused, esp_sa_lines
 
@@ -36,7 +36,7 @@ def frame(pair: Pair, packet: bytes) -> bytes:
     ours.add_policy(Policy(sa.policy, sa.selector))
     ours.install_outbound(sa, 0.0)
     (sealed,) = ours.protect([packet], 0.0)
-    carried = carry(pair.local, sealed.remote, sealed.datagram, sa.encapsulation)
+    carried = carry(pair.local, sealed, sa.encapsulation)
     return bytes(12) + (b"\x86\xdd" if carried[0] >> 4 == 6 else b"\x08\x00") + carried
 
 
@@ -121,6 +121,11 @@ def test_what_wireshark_does_not_know_is_said(name: str) -> None:
         assert lines[1:] == [f"# Wireshark has no {name}"]
     else:
         assert lines[1].startswith(f'"IPv4","*","*","0x00002002","{suite.cipher_names.wireshark}",')
+
+
+def test_what_is_not_encrypted_needs_no_line() -> None:
+    ah = pair("null-sha256", protocol=SecurityProtocol.AH, encapsulation=Encapsulation.RAW).outbound
+    assert list(esp_sa_lines(ah, "outbound"))[1:] == ["# AH: there is nothing to decrypt"]
 
 
 # The file.
