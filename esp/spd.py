@@ -83,47 +83,51 @@ class _Index:
     has in common.
 
     Rows whose prefixes are of the same lengths, of which there are few kinds in any configuration, share a table; a
-    packet is looked up in each table once (Srinivasan, Suri and Varghese, 1999: tuple space search).
+    packet, as one long number, is looked up in each table once (Srinivasan, Suri and Varghese, 1999: tuple space
+    search).
 
     Args:
-        places: how many of a point are looked at, from its first on.
+        octets: of both addresses of its packets.
+        shown: whether these show protocol and ports; otherwise only addresses are looked at.
     """
 
-    __slots__ = ("_places", "_tables")
+    __slots__ = ("_shown", "_tables", "_widths")
 
-    def __init__(self, places: int) -> None:
-        self._places = places
-        self._tables: dict[tuple[int, ...], dict[tuple[int, ...], dict[int, Row]]] = {}
+    def __init__(self, octets: int, *, shown: bool) -> None:
+        self._widths = 4 * octets, 4 * octets, 8, 16, 16
+        self._shown = 5 if shown else 2
+        self._tables: dict[int, dict[int, dict[int, Row]]] = {}  # by mask, key and order
 
     def add(self, order: int, row: Row) -> None:
         """Put ``row``, whose ``order`` is beyond that of all others, behind them."""
-        shifts, key = self._place(row[0])
-        self._tables.setdefault(shifts, {}).setdefault(key, {})[order] = row
+        mask, key = self._place(row[0])
+        self._tables.setdefault(mask, {}).setdefault(key, {})[order] = row
 
     def remove(self, order: int, row: Row) -> None:
         """Take ``row`` out."""
-        shifts, key = self._place(row[0])
-        table = self._tables[shifts]
+        mask, key = self._place(row[0])
+        table = self._tables[mask]
         del table[key][order]
         if not table[key]:
             del table[key]
         if not table:
-            del self._tables[shifts]
+            del self._tables[mask]
 
-    def _place(self, matcher: SelectorMatcher) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        # OPAQUE is below all that is shown, so that "any" begins there.
-        spans = [(max(first, 0), last) for first, last in matcher.intervals[: self._places]]
-        shifts = tuple((first ^ last).bit_length() for first, last in spans)
-        return shifts, tuple(first >> shift for (first, _), shift in zip(spans, shifts, strict=True))
+    def _place(self, matcher: SelectorMatcher) -> tuple[int, int]:
+        mask = key = 0
+        for place, (width, (low, last)) in enumerate(zip(self._widths, matcher.intervals, strict=True)):
+            first = max(low, 0)  # OPAQUE is below all that is shown: "any" begins there
+            free = (first ^ last).bit_length() if place < self._shown else width
+            mask = mask << width | ((1 << width) - 1) >> free << free
+            key = key << width | first
+        return mask, key & mask
 
-    def candidates(self, at: Point) -> Iterator[Row]:
+    def candidates(self, flow: Flow) -> Iterator[Row]:
         """The rows that may match, in order."""
-        found = []
-        shown_at = [max(shown, 0) for shown in at]  # ports of a protocol that has none: "any" is all that asks for them
-        for shifts, table in self._tables.items():
-            rows = table.get(tuple([shown >> shift for shown, shift in zip(shown_at, shifts, strict=False)]))
-            if rows is not None:
-                found.append(rows.items())
+        protocol, addresses, ports = flow
+        # What is not shown is nothing that a row here asks for, so that it may be any number.
+        whole = int.from_bytes(addresses) << 40 | max(protocol, 0) << 32 | max(ports, 0)
+        found = [rows.items() for mask, table in self._tables.items() if (rows := table.get(whole & mask)) is not None]
         return (row for _, row in (merge(*found) if len(found) > 1 else found[0] if found else ()))
 
 
@@ -145,7 +149,7 @@ class PolicyList:
         self._rows: dict[str, list[tuple[int, Row]]] = {}
         # By octets of both addresses, and whether protocol and ports are looked at: not for packets that hide them.
         self._indexes: dict[tuple[int, bool], _Index] = {
-            (octets, shown): _Index(5 if shown else 2) for octets in (8, 32) for shown in (True, False)
+            (octets, shown): _Index(octets, shown=shown) for octets in (8, 32) for shown in (True, False)
         }
         self._flows: dict[Flow, Policy | None] = {}
 
@@ -185,7 +189,7 @@ class PolicyList:
         uncertain = False
         at = point(flow)
         shown = flow[0] != OPAQUE and (flow[2] != OPAQUE or flow[0] not in _SHOW_MORE)
-        for matcher, policy in self._indexes[len(flow[1]), shown].candidates(at):
+        for matcher, policy in self._indexes[len(flow[1]), shown].candidates(flow):
             match = matcher.match_point(at)
             if match is Match.YES and (matcher.names_opaque or not uncertain):
                 found = policy

@@ -178,6 +178,12 @@ class Table:
             Table(self._document, path, value, secret=self._secret) for path, value in zip(paths, values, strict=True)
         ]
 
+    def refuse(self, key: str, reason: str) -> None:
+        """Report ``key``, if it is there: one that is good elsewhere."""
+        if key in self._values:
+            self._known.append(key)
+            self.report(f"{show_path((*self._path, key))}: {reason}", (key,))
+
     def close(self) -> None:
         """Report the keys that nobody asked for, each with the nearest one that exists."""
         for key in self._values:

@@ -21,6 +21,7 @@ from esp.policy import (
     overlap,
 )
 from kinkvpn import values
+from kinkvpn.document import Unexpected
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -69,7 +70,9 @@ def read_selectors(entry: Table, room: int) -> list[Selector]:
     local = entry.require_items("local", values.addresses, "a subnet of this side, or several")
     remote = entry.require_items("remote", values.addresses, "a subnet of the peer's side, or several")
     protocol = entry.get("protocol", values.protocol, ANY_PROTOCOL)
-    ports = [entry.items(key, values.port) or (ANY_PORT,) for key in ("local_port", "remote_port")]
+    ports = [entry.items(key, _one_port) or (ANY_PORT,) for key in ("local_port", "remote_port")]
+    for key in ("icmp_type", "icmp_code"):
+        entry.refuse(key, "KINK cannot say it, so nothing is protected by it; a [[policy]] can discard")
     _check_ports(entry, protocol)
     if entry.sound:
         _check_families(entry, "local", local, remote)
@@ -78,6 +81,12 @@ def read_selectors(entry: Table, room: int) -> list[Selector]:
     if entry.sound and len(selectors) > room:
         entry.report(f"{entry.name}: too many policies: expected at most {MAXIMUM_POLICIES} pairs of subnets in all")
     return selectors if entry.sound else []
+
+
+def _one_port(value: object) -> int:
+    if isinstance(value, str):
+        raise Unexpected("a port, or a list of them: KINK has no word for a range")
+    return values.port(value)
 
 
 def _sets(

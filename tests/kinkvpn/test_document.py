@@ -200,3 +200,14 @@ def test_problems_of_a_secret_document_show_no_value() -> None:
     assert len(raised.value.problems) == 4
     assert "hidden" not in str(raised.value)
     assert "x:4: l[1].b: expected an integer from 1 to 2" in str(raised.value)
+
+
+def test_a_key_that_is_good_elsewhere_is_reported_once_with_its_reason() -> None:
+    document = Document.parse("a = 1\n[t]\nb = 2", "f")
+    table = Table(document, (), document.root).table("t")
+    assert table.written("b") == 2
+    table.refuse("b", "not here")
+    table.refuse("c", "nor this")
+    table.close()
+    assert problems(document) == ["f:3: t.b: not here"]
+    assert not table.sound

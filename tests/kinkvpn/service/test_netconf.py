@@ -427,6 +427,35 @@ def test_a_source_that_is_no_address_of_this_host_is_told() -> None:
     assert said == "route to 192.0.2.2/32 into kink0 from 192.0.2.1: Invalid argument: it is no address of this host"
 
 
+@pytest.mark.parametrize("ruled", [False, True])
+def test_strict_reverse_path_filtering_keeps_out_what_should_have_been_protected(ruled: bool) -> None:
+    """What docs/decisions.md leaves to it: a packet in the clear from a subnet that is routed into the tunnel."""
+    (taken,) = in_namespace(f"""
+        import dataclasses
+        subprocess.run("ip link add other type veth peer name far; ip link set far up; ip link set other up;"
+            "ip address add 192.0.2.1/24 dev other; ip route add default via 192.0.2.254", shell=True, check=True)
+        past = RoutingRule(ANY[4], ipaddress.ip_network("10.2.0.0/24"), 6, None, (80, 80))
+        plan = dataclasses.replace(PLAN, routes=nets("10.2.0.0/24"), rules=(past,) if {ruled} else ())
+        def arrives(source, *ports):
+            arguments = ["ip", "route", "get", "10.1.0.1", "from", source, "iif", "other", *ports]
+            return subprocess.run(arguments, capture_output=True).returncode == 0
+        async def main():
+            async with NetworkConfiguration(plan):
+                for strict in "01":
+                    for name in ("all", "other"):
+                        with open(f"/proc/sys/net/ipv4/conf/{{name}}/rp_filter", "w") as file:
+                            file.write(strict)
+                    found.append([
+                        arrives("10.2.0.5"), arrives("10.2.0.5", "ipproto", "tcp", "sport", "80", "dport", "9"),
+                        arrives("203.0.113.1"),
+                    ])
+        found = []
+        trio.run(main)
+        print(json.dumps(found))
+    """)
+    assert taken == [[True, True, True], [False, ruled, True]]
+
+
 def test_without_ipv6_there_is_nothing_of_it_to_keep_out() -> None:
     without, with_it = in_namespace("""
         import dataclasses
