@@ -336,7 +336,8 @@ def disordered(datagrams: list[Outgoing], window: int) -> list[Outgoing]:
 
 # Whole processes.
 
-SAS = """
+# A tunnel in UDP over IPv4, and one without over IPv6.
+TUNNELS = """
 [tun]
 name = "kink0"
 addresses = ["10.3.0.1/32", "fd00:3::1/128"]
@@ -369,10 +370,33 @@ spi = 0x1004
 keymat = "{}"
 """.format(*(Random(number).randbytes(octets).hex() for number, octets in enumerate((36, 36, 48, 48))))
 
+# What the two hosts say to each other, from outside to outside; over 2^32 before a hundred packets.
+HOSTS = """
+[tun]
+name = "kink0"
+[[policy]]
+name = "hosts"
+local = "203.0.113.1/32"
+remote = "203.0.113.2/32"
+source = "203.0.113.1"
+destination = "203.0.113.2"
+suite = "chacha20-poly1305"
+mode = "transport"
+esn = true
+[policy.outbound]
+spi = 0x1005
+sequence = 0xffff_ffb0
+keymat = "{}"
+[policy.inbound]
+spi = 0x1006
+keymat = "{}"
+""".format(*(Random(number).randbytes(36).hex() for number in (5, 6)))
+
 # Takes everything up to the end, and gives it back.
 ECHO = """
 perl -MSocket=:all -e '
     socket(my $s, PF_INET6, SOCK_STREAM, 0) or die;
+    setsockopt($s, SOL_SOCKET, SO_REUSEADDR, 1) or die;
     bind($s, pack_sockaddr_in6(7, IN6ADDR_ANY)) or die;
     listen($s, 1) or die;
     fork and exit;
@@ -386,19 +410,26 @@ perl -MSocket=:all -e '
 TRANSFERRED = 1_000_000
 
 
-def test_a_process_of_ours_and_the_kernel(peer: LinuxPeer, host: Namespace, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("sas", "addresses"),
+    [(TUNNELS, ("10.2.0.7", "fd00:2::7")), (HOSTS, ("203.0.113.2", "203.0.113.2"))],
+    ids=["tunnels", "hosts"],
+)
+def test_a_process_of_ours_and_the_kernel(
+    peer: LinuxPeer, host: Namespace, tmp_path: Path, sas: str, addresses: tuple[str, str]
+) -> None:
     """``kinkvpn esp --manual`` at this end, what it prints at the other: ping, and TCP both ways."""
-    sas = tmp_path / "sas.toml"
-    sas.touch(mode=0o600)
-    sas.write_text(SAS)
-    command = [sys.executable, "-m", "kinkvpn", "esp", "--manual", str(sas)]
+    file = tmp_path / "sas.toml"
+    file.touch(mode=0o600)
+    file.write_text(sas)
+    command = [sys.executable, "-m", "kinkvpn", "esp", "--manual", str(file)]
     printed = subprocess.run([*command, "--print", "xfrm", "--peer"], capture_output=True, text=True, check=True)
     peer.guest.run("ip xfrm state flush\nip xfrm policy flush\n" + printed.stdout + ECHO)
     with (tmp_path / "log").open("w") as log:
         ours = host.spawn([*command, "--json"], stdout=subprocess.PIPE, stderr=log)
     try:
         wait_for(lambda: " started " in (tmp_path / "log").read_text() or ours.poll() is not None)
-        for there in ("10.2.0.7", "fd00:2::7"):
+        for there in addresses:
             host.run(["ping", "-n", "-c3", "-i0.2", "-W10", there], timeout=60)
             assert echoed(host, there) == TRANSFERRED
         wait_for(lambda: carried(ours) == peer.statistics().packets)  # the last words of TCP are on their way yet

@@ -26,6 +26,7 @@ KERNEL = Path("/usr/bin/linux.uml")  # Debian: user-mode-linux
 MODULES = Path("/usr/lib/uml/modules")
 SHIM = Path(__file__).with_name("xstate_shim.c")
 
+MEMORY_OCTETS = 128 << 20
 BOOT_SECONDS = 120.0  # 1.5 on an idle machine
 SCRIPT_SECONDS = 120.0  # milliseconds
 # Frames that wait in the socket pair; what does not fit is lost, as on a wire. Root may have as much as it asks for.
@@ -102,14 +103,26 @@ class Guest:
             self._kernel = subprocess.Popen(
                 [
                     *die_with_us(),
-                    *(KERNEL, "mem=128M", f"uml_dir={directory}/", "rootfstype=hostfs", "rootflags=/", "ro", "quiet"),
+                    *(
+                        KERNEL,
+                        f"mem={MEMORY_OCTETS}",
+                        f"uml_dir={directory}/",
+                        "rootfstype=hostfs",
+                        "rootflags=/",
+                        "ro",
+                        "quiet",
+                    ),
                     *("random.trust_cpu=on", "security=none", "con=null", "con0=fd:0,fd:1", *cards, f"init={init}"),
                 ],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=descriptors,
-                env={"LD_PRELOAD": str(_shim(directory)), "TMPDIR": "/dev/shm", "PATH": os.environ["PATH"]},
+                env={
+                    "LD_PRELOAD": str(_shim(directory)),
+                    "TMPDIR": str(_memory(directory)),
+                    "PATH": os.environ["PATH"],
+                },
                 process_group=0,  # Ctrl-C is for the tests, which end the guest themselves
             )
         try:
@@ -168,6 +181,13 @@ class Guest:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _memory(directory: Path) -> Path:
+    """Where the guest's memory is a file: in memory, if that has room for it and lets it be executed."""
+    shared = os.statvfs("/dev/shm")
+    good = shared.f_bavail * shared.f_frsize > 2 * MEMORY_OCTETS and not shared.f_flag & os.ST_NOEXEC
+    return Path("/dev/shm") if good else directory
 
 
 def _shim(directory: Path) -> Path:

@@ -52,6 +52,7 @@ class End:
 
     def __init__(self, number: int, directory: Path, more: str = "") -> None:
         self.namespace = Namespace(f"end{number}")
+        self.process: subprocess.Popen[str] | None = None
         self.log = directory / f"log{number}"
         self.file = directory / f"sas{number}.toml"
         there = 3 - number
@@ -65,10 +66,18 @@ class End:
             self.process = self.namespace.spawn(command, stdout=subprocess.PIPE, stderr=log)
         wait(lambda: " started " in self.log.read_text() or self.process.poll() is not None)
 
+    def close(self) -> None:
+        if self.process is not None:
+            self.process.kill()
+            self.process.communicate()
+            print(self.log.read_text())
+        self.namespace.close()
+
     def statistics(self) -> dict[str, object]:
         """As it prints them when it is asked."""
-        self.process.send_signal(signal.SIGUSR1)
+        assert self.process is not None
         assert self.process.stdout is not None
+        self.process.send_signal(signal.SIGUSR1)
         return json.loads(self.process.stdout.readline())
 
 
@@ -84,10 +93,7 @@ def two_ends(directory: Path, more: str = "") -> Iterator[tuple[End, End]]:
         yield ends
     finally:
         for end in ends:
-            end.process.kill()
-            end.process.communicate()
-            end.namespace.close()
-            print(end.log.read_text())
+            end.close()
 
 
 def wait(condition: Callable[[], bool]) -> None:
