@@ -7,7 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from esp.sa import Endpoint, Mode
+from esp.sa import Endpoint, Mode, SecurityProtocol
 from kinkvpn import values
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
 from kinkvpn.options import Options, read_options
@@ -436,6 +436,9 @@ def _check_reachable(table: Table, peer: PeerConfiguration, kink: KinkSettings) 
     booted = any(policy.start is Start.BOOT for policy in peer.policies)
     if "address" not in table and booted:
         table.report(f'{table.name}.address is missing: expected one, for start = "boot" sends the first message there')
+    covered = any(each.protocol is SecurityProtocol.AH and each.mode is Mode.TUNNEL for each in peer.policies)
+    if "address" not in table and covered:
+        table.report(f'{table.name}.address is missing: expected one, for ipsec = "ah" covers the way there')
     if not peer.extensions and any(policy.aggregation for policy in peer.policies):
         table.report_value(("extensions",), False, "true, for iptfs_rate is agreed on by an extension")
     if kink.over is KinkOver.ESP_PORT and peer.kink_over is KinkOver.KINK_PORT:
@@ -475,6 +478,7 @@ def _policy(name: str, selector: Selector, options: Options, *, send_ids: bool, 
         selector=selector,
         suites=options.suites,
         legacy=options.legacy,
+        protocol=options.ipsec,
         mode=options.mode,
         encapsulation=options.encapsulation,
         lifetime_seconds=options.lifetime,

@@ -6,8 +6,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from esp.headers import DEFAULT_RULES, DontFragment, Ecn, HeaderRules
-from esp.sa import PAYLOAD_MAX, PAYLOAD_MIN, RATE_MAX, Aggregation, Confidentiality, Encapsulation, Mode
-from esp.suite import DEFAULT_SUITES, Suite
+from esp.sa import (
+    PAYLOAD_MAX,
+    PAYLOAD_MIN,
+    RATE_MAX,
+    Aggregation,
+    Confidentiality,
+    Encapsulation,
+    Mode,
+    SecurityProtocol,
+)
+from esp.suite import DEFAULT_SUITES, SUITES, Cipher, Suite
 from kinkvpn import values
 from kinkvpn.proto.lifetime import HARD_PACKETS_ESN
 from kinkvpn.proto.settings import Esn, Start
@@ -48,12 +57,17 @@ class Shape:
         return Aggregation(self.iptfs_octets, self.iptfs_rate) if self.iptfs_rate else None
 
 
+# AH encrypts nothing: its suites are those whose cipher is none.
+USUAL_SUITES = {SecurityProtocol.ESP: DEFAULT_SUITES, SecurityProtocol.AH: (SUITES["null-sha256"],)}
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """What a policy inherits from its peer unless it says otherwise."""
 
     suites: tuple[Suite, ...] = DEFAULT_SUITES
     legacy: bool = False
+    ipsec: SecurityProtocol = SecurityProtocol.ESP
     mode: Mode = Mode.TUNNEL
     encapsulation: Encapsulation = Encapsulation.UDP
     lifetime: int = 28800
@@ -70,9 +84,24 @@ class Options:
     together: bool = False
 
 
-def _suites(table: Table, inherited: Options) -> tuple[tuple[Suite, ...], bool]:
+def _ipsec(table: Table, inherited: Options) -> tuple[SecurityProtocol, Encapsulation]:
+    """Which of the two protocols, and what carries it: AH goes without UDP, whose addresses it would cover."""
+    ipsec = table.get("ipsec", values.one_of(SecurityProtocol), inherited.ipsec)
+    usual = Encapsulation.RAW if ipsec is SecurityProtocol.AH else inherited.encapsulation
+    encapsulation = table.get("encapsulation", values.one_of(Encapsulation), usual)
+    if ipsec is SecurityProtocol.AH and encapsulation is Encapsulation.UDP:
+        table.report_value(("encapsulation",), "udp", '"raw", for ipsec = "ah" covers the addresses outside')
+    return ipsec, encapsulation
+
+
+def _suites(table: Table, inherited: Options, ipsec: SecurityProtocol) -> tuple[tuple[Suite, ...], bool]:
     """Suites, and whether legacy ones may be among them: their names alone do not bring them about."""
-    suites = table.items("suites", values.suite, inherited.suites)
+    usual = inherited.suites if ipsec is inherited.ipsec else USUAL_SUITES[ipsec]
+    suites = table.items("suites", values.suite, usual)
+    for suite in suites if ipsec is SecurityProtocol.AH and "suites" in table else ():
+        if suite.cipher is not Cipher.NULL:
+            expected = 'one that encrypts nothing, such as null-sha256, for ipsec = "ah" does not'
+            table.report_value(("suites",), suite.name, expected)
     legacy = table.get("legacy", values.boolean, inherited.legacy)
     written = "suites" if "suites" in table else "legacy"
     for suite in suites if written in table and not legacy else ():
@@ -147,21 +176,26 @@ def read_options(table: Table, inherited: Options) -> Options:
     lifetime = values.integer(MINIMUM_LIFETIME, MAXIMUM_LIFETIME)
     kilobytes = values.integer(MINIMUM_LIFETIME_KILOBYTES, MAXIMUM_LIFETIME_KILOBYTES)
     packets = values.integer(MINIMUM_LIFETIME_PACKETS, MAXIMUM_LIFETIME_PACKETS)
-    suites, legacy = _suites(table, inherited)
+    ipsec, encapsulation = _ipsec(table, inherited)
+    suites, legacy = _suites(table, inherited, ipsec)
     groups, required = _pfs(table, inherited)
     window, esn = _numbers(table, inherited)
+    shape = _shape(table, inherited.shape)
+    if ipsec is SecurityProtocol.AH and (shape.confidentiality() or shape.aggregation()):
+        table.report(f'{table.name}: expected no padding, dummies or rate, for ipsec = "ah" hides nothing')
     return Options(
         suites=suites,
         legacy=legacy,
+        ipsec=ipsec,
         mode=table.get("mode", values.one_of(Mode), inherited.mode),
-        encapsulation=table.get("encapsulation", values.one_of(Encapsulation), inherited.encapsulation),
+        encapsulation=encapsulation,
         lifetime=table.get("lifetime", lifetime, inherited.lifetime),
         lifetime_kilobytes=table.get("lifetime_kilobytes", kilobytes, inherited.lifetime_kilobytes),
         lifetime_packets=table.get("lifetime_packets", packets, inherited.lifetime_packets),
         start=table.get("start", values.one_of(Start), inherited.start),
         replay_window=window,
         esn=esn,
-        shape=_shape(table, inherited.shape),
+        shape=shape,
         headers=read_headers(table, inherited.headers),
         pfs=groups,
         pfs_required=required,

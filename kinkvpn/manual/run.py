@@ -15,7 +15,7 @@ from esp.dataplane import Dataplane
 from esp.engine import Engine
 from esp.events import Acquired, EndpointMoved, EspEvent, HardExpired, SoftExpired
 from esp.policy import Policy
-from esp.sa import Mode
+from esp.sa import Encapsulation, Mode
 from kinkvpn.manual import account
 from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
 from kinkvpn.service.netconf import NetworkConfiguration
@@ -48,8 +48,9 @@ async def run(manual: ManualFile, out: TextIO, *, as_json: bool) -> None:
 
 
 async def _start(manual: ManualFile, held: AsyncExitStack) -> Dataplane:
-    encapsulations = {pair.outbound.encapsulation for pair in manual.pairs}
-    link = open_links(esp_addresses(listening_addresses(manual.listen)), manual.port, encapsulations)
+    outbound = [pair.outbound for pair in manual.pairs]
+    without_udp = {sa.protocol for sa in outbound if sa.encapsulation is Encapsulation.RAW}
+    link = open_links(esp_addresses(listening_addresses(manual.listen)), manual.port, without_udp)
     held.callback(link.close)
     tun = open_tun(manual.tun.name, manual.tun.mtu)
     held.callback(tun.close)

@@ -150,7 +150,13 @@ class CreateCommand:
     def doomed(self, outcome: Completed | Failed, now: float) -> list[Doomed]:
         """What to delete at the peer of those that it may have."""
         return [
-            Doomed(asked.policy.name, asked.spi, now + asked.policy.lifetime_seconds, stood=False)
+            Doomed(
+                asked.policy.name,
+                asked.spi,
+                now + asked.policy.lifetime_seconds,
+                stood=False,
+                protocol=asked.policy.protocol,
+            )
             for asked in self.held(outcome)
         ]
 

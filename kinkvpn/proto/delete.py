@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from esp.sa import SecurityProtocol
+from kinkvpn.proto.proposal import PROTOCOLS
 from kinkvpn.proto.quick_mode import RequestFailed, notify_name
 from kinkvpn.wire.ipsec_doi import NotifyType, Protocol
 from kinkvpn.wire.isakmp import Delete, IsakmpPayload, Notify
 from kinkvpn.wire.kink import Isakmp, KinkPayload, MessageType
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from kinkvpn.proto.events import Effect
     from kinkvpn.proto.ports import SessionKey
@@ -33,17 +35,19 @@ class Doomed(NamedTuple):
         spi: inbound, ours.
         ends: when the peer's SAs end by themselves at the latest.
         stood: whether the pair ever did, as far as we know.
+        protocol: of its SAs.
     """
 
     policy: str
     spi: int
     ends: float
     stood: bool = True
+    protocol: SecurityProtocol = SecurityProtocol.ESP
 
     @classmethod
     def of(cls, pair: SaPair) -> Doomed:
         """What is to be said of ``pair``."""
-        return cls(pair.policy, pair.inbound_spi, pair.established + pair.lifetime)
+        return cls(pair.policy, pair.inbound_spi, pair.established + pair.lifetime, protocol=pair.protocol)
 
 
 class DeleteCommand:
@@ -67,8 +71,8 @@ class DeleteCommand:
         return ", ".join(dict.fromkeys(pair.policy for pair in self.doomed))
 
     def payloads(self) -> tuple[KinkPayload, ...]:
-        """One Delete payload (RFC 2408 §3.15) for them all."""
-        return (Isakmp((Delete(Protocol.ESP, tuple(pair.spi.to_bytes(4, "big") for pair in self.doomed)),)),)
+        """One Delete payload (RFC 2408 §3.15) for all of a protocol."""
+        return (Isakmp(tuple(_deletes((pair.protocol, pair.spi) for pair in self.doomed))),)
 
     def begin(self, _key: SessionKey, _now: float) -> list[Effect]:
         """Nothing to prepare."""
@@ -113,14 +117,22 @@ def answer_delete(
     deletes = [payload for payload in payloads if isinstance(payload, Delete)]
     for payload in deletes:
         for spi in payload.spis:
-            pair = pairs.get(int.from_bytes(spi, "big")) if payload.protocol == Protocol.ESP else None
-            if pair is None:
+            pair = pairs.get(int.from_bytes(spi, "big"))
+            if pair is None or payload.protocol != PROTOCOLS[pair.protocol]:
                 unknown.append(Notify(payload.protocol, spi, NotifyType.INVALID_SPI))
             elif pair not in gone:
                 gone.append(pair)
-    twins = tuple(pair.inbound_spi.to_bytes(4, "big") for pair in gone)
-    answers: list[IsakmpPayload] = [Delete(Protocol.ESP, twins)] if twins else []
+    answers: list[IsakmpPayload] = [*_deletes((pair.protocol, pair.inbound_spi) for pair in gone)]
     answers += unknown[:MAX_NOTIFIES]
     if not deletes:
         answers.append(Notify(Protocol.ESP, b"", NotifyType.PAYLOAD_MALFORMED))
     return (Isakmp(tuple(answers)),), gone
+
+
+def _deletes(spis: Iterable[tuple[SecurityProtocol, int]]) -> Iterator[Delete]:
+    """A payload for each protocol of ``spis``, in the order in which they come."""
+    found: dict[SecurityProtocol, list[bytes]] = {}
+    for protocol, spi in spis:
+        found.setdefault(protocol, []).append(spi.to_bytes(4, "big"))
+    for protocol, octets in found.items():
+        yield Delete(PROTOCOLS[protocol], tuple(octets))

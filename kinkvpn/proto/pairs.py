@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict, deque
 from typing import TYPE_CHECKING
 
+from esp.sa import SecurityProtocol
+
 if TYPE_CHECKING:
     from kinkvpn.proto.quick_mode import SaPair
 
@@ -37,8 +39,8 @@ class Pairs:
         self._unacknowledged: dict[int, SaPair] = {}  # likewise
         self._tombstones: OrderedDict[int, float] = OrderedDict()  # outbound SPI to when it is forgotten
         self._graces: deque[tuple[float, int]] = deque()  # when an inbound SPI is to go
-        # Inbound SPI to policy, end of life, and whether the pair ever stood here.
-        self._undeleted: OrderedDict[int, tuple[str, float, bool]] = OrderedDict()
+        # Inbound SPI to policy, end of life, whether the pair ever stood here, and the protocol.
+        self._undeleted: OrderedDict[int, tuple[str, float, bool, SecurityProtocol]] = OrderedDict()
 
     def of(self, policy: str) -> list[SaPair]:
         """Standing pairs of ``policy``, the newest last."""
@@ -155,7 +157,14 @@ class Pairs:
 
     # ------------------------------------------------------------ what the peer was not told
 
-    def owe(self, policy: str, spi: int, ends: float, stood: bool = True) -> int | None:
+    def owe(
+        self,
+        policy: str,
+        spi: int,
+        ends: float,
+        stood: bool = True,
+        protocol: SecurityProtocol = SecurityProtocol.ESP,
+    ) -> int | None:
         """The DELETE of inbound ``spi`` found no answer; the peer's SA lives until ``ends`` at most.
 
         Args:
@@ -165,10 +174,10 @@ class Pairs:
         Returns:
             An inbound SPI that is owed no longer, to make room: the oldest that never stood, if there is one; or None.
         """
-        self._undeleted.setdefault(spi, (policy, ends, stood))
+        self._undeleted.setdefault(spi, (policy, ends, stood, protocol))
         if len(self._undeleted) <= MAX_UNDELETED:
             return None
-        unlikely = (spi for spi, (_, _, stood) in self._undeleted.items() if not stood)
+        unlikely = (spi for spi, (_, _, stood, _) in self._undeleted.items() if not stood)
         forgotten = next(unlikely, next(iter(self._undeleted)))
         del self._undeleted[forgotten]
         return forgotten
@@ -181,10 +190,10 @@ class Pairs:
         """Whether inbound ``spi`` was owed a DELETE; it is no more."""
         return self._undeleted.pop(spi, None) is not None
 
-    def owed(self, now: float) -> tuple[str, int, float] | None:
-        """Policy, inbound SPI and end of life of the next DELETE to send again."""
-        for spi, (policy, ends, _) in list(self._undeleted.items()):
+    def owed(self, now: float) -> tuple[str, int, float, bool, SecurityProtocol] | None:
+        """What was owed by :meth:`owe`, of the next DELETE to send again."""
+        for spi, (policy, ends, stood, protocol) in list(self._undeleted.items()):
             if ends > now:
-                return policy, spi, ends
+                return policy, spi, ends, stood, protocol
             del self._undeleted[spi]
         return None

@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from esp.sa import Encapsulation, Mode
-from esp.suite import SUITES, Suite
+from esp.sa import Encapsulation, Mode, SecurityProtocol
+from esp.suite import SUITES, Cipher, Integrity, Suite
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.proto.settings import Esn
 from kinkvpn.wire.ipsec_doi import (
+    AhTransform,
     EncapsulationMode,
     ExtendedSequenceNumber,
     Group,
@@ -46,6 +47,18 @@ _UNDERSTOOD_MODE = {int(number): ways for ways, number in _OFFERED_MODE.items()}
 }
 
 
+PROTOCOLS = {SecurityProtocol.ESP: Protocol.ESP, SecurityProtocol.AH: Protocol.AH}
+_OF_NUMBER = {int(number): protocol for protocol, number in PROTOCOLS.items()}
+_AH_TRANSFORMS = {
+    Integrity.HMAC_MD5_96: AhTransform.MD5,
+    Integrity.HMAC_SHA1_96: AhTransform.SHA,
+    Integrity.HMAC_SHA2_256_128: AhTransform.SHA2_256,
+    Integrity.HMAC_SHA2_384_192: AhTransform.SHA2_384,
+    Integrity.HMAC_SHA2_512_256: AhTransform.SHA2_512,
+    Integrity.AES_XCBC_96: AhTransform.AES_XCBC_MAC,
+}
+
+
 class Refused(KinkvpnError):
     """A command cannot be granted; carries the notify to answer with (RFC 4430 §5.5).
 
@@ -74,6 +87,7 @@ class Terms:
         kilobytes: likewise in kilobytes.
         group: Group Description (attribute 3), None without PFS.
         esn: sequence numbers are extended (attribute 11, RFC 4304).
+        protocol: of the proposal.
     """
 
     suite: Suite
@@ -83,6 +97,7 @@ class Terms:
     kilobytes: int | None
     group: Group | None = None
     esn: bool = False
+    protocol: SecurityProtocol = SecurityProtocol.ESP
 
 
 class Agreement(NamedTuple):
@@ -110,8 +125,8 @@ def offer(policy: PolicySettings, spi: bytes, group: Group | None = None) -> Sec
         group: of the KE payload that goes with it; all transforms have the same (RFC 2409 §5.5).
     """
     lives, way = (policy.lifetime_seconds, policy.lifetime_kilobytes), (policy.mode, policy.encapsulation)
-    transforms = _transforms(policy.suites, lives, way, group, policy.esn)
-    return SecurityAssociation((Proposal(1, Protocol.ESP, spi, transforms),))
+    transforms = _transforms(policy.suites, lives, way, group, policy.esn, policy.protocol)
+    return SecurityAssociation((Proposal(1, PROTOCOLS[policy.protocol], spi, transforms),))
 
 
 @lru_cache(maxsize=KNOWN_TRANSFORMS)
@@ -121,6 +136,7 @@ def _transforms(
     way: tuple[Mode, Encapsulation],
     group: Group | None,
     esn: Esn,
+    protocol: SecurityProtocol,
 ) -> tuple[Transform, ...]:
     # One transform more, not twice as many: a CREATE has room for few (QUICK_MODE_OCTETS), and hosts that agree on
     # their first suite, as they mostly do, take it.
@@ -128,7 +144,7 @@ def _transforms(
     extended = {Esn.AUTO: first, Esn.ALWAYS: suites, Esn.NEVER: ()}[esn]
     offered = [(suite, True) for suite in extended] + [(suite, False) for suite in suites if esn.allows(False)]
     return tuple(
-        Transform(number, suite.transform, _attributes(suite, lives, way, group, esn))
+        Transform(number, _identifier(suite, protocol), _attributes(suite, lives, way, group, esn))
         for number, (suite, esn) in enumerate(offered, 1)
     )
 
@@ -156,9 +172,20 @@ def _algorithms(suite: Suite) -> Iterator[tuple[SaAttribute, int]]:
         yield SaAttribute.AUTHENTICATION_ALGORITHM, suite.authentication
 
 
-# The attributes of a transform that say no more and no less than a suite has.
-_MEANT: dict[tuple[int, frozenset[tuple[int, int]]], Suite] = {
-    (suite.transform, frozenset(_algorithms(suite))): suite for suite in SUITES.values()
+def _identifier(suite: Suite, protocol: SecurityProtocol) -> int:
+    if protocol is SecurityProtocol.AH:
+        assert suite.integrity is not None  # the configuration has seen to it
+        return _AH_TRANSFORMS[suite.integrity]
+    return suite.transform
+
+
+# The attributes of a transform that say no more and no less than a suite has. AH names its algorithm twice: by the
+# transform and by the attribute that it has to have (RFC 2407 §4.4.3).
+_MEANT: dict[tuple[SecurityProtocol, int, frozenset[tuple[int, int]]], Suite] = {
+    (protocol, _identifier(suite, protocol), frozenset(_algorithms(suite))): suite
+    for suite in SUITES.values()
+    for protocol in SecurityProtocol
+    if protocol is SecurityProtocol.ESP or suite.cipher is Cipher.NULL
 }
 
 
@@ -192,12 +219,13 @@ def choose(offered: SecurityAssociation, policy: PolicySettings, *, pfs: bool = 
             return Agreement(proposal, transform, terms, optimistic)
     raise Refused(
         NotifyType.NO_PROPOSAL_CHOSEN,
-        f"peer offers {_described(offered)}; policy {policy.name} allows "
+        f"peer offers {_described(offered)}; policy {policy.name} allows {_AH_BY[policy.protocol]}"
         f"{', '.join(suite.name for suite in policy.suites)} in {policy.encapsulation.value} {policy.mode.value} mode"
         f"{_groups(policy) if pfs else ''}{_NUMBERS[policy.esn]}",
     )
 
 
+_AH_BY = {SecurityProtocol.ESP: "", SecurityProtocol.AH: "AH by "}
 _NUMBERS = {Esn.AUTO: "", Esn.ALWAYS: ", with ESN", Esn.NEVER: ", without ESN"}
 
 
@@ -207,7 +235,8 @@ def _groups(policy: PolicySettings) -> str:
 
 def _allowed(terms: Terms, policy: PolicySettings) -> bool:
     return (
-        terms.suite in policy.suites
+        terms.protocol is policy.protocol
+        and terms.suite in policy.suites
         and terms.mode is policy.mode
         and terms.encapsulation is policy.encapsulation
         and policy.esn.allows(terms.esn)
@@ -218,20 +247,21 @@ def _readable(offered: SecurityAssociation) -> Iterator[tuple[Proposal, Transfor
     numbers = [proposal.number for proposal in offered.proposals]
     for proposal in offered.proposals:
         # Equal proposal numbers are a bundle, to be taken whole (RFC 2408 §4.2); no bundle is offered here.
-        if proposal.protocol != Protocol.ESP or len(proposal.spi) != 4 or numbers.count(proposal.number) > 1:
+        protocol = _OF_NUMBER.get(proposal.protocol)
+        if protocol is None or len(proposal.spi) != 4 or numbers.count(proposal.number) > 1:
             continue
         for transform in proposal.transforms:
-            terms = read_terms(transform)
+            terms = read_terms(transform, protocol)
             if terms is not None:
                 yield proposal, transform, terms
 
 
-def read_terms(transform: Transform) -> Terms | None:
+def read_terms(transform: Transform, protocol: SecurityProtocol = SecurityProtocol.ESP) -> Terms | None:
     """What ``transform`` means, or None when some algorithm, attribute or value is not known here."""
-    return (_known_terms if is_usual(transform) else _read_terms)(transform)
+    return (_known_terms if is_usual(transform) else _read_terms)(transform, protocol)
 
 
-def _read_terms(transform: Transform) -> Terms | None:
+def _read_terms(transform: Transform, protocol: SecurityProtocol) -> Terms | None:
     single: dict[int, int] = {}
     lives: dict[int, int] = {}
     life_type: int | None = None
@@ -252,11 +282,11 @@ def _read_terms(transform: Transform) -> Terms | None:
     # "Any attribute value but the value for 64-bit sequence numbers" ends it (RFC 4304 §3).
     esn = single.pop(SaAttribute.EXTENDED_SEQUENCE_NUMBER, None)
     ways = _UNDERSTOOD_MODE.get(single.pop(SaAttribute.ENCAPSULATION_MODE, 0))
-    suite = _MEANT.get((transform.identifier, frozenset(single.items())))
+    suite = _MEANT.get((protocol, transform.identifier, frozenset(single.items())))
     if ways is None or suite is None or described not in _GROUPS or esn not in (None, ExtendedSequenceNumber.ESN_64):
         return None
     seconds, kilobytes = lives.get(LifeType.SECONDS), lives.get(LifeType.KILOBYTES)
-    return Terms(suite, *ways, seconds, kilobytes, _GROUPS[described], esn is not None)
+    return Terms(suite, *ways, seconds, kilobytes, _GROUPS[described], esn is not None, protocol)
 
 
 _known_terms = lru_cache(maxsize=KNOWN_TRANSFORMS)(_read_terms)
@@ -309,15 +339,15 @@ def agree(offered: SecurityAssociation, answered: SecurityAssociation) -> Agreem
             if (ours.number, candidate.number) == (proposal.number, transform.number):
                 if proposal.protocol != ours.protocol or len(proposal.spi) != 4:
                     raise _mismatch("another protocol or SPI size")
-                terms = _kept(candidate, transform)
+                terms = _kept(candidate, transform, _OF_NUMBER[ours.protocol])
                 first = offered.proposals[0]
                 optimistic = ours is first and candidate is first.transforms[0]
                 return Agreement(proposal, transform, terms, optimistic)
     raise _mismatch(f"proposal {proposal.number} transform {transform.number} was never offered")
 
 
-def _kept(offered: Transform, answered: Transform) -> Terms:
-    ours, theirs = read_terms(offered), read_terms(answered)
+def _kept(offered: Transform, answered: Transform, protocol: SecurityProtocol) -> Terms:
+    ours, theirs = read_terms(offered, protocol), read_terms(answered, protocol)
     if ours is None or theirs is None:
         raise _mismatch("a transform that means nothing here")
     if offered.identifier != answered.identifier or _fixed(offered) != _fixed(answered):
@@ -347,17 +377,18 @@ def _described(offered: SecurityAssociation) -> str:
     for proposal in offered.proposals:
         if numbers.count(proposal.number) > 1:
             parts.append(f"protocol {proposal.protocol} in a bundle")
-        elif proposal.protocol != Protocol.ESP:
-            parts.append("AH" if proposal.protocol == Protocol.AH else f"protocol {proposal.protocol}")
+        elif proposal.protocol not in _OF_NUMBER:
+            parts.append(f"protocol {proposal.protocol}")
         else:
-            parts += map(_described_transform, proposal.transforms)
+            protocol = _OF_NUMBER[proposal.protocol]
+            parts += (_described_transform(transform, protocol) for transform in proposal.transforms)
     return ", ".join(parts[:8]) or "nothing"
 
 
-def _described_transform(transform: Transform) -> str:
-    terms = read_terms(transform)
+def _described_transform(transform: Transform, protocol: SecurityProtocol) -> str:
+    terms = read_terms(transform, protocol)
     if terms is None:
-        return f"transform {transform.identifier} (not known here)"
+        return f"{_AH_BY[protocol]}transform {transform.identifier} (not known here)"
     group = "" if terms.group is None else f" with PFS by {terms.group.label}"
     esn = " with ESN" if terms.esn else ""
-    return f"{terms.suite.name} in {terms.encapsulation.value} {terms.mode.value} mode{group}{esn}"
+    return f"{_AH_BY[protocol]}{terms.suite.name} in {terms.encapsulation.value} {terms.mode.value} mode{group}{esn}"

@@ -10,7 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
-from esp.sa import Encapsulation, Endpoint, Lifetime, SaParameters
+from esp.policy import networks_of
+from esp.sa import Encapsulation, Endpoint, Lifetime, Mode, SaParameters, SecurityProtocol
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.proto.events import (
     Count,
@@ -27,8 +28,8 @@ from kinkvpn.proto.identification import names_selector
 from kinkvpn.proto.keymat import derive_keymat, prf_of
 from kinkvpn.proto.lifetime import aged, answered, answered_seconds, draw_fraction, initiated
 from kinkvpn.proto.ports import InvalidPublicValue
-from kinkvpn.proto.proposal import Agreement, Refused, Terms, agree, answer, choose, offer, read_terms
-from kinkvpn.wire.ipsec_doi import LAST_ERROR_NOTIFY, NotifyType, PayloadType, Protocol
+from kinkvpn.proto.proposal import PROTOCOLS, Agreement, Refused, Terms, agree, answer, choose, offer, read_terms
+from kinkvpn.wire.ipsec_doi import LAST_ERROR_NOTIFY, NotifyType, PayloadType
 from kinkvpn.wire.isakmp import (
     Delete,
     Identification,
@@ -86,6 +87,7 @@ class SaPair:
         took: seconds from the first transmission of CREATE; 0 for a responder.
         pfs: the group that its keys come from beside the ticket's; empty without PFS.
         esn: its sequence numbers are extended.
+        protocol: ESP, or AH.
     """
 
     policy: str
@@ -98,6 +100,7 @@ class SaPair:
     took: float = 0.0
     pfs: str = ""
     esn: bool = False
+    protocol: SecurityProtocol = SecurityProtocol.ESP
 
     def told(self, peer: str) -> Tell:
         """That it stands, for the operator."""
@@ -129,7 +132,7 @@ def _identifications(payloads: Sequence[IsakmpPayload]) -> tuple[Identification,
 
 
 def _parameters(
-    policy: PolicySettings, spi: int, terms: Terms, keymat: bytes, remote: Endpoint, life: Lifetime
+    peer: PeerSettings, policy: PolicySettings, spi: int, terms: Terms, keymat: bytes, remote: Endpoint, life: Lifetime
 ) -> SaParameters:
     return SaParameters(
         spi=spi,
@@ -147,7 +150,16 @@ def _parameters(
         confidentiality=policy.confidentiality,
         aggregation=policy.aggregation,
         headers=policy.headers,
+        protocol=terms.protocol,
+        local=_local(peer, policy, terms) if terms.protocol is SecurityProtocol.AH else "",
     )
+
+
+def _local(peer: PeerSettings, policy: PolicySettings, terms: Terms) -> str:
+    """The address that AH covers as the source of what this host sends: in transport mode the packets' own."""
+    if terms.mode is Mode.TRANSPORT:
+        return str(networks_of(policy.selector.local)[0].network_address)
+    return peer.local
 
 
 def _aggfrag(policy: PolicySettings, spi: int) -> tuple[Notify, ...]:
@@ -202,7 +214,7 @@ class QuickMode:
         self._started = now
         if self._ke:
             return []  # "A creates an optimistic inbound SA unless using a KE": there is no key for it yet
-        terms = read_terms(self._offer.proposals[0].transforms[0])
+        terms = read_terms(self._offer.proposals[0].transforms[0], self.policy.protocol)
         assert terms is not None  # what we offer means something to us
         return [InstallInbound(self._sa(key, self.spi, terms, (b"", b""), None))]
 
@@ -241,7 +253,17 @@ class QuickMode:
         inbound, outbound = (self._sa(key, spi, terms, added, self._fraction) for spi in (self.spi, outbound_spi))
         pfs = "" if terms.group is None else terms.group.label
         self.pair = SaPair(
-            self.policy.name, self.spi, outbound_spi, terms.suite.name, True, hard, now, took, pfs, terms.esn
+            self.policy.name,
+            self.spi,
+            outbound_spi,
+            terms.suite.name,
+            True,
+            hard,
+            now,
+            took,
+            pfs,
+            terms.esn,
+            terms.protocol,
         )
         counted = [Count(Tally.KEY_EXCHANGES)] if secret else []
         return [*counted, InstallInbound(inbound), InstallOutbound(aged(outbound, took))]
@@ -278,13 +300,13 @@ class QuickMode:
     ) -> SaParameters:
         keymat = _keymat(key, self.peer, spi, terms, self._nonce, *added)
         life = initiated(self.policy, terms, fraction)
-        return _parameters(self.policy, spi, terms, keymat, self.peer.esp, life)
+        return _parameters(self.peer, self.policy, spi, terms, keymat, self.peer.esp, life)
 
 
 def _keymat(key: SessionKey, peer: PeerSettings, spi: int, terms: Terms, ni: bytes, nr: bytes, secret: bytes) -> bytes:
     return derive_keymat(
         prf_of(key, peer.prf),
-        protocol=Protocol.ESP,
+        protocol=PROTOCOLS[terms.protocol],
         spi=spi.to_bytes(4, "big"),
         initiator_nonce=ni,
         responder_nonce=nr,
@@ -393,6 +415,7 @@ def answer_quick_mode(
     esp = peer.esp if remote == peer.esp.address else Endpoint(remote, peer.esp.port)
     inbound, outbound = (
         _parameters(
+            peer,
             policy,
             number,
             agreement.terms,
@@ -412,7 +435,16 @@ def answer_quick_mode(
         inbound=InstallInbound(inbound),
         outbound=InstallOutbound(outbound),
         pair=SaPair(
-            policy.name, spi, outbound_spi, agreement.terms.suite.name, False, hard, now, 0.0, pfs, agreement.terms.esn
+            policy.name,
+            spi,
+            outbound_spi,
+            agreement.terms.suite.name,
+            False,
+            hard,
+            now,
+            pfs=pfs,
+            esn=agreement.terms.esn,
+            protocol=agreement.terms.protocol,
         ),
     )
 

@@ -7,7 +7,7 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from esp.headers import DEFAULT_RULES, HeaderRules
-from esp.sa import Aggregation, Confidentiality, Encapsulation, Mode
+from esp.sa import Aggregation, Confidentiality, Encapsulation, Mode, SecurityProtocol
 from esp.suite import DEFAULT_SUITES, Suite
 from kinkvpn.proto.identification import identifications_of
 from kinkvpn.proto.retransmit import FULL_CYCLE
@@ -66,6 +66,7 @@ class PolicySettings:
     selector: Selector
     suites: tuple[Suite, ...] = DEFAULT_SUITES
     legacy: bool = False  # ``suites`` may hold such; whoever configured it has been told what they cost
+    protocol: SecurityProtocol = SecurityProtocol.ESP
     mode: Mode = Mode.TUNNEL
     encapsulation: Encapsulation = Encapsulation.UDP
     lifetime_seconds: int = 28800
@@ -112,4 +113,5 @@ class PeerSettings:
     # a living peer with nothing to say costs an exchange in ten seconds at most.
     probe_after: float | None = 10.0  # seconds that packets go out and nothing comes back; None never probes
     dead_after: float = FULL_CYCLE  # seconds that a probe goes unanswered
+    local: str = ""  # this host's outer address towards it, where AH in tunnel mode has to cover it
     extensions: bool = True  # docs/extensions.md; off for a peer that is to see nothing but RFC 4430

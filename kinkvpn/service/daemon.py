@@ -21,7 +21,7 @@ from esp.dataplane import Dataplane
 from esp.engine import Engine
 from esp.errors import EspError
 from esp.policy import Policy
-from esp.sa import Mode
+from esp.sa import Encapsulation, Mode
 from kinkvpn import __version__
 from kinkvpn.config import EngineChoice
 from kinkvpn.errors import KinkvpnError
@@ -238,9 +238,9 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
         transport = open_transport(() if only_esp else listen, configuration.kink.port)
         held.callback(transport.close)
     with refused:
-        encapsulations = {policy.encapsulation for policy in configuration.policies}
+        without_udp = {each.protocol for each in configuration.policies if each.encapsulation is Encapsulation.RAW}
         esp = configuration.esp
-        link = open_links(esp_addresses(listen), esp.port, encapsulations, esp.hop_limit)
+        link = open_links(esp_addresses(listen), esp.port, without_udp, esp.hop_limit)
         held.callback(link.close)
     with refused:
         tun = open_tun(configuration.tun.name, configuration.tun.mtu)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import socket
 from collections import defaultdict
+from contextlib import ExitStack
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from esp.fit import Inside
 from esp.link import LinkUnavailable, UdpLink
 from esp.policy import networks_of
-from esp.raw import Links, RawLink
-from esp.sa import Encapsulation
+from esp.raw import AhLink, Links, RawLink
+from esp.sa import SecurityProtocol
 from esp.tun import TunDevice, TunUnavailable
 from kinkvpn.service import preflight
 from kinkvpn.service.netconf import NetworkPlan
@@ -91,23 +92,24 @@ def open_link(addresses: Sequence[str], port: int, hop_limit: int | None = None)
 
 
 def open_links(
-    addresses: Sequence[str], port: int, encapsulations: Set[Encapsulation], hop_limit: int | None = None
+    addresses: Sequence[str], port: int, without_udp: Set[SecurityProtocol], hop_limit: int | None = None
 ) -> UdpLink | Links:
-    """What ``encapsulations`` need; UDP on ``port`` always. Raises StartRefused, as those below."""
-    udp = open_link(addresses, port, hop_limit)
-    if Encapsulation.RAW not in encapsulations:
-        return udp
-    try:
-        return Links(udp, open_raw(addresses, hop_limit))
-    except StartRefused:
-        udp.close()
-        raise
+    """UDP on ``port``, and what goes ``without_udp``. Raises StartRefused, as those below."""
+    with ExitStack() as failed:
+        udp = open_link(addresses, port, hop_limit)
+        failed.callback(udp.close)
+        raw = [open_raw(kind, addresses, hop_limit) for protocol, kind in _RAW.items() if protocol in without_udp]
+        failed.pop_all()
+    return Links(udp, *raw) if raw else udp
 
 
-def open_raw(addresses: Sequence[str], hop_limit: int | None = None) -> RawLink:
+_RAW: dict[SecurityProtocol, type[RawLink]] = {SecurityProtocol.ESP: RawLink, SecurityProtocol.AH: AhLink}
+
+
+def open_raw(kind: type[RawLink], addresses: Sequence[str], hop_limit: int | None = None) -> RawLink:
     """Raises StartRefused, with what is missing."""
     try:
-        return RawLink.open(addresses, hop_limit=hop_limit)
+        return kind.open(addresses, hop_limit=hop_limit)
     except LinkUnavailable as error:
         raise StartRefused(preflight.explain_raw(error.local.address, error.errno)) from error
 

@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from esp.sa import Mode, SecurityProtocol
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.kerberos import libkrb5
 from kinkvpn.kerberos.credentials import CredentialsUnusable, check_ccache, check_keytab
@@ -74,7 +75,32 @@ async def resolve_peers(configuration: Configuration) -> tuple[PeerSettings, ...
             nursery.start_soon(resolve, peer)
     if failures:
         raise StartRefused(*(failures[peer.name] for peer in configuration.peers if peer.name in failures))
-    return tuple(peer.settings(addresses[peer.name]) for peer in configuration.peers)
+    return tuple(_settings(peer, addresses[peer.name]) for peer in configuration.peers)
+
+
+def _settings(peer: PeerConfiguration, address: str) -> PeerSettings:
+    """With this host's own address towards it, where AH has to know that."""
+    covered = any(policy.protocol is SecurityProtocol.AH and policy.mode is Mode.TUNNEL for policy in peer.policies)
+    if not covered:
+        return peer.settings(address)
+    try:
+        return replace(peer.settings(address), local=leaving_address(address))
+    except OSError as error:
+        raise StartRefused(
+            f'peer {peer.name}: ipsec = "ah" has to know the way to {address}: {error.strerror}'
+        ) from None
+
+
+def leaving_address(remote: str) -> str:
+    """The address of this host that packets to ``remote`` leave from, as its routes are now. Nothing is sent.
+
+    Raises:
+        OSError: there is no way, or ``remote`` is no address.
+    """
+    family = socket.AF_INET6 if ":" in remote else socket.AF_INET
+    with socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as asked:
+        asked.connect((remote, 9))  # RFC 863; any port would do
+        return str(asked.getsockname()[0])
 
 
 async def resolve_address(host: str, versions: set[int]) -> str:

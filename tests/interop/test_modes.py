@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from support.lab import amend, configure, policy, start, status, wait
+from support.lab import amend, command, configure, policy, start, status, wait
 
 from kinkvpn.demo.capture import CANARY, ETHERNET, IPV4, IPV6, Capture, parse_ipv4, parse_ipv6, read_pcap
 from kinkvpn.demo.lab import WIRE, DaemonOptions, Host, Lab, policies
@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
 WIRE6 = {"a": "2001:db8::1", "b": "2001:db8::2"}
 PINGS = 5
-UDP, ESP, ICMPV6 = 17, 50, 58  # the last of neighbour discovery: what else is in ICMPv6 has the pattern of ping
+UDP, ESP, AH, ICMPV6 = 17, 50, 51, 58  # the last of neighbour discovery: what else is in ICMPv6 has the pattern of ping
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -59,12 +59,12 @@ def ping_outside(source: Host, target: Host, version: int) -> None:
     assert f" {PINGS} received" in said
 
 
-def seen(path: Path) -> Counter[int]:
-    """Protocols of the IP packets on the wire, none of which has any of the plaintext in it."""
+def seen(path: Path, *, plain: bool = False) -> Counter[int]:
+    """Protocols of the IP packets on the wire, none of which has any of the plaintext in it, unless it is ``plain``."""
     found: Counter[int] = Counter()
     with path.open("rb") as file:
         for _, frame in read_pcap(file):
-            assert CANARY not in frame
+            assert plain or CANARY not in frame
             kind = ETHERNET.unpack_from(frame)[2]
             if kind in (IPV4, IPV6):
                 parse = parse_ipv4 if kind == IPV4 else parse_ipv6
@@ -100,6 +100,35 @@ def test_every_mode_in_every_encapsulation(
         assert hosts["packets_in"] == hosts["packets_out"] == 2 * PINGS
     assert {one["state"] for host in (a, b) for one in policies(status(host))} == {"established"}
     assert status(a)["counters"]["drops"] == status(b)["counters"]["drops"] == {}
+
+
+@pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])
+def test_ah_in_both_modes(lab: Lab, directory: Path, version: int) -> None:
+    """Negotiated by KINK, beside a policy of ESP: what is authenticated is on the wire as it is, under AH."""
+    a, b = configure(lab)
+    for host, peer in ((a, b), (b, a)):
+        tell(host, peer, version, "raw", "raw")
+        amend(host, "[peer]", ipsec="ah", suites=["null-sha256", "null-sha1"])
+    start(lab)
+    with Capture(a.namespace, WIRE, directory / "wire.pcap") as capture:
+        for source, target in ((a, b), (b, a)):
+            ping(source, target, 4)
+            ping(source, target, 6)
+            ping_outside(source, target, version)
+        assert transfer(a, b, 300_000, lambda _: None).octets == 300_000
+        assert capture.stop() == 0
+    protocols = seen(directory / "wire.pcap", plain=True)
+    assert protocols.keys() <= {UDP, AH, ICMPV6}
+    assert protocols[AH] > 300
+    for host in (a, b):
+        assert {(one["state"], one["suite"]) for one in policies(status(host))} == {("established", "null-sha256")}
+        assert status(host)["counters"]["drops"] == {}
+    name = "b/1"
+    before = policy(a, name)["spi_out"]
+    assert command(a, "rekey", "b").returncode == 0
+    assert policy(a, name)["spi_out"] != before
+    ping(a, b, 4)
+    wait(lab, b, lambda: all(one["pairs"] == 1 for one in policies(status(b))), "was not told of the end of old pairs")
 
 
 @pytest.mark.parametrize("version", [4, 6], ids=["IPv4", "IPv6"])

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from esp.headers import DEFAULT_RULES, DontFragment, Ecn, HeaderRules
 from esp.policy import Selector
-from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Mode
+from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Mode, SecurityProtocol
 from esp.suite import DEFAULT_SUITES, SUITES
 from kinkvpn import config
 from kinkvpn.document import DocumentError
@@ -214,6 +214,26 @@ def test_transport_mode_is_between_hosts() -> None:
     inherited = peer + 'mode = "transport"\n' + HOSTS.replace('"transport"', '"tunnel"')
     assert {policy.mode for policy in config.parse(inherited, SOURCE).policies} == {Mode.TUNNEL}
     assert len(errors(peer + 'mode = "transport"\n' + SMALL[len(peer) :])) == 4
+
+
+def test_ah_goes_raw_and_encrypts_nothing() -> None:
+    peer, policy = SMALL.split("[[peer.policy]]")
+    found = config.parse(f'{peer}ipsec = "ah"\n[[peer.policy]]{policy}', SOURCE)
+    assert {(each.protocol, each.encapsulation) for each in found.policies} == {
+        (SecurityProtocol.AH, Encapsulation.RAW)
+    }
+    assert [suite.name for suite in found.policies[0].suites] == ["null-sha256"]
+    back = config.parse(f'{peer}ipsec = "ah"\n[[peer.policy]]\nipsec = "esp"{policy}', SOURCE)
+    assert (back.policies[0].protocol, back.policies[0].suites) == (SecurityProtocol.ESP, DEFAULT_SUITES)
+    for line, complaint in (
+        ('suites = "aes256-gcm16"', 'expected one that encrypts nothing, such as null-sha256, for ipsec = "ah"'),
+        ('encapsulation = "udp"', 'expected "raw", for ipsec = "ah" covers the addresses outside'),
+        ("tfc_octets = 1000", "expected no padding, dummies or rate"),
+    ):
+        (said, *_) = errors(f'{peer}ipsec = "ah"\n{line}\n[[peer.policy]]{policy}')
+        assert complaint in said
+    (said,) = errors(f'{peer}ipsec = "ah"\n[[peer.policy]]{policy}'.replace('address = "east.example.com"\n', ""))
+    assert 'address is missing: expected one, for ipsec = "ah"' in said
 
 
 def test_every_key_arrives() -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.kinkhosts import Wire, principal
 
+from esp.sa import SecurityProtocol
 from kinkvpn.proto.delete import MAX_NOTIFIES, DeleteCommand, Doomed, answer_delete
 from kinkvpn.proto.quick_mode import RequestFailed, SaPair
 from kinkvpn.wire.isakmp import Delete, IsakmpPayload, Nonce, Notify
@@ -40,6 +43,18 @@ def test_several_pairs_in_one_payload() -> None:
     answers, gone = answer_delete((Delete(3, octets(2002, 2000)),), PAIRS)
     assert said(answers) == (Delete(3, octets(1002, 1000)),)
     assert gone == [PAIRS[2002], PAIRS[2000]]
+
+
+def test_each_protocol_has_a_payload_of_its_own() -> None:
+    ah = replace(PAIRS[2001], protocol=SecurityProtocol.AH)
+    doomed = [Doomed("net", 0x1001, 60.0), Doomed.of(replace(ah, inbound_spi=0x1002)), Doomed("net", 0x1003, 60.0)]
+    command = DeleteCommand(*doomed)
+    assert said(command.payloads()) == (Delete(3, octets(0x1001, 0x1003)), Delete(2, octets(0x1002)))
+    pairs = {**PAIRS, 2001: ah}
+    answers, gone = answer_delete((Delete(3, octets(2000, 2001)), Delete(2, octets(2001, 2002))), pairs)
+    assert gone == [PAIRS[2000], ah]
+    wrong = (Notify(3, octets(2001)[0], 11), Notify(2, octets(2002)[0], 11))
+    assert said(answers) == (Delete(3, octets(1000)), Delete(2, octets(1001)), *wrong)
 
 
 @pytest.mark.parametrize("answer", [Delete(3, octets(7)), Notify(3, octets(7)[0], 11)])

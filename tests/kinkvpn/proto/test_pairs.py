@@ -5,6 +5,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
+from esp.sa import SecurityProtocol
 from kinkvpn.proto.pairs import (
     MAX_LINGERING,
     MAX_OF_PEER,
@@ -133,8 +134,8 @@ def test_what_is_owed_is_asked_for_until_it_is_repaid_or_over() -> None:
     pairs.owe("net", 1, 100.0)
     pairs.owe("net", 2, 200.0)
     pairs.owe("net", 1, 300.0)  # the first word counts
-    assert pairs.owed(50.0) == ("net", 1, 100.0)
-    assert pairs.owed(100.0) == ("net", 2, 200.0)
+    assert pairs.owed(50.0) == ("net", 1, 100.0, True, SecurityProtocol.ESP)
+    assert pairs.owed(100.0) == ("net", 2, 200.0, True, SecurityProtocol.ESP)
     assert not pairs.repaid(1)
     assert pairs.repaid(2)
     assert pairs.owed(50.0) is None
@@ -145,7 +146,7 @@ def test_what_is_owed_is_bounded() -> None:
     dropped = [pairs.owe("net", spi, 100.0) for spi in range(MAX_UNDELETED + 1)]
     assert dropped == [None] * MAX_UNDELETED + [0]
     assert pairs.undeleted() == list(range(1, MAX_UNDELETED + 1))
-    assert pairs.owed(0.0) == ("net", 1, 100.0)
+    assert pairs.owed(0.0) == ("net", 1, 100.0, True, SecurityProtocol.ESP)
 
 
 def test_what_never_stood_is_forgotten_before_what_did() -> None:

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.kinkhosts import policy
 
-from esp.sa import Encapsulation, Mode
-from esp.suite import SUITES, Suite
+from esp.sa import Encapsulation, Mode, SecurityProtocol
+from esp.suite import SUITES, Cipher, Suite
 from kinkvpn.proto.proposal import Refused, agree, answer, choose, offer, read_terms
 from kinkvpn.proto.settings import Esn
 from kinkvpn.wire.ipsec_doi import AuthenticationAlgorithm, EspTransform, Group, NotifyType, SaAttribute
@@ -297,7 +297,7 @@ def test_ah_bundles_and_odd_spis_are_passed_over() -> None:
     other = Proposal(2, 3, b"\0\0\1\1", (good,))
     with pytest.raises(Refused, match="peer offers protocol 3 in a bundle, protocol 2 in a bundle;"):
         choose(SecurityAssociation((esp, ah)), policy())
-    with pytest.raises(Refused, match="peer offers AH;"):
+    with pytest.raises(Refused, match=r"peer offers AH by transform 20 \(not known here\);"):
         choose(SecurityAssociation((ah,)), policy())
     with pytest.raises(Refused, match="peer offers protocol 4;"):
         choose(SecurityAssociation((replace(ah, protocol=4),)), policy())
@@ -461,3 +461,36 @@ def test_group_and_ke_go_together(offered: Group | None, allowed: tuple[Group, .
         assert f"PFS by {offered.label}" in str(refused.value)
     if ke:
         assert "with PFS by x25519" in str(refused.value)
+
+
+AH_SUITES = [suite for suite in SUITES.values() if suite.cipher is Cipher.NULL]
+
+
+@pytest.mark.parametrize("suite", AH_SUITES, ids=lambda one: one.name)
+@pytest.mark.parametrize("mode", Mode, ids=str)
+def test_ah_is_offered_taken_and_agreed_upon(suite: Suite, mode: Mode) -> None:
+    """RFC 2407 §4.4.3: the transform says the algorithm, and so has to the attribute."""
+    ours = policy(
+        suites=(suite,), legacy=True, protocol=SecurityProtocol.AH, encapsulation=Encapsulation.RAW, mode=mode
+    )
+    offered = offer(ours, SPI)
+    (proposal,) = offered.proposals
+    assert proposal.protocol == 2
+    numbers = {"md5": (2, 1), "sha1": (3, 2), "sha256": (5, 5), "sha384": (6, 6), "sha512": (7, 7), "xcbc": (9, 9)}
+    transform, algorithm = numbers[suite.name.removeprefix("null-")]
+    for each in proposal.transforms:
+        assert each.identifier == transform
+        attributes = {one.type: one.value for one in each.attributes}
+        assert attributes[5] == algorithm
+        assert attributes[4] == (1 if mode is Mode.TUNNEL else 2)
+        assert 6 not in attributes, "no key length"
+    chosen = choose(offered, ours)
+    assert (chosen.terms.suite, chosen.terms.protocol, chosen.terms.mode) == (suite, SecurityProtocol.AH, mode)
+    agreed = agree(offered, answer(chosen, b"\0\0\1\1", ours))
+    assert agreed.terms == chosen.terms
+    for other in (replace(ours, protocol=SecurityProtocol.ESP), replace(ours, suites=(SUITES["aes256-gcm16"],))):
+        with pytest.raises(Refused, match=rf"peer offers AH by {suite.name} in raw {mode.value} mode.*; policy"):
+            choose(offered, other)
+    esp = offer(replace(ours, protocol=SecurityProtocol.ESP), SPI)
+    with pytest.raises(Refused, match=r"policy net allows AH by "):
+        choose(esp, ours)

@@ -7,7 +7,7 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from esp.policy import Action, AddressRange, Policy, Selector
-from esp.sa import Encapsulation, Endpoint
+from esp.sa import Endpoint, SecurityProtocol
 from kinkvpn.config import TunSettings
 from kinkvpn.service.devices import esp_addresses, listening_addresses, network_plan, open_links
 from kinkvpn.service.preflight import StartRefused
@@ -59,10 +59,20 @@ def test_what_does_not_protect_has_rules_behind_our_own() -> None:
 
 
 def test_without_raw_esp_one_link_does() -> None:
-    link = open_links(["127.0.0.1"], 0, {Encapsulation.UDP})
+    link = open_links(["127.0.0.1"], 0, set())
     try:
         (local,) = link.local
         with pytest.raises(StartRefused, match=f"127.0.0.1.*{local.port}"):
-            open_links(["127.0.0.1"], local.port, {Encapsulation.UDP})
+            open_links(["127.0.0.1"], local.port, set())
     finally:
         link.close()
+
+
+@pytest.mark.root
+def test_each_protocol_has_a_link_of_its_own_where_it_goes_without_udp() -> None:
+    for protocols in ({SecurityProtocol.ESP}, {SecurityProtocol.AH}, set(SecurityProtocol)):
+        link = open_links(["127.0.0.1"], 0, protocols)
+        assert [each.port for each in link.local][1:] == [0] * len(protocols)
+        link.close()
+    with pytest.raises(StartRefused, match=r"192\.0\.2\.1 is no address of this host"):
+        open_links(["192.0.2.1"], 0, {SecurityProtocol.AH})

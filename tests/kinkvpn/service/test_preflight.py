@@ -149,6 +149,13 @@ def test_why_there_is_no_raw_esp() -> None:
     assert preflight.explain_raw("::1", errno.EAFNOSUPPORT).startswith("raw ESP at ::1: Address family not supported")
 
 
+def test_packets_leave_from_the_address_that_the_routes_choose() -> None:
+    assert preflight.leaving_address("127.0.0.9") == "127.0.0.1"
+    assert preflight.leaving_address("::1") == "::1"
+    with pytest.raises(OSError, match=r"."):
+        preflight.leaving_address("2001:db8::ffff:ffff%nowhere")
+
+
 def test_capabilities_are_those_of_the_kernel() -> None:
     """Against libcap-free arithmetic of our own: CapEff is within CapBnd, and root has it all or is told what not."""
     lines = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines() if line[:3] == "Cap")
