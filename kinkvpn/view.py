@@ -42,7 +42,7 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
             ),
         ]
     )
-    if answer["key_log"]:
+    if answer.get("key_log"):
         yield f"  KEYS ARE WRITTEN to {answer['key_log']}: whoever reads it reads what the tunnels carry"
     for peer in answer["peers"]:
         yield ""
