@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esp.policy import covers
 from esp.sa import Endpoint, Mode, SecurityProtocol
 from kinkvpn import values
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
@@ -371,6 +372,7 @@ class _Taken:
 
     values: dict[tuple[str, str, str | Endpoint], str] = field(default_factory=dict)
     policies: list[tuple[PolicySettings, Table]] = field(default_factory=list)
+    before: list[tuple[Policy, Table]] = field(default_factory=list)
 
     def claim(self, table: Table, key: str, value: str | Endpoint, owner: str, kind: str = "peer") -> None:
         """``owner``, one of its ``kind``, wants ``value`` for ``key``. An empty one was reported already."""
@@ -390,6 +392,8 @@ def _exceptions(root: Table, taken: _Taken) -> tuple[tuple[Policy, ...], tuple[P
             policy, order = found
             taken.claim(entry, "name", policy.name, entry.name, kind="policy")
             listed[order].append(policy)
+            if order is Order.BEFORE:
+                taken.before.append((policy, entry))
     return tuple(listed[Order.BEFORE]), tuple(listed[Order.AFTER])
 
 
@@ -399,6 +403,7 @@ def _peers(root: Table, kink: KinkSettings, taken: _Taken) -> tuple[PeerConfigur
         root.report("peer is missing: expected at least one [[peer]]")
     peers = tuple(_peer(table, taken, kink) for table in tables)
     _check_overlaps(taken.policies)
+    _check_reached(taken)
     return peers
 
 
@@ -496,6 +501,17 @@ def _policy(name: str, selector: Selector, options: Options, *, send_ids: bool, 
         send_ids=send_ids,
         entry=entry,
     )
+
+
+def _check_reached(taken: _Taken) -> None:
+    """What somebody thinks is protected would go in the clear where something before it has all of it."""
+    for passing, entry in taken.before:
+        for policy, _ in taken.policies:
+            if any(covers(one, policy.selector) for one in passing.selectors):
+                entry.report(
+                    f"{entry.name}: leaves nothing of policy {policy.name} ({show_selector(policy.selector)}): "
+                    'expected a part of it, or order = "after"'
+                )
 
 
 def _check_overlaps(policies: list[tuple[PolicySettings, Table]]) -> None:

@@ -123,8 +123,18 @@ def test_a_mistake_is_named(text: str, expected: str) -> None:
 
 def test_names_are_one_space_with_those_of_the_peers() -> None:
     named = PROTECTED + 'name = "web"\n'
-    (problem,) = refused('[[policy]]\naction = "bypass"\nname = "web"', named)
+    (problem,) = refused('[[policy]]\naction = "bypass"\nname = "web"\nprotocol = "udp"', named)
     assert 'name = "web": expected one of its own' in problem
+
+
+def test_a_policy_that_nothing_is_left_of_is_named() -> None:
+    """Whoever wrote it thinks that it protects."""
+    text = '[[policy]]\naction = "bypass"\nremote = "10.2.0.0/16"\n'
+    (problem,) = refused(text)
+    assert problem.startswith("policy[1]: leaves nothing of policy b/1 (10.1.0.0/24 -> 10.2.0.0/24): expected a part")
+    assert parse(f'{text}order = "after"').after
+    assert parse(text.replace("/16", "/25")).before
+    assert parse(f'{text}protocol = "tcp"').before
 
 
 def test_combinations_are_bounded() -> None:

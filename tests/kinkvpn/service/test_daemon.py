@@ -21,9 +21,10 @@ from support.kdc import free_port
 from support.kinkhosts import policy
 from support.manual import pair
 
+from esp.policy import Action
 from esp.sa import Endpoint
 from esp.suite import SUITES
-from kinkvpn.config import EngineChoice, HostSettings
+from kinkvpn.config import EngineChoice, HostSettings, parse
 from kinkvpn.demo.lab import Lab
 from kinkvpn.demo.namespace import Namespace
 from kinkvpn.demo.realm import Realm
@@ -40,6 +41,7 @@ from kinkvpn.service.daemon import (
     first_leaf,
     open_acceptor,
     open_key_log,
+    policies_of,
     warn_of_legacy,
     write_keys,
 )
@@ -101,6 +103,15 @@ def test_a_full_disk_is_a_warning_and_no_more(tmp_path: Path, caplog: pytest.Log
     (record,) = caplog.records
     assert record.message == "keys_not_written"
     assert record.fields["reason"] == "No space left on device"
+
+
+def test_the_list_is_what_comes_before_the_peers_policies_those_and_what_comes_after() -> None:
+    after = '[[policy]]\naction = "bypass"\norder = "after"\n'
+    before = '[[policy]]\naction = "discard"\nprotocol = "udp"\n'
+    found = parse(f"{CONFIGURATION}\n{after}{before}", Path("/x/k.toml"))
+    listed = policies_of(found, [peer.settings("192.0.2.2") for peer in found.peers])
+    assert [policy.name for policy in listed] == ["discard/2", *(one.name for one in found.policies), "bypass/1"]
+    assert {policy.peer for policy in listed if policy.action is Action.PROTECT} == {"b"}
 
 
 def test_refusals_are_collected_and_others_are_not() -> None:
