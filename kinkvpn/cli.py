@@ -240,7 +240,7 @@ def run_up(asked: argparse.Namespace) -> int:
     from kinkvpn.config import LogFormat
     from kinkvpn.service import log
     from kinkvpn.service.daemon import Daemon
-    from kinkvpn.service.preflight import StartRefused
+    from kinkvpn.service.obstacles import StartRefused
 
     log.configure(sys.stderr, level=configuration.log.level.value, as_json=configuration.log.format is LogFormat.JSON)
     try:
@@ -262,18 +262,19 @@ def run_check(asked: argparse.Namespace) -> int:
     from kinkvpn import view
     from kinkvpn.service import preflight
     from kinkvpn.service.daemon import choose_engine
+    from kinkvpn.service.obstacles import StartRefused
 
     reasons: list[str] = []
     try:
         choose_engine(engine)
-    except preflight.StartRefused as refused:
+    except StartRefused as refused:
         reasons += refused.reasons
     reasons += preflight.check_kerberos(configuration.host)
     addresses: dict[str, str] = {}
     try:
         peers = trio.run(preflight.resolve_peers, configuration)
         addresses = {peer.name: peer.kink.address for peer in peers}
-    except preflight.StartRefused as refused:
+    except StartRefused as refused:
         reasons += refused.reasons
     if reasons:
         return complain("\n".join(reasons), CANNOT)
@@ -372,8 +373,7 @@ def run_esp(asked: argparse.Namespace) -> int:
     from esp.errors import EspError
     from kinkvpn.manual.run import run
     from kinkvpn.service import log
-    from kinkvpn.service.daemon import first_leaf
-    from kinkvpn.service.preflight import StartRefused
+    from kinkvpn.service.obstacles import StartRefused, first_leaf
 
     log.configure(sys.stderr, level="info", as_json=False)
     failure: KinkvpnError | EspError | None = None

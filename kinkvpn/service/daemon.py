@@ -39,7 +39,7 @@ from kinkvpn.service.api import AlreadyRunning, ControlSocket, ControlUnavailabl
 from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
 from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
 from kinkvpn.service.netconf import NetworkConfiguration
-from kinkvpn.service.preflight import StartRefused
+from kinkvpn.service.obstacles import StartRefused, explain_bind, first_leaf
 from kinkvpn.service.report import spell, with_traffic
 from kinkvpn.service.transport import KinkTransport, OwnAddresses
 
@@ -408,19 +408,10 @@ def open_transport(listen: Sequence[str], port: int) -> KinkTransport:
         return KinkTransport(listen, port)
     except OSError as error:
         address = str(error.filename).partition(" ")[0]
-        reason = preflight.explain_bind(address, port, error.errno)
+        reason = explain_bind(address, port, error.errno)
         if error.errno in (errno.EACCES, errno.EPERM):
             reason += ', or without this port, with kink.over = "4500"'
         raise StartRefused(reason) from error
-
-
-def first_leaf(group: BaseExceptionGroup[Any]) -> KinkvpnError | EspError:
-    """The first failure of several that came at once; the others follow from it more often than not."""
-    error: BaseException = group
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, KinkvpnError | EspError)
-    return error
 
 
 @dataclass(frozen=True, slots=True)

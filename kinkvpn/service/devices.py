@@ -14,9 +14,8 @@ from esp.policy import networks_of
 from esp.raw import AhLink, Links, RawLink
 from esp.sa import SecurityProtocol
 from esp.tun import TunDevice, TunUnavailable
-from kinkvpn.service import preflight
 from kinkvpn.service.netconf import NetworkPlan
-from kinkvpn.service.preflight import StartRefused
+from kinkvpn.service.obstacles import StartRefused, explain_bind, explain_raw, explain_tun
 from kinkvpn.service.rules import needs_rules, own_rules, policy_rules
 
 if TYPE_CHECKING:
@@ -88,7 +87,7 @@ def open_link(addresses: Sequence[str], port: int, hop_limit: int | None = None)
     try:
         return UdpLink.bind(port, addresses, hop_limit=hop_limit)
     except LinkUnavailable as error:
-        raise StartRefused(preflight.explain_bind(error.local.address, error.local.port, error.errno)) from error
+        raise StartRefused(explain_bind(error.local.address, error.local.port, error.errno)) from error
 
 
 def open_links(
@@ -111,7 +110,7 @@ def open_raw(kind: type[RawLink], addresses: Sequence[str], hop_limit: int | Non
     try:
         return kind.open(addresses, hop_limit=hop_limit)
     except LinkUnavailable as error:
-        raise StartRefused(preflight.explain_raw(error.local.address, error.errno)) from error
+        raise StartRefused(explain_raw(error.local.address, error.errno)) from error
 
 
 def inside_of(tun: TunSettings) -> Inside:
@@ -124,4 +123,4 @@ def open_tun(name: str, mtu: int) -> TunDevice:
     try:
         return TunDevice(name, mtu=mtu)
     except TunUnavailable as error:
-        raise StartRefused(preflight.explain_tun(name, error.errno, str(error))) from error
+        raise StartRefused(explain_tun(name, error.errno, str(error))) from error

@@ -138,6 +138,7 @@ ANSWER = {
     "version": "0.1.0",
     "pid": 42,
     "uptime": 61,
+    "key_log": None,
     "principal": "kink/west.example.com@EXAMPLE.COM",
     "engine": "portable",
     "engine_reason": "so",

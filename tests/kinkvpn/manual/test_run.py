@@ -122,7 +122,9 @@ def test_traffic_statistics_and_the_end(tmp_path: Path) -> None:
             output, _ = end.process.communicate(timeout=SECONDS)
             assert end.process.returncode == 0
             assert json.loads(output)["packets_out"] == 3
-            assert "stopped" in end.log.read_text()
+            said = end.log.read_text() + output
+            assert "stopped" in said
+            assert not any(keymat[:8] in said for keymat in KEYMAT.values())
         assert "esp0" not in one.namespace.run(["ip", "link"])
 
 

@@ -38,14 +38,13 @@ from kinkvpn.service.api import ControlUnavailable
 from kinkvpn.service.daemon import (
     Refusals,
     choose_engine,
-    first_leaf,
     open_acceptor,
     open_key_log,
     policies_of,
     warn_of_legacy,
     write_keys,
 )
-from kinkvpn.service.preflight import StartRefused
+from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -127,11 +126,6 @@ def test_refusals_are_collected_and_others_are_not() -> None:
     with pytest.raises(ZeroDivisionError), refused:
         raise ZeroDivisionError
     Refusals().raise_all()
-
-
-def test_the_first_of_several_failures() -> None:
-    first = StartRefused("x")
-    assert first_leaf(ExceptionGroup("", [ExceptionGroup("", [first]), StartRefused("y")])) is first
 
 
 @pytest.mark.kdc

@@ -10,7 +10,7 @@ from esp.policy import Action, AddressRange, Policy, Selector
 from esp.sa import Endpoint, SecurityProtocol
 from kinkvpn.config import TunSettings
 from kinkvpn.service.devices import esp_addresses, listening_addresses, network_plan, open_links
-from kinkvpn.service.preflight import StartRefused
+from kinkvpn.service.obstacles import StartRefused
 from kinkvpn.service.rules import own_rules, policy_rules
 
 TUN = TunSettings("kink7", (ip_interface("10.1.0.1/24"),), mtu=1300)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 from pathlib import Path
 
@@ -12,7 +10,7 @@ import trio
 
 from kinkvpn import config
 from kinkvpn.service import preflight
-from kinkvpn.service.preflight import StartRefused
+from kinkvpn.service.obstacles import StartRefused
 
 CONFIGURATION = """\
 [host]
@@ -98,68 +96,8 @@ async def test_all_names_are_asked_at_once_and_all_failures_told() -> None:
     ]
 
 
-@pytest.mark.parametrize(("family", "address"), [(socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")])
-def test_who_has_a_port_is_found(family: socket.AddressFamily, address: str) -> None:
-    with socket.socket(family, socket.SOCK_DGRAM) as taken:
-        taken.bind((address, 0))
-        port = taken.getsockname()[1]
-        (holder,) = preflight.udp_holders(port)
-        assert holder.pid == os.getpid()
-        assert holder.command
-        explained = preflight.explain_bind(address, port, errno.EADDRINUSE)
-    assert f":{port}/udp is taken by pid {os.getpid()} ({holder.command})" in explained
-    assert preflight.udp_holders(port) == []
-    assert "a process that we may not look at" in preflight.explain_bind(address, port, errno.EADDRINUSE)
-
-
-@pytest.mark.parametrize(
-    ("address", "port", "number", "expected"),
-    [
-        ("192.0.2.1", 910, errno.EADDRNOTAVAIL, "port 192.0.2.1:910/udp: 192.0.2.1 is no address of this host"),
-        ("::1", 4500, errno.EAFNOSUPPORT, "port [::1]:4500/udp: Address family not supported by protocol"),
-        ("::1", 65535, errno.EACCES, "port [::1]:65535/udp: Permission denied"),
-    ],
-)
-def test_why_a_port_cannot_be_bound(address: str, port: int, number: int, expected: str) -> None:
-    assert preflight.explain_bind(address, port, number) == expected
-
-
-def test_a_low_port_names_the_capability() -> None:
-    explained = preflight.explain_bind("0.0.0.0", preflight.unprivileged_port_start() - 1, errno.EACCES)
-    assert "CAP_NET_BIND_SERVICE" in explained
-    assert f"uid {os.geteuid()}" in explained
-
-
-def test_why_there_is_no_tun() -> None:
-    assert preflight.explain_tun("kink0", errno.ENOENT, "no /dev/net/tun: ...") == "no /dev/net/tun: ..."
-    assert "device kink0 is in use by a process" in preflight.explain_tun("kink0", errno.EBUSY, "busy")
-    explained = preflight.explain_tun("kink0", errno.EPERM, "words of the device")
-    if preflight.has_capability("CAP_NET_ADMIN"):
-        assert explained == "words of the device"
-    else:
-        assert explained.startswith(f"device kink0: uid {os.geteuid()} lacks CAP_NET_ADMIN (CapEff ")
-
-
-def test_why_there_is_no_raw_esp() -> None:
-    for number in (errno.EPERM, errno.EACCES):
-        explained = preflight.explain_raw("192.0.2.1", number)
-        assert explained.startswith('encapsulation = "raw": ')
-        assert "CAP_NET_RAW" in explained
-    assert preflight.explain_raw("192.0.2.1", errno.EADDRNOTAVAIL) == "raw ESP: 192.0.2.1 is no address of this host"
-    assert preflight.explain_raw("::1", errno.EAFNOSUPPORT).startswith("raw ESP at ::1: Address family not supported")
-
-
 def test_packets_leave_from_the_address_that_the_routes_choose() -> None:
     assert preflight.leaving_address("127.0.0.9") == "127.0.0.1"
     assert preflight.leaving_address("::1") == "::1"
     with pytest.raises(OSError, match=r"."):
         preflight.leaving_address("2001:db8::ffff:ffff%nowhere")
-
-
-def test_capabilities_are_those_of_the_kernel() -> None:
-    """Against libcap-free arithmetic of our own: CapEff is within CapBnd, and root has it all or is told what not."""
-    lines = dict(line.split(":\t") for line in Path("/proc/self/status").read_text().splitlines() if line[:3] == "Cap")
-    mask = preflight.effective_capabilities()
-    assert mask == int(lines["CapEff"], 16)
-    for name, bit in preflight.CAPABILITIES.items():
-        assert preflight.has_capability(name) is bool(mask & 1 << bit)
