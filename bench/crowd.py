@@ -33,6 +33,7 @@ from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import Acceptor
 from kinkvpn.kerberos.tickets import TicketSource
 from kinkvpn.proto.settings import PeerSettings, PolicySettings
+from kinkvpn.service.daemon import spare_the_collector
 from kinkvpn.service.keying import Keying
 from kinkvpn.service.transport import KINK_PORT, KinkTransport
 
@@ -226,6 +227,7 @@ class Crowd:
             await nursery.start(self._dataplane.run)
             for member in self._members:
                 await nursery.start(member.keying.run)
+            spare_the_collector()  # as the daemon does
             answer({"ready": len(self._members)})
             while line := await commands():
                 answer(asdict(await self._perform(Phase(**json.loads(line)))))
