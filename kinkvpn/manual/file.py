@@ -20,6 +20,7 @@ from esp.sa import (
     Lifetime,
     Mode,
     SaParameters,
+    SecurityProtocol,
     check_parameters,
 )
 from esp.suite import GRAMMAR, SUITES, Suite
@@ -132,7 +133,10 @@ def _check_apart(entry: Table, pair: Pair, others: list[Pair]) -> None:
 def _pair(entry: Table, name: str, port: int) -> Pair:
     name = entry.get("name", values.label, name)
     selector = _selector(entry)
-    encapsulation = entry.get("encapsulation", values.one_of(Encapsulation), Encapsulation.UDP)
+    ipsec = entry.get("ipsec", values.one_of(SecurityProtocol), SecurityProtocol.ESP)
+    ah = ipsec is SecurityProtocol.AH
+    usual = Encapsulation.RAW if ah else Encapsulation.UDP
+    encapsulation = entry.get("encapsulation", values.one_of(Encapsulation), usual)
     raw = encapsulation is Encapsulation.RAW
     source = entry.require("source", values.ip_address, "::", "this host's outer address")
     destination = entry.require("destination", values.ip_address, "::", "the other host's outer address")
@@ -153,6 +157,8 @@ def _pair(entry: Table, name: str, port: int) -> Pair:
         esn=entry.get("esn", values.boolean, default=False),
         headers=read_headers(entry, DEFAULT_RULES),
         legacy=entry.get("legacy", values.boolean, default=False),
+        protocol=ipsec,
+        local=source if ah else "",
     )
     pair = Pair(Endpoint(source, 0 if raw else port), _sa(entry, "outbound", shape), _sa(entry, "inbound", shape))
     entry.close()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -198,3 +200,50 @@ def test_without_the_right_to_port_910_there_is_4500(lab: NatLab) -> None:
     ping(a, b, 4)
     renewed(lab, b)
     is_at(lab, OUTSIDE, 20_000)
+
+
+def test_two_hosts_in_transport_mode_with_a_nat_between_them(lab: NatLab) -> None:
+    """Each knows the other by the address that the other has of itself: what the NAT made of it is seen outside alone.
+
+    TCP from there to here and back, so that both ends look at checksums that were made for the inner address (RFC 3948
+    §3.1.2); the gateway reaches the host behind the NAT at an address that leads nowhere by itself.
+    """
+    a, b = lab.hosts
+    lab.tell()
+    for host, other in ((a, b), (b, a)):
+        lines = {
+            "name": "hosts",
+            "mode": "transport",
+            "local": f"{host.site.wire}/32",
+            "remote": f"{other.site.wire}/32",
+        }
+        text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
+        host.configuration.write_text(host.configuration.read_text() + "\n[[peer.policy]]\n" + text)
+    start(lab)
+    for source, target in ((a, b), (b, a)):
+        source.namespace.run(["ping", "-n", "-c3", "-i0.2", "-W10", target.site.wire], timeout=60)
+        server = target.namespace.spawn(["python3", "-c", SERVER, target.site.wire], stdout=subprocess.PIPE)
+        assert server.stdout is not None
+        assert server.stdout.readline() == "ready\n"
+        said = source.namespace.run(["python3", "-c", CLIENT, target.site.wire], timeout=60)
+        assert said == f"{source.site.wire}\n"
+        server.communicate(timeout=30)
+    sent = policy(a, "hosts")["packets_out"]
+    assert sent > 10
+    wait(lab, b, lambda: policy(b, "hosts")["packets_in"] >= sent, "has not got all of them")
+    assert status(b)["counters"]["drops"] == {}
+
+
+SERVER = """
+import socket, sys
+server = socket.create_server((sys.argv[1], 7007))
+print("ready", flush=True)
+talk, peer = server.accept()
+talk.sendall(peer[0].encode())
+talk.close()
+"""
+CLIENT = """
+import socket, sys
+talk = socket.create_connection((sys.argv[1], 7007), timeout=30)
+print(talk.recv(100).decode())
+"""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from esp.headers import DontFragment, HeaderRules
-from esp.sa import Encapsulation, Endpoint, Lifetime, Mode
+from esp.sa import Encapsulation, Endpoint, Lifetime, Mode, SecurityProtocol
 from esp.suite import SUITES
 from kinkvpn.document import DocumentError
 from kinkvpn.manual.file import load, parse
@@ -55,6 +55,17 @@ def test_the_smallest() -> None:
     assert pair.inbound.selector == sa.selector
     assert (sa.selector.local, sa.selector.remote) == (ip_network("10.1.0.0/24"), ip_network("10.2.0.0/24"))
     assert sa.lifetime == Lifetime()
+
+
+def test_ah_goes_raw_and_covers_the_source() -> None:
+    text = (HEAD + WAYS).replace('"aes256-gcm16"', '"null-sha256"\nipsec = "ah"').replace("1" * 72, "1" * 64)
+    text = text.replace("2" * 72, "2" * 64)
+    (pair,) = parse(text, SOURCE).pairs
+    for sa in (pair.outbound, pair.inbound):
+        assert (sa.protocol, sa.encapsulation, sa.local) == (SecurityProtocol.AH, Encapsulation.RAW, "192.0.2.1")
+    assert (pair.local, pair.remote) == (Endpoint("192.0.2.1", 0), Endpoint("192.0.2.2", 0))
+    assert "AH encrypts nothing" in problems((HEAD + WAYS).replace("suite =", 'ipsec = "ah"\nsuite ='))[0]
+    assert "it goes raw" in problems(text.replace("ipsec =", 'encapsulation = "udp"\nipsec ='))[0]
 
 
 def test_everything() -> None:

@@ -10,8 +10,9 @@ from support.manual import pair
 
 from esp.headers import DontFragment, Ecn, HeaderRules
 from esp.policy import Selector
-from esp.sa import Encapsulation, Mode
+from esp.sa import Encapsulation, Endpoint, Mode, SecurityProtocol
 from kinkvpn.manual import xfrm
+from kinkvpn.manual.pair import Pair
 
 OUT, IN, LEAVES, ARRIVES, FORWARDED = range(5)
 
@@ -55,6 +56,21 @@ def test_the_other_end_has_the_same_two_states() -> None:
 )
 def test_algorithms(suite: str, words: str) -> None:
     assert f" {words} " in next(xfrm.commands(pair(suite), 1))
+
+
+@pytest.mark.parametrize(("six", "flags"), [(False, "flag af-unspec flag align4"), (True, "flag af-unspec")])
+def test_ah_has_no_cipher_and_the_alignment_of_its_rfc(six: bool, flags: str) -> None:
+    made = pair("null-sha256")
+    here, there = ("2001:db8::1", "2001:db8::2") if six else ("192.0.2.1", "192.0.2.2")
+    ah = {"protocol": SecurityProtocol.AH, "encapsulation": Encapsulation.RAW, "remote": Endpoint(there, 0)}
+    made = Pair(Endpoint(here, 0), *(replace(each, **ah, local=here) for each in (made.outbound, made.inbound)))
+    commands = list(xfrm.commands(made, 7))
+    assert commands[OUT] == (
+        f"ip xfrm state add src {here} dst {there} proto ah spi 0x00001001 reqid 7 mode tunnel replay-window 4096 "
+        f"{flags} auth-trunc 'hmac(sha256)' 0x{'11' * 32} 128"
+    )
+    assert commands[LEAVES].endswith(f"tmpl src {here} dst {there} proto ah reqid 7 mode tunnel")
+    assert made.turned_about().outbound.local == there
 
 
 def test_transport_mode_forwards_nothing_and_is_of_one_family() -> None:
