@@ -54,6 +54,7 @@ def _pair(pair: Pair) -> dict[str, object]:
         "remote_port": selector.remote_port,
         "source": _endpoint(pair.local),
         "destination": _endpoint(pair.remote),
+        "ipsec": sa.protocol.value,
         "suite": sa.suite.name,
         "mode": sa.mode.value,
         "encapsulation": sa.encapsulation.value,

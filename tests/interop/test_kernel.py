@@ -392,6 +392,27 @@ spi = 0x1006
 keymat = "{}"
 """.format(*(Random(number).randbytes(36).hex() for number in (5, 6)))
 
+# Nothing hidden, all of it authentic.
+AUTHENTIC = """
+[tun]
+name = "kink0"
+addresses = "10.3.0.1/32"
+[[policy]]
+name = "authentic"
+local = "10.3.0.0/24"
+remote = "10.2.0.0/24"
+source = "203.0.113.1"
+destination = "203.0.113.2"
+ipsec = "ah"
+suite = "null-sha512"
+[policy.outbound]
+spi = 0x1007
+keymat = "{}"
+[policy.inbound]
+spi = 0x1008
+keymat = "{}"
+""".format(*(Random(number).randbytes(64).hex() for number in (7, 8)))
+
 # Takes everything up to the end, and gives it back.
 ECHO = """
 perl -MSocket=:all -e '
@@ -412,8 +433,12 @@ TRANSFERRED = 1_000_000
 
 @pytest.mark.parametrize(
     ("sas", "addresses"),
-    [(TUNNELS, ("10.2.0.7", "fd00:2::7")), (HOSTS, ("203.0.113.2", "203.0.113.2"))],
-    ids=["tunnels", "hosts"],
+    [
+        (TUNNELS, ("10.2.0.7", "fd00:2::7")),
+        (HOSTS, ("203.0.113.2", "203.0.113.2")),
+        (AUTHENTIC, ("10.2.0.7", "10.2.0.8")),
+    ],
+    ids=["tunnels", "hosts", "ah"],
 )
 def test_a_process_of_ours_and_the_kernel(
     peer: LinuxPeer, host: Namespace, tmp_path: Path, sas: str, addresses: tuple[str, str]
