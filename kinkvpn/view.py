@@ -111,13 +111,25 @@ def policy_state(policy: Mapping[str, Any]) -> str:
     return "idle" if policy["state"] == "down" and not wrong else str(policy["state"])
 
 
+def _shape(policy: Mapping[str, Any]) -> Iterator[str]:
+    """What of it is not as usual."""
+    if policy.get("ipsec") == "ah":
+        yield "AH"
+    if policy.get("mode") == "transport":
+        yield "transport mode"
+    if policy.get("encapsulation") == "raw" and policy.get("ipsec") != "ah":
+        yield "without UDP"
+
+
 def _details(policy: Mapping[str, Any], *, located: bool) -> Iterator[str]:
     if policy["spi_in"] is not None:
         esn = " with ESN" if policy.get("esn") else ""
         pfs = f", PFS by {policy['pfs']}" if policy.get("pfs") else ""
         rate = f", IP-TFS at {policy['iptfs_rate']:g} a second" if policy.get("iptfs_rate") else ""
         took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
-        yield f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}, {policy['suite']}{esn}{pfs}{rate}{took}"
+        shape = "".join(f", {word}" for word in _shape(policy))
+        pair = f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}"
+        yield f"{pair}, {policy['suite']}{esn}{shape}{pfs}{rate}{took}"
     elif policy["state"] == "negotiating":
         yield {"kdc": "no ticket yet from the KDC", "peer": "no answer yet from the peer"}.get(
             policy.get("waits_for") or "", "no answer yet, from the KDC or from the peer"

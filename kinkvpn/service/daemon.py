@@ -443,7 +443,7 @@ class Running:
             "mtu": configuration.tun.mtu,
             "addresses": [str(address) for address in configuration.tun.addresses],
             "kink": [spell(endpoint) for endpoint in resources.transport.local],
-            "esp": [spell(endpoint) for endpoint in resources.link.local],
+            "esp": list(dict.fromkeys(map(spell, resources.link.local))),
             "peers": len(resources.peers),
         }
 

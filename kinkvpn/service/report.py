@@ -73,6 +73,9 @@ def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
         "local": str(selector.local),
         "remote": str(selector.remote),
         "start": state.settings.start.value,
+        "ipsec": state.settings.protocol.value,
+        "mode": state.settings.mode.value,
+        "encapsulation": state.settings.encapsulation.value,
         "state": word,
         "waits_for": peer.waits_for(name),
         "pairs": len(pairs),
@@ -124,6 +127,8 @@ def policy_traffic(name: str, traffic: Statistics) -> dict[str, int]:
 
 
 def spell(endpoint: Endpoint) -> str:
-    """``192.0.2.1:910`` or ``[::]:910``."""
+    """``192.0.2.1:910`` or ``[::]:910``; without UDP, where there is no port, the address alone."""
+    if not endpoint.port:
+        return endpoint.address
     host = f"[{endpoint.address}]" if ":" in endpoint.address else endpoint.address
     return f"{host}:{endpoint.port}"

@@ -168,6 +168,25 @@ def test_who_negotiates_waits_for_no_packet() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("ipsec", "mode", "encapsulation", "words"),
+    [
+        ("esp", "tunnel", "udp", ""),
+        ("esp", "transport", "udp", ", transport mode"),
+        ("esp", "tunnel", "raw", ", without UDP"),
+        ("ah", "transport", "raw", ", AH, transport mode"),
+    ],
+)
+def test_the_shape_of_a_pair_is_told_where_it_is_not_the_usual_one(
+    ipsec: str, mode: str, encapsulation: str, words: str
+) -> None:
+    counters = {"kink": {}, "drops": {}, **EMPTY}
+    shaped = {**UP, "ipsec": ipsec, "mode": mode, "encapsulation": encapsulation}
+    peer = {**ANSWER["peers"][0], "policies": [shaped]}  # type: ignore[index] # JSON: objects
+    shown = view.status({**ANSWER, "peers": [peer], "counters": counters})
+    assert f", {UP['suite']} with ESN{words}, CREATE took" in shown
+
+
 def test_a_dead_peer_is_not_idle_and_the_reason_is_there() -> None:
     dead = {"last_error": "the peer is dead: no answer in 31.5 s"}
     policies = [

@@ -69,3 +69,4 @@ def test_the_rest_of_keying_s_status_stays() -> None:
 def test_endpoints() -> None:
     assert spell(Endpoint("192.0.2.1", 910)) == "192.0.2.1:910"
     assert spell(Endpoint("fd00::1", 910)) == "[fd00::1]:910"
+    assert spell(Endpoint("fd00::1", 0)) == "fd00::1", "without UDP"
