@@ -15,7 +15,7 @@ from esp.dataplane import Dataplane
 from esp.engine import Engine
 from esp.events import Acquired, EndpointMoved, EspEvent, HardExpired, SoftExpired
 from esp.policy import Policy
-from esp.sa import Encapsulation, Mode
+from esp.sa import Encapsulation, Mode, SecurityProtocol
 from kinkvpn.manual import account
 from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
 from kinkvpn.service.netconf import NetworkConfiguration
@@ -63,7 +63,8 @@ async def _start(manual: ManualFile, held: AsyncExitStack) -> Dataplane:
     protected = [pair.outbound.selector.remote for pair in manual.pairs]
     outside = [pair.remote.address for pair in manual.pairs]
     hosts = [pair.outbound.selector for pair in manual.pairs if pair.outbound.mode is Mode.TRANSPORT]
-    plan = network_plan(manual.tun, protected, outside, link.local, hosts)
+    ah = SecurityProtocol.AH in without_udp
+    plan = network_plan(manual.tun, protected, outside, link.local, hosts, ah=ah)
     await held.enter_async_context(NetworkConfiguration(plan))
     where = [spell(endpoint) for endpoint in link.local]
     log.info("started", extra={"fields": {"tun": tun.name, "esp": where, "policies": len(manual.pairs)}})

@@ -21,7 +21,7 @@ from esp.dataplane import Dataplane
 from esp.engine import Engine
 from esp.errors import EspError
 from esp.policy import Policy
-from esp.sa import Encapsulation, Mode
+from esp.sa import Encapsulation, Mode, SecurityProtocol
 from kinkvpn import __version__
 from kinkvpn.config import EngineChoice
 from kinkvpn.errors import KinkvpnError
@@ -258,6 +258,7 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
         [*transport.local, *link.local],
         [policy.selector for policy in configuration.policies if policy.mode is Mode.TRANSPORT],
         policies_of(configuration, peers),
+        ah=any(policy.protocol is SecurityProtocol.AH for policy in configuration.policies),
     )
     network = await held.enter_async_context(NetworkConfiguration(plan))
     return Resources(control, peers, transport, link, tun, tickets, network, keys)

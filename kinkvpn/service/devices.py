@@ -51,6 +51,8 @@ def network_plan(
     sockets: Sequence[Endpoint],
     between_hosts: Sequence[Selector] = (),
     policies: Sequence[Policy] = (),
+    *,
+    ah: bool = False,
 ) -> NetworkPlan:
     """The host as it is wanted.
 
@@ -61,6 +63,7 @@ def network_plan(
         sockets: those that ESP and KINK leave from.
         between_hosts: selectors of transport mode. The remote one is where the peer is, as a rule, known or not.
         policies: all of them, in order; may be left out where they all protect.
+        ah: some of the ``sockets`` are for AH.
     """
     routes = tuple(subnet for one in protected for subnet in networks_of(one)) if tun.routes else ()
     rules = policy_rules(policies) if tun.routes else ()
@@ -72,7 +75,7 @@ def network_plan(
         addresses=tun.addresses,
         routes=routes,
         outside=known,
-        rules=(*own_rules(sockets), *rules) if wanted else (),
+        rules=(*own_rules(sockets, ah=ah), *rules) if wanted else (),
         table=tun.table,
         sources={
             remote: str(networks_of(each.local)[0].network_address)

@@ -74,27 +74,29 @@ def needs_rules(routes: Iterable[Network], outside: Iterable[str]) -> bool:
 _READ_PORTS = RoutingRule(ANY[4], ip_network("127.0.0.1/32"), UDP)
 
 
-def own_rules(sockets: Sequence[Endpoint]) -> tuple[RoutingRule, ...]:
+def own_rules(sockets: Sequence[Endpoint], *, ah: bool = False) -> tuple[RoutingRule, ...]:
     """What leaves our own sockets goes past the tunnel: ESP and KINK are bypassed, as RFC 4301 §4.4.1 wants of IKE.
 
     Told by the port that it leaves from, which nobody else has while we do, and not by a mark (SO_MARK): strict
     reverse path filtering asks the same rules about what arrives for that port, and it comes without a mark.
 
     Args:
-        sockets: where they are bound; a port of 0 stands for raw ESP and AH.
+        sockets: where they are bound; a port of 0 stands for raw ESP.
+        ah: and for AH, whose packets leave whole.
     """
-    own = (rule for bound in sockets for rule in _own_rules(bound))
+    without_udp = (ESP, AH, RAW) if ah else (ESP,)
+    own = (rule for bound in sockets for rule in _own_rules(bound, without_udp))
     return (_READ_PORTS, *dict.fromkeys(own))
 
 
-def _own_rules(bound: Endpoint) -> Iterator[RoutingRule]:
+def _own_rules(bound: Endpoint, without_udp: Sequence[int]) -> Iterator[RoutingRule]:
     address = ip_address(bound.address.partition("%")[0])
     source = ANY[address.version] if address.is_unspecified else ip_network(address)
     everywhere = ANY[address.version]
     if bound.port:
         yield RoutingRule(source, everywhere, UDP, (bound.port, bound.port), own=True)
         return
-    for protocol in (ESP, AH, RAW):
+    for protocol in without_udp:
         yield RoutingRule(source, everywhere, protocol, own=True)
 
 

@@ -50,8 +50,10 @@ def test_our_own_are_told_by_the_port_that_they_leave_from() -> None:
         RoutingRule(ANY[4], ip_network("127.0.0.1/32"), 17),
         RoutingRule(ANY[4], ANY[4], 17, (4500, 4500), own=True),
         RoutingRule(ANY[6], ANY[6], 17, (910, 910), own=True),
-        *(RoutingRule(ip_network("192.0.2.1/32"), ANY[4], protocol, own=True) for protocol in (50, 51, 255)),
+        RoutingRule(ip_network("192.0.2.1/32"), ANY[4], 50, own=True),
     )
+    with_ah = [RoutingRule(ip_network("192.0.2.1/32"), ANY[4], protocol, own=True) for protocol in (50, 51, 255)]
+    assert own_rules(sockets, ah=True) == (*own_rules(sockets[:2]), *with_ah)
     assert own_rules([*sockets, *sockets]) == own_rules(sockets), "one of each"
 
 
