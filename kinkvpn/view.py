@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
+from esp.headers import DEFAULT_RULES, DSCP_COPIED, DontFragment, Ecn
+from esp.sa import Encapsulation, SecurityProtocol
+from kinkvpn.proto.settings import Esn
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.traffic import show_selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from esp.headers import HeaderRules
     from esp.policy import Policy
-    from kinkvpn.config import Configuration, PeerConfiguration
+    from kinkvpn.config import Configuration, PeerConfiguration, TunSettings
     from kinkvpn.proto.settings import PolicySettings
 
 Row = tuple[str, ...]
@@ -165,30 +170,111 @@ def check(configuration: Configuration, addresses: Mapping[str, str]) -> str:
 
 
 def _check_lines(configuration: Configuration, addresses: Mapping[str, str]) -> Iterator[str]:
-    tun, kink = configuration.tun, configuration.kink
-    inner = ", ".join(map(str, tun.addresses)) or "no addresses"
+    tun, kink, esp, log = configuration.tun, configuration.kink, configuration.esp, configuration.log
     only_esp = kink.over is KinkOver.ESP_PORT
     kink_port = "KINK and " if only_esp else f"KINK {', '.join(kink.listen)} port {kink.port}; "
+    hops = f"; outer headers have {esp.hop_limit} hops to live" if esp.hop_limit else ""
     routes = sorted({str(policy.selector.remote) for policy in configuration.policies}) if tun.routes else []
     yield from table(
         [
             ("principal", configuration.host.principal),
-            ("device", f"{tun.name}, MTU {tun.mtu}, {inner}"),
+            ("device", _device(tun)),
             ("routes", ", ".join(routes) or "none"),
-            ("listens", f"{kink_port}ESP port {configuration.esp.port}"),
+            ("listens", f"{kink_port}ESP port {esp.port}{hops}"),
             ("control", str(configuration.control.socket)),
+            ("log", f"{log.level.value} and worse, as {log.format.value}, to stderr"),
         ]
     )
+    if log.keys:
+        yield f"KEYS WILL BE WRITTEN to {log.keys}: whoever reads it reads what the tunnels carry"
     yield from _exception_lines("before the peers' policies", configuration.before)
     for peer in configuration.peers:
         yield ""
         yield f"{peer.name}  {_whereabouts(peer, addresses.get(peer.name, ''))}  {peer.principal}"
-        rows: list[Row] = [("  policy", "start", "lifetime", "traffic"), *map(_settings_row, peer.policies)]
-        yield from table(rows)
-        suites = {suite.name: None for policy in peer.policies for suite in policy.suites}
-        groups = {group.label: None for policy in peer.policies for group in policy.pfs}
-        yield f"  suites {', '.join(suites)}" + (f"; PFS by {', '.join(groups)}" if groups else "")
+        for chosen, alike in groupby(peer.policies, _chosen):
+            rows: list[Row] = [("  policy", "start", "lifetime", "traffic"), *map(_settings_row, alike)]
+            yield from table(rows)
+            yield from (f"    {line}" for line in chosen)
     yield from _exception_lines("after the peers' policies", configuration.after)
+
+
+def _device(tun: TunSettings) -> str:
+    inner = ", ".join(map(str, tun.addresses)) or "no addresses"
+    return f"{tun.name}, MTU {tun.mtu}, {inner}" + ("" if tun.clamp_mss else "; the MSS of TCP is left as it is")
+
+
+def _chosen(policy: PolicySettings) -> tuple[str, ...]:
+    """What an operator has chosen for the SAs of a policy: what is always so, and what is not as usual."""
+    table = (
+        ("suites", ", ".join(suite.name for suite in policy.suites)),
+        ("packets", ", ".join(_packets(policy))),
+        ("keys", ", ".join(_keys(policy))),
+        ("headers", ", ".join(_headers(policy.headers))),
+        ("hidden", ", ".join(_hidden(policy))),
+    )
+    return tuple(f"{what:<7}  {words}" for what, words in table if words)
+
+
+def _packets(policy: PolicySettings) -> Iterator[str]:
+    carried = {Encapsulation.UDP: "ESP in UDP", Encapsulation.RAW: "ESP without UDP"}[policy.encapsulation]
+    yield "AH" if policy.protocol is SecurityProtocol.AH else carried
+    yield f"{policy.mode.value} mode"
+    if policy.replay_window:
+        yield {
+            Esn.AUTO: "extended sequence numbers if the peer has them too",
+            Esn.ALWAYS: "extended sequence numbers or no SA",
+            Esn.NEVER: "sequence numbers of 32 bits",
+        }[policy.esn]
+        yield f"replay window of {policy.replay_window}"
+    else:
+        yield "REPLAYS ARE NOT NOTICED"
+
+
+def _keys(policy: PolicySettings) -> Iterator[str]:
+    """Where they come from, and what else than the time ends them."""
+    if policy.pfs:
+        required = " or no SA" if policy.pfs_required else ""
+        yield f"PFS by {', '.join(group.label for group in policy.pfs)}{required}"
+    if policy.responder_nonce:
+        yield "a nonce of the responder's"
+    if policy.lifetime_kilobytes:
+        yield f"for {octets(policy.lifetime_kilobytes * 1024)} at most"
+    if policy.lifetime_packets:
+        yield f"for {policy.lifetime_packets} packets at most"
+
+
+def _headers(rules: HeaderRules) -> Iterator[str]:
+    """Of what an operator may say about outer headers that which is not as usual."""
+    if rules.ecn is not DEFAULT_RULES.ecn:
+        yield {Ecn.COMPATIBLE: "without ECN"}[rules.ecn]
+    if rules.dscp != DSCP_COPIED:
+        yield f"DSCP {rules.dscp[0]}" if len(set(rules.dscp)) == 1 else f"DSCP {_mapped(rules.dscp)}"
+    if rules.dscp_inward:
+        yield "DSCP of what arrives taken from outside"
+    if rules.df is not DEFAULT_RULES.df:
+        words = {DontFragment.COPY: "DF as inside", DontFragment.SET: "DF set", DontFragment.CLEAR: "DF clear"}
+        yield words[rules.df]
+    if rules.flow_labels:
+        yield "a flow label for each flow inside"
+
+
+def _mapped(dscp: bytes) -> str:
+    """``46 > 34, others 0``: where most go, and what goes elsewhere."""
+    most = max(set(dscp), key=dscp.count)
+    copied = sum(inner == outer for inner, outer in enumerate(dscp)) > dscp.count(most)
+    changed = [f"{inner} > {outer}" for inner, outer in enumerate(dscp) if outer != (inner if copied else most)]
+    return ", ".join([*changed, "others as inside" if copied else f"others {most}"])
+
+
+def _hidden(policy: PolicySettings) -> Iterator[str]:
+    """What an observer is not to see."""
+    padded, steady = policy.confidentiality, policy.aggregation
+    if padded:
+        yield f"packets are padded to {padded.octets} octets"
+        if padded.dummy_after:
+            yield f"a dummy follows after {padded.dummy_after:g} s without one"
+    if steady:
+        yield f"IP-TFS, {steady.per_second:g} payloads of {steady.octets} octets a second"
 
 
 def _exception_lines(heading: str, policies: Sequence[Policy]) -> Iterator[str]:

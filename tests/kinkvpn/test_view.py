@@ -261,12 +261,17 @@ device     kink0, MTU 1400, 10.1.0.1/24
 routes     10.2.0.0/24, 10.3.0.0/24
 listens    KINK 0.0.0.0, :: port 910; ESP port 4500
 control    /run/kinkvpn/kinkvpn.sock
+log        info and worse, as text, to stderr
 
 east  east.example.com (192.0.2.2)  kink/east.example.com@EXAMPLE.COM
   policy  start   lifetime  traffic
   east/1  demand  8h 0m     10.1.0.0/24 > 10.2.0.0/24
-  web     boot    1m 30s    10.1.0.0/24 > 10.3.0.0/24 tcp any:443
-  suites aes256-gcm16, aes128-gcm16, aes256-cbc-sha256, aes128-cbc-sha1"""
+    suites   aes256-gcm16, aes128-gcm16, aes256-cbc-sha256
+    packets  ESP in UDP, tunnel mode, extended sequence numbers if the peer has them too, replay window of 8192
+  policy  start  lifetime  traffic
+  web     boot   1m 30s    10.1.0.0/24 > 10.3.0.0/24 tcp any:443
+    suites   aes128-cbc-sha1
+    packets  ESP in UDP, tunnel mode, extended sequence numbers if the peer has them too, replay window of 8192"""
 
 
 def test_a_peer_that_moved_and_a_nat_in_between() -> None:
@@ -299,6 +304,88 @@ def test_what_has_no_address_and_no_port_910() -> None:
 def test_check() -> None:
     found = config.parse(CONFIGURATION, Path("k.toml"))
     assert view.check(found, {"east": "192.0.2.2"}) == CHECKED
+
+
+def checked(*lines: str) -> list[str]:
+    """What check shows of the one policy of a peer with these lines."""
+    peer, _, rest = CONFIGURATION.partition("[[peer.policy]]")
+    text = "\n".join([peer.rstrip("\n"), *lines, "[[peer.policy]]", rest.partition("[[peer.policy]]")[0]])
+    found = config.parse(text, Path("k.toml"))
+    return [line.strip() for line in view.check(found, {}).splitlines()]
+
+
+USUAL = "packets  ESP in UDP, tunnel mode, extended sequence numbers if the peer has them too, replay window of 8192"
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("lifetime = 90", USUAL),
+        (
+            'esn = "always"\nreplay_window = 64',
+            "packets  ESP in UDP, tunnel mode, extended sequence numbers or no SA, replay window of 64",
+        ),
+        (
+            'esn = "never"\nencapsulation = "raw"',
+            "packets  ESP without UDP, tunnel mode, sequence numbers of 32 bits, replay window of 8192",
+        ),
+        ("replay_window = 0", "packets  ESP in UDP, tunnel mode, REPLAYS ARE NOT NOTICED"),
+        (
+            'ipsec = "ah"\nextensions = false',
+            "packets  AH, tunnel mode, sequence numbers of 32 bits, replay window of 8192",
+        ),
+        ('pfs = ["x25519", "ecp256"]', "keys     PFS by x25519, ecp256"),
+        (
+            'pfs = "x25519"\npfs_required = true\nresponder_nonce = true',
+            "keys     PFS by x25519 or no SA, a nonce of the responder's",
+        ),
+        (
+            "lifetime_kilobytes = 2048\nlifetime_packets = 5000",
+            "keys     for 2.1 MB at most, for 5000 packets at most",
+        ),
+        ('ecn = "compatible"\ndscp = 46\ndf = "copy"', "headers  without ECN, DSCP 46, DF as inside"),
+        ("dscp = { 46 = 34, other = 0 }", "headers  DSCP 46 > 34, others 0"),
+        ("dscp = { 46 = 34, 10 = 0 }", "headers  DSCP 10 > 0, 46 > 34, others as inside"),
+        (
+            'dscp_inward = true\ndf = "set"\nflow_labels = true',
+            "headers  DSCP of what arrives taken from outside, DF set, a flow label for each flow inside",
+        ),
+        ('df = "clear"', "headers  DF clear"),
+        ("tfc_octets = 1280", "hidden   packets are padded to 1280 octets"),
+        (
+            "tfc_octets = 1280\ntfc_dummy_after = 0.5",
+            "hidden   packets are padded to 1280 octets, a dummy follows after 0.5 s without one",
+        ),
+        ("iptfs_rate = 250", "hidden   IP-TFS, 250 payloads of 1400 octets a second"),
+    ],
+)
+def test_check_shows_what_was_chosen(written: str, shown: str) -> None:
+    lines = checked(written)
+    assert shown in lines
+    words = shown.partition(" ")[0]
+    assert [line for line in lines if line.startswith(f"{words}  ")] == [shown]
+
+
+def test_check_says_nothing_of_what_is_as_usual() -> None:
+    assert not any(line.startswith(("keys", "headers", "hidden", "KEYS")) for line in checked())
+
+
+def test_policies_that_are_alike_are_one_table_in_their_order() -> None:
+    more = '[[peer.policy]]\nlocal = "10.1.0.0/24"\nremote = "10.9.0.0/24"\n'
+    lines = view.check(config.parse(f"{CONFIGURATION}{more}{more.replace('10.9', '10.8')}", Path("k.toml")), {})
+    names = [line.split()[0] for line in lines.splitlines() if line.startswith("  ")]
+    block = ["suites", "packets"]
+    assert names == ["policy", "east/1", *block, "policy", "web", *block, "policy", "east/3", "east/4", *block]
+
+
+def test_check_shows_the_rest_of_what_was_chosen() -> None:
+    sections = '[log]\nkeys = "/root/keys"\nformat = "json"\nlevel = "debug"\n[esp]\nhop_limit = 64\n[tun]\n'
+    written = CONFIGURATION.replace("[tun]\n", f"{sections}clamp_mss = false\n")
+    lines = view.check(config.parse(written, Path("k.toml")), {}).splitlines()
+    assert "log        debug and worse, as json, to stderr" in lines
+    assert "KEYS WILL BE WRITTEN to /root/keys: whoever reads it reads what the tunnels carry" in lines
+    assert "device     kink0, MTU 1400, 10.1.0.1/24; the MSS of TCP is left as it is" in lines
+    assert any(line.endswith("ESP port 4500; outer headers have 64 hops to live") for line in lines)
 
 
 def test_check_shows_what_is_not_protected_where_it_stands_in_the_list() -> None:
