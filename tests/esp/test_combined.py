@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from support.published import records
+from support.published import records, wycheproof
 
 from esp.combined import Aead, make_aead
 from esp.suite import SUITES
@@ -131,3 +131,33 @@ def test_gmac_is_gcm_of_nothing(bits: int) -> None:
     key, nonce, additional, text = (Random(bits).randbytes(octets) for octets in (bits // 8, 12, 8, 40))
     tag = AESGCM(key).encrypt(nonce, b"", additional + nonce[4:] + text)
     check(make_aead(SUITES[f"aes{bits}-gmac"], key), nonce, text, text + tag, additional)
+
+
+WYCHEPROOF = {
+    "aes_gcm": ("aes{bits}-gcm{icv}", 12),
+    "aes_ccm": ("aes{bits}-ccm{icv}", 11),
+    "chacha20_poly1305": ("chacha20-poly1305", 12),
+}
+
+
+@pytest.mark.parametrize("algorithm", WYCHEPROOF)
+def test_the_cases_of_wycheproof(algorithm: str) -> None:
+    """Edge cases of implementations: tags that are nearly right, counters and sums that wrap, special keys and nonces."""
+    name, nonce_octets = WYCHEPROOF[algorithm]
+    seen = {"valid": 0, "invalid": 0}
+    for group, case in wycheproof(f"Cipher/wycheproof/{algorithm}_test.json"):
+        suite = SUITES.get(name.format(bits=group["keySize"], icv=group["tagSize"] // 8))
+        if suite is None or group["ivSize"] != 8 * nonce_octets:
+            continue
+        key, nonce, text, additional, sealed = octets(
+            case | {"sealed": case["ct"] + case["tag"]}, "key", "iv", "msg", "aad", "sealed"
+        )
+        aead = make_aead(suite, key)
+        seen[case["result"]] += 1
+        if case["result"] == "valid":
+            assert aead.encrypt(nonce, text, additional) == sealed
+            assert aead.decrypt(nonce, sealed, additional) == text
+        else:
+            refuses(aead, nonce, sealed, additional)
+    assert seen["valid"] >= 18
+    assert seen["invalid"] >= 50 or algorithm == "aes_ccm"  # its refused cases have nonces of twelve octets

