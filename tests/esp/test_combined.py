@@ -142,7 +142,7 @@ WYCHEPROOF = {
 
 @pytest.mark.parametrize("algorithm", WYCHEPROOF)
 def test_the_cases_of_wycheproof(algorithm: str) -> None:
-    """Edge cases of implementations: tags that are nearly right, counters and sums that wrap, special keys and nonces."""
+    """Edge cases of implementations: nearly right tags, counters and sums that wrap, special keys and nonces."""
     name, nonce_octets = WYCHEPROOF[algorithm]
     seen = {"valid": 0, "invalid": 0}
     for group, case in wycheproof(f"Cipher/wycheproof/{algorithm}_test.json"):
