@@ -47,14 +47,19 @@ class Aggregator:
         room: octets of packets that may wait.
     """
 
-    __slots__ = ("_octets", "_rest", "_room", "_waiting", "waiting_octets")
+    __slots__ = ("_gone", "_octets", "_rest", "_room", "_waiting", "waiting_octets")
 
     def __init__(self, octets: int, room: int) -> None:
         self._octets = octets
         self._room = room
         self._waiting: deque[bytes] = deque()
+        self._gone = 0, 0
         self._rest = 0  # octets of the first waiting packet that are still to go; 0 when it is whole
         self.waiting_octets = 0
+
+    def __len__(self) -> int:
+        """Packets that wait, the one that has begun among them."""
+        return len(self._waiting)
 
     def put(self, packet: bytes) -> bool:
         """Take ``packet`` if there is room; the caller counts it if there is not. An empty queue takes any packet."""
@@ -70,6 +75,11 @@ class Aggregator:
         self._waiting.clear()
         self._rest = self.waiting_octets = 0
         return packets
+
+    def take_gone(self) -> tuple[int, int]:
+        """Packets that have gone into payloads to their last octet since the last call, and their octets."""
+        gone, self._gone = self._gone, (0, 0)
+        return gone
 
     def next_payload(self) -> bytes:
         """A payload of what waits, padded; padding alone where nothing does (§2.2.2, §2.2.3)."""
@@ -92,6 +102,7 @@ class Aggregator:
         if not self._rest:
             self._waiting.popleft()
             self.waiting_octets -= len(packet)
+            self._gone = self._gone[0] + 1, self._gone[1] + len(packet)
         return block
 
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from esp.sa import Endpoint
 
+ESP_PROTOCOL = 50  # RFC 4303 §2
+
 
 class Outgoing(NamedTuple):
     """A datagram for the link.
@@ -26,7 +28,7 @@ class Outgoing(NamedTuple):
     traffic_class: int = 0
     dont_fragment: bool | None = None
     flow_label: int = 0
-    protocol: int = 50
+    protocol: int = ESP_PROTOCOL
 
 
 class Incoming(NamedTuple):

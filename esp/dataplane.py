@@ -21,10 +21,11 @@ from esp.wire import NON_ESP_MARKER, Kind, classify
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from esp.engine import Engine, Statistics
+    from esp.engine import Engine
     from esp.link import Link
     from esp.policy import Policy
     from esp.sa import Endpoint, SaParameters
+    from esp.statistics import Statistics
     from esp.tun import Tun
 
 # Each event makes keying do something that takes a KDC or a round trip. A thousand of them is a thousand peers at once;

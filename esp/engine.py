@@ -7,7 +7,6 @@ Synchronous and without a clock, a socket or a thread of its own. Every packet i
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -24,15 +23,19 @@ from esp.events import (
     Unanswered,
     UnknownSpiSeen,
 )
-from esp.fit import FLAGS_AT, SYN, Fit, Inside
+from esp.fit import FLAGS, SYN, Fit, Inside
 from esp.hold import HoldQueue
-from esp.inner import parse_inner
+from esp.inbound import InboundSa
+from esp.inner import TCP, parse_inner
+from esp.lifetime import Limit
+from esp.outbound import OutboundSa
 from esp.path import Paths
 from esp.policy import Action, check_selector, covers
 from esp.sa import Encapsulation, Endpoint, check_parameters
-from esp.sad import InboundSa, Limit, OutboundSa, Sad, SaState
+from esp.sad import Sad
 from esp.silence import Silence
 from esp.spd import Spd
+from esp.statistics import Statistics, sa_statistics
 from esp.wire import ESP_HEADER, KEEPALIVE
 
 if TYPE_CHECKING:
@@ -40,7 +43,6 @@ if TYPE_CHECKING:
 
     from esp.datagram import Incoming
     from esp.events import EspEvent
-    from esp.inner import Flow
     from esp.policy import Policy
     from esp.sa import SaParameters
 
@@ -58,41 +60,6 @@ LATELY_PACKETS = 65_536
 # Past IPsec is another road, which the host's routes take; what comes here anyway is not let out in the clear.
 _REFUSALS = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.BYPASS: DropReason.BYPASS_NOT_ROUTED}
 _CLEARTEXT = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.PROTECT: DropReason.NOT_PROTECTED}
-
-
-@dataclass(frozen=True, slots=True)
-class SaStatistics:
-    """What one SA has done. ``octets`` are those the cipher was applied to; ``sequence`` is the newest number."""
-
-    policy: str
-    spi: int
-    inbound: bool
-    suite: str
-    remote: Endpoint
-    packets: int
-    octets: int
-    sequence: int
-    drops: dict[DropReason, int]
-
-
-@dataclass(frozen=True, slots=True)
-class Statistics:
-    """What the engine has done since it was made; ``octets`` are those of inner packets.
-
-    ``packets_out`` were sealed, ``packets_in`` opened and let pass. ``drops`` has every packet that was not delivered
-    once: those of the SAs, and of the sealed and the opened those that the link and the TUN then refused.
-    """
-
-    packets_out: int
-    octets_out: int
-    packets_in: int
-    octets_in: int
-    drops: dict[DropReason, int]
-    sas: tuple[SaStatistics, ...]
-    held: dict[str, int]  # packets that wait for an SA, by policy
-    events_lost: int
-    # Combinations of inner and outer ECN field that nobody should make (RFC 6040 §4.2), dropped or not.
-    unused_ecn: dict[str, int] = field(default_factory=dict)
 
 
 class Engine:
@@ -144,11 +111,10 @@ class Engine:
         peer = self._spd.remove(name).peer
         if not self._spd.any_of(peer):
             self._silences.pop(peer, None)
+        self.count_drop(DropReason.NO_POLICY, self._waiting_for(name))
         self._sad.remove_policy(name)
-        held = self._held.pop(name, None)
+        self._held.pop(name, None)
         self._waiting.pop(name, None)
-        if held:
-            self.count_drop(DropReason.NO_POLICY, len(held))
 
     def allocate_spi(self) -> int:
         """An SPI for an inbound SA, nobody else's until it is installed or released (RFC 4303 §2.1)."""
@@ -177,8 +143,8 @@ class Engine:
         if not covers(sa.selector, self._spd[sa.policy].selector):
             raise InvalidSa(f"the SA's selector does not cover that of policy {sa.policy!r}")
         before = self._sad.carriers.get(sa.policy)
-        waiting = [] if before is None or before.rate is None else before.rate.take_all()
         added = self._sad.add_outbound(sa, now)
+        waiting = [] if before is None or before.rate is None else before.rate.take_all()
         added.silence = self._silence_of(sa.policy)
         added.narrow(self._paths.octets(sa.remote.address))
         if sa.encapsulation is Encapsulation.UDP:
@@ -229,38 +195,65 @@ class Engine:
             now: seconds, on the clock of all other calls.
         """
         sealed: list[Outgoing] = []
+        lookup, carriers = self._lookup, self._sad.carriers
         for packet in packets:
             inner = parse_inner(packet)
             if inner is None or inner[0] != len(packet):
                 self._drop(DropReason.NOT_IP)
                 continue
-            sa = self._carrier(packet, inner[1], now)
-            if sa is None:
-                continue
-            flags_at = FLAGS_AT[packet[0]]
-            if packet[flags_at : flags_at + 1] in SYN:
-                packet = self._fit.clamped(packet, sa.largest)
-            pieces = (packet,) if sa.fits(packet) else self._fit.cut(packet, sa.largest, sa.parameters.mode)
-            if not pieces:
-                self._drop(DropReason.TOO_BIG, sa)
-                continue
-            for piece in pieces:
-                try:
-                    if sa.rate is None:
-                        sealed.append(sa.seal(piece, now))
-                    else:
-                        sa.rate.put(piece)
-                except NotSealed as refused:
-                    self._not_sealed(refused.reason, sa)
+            flow = inner[1]
+            policy = lookup(flow)
+            sa = None if policy is None else carriers.get(policy.name)
+            if sa is None or now >= sa.hard_at:
+                sa = self._carrier(packet, policy, now)
+                if sa is None:
                     continue
-                self._packets_out += 1
-                self._octets_out += len(piece)
-            if sa.silence.since > now:
-                sa.silence.sent(now)
-                self._unanswered[sa.silence] = None
-            if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
-                self._expire(sa, now)
+            if flow[0] == TCP and packet[FLAGS[packet[0]]] in SYN:
+                packet = self._fit.clamped(packet, sa.largest)
+            if sa.rate is not None or len(packet) > sa.largest:
+                sealed += self._protect_otherwise(packet, sa, now)
+                continue
+            try:
+                sealed.append(sa.seal(packet, now))
+            except NotSealed as refused:
+                self._not_sealed(refused.reason, sa)
+                continue
+            self._packets_out += 1
+            self._octets_out += len(packet)
+            if sa.silence.since > now or sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
+                self._has_sealed(sa, now)
         return sealed
+
+    def _protect_otherwise(self, packet: bytes, sa: OutboundSa, now: float) -> list[Outgoing]:
+        """The same for a packet that waits for its turn at a constant rate, or is larger than the path carries."""
+        if sa.rate is not None:
+            if not sa.rate.put(packet):
+                self._drop(DropReason.PACE_QUEUE_FULL, sa)
+            return []
+        pieces = self._fit.cut(packet, sa.largest, sa.parameters.mode)
+        if not pieces:
+            self._drop(DropReason.TOO_BIG, sa)
+        sealed: list[Outgoing] = []
+        for piece in pieces:
+            try:
+                outgoing = sa.seal(piece, now)
+            except NotSealed as refused:
+                self._not_sealed(refused.reason, sa)
+                continue
+            # There is no smaller one to be had: see :meth:`esp.fit.Fit.cut`.
+            sealed.append(outgoing if len(piece) <= sa.largest else outgoing._replace(dont_fragment=False))
+            self._packets_out += 1
+            self._octets_out += len(piece)
+            self._has_sealed(sa, now)
+        return sealed
+
+    def _has_sealed(self, sa: OutboundSa, now: float) -> None:
+        """A packet has left by ``sa``: it waits for an answer from now on, and may have been the last."""
+        if sa.silence.since > now:
+            sa.silence.sent(now)
+            self._unanswered[sa.silence] = None
+        if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
+            self._expire(sa, now)
 
     def take_replies(self) -> list[bytes]:
         """What the engine itself has to say to the inside since the last call: ICMP errors, a bounded number."""
@@ -314,20 +307,22 @@ class Engine:
                 continue
             try:
                 sealed += sa.seal_due(now)
-            except NotSealed as refused:
-                self._not_sealed(refused.reason, sa)
-                continue
-            if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
-                self._expire(sa, now)
+            except NotSealed:  # nothing is lost by it: what waits is for the SA that comes after
+                del self._sad.paced[sa.parameters.policy]
+                self._events.put(CounterExhausted(sa.parameters.policy, sa.parameters.spi))
+            packets, octets = (0, 0) if sa.rate is None else sa.rate.take_gone()
+            self._packets_out += packets
+            self._octets_out += octets
+            if packets or sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
+                self._has_sealed(sa, now)
         return sealed
 
     def pace_deadline(self) -> float:
         """When :meth:`pace` has something to do; infinity while no SA sends by the clock."""
         return min((sa.due_at() for sa in self._sad.paced.values()), default=inf)
 
-    def _carrier(self, packet: bytes, flow: Flow, now: float) -> OutboundSa | None:
-        """The SA that carries ``packet``; None when it has been dropped or held."""
-        policy = self._lookup(flow)
+    def _carrier(self, packet: bytes, policy: Policy | None, now: float) -> OutboundSa | None:
+        """The SA that carries ``packet`` now that the newest does not; None when it has been dropped or held."""
         if policy is None:
             self._drop(DropReason.NO_POLICY)
             return None
@@ -365,51 +360,52 @@ class Engine:
             now: seconds, on the clock of all other calls.
         """
         packets: list[bytes] = []
-        for incoming in datagrams:
-            datagram = incoming.datagram
+        inbound = self._sad.inbound
+        for datagram, source, traffic_class in datagrams:
             if len(datagram) < ESP_HEADER.size:
                 self._drop(DropReason.MALFORMED)
                 continue
             spi, sequence = ESP_HEADER.unpack_from(datagram)
-            sa = self._sad.inbound.get(spi)
+            sa = inbound.get(spi)
             if sa is None:
-                self._drop(DropReason.UNKNOWN_SPI)
-                if now >= self._tell_unknown_spi_at:
-                    self._tell_unknown_spi_at = now + UNKNOWN_SPI_SECONDS
-                    self._events.put(UnknownSpiSeen(spi, incoming.source))
+                self._drop_unknown(spi, source, now)
                 continue
-            for packet in self._open(sa, incoming, sequence, now):
-                if isinstance(packet, DropReason):
+            if now >= sa.hard_at:
+                self._expire(sa, now)
+                self._drop(DropReason.SA_EXPIRED, sa)
+                continue
+            top = sa.window.top
+            text = sa.authenticate(datagram, sequence)
+            if not isinstance(text, bytes):
+                self._drop(text, sa)
+                continue
+            if sa.silence.heard_at < now:  # once a batch is enough
+                sa.silence.heard(now)
+            if source != sa.remote and sa.window.top > top:
+                self._follow(sa, source)
+            if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
+                self._expire(sa, now)
+            for packet in sa.unwrap(text, sequence, traffic_class):
+                if not isinstance(packet, bytes):
                     self._drop(packet, sa)
                     continue
-                flags_at = FLAGS_AT[packet[0]]
-                if packet[flags_at : flags_at + 1] in SYN:
+                if packet[FLAGS[packet[0]]] in SYN:
                     packet = self._clamped(packet, sa)
                 packets.append(packet)
                 self._packets_in += 1
                 self._octets_in += len(packet)
         return packets
 
+    def _drop_unknown(self, spi: int, source: Endpoint, now: float) -> None:
+        self._drop(DropReason.UNKNOWN_SPI)
+        if now >= self._tell_unknown_spi_at:
+            self._tell_unknown_spi_at = now + UNKNOWN_SPI_SECONDS
+            self._events.put(UnknownSpiSeen(spi, source))
+
     def _clamped(self, packet: bytes, sa: InboundSa) -> bytes:
         """A SYN of the peer's side: what ours will send by it has to go through the other way."""
         back = self._sad.carriers.get(sa.parameters.policy)
         return packet if back is None else self._fit.clamped(packet, back.largest)
-
-    def _open(self, sa: InboundSa, incoming: Incoming, sequence: int, now: float) -> Sequence[bytes | DropReason]:
-        if now >= sa.hard_at:
-            self._expire(sa, now)
-            return (DropReason.SA_EXPIRED,)
-        top = sa.window.top
-        text = sa.authenticate(incoming.datagram, sequence)
-        if isinstance(text, DropReason):
-            return (text,)
-        if sa.silence.heard_at < now:  # once a batch is enough
-            sa.silence.heard(now)
-        if incoming.source != sa.remote and sa.window.top > top:
-            self._follow(sa, incoming.source)
-        if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
-            self._expire(sa, now)
-        return sa.unwrap(text, sequence, incoming.traffic_class)
 
     def admit(self, packets: Sequence[bytes]) -> list[bytes]:
         """Those of ``packets``, which have come from the outside in the clear, that may pass (RFC 4301 §5.2, step 3b).
@@ -539,10 +535,15 @@ class Engine:
         if packets:
             self._drops[reason] += packets
 
-    def _drop(self, reason: DropReason, sa: SaState | None = None) -> None:
+    def _drop(self, reason: DropReason, sa: InboundSa | OutboundSa | None = None) -> None:
         self._drops[reason] += 1
         if sa is not None:
             sa.drops[reason] += 1
+
+    def _waiting_for(self, policy: str) -> int:
+        carrier = self._sad.carriers.get(policy)
+        paced = 0 if carrier is None or carrier.rate is None else len(carrier.rate)
+        return len(self._held.get(policy, ())) + paced
 
     def statistics(self) -> Statistics:
         """Counters as they are now; a copy."""
@@ -552,22 +553,8 @@ class Engine:
             packets_in=self._packets_in,
             octets_in=self._octets_in,
             drops=dict(self._drops),
-            sas=tuple(_sa_statistics(sa) for sa in self._sad.all()),
-            held={name: len(held) for name, held in self._held.items()},
+            sas=tuple(sa_statistics(sa) for sa in self._sad.all()),
+            held={name: self._waiting_for(name) for name in self._held},
             events_lost=self._events.lost,
             unused_ecn=dict(self._sad.unused_ecn),
         )
-
-
-def _sa_statistics(sa: InboundSa | OutboundSa) -> SaStatistics:
-    return SaStatistics(
-        policy=sa.parameters.policy,
-        spi=sa.parameters.spi,
-        inbound=isinstance(sa, InboundSa),
-        suite=sa.parameters.suite.name,
-        remote=sa.remote,
-        packets=sa.packets,
-        octets=sa.octets,
-        sequence=sa.sequence,
-        drops=dict(sa.drops),
-    )

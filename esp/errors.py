@@ -58,12 +58,6 @@ class SequenceExhausted(NotSealed):
     reason = DropReason.SEQUENCE_EXHAUSTED
 
 
-class PaceQueueFull(NotSealed):
-    """More packets wait for the SA's constant rate than may (RFC 9347 §2.4.1)."""
-
-    reason = DropReason.PACE_QUEUE_FULL
-
-
 class NotWhole(NotSealed):
     """A fragment, in transport mode (RFC 4303 §3.3.4)."""
 

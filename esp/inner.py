@@ -26,7 +26,7 @@ PROTOCOLS_WITH_TYPE = frozenset({ICMP, ICMPV6, MOBILITY})
 # IPv4 header (RFC 791 §3.1): version:4 IHL:4 | TOS 1 | total length 2 | ID 2 | flags:3 fragment offset:13 | TTL 1 |
 # protocol 1 | checksum 2 | source 4 | destination 4 | options. Behind it, without options, the ports.
 _IPV4 = struct.Struct("!B x H 2x H x B 2x 8s")
-_IPV4_AND_PORTS = struct.Struct("!B x H 2x H x B 2x 8s I")
+_IPV4_AND_PORTS = struct.Struct("!2x H 2x H x B 2x 8s I")
 _IPV4_NO_OPTIONS = 0x45
 _OFFSET = 0x1FFF  # in units of eight octets; zero in the first fragment
 _FRAGMENT = 0x3FFF  # offset and MF: either says that this is a fragment
@@ -59,17 +59,13 @@ def parse_inner(packet: bytes) -> tuple[int, Flow] | None:
     octets = len(packet)
     if octets < 20:
         return None
-    version = packet[0] >> 4
+    first = packet[0]
+    if first == _IPV4_NO_OPTIONS and octets >= 24:  # nearly every packet there is: no fragment, ports in place
+        total, fragment, protocol, addresses, ports = _IPV4_AND_PORTS.unpack_from(packet)
+        if protocol in PROTOCOLS_WITH_PORTS and not fragment & _FRAGMENT and 24 <= total <= octets:
+            return total, (protocol, addresses, ports)
+    version = first >> 4
     if version == 4:
-        if octets >= 24:  # nearly every packet there is: no options, no fragment, ports in place
-            first, total, fragment, protocol, addresses, ports = _IPV4_AND_PORTS.unpack_from(packet)
-            if (
-                first == _IPV4_NO_OPTIONS
-                and protocol in PROTOCOLS_WITH_PORTS
-                and not fragment & _FRAGMENT
-                and 24 <= total <= octets
-            ):
-                return total, (protocol, addresses, ports)
         return _parse_ipv4(packet)
     if version == 6:
         if octets >= 44:

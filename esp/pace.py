@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from esp.aggfrag import Aggregator
-from esp.errors import PaceQueueFull
 
 if TYPE_CHECKING:
     from esp.sa import Aggregation
@@ -37,23 +36,30 @@ class ConstantRate:
         self._aggregator = Aggregator(aggregation.octets, max(room, LEAST_ROOM))
         self.at = now + self._interval
 
-    def put(self, packet: bytes) -> None:
-        """Let ``packet`` wait for its turn.
+    def put(self, packet: bytes) -> bool:
+        """Let ``packet`` wait for its turn, unless too much waits already; the caller counts it then."""
+        return self._aggregator.put(packet)
 
-        Raises:
-            PaceQueueFull: too much waits already.
-        """
-        if not self._aggregator.put(packet):
-            raise PaceQueueFull
+    def __len__(self) -> int:
+        """Packets that wait."""
+        return len(self._aggregator)
 
     def take_all(self) -> list[bytes]:
         """The packets that wait, for another SA."""
         return self._aggregator.take_all()
 
-    def payloads(self, now: float) -> list[bytes]:
-        """What is due by now, :data:`MOST_AT_ONCE` payloads at most."""
+    def due(self, now: float) -> int:
+        """How many payloads are due by now, :data:`MOST_AT_ONCE` at most; said once."""
         if now < self.at:
-            return []
+            return 0
         missed = int((now - self.at) / self._interval) + 1
         self.at += missed * self._interval
-        return [self._aggregator.next_payload() for _ in range(min(missed, MOST_AT_ONCE))]
+        return min(missed, MOST_AT_ONCE)
+
+    def next_payload(self) -> bytes:
+        """One of them, of what waits."""
+        return self._aggregator.next_payload()
+
+    def take_gone(self) -> tuple[int, int]:
+        """Packets that have gone into payloads to their last octet since the last call, and their octets."""
+        return self._aggregator.take_gone()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from esp.ah import AH, TTL, dressed, presented, rebuilt
-from esp.datagram import Incoming, Outgoing
+from esp.datagram import ESP_PROTOCOL, Incoming, Outgoing
 from esp.link import BATCH, LONGEST_DATAGRAM, WILDCARDS, LinkUnavailable, UdpLink, endpoint_of
 from esp.sa import Endpoint
 
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from esp.icmp import TooBig
 
-ESP_PROTOCOL = 50  # RFC 4303 §2
 IPV6_HDRINCL = 36  # linux/in6.h; Python's socket module does not name it
 _ANCILLARY = 2 * socket.CMSG_SPACE(20)
 

@@ -22,6 +22,11 @@ class Endpoint(NamedTuple):
     address: str
     port: int
 
+    @property
+    def version(self) -> int:
+        """Of IP: 4 or 6."""
+        return 6 if ":" in self.address else 4
+
 
 class Mode(Enum):
     """RFC 4301 §3.2."""

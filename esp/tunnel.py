@@ -40,6 +40,13 @@ _UNUSED_NAMES = tuple(
     f"{_ECN_NAMES[inner]}_in_{_ECN_NAMES[outer]}" if (inner, outer) in _UNUSED else "" for inner, outer in _PAIRS
 )
 
+# What a payload without an IP packet of the version that its next header says is.
+_REFUSALS = {
+    IPV4_IN_ESP: DropReason.NOT_IP,
+    IPV6_IN_ESP: DropReason.NOT_IP,
+    NO_NEXT_HEADER: DropReason.DUMMY,
+}
+
 
 @lru_cache(maxsize=64)  # ours: an operator has a few rules, and thousands of SAs
 def _outer_traffic_classes(ecn: Ecn, dscp: bytes) -> bytes:
@@ -78,16 +85,14 @@ class Tunnel:
             next_header: of the ESP trailer.
             traffic_class: of the outer header.
         """
-        if next_header not in (IPV4_IN_ESP, IPV6_IN_ESP):
-            return DropReason.DUMMY if next_header == NO_NEXT_HEADER else DropReason.BAD_NEXT_HEADER
         inner = parse_inner(payload)
-        if inner is None or (payload[0] >> 4 == 4) != (next_header == IPV4_IN_ESP):
-            return DropReason.NOT_IP
+        if inner is None or next_header != (IPV4_IN_ESP if payload[0] >> 4 == 4 else IPV6_IN_ESP):
+            return _REFUSALS.get(next_header, DropReason.BAD_NEXT_HEADER)
         total, flow = inner
         packet = payload if total == len(payload) else payload[:total]
         if traffic_class & ECN_FIELD or self._inward:  # without a mark outside, the inner ECN field stays what it is
             marked = self._mark(packet, traffic_class)
-            return marked if isinstance(marked, DropReason) else (marked, flow)
+            return (marked, flow) if isinstance(marked, bytes) else marked
         return packet, flow
 
     def _mark(self, packet: bytes, outer: int) -> bytes | DropReason:

@@ -68,9 +68,11 @@ def parse_trailer(text: bytes) -> tuple[int, int] | DropReason:
 
     The padding is inspected as RFC 4303 §2.4 asks: nothing else would notice a sender that hides octets there.
     """
-    if len(text) < 2:
+    octets = len(text)
+    if octets < 2:
         return DropReason.MALFORMED
     pad = text[-2]
-    if not text.endswith(_PADDING[pad], 0, -1):
+    end = octets - 2 - pad
+    if text[end:-1] != _PADDING[pad]:  # so too where it would begin before the text, for then it is shorter
         return DropReason.BAD_PADDING
-    return len(text) - 2 - pad, text[-1]
+    return end, text[-1]

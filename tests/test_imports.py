@@ -17,7 +17,8 @@ LAYERS = {
         {"esp.combined", "esp.separate", "esp.integrity"},
         {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel", "esp.checksum", "esp.pace"},
         {"esp.transport", "esp.flow_label", "esp.mtu", "esp.fragmentation", "esp.too_big", "esp.mss", "esp.ah"},
-        {"esp.path", "esp.fit", "esp.spd", "esp.sad", "esp.hold", "esp.silence"},
+        {"esp.path", "esp.fit", "esp.spd", "esp.hold", "esp.silence"},
+        {"esp.lifetime", "esp.outbound", "esp.inbound", "esp.sad", "esp.statistics"},
         {"esp.engine", "esp.native"},
         {"esp.icmp"},
         {"esp.tun", "esp.link", "esp.raw"},
@@ -54,14 +55,25 @@ ACROSS = {
     "kinkvpn.demo": DESCRIPTIONS,
     "kinkvpn.cli": DESCRIPTIONS,
     "kinkvpn.keylog": DESCRIPTIONS,
-    "kinkvpn.manual": DESCRIPTIONS | {"esp.engine", "esp.dataplane"},
+    "kinkvpn.manual": DESCRIPTIONS | {"esp.engine", "esp.dataplane", "esp.statistics"},
     "kinkvpn.view": DESCRIPTIONS,
     "kinkvpn.service": DESCRIPTIONS
-    | {"esp.engine", "esp.dataplane", "esp.tun", "esp.link", "esp.raw", "esp.icmp", "esp.fit", "esp.native"},
+    | {
+        "esp.engine",
+        "esp.statistics",
+        "esp.dataplane",
+        "esp.tun",
+        "esp.link",
+        "esp.raw",
+        "esp.icmp",
+        "esp.fit",
+        "esp.native",
+    },
 }
 PURE = {
     *("esp.combined", "esp.separate", "esp.integrity"),
     *("esp.errors", "esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.sa", "esp.sad", "esp.policy", "esp.spd"),
+    *("esp.lifetime", "esp.outbound", "esp.inbound", "esp.statistics"),
     *(
         "esp.mtu",
         "esp.fragmentation",
@@ -191,7 +203,7 @@ def test_an_arrow_that_points_up_is_found(module: str, source: str) -> None:
 @pytest.mark.parametrize(
     ("module", "source"),
     [
-        ("esp.sad", "from esp.crypto import make_sealer"),
+        ("esp.outbound", "from esp.crypto import make_sealer"),
         ("kinkvpn.proto.proposal", "from esp.suite import SUITES"),
         ("kinkvpn.proto.peer", "from kinkvpn.wire import kink"),
         ("kinkvpn.config", "from kinkvpn import values"),

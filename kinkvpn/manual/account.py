@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from esp.dataplane import LinkStatistics
-    from esp.engine import SaStatistics, Statistics
+    from esp.statistics import SaStatistics, Statistics
 
 
 def of(traffic: Statistics, link: LinkStatistics) -> dict[str, Any]:

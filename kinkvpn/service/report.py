@@ -9,8 +9,8 @@ from kinkvpn.proto.extensions import UNDERSTOOD, Capability
 
 if TYPE_CHECKING:
     from esp.dataplane import LinkStatistics
-    from esp.engine import Statistics
     from esp.sa import Endpoint
+    from esp.statistics import Statistics
     from kinkvpn.proto.peer import Peer
 
 

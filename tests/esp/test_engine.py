@@ -52,9 +52,9 @@ from esp.events import (
 )
 from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS
 from esp.mtu import largest_inner
+from esp.outbound import MAX_DATAGRAM
 from esp.policy import Action, Direction, Policy, Selector
 from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Lifetime, Mode, SaParameters
-from esp.sad import MAX_DATAGRAM
 from esp.suite import SUITES
 from esp.wire import ESP_HEADER
 
@@ -1055,9 +1055,14 @@ def test_more_than_the_rate_carries_is_dropped_and_counted() -> None:
     assert tunnel.left.protect(packets, 0.0) == []
     refused = tunnel.left.statistics().drops[DropReason.PACE_QUEUE_FULL]
     assert 0 < refused < 100
-    assert tunnel.left.statistics().packets_out + refused == 100
+    tunnel.left.pace(1.0)
+    statistics = tunnel.left.statistics()
+    assert 0 < statistics.packets_out < 10
+    assert statistics.octets_out == 1400 * statistics.packets_out
+    assert statistics.packets_out + refused + statistics.held["four"] == 100
     tunnel.left.remove_outbound("four", SPI4)
-    assert sum(tunnel.left.statistics().drops.values()) == 100
+    statistics = tunnel.left.statistics()
+    assert statistics.packets_out + sum(statistics.drops.values()) == 100
 
 
 def test_a_rekey_takes_over_what_waits_and_splits_no_packet() -> None:
@@ -1075,6 +1080,16 @@ def test_a_rekey_takes_over_what_waits_and_splits_no_packet() -> None:
     older = parameters(spi=0x1002)
     tunnel.left.protect(packets, 3.0)
     assert len(tunnel.left.install_outbound(older, 3.0)) == len(packets)  # and one without a rate sends at once
+
+
+def test_what_waits_for_its_turn_goes_with_its_policy_and_stays_when_an_sa_is_refused() -> None:
+    tunnel = aggregating()
+    tunnel.left.protect([ipv4()] * 7, 0.0)
+    with pytest.raises(InvalidSa, match="SPI 0x00001000 already"):
+        tunnel.left.install_outbound(parameters(), 0.0)
+    assert tunnel.left.statistics().held["four"] == 7
+    tunnel.left.remove_policy("four")
+    assert tunnel.left.statistics().drops == {DropReason.NO_POLICY: 7}
 
 
 def test_an_inbound_sa_without_aggregation_takes_no_aggfrag() -> None:
@@ -1104,7 +1119,8 @@ def test_the_clock_ends_an_sa_that_sends_by_it() -> None:
     assert tunnel.left.pace_deadline() == inf
     tunnel.left.install_outbound(replace(sa, sequence=2**32 - 2, lifetime=Lifetime()), 1.0)
     assert len(tunnel.left.pace(2.0)) == 1
-    assert tunnel.left.statistics().drops == {DropReason.SEQUENCE_EXHAUSTED: 1}
+    assert CounterExhausted("four", SPI4) in tunnel.left.take_events()
+    assert tunnel.left.pace_deadline() == inf
 
 
 # --- outer headers ---

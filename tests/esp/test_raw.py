@@ -14,9 +14,9 @@ import trio.testing
 from support.namespaces import namespace, run, within
 
 from esp.ah import AH, make_ah_opener, make_ah_sealer, presented
-from esp.datagram import Outgoing
+from esp.datagram import ESP_PROTOCOL, Outgoing
 from esp.link import BATCH, LinkUnavailable, UdpLink
-from esp.raw import ESP_PROTOCOL, AhLink, Links, RawLink
+from esp.raw import AhLink, Links, RawLink
 from esp.sa import Endpoint
 from esp.suite import SUITES
 

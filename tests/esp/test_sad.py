@@ -8,19 +8,14 @@ from random import Random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.memory import kept
-from support.tunnel import LEFT, SELECTOR4, flip, ipv4, ipv6, parameters, ports
+from support.tunnel import SELECTOR4, flip, ipv4, parameters
 
 from esp.errors import DropReason, EspError, InvalidSa, UnknownSa
-from esp.headers import DontFragment, HeaderRules
-from esp.sa import SPI_MIN, Aggregation, Lifetime
-from esp.sad import InboundSa, Limit, OutboundSa, Sad
+from esp.outbound import OutboundSa
+from esp.sa import SPI_MIN
+from esp.sad import Sad
 
 SEEDED = Random(5).randbytes
-
-
-def inbound(**changes: object) -> InboundSa:
-    return InboundSa(parameters(selector=flip(SELECTOR4), remote=LEFT, **changes), 0.0, {})
 
 
 @given(st.lists(st.sampled_from(["add", "drop-oldest", "drop-newest"]), max_size=12))
@@ -132,93 +127,3 @@ def test_an_installed_spi_is_kept_by_its_sa() -> None:
     sad.release_spi(spi)
     assert sad.allocate_spi() == 1001
     sad.remove_inbound(spi)
-
-
-@given(st.integers(1, 20), st.integers(0, 20))
-def test_packets_reach_limits_in_order(soft: int, more: int) -> None:
-    sa = OutboundSa(parameters(lifetime=Lifetime(soft_packets=soft, hard_packets=soft + more)), 0.0, SEEDED)
-    reached = []
-    for _ in range(soft + more):
-        sa.seal(ipv4(), 0.0)
-        reached.append(sa.reached(0.0))
-    expected = [None] * (soft + more)
-    expected[soft - 1] = Limit.SOFT
-    expected[-1] = Limit.HARD
-    assert reached == expected
-
-
-def test_octets_are_those_of_the_cipher() -> None:
-    """RFC 4301 §4.4.2.1: a lifetime in octets counts what the algorithm was applied to; both ends count alike."""
-    for suite, octets in (("aes256-gcm16", 24), ("aes128-cbc-sha1", 32)):
-        outbound = OutboundSa(parameters(suite, lifetime=Lifetime(soft_octets=octets)), 0.0, SEEDED)
-        opener = InboundSa(parameters(suite), 0.0, {})
-        assert outbound.reached(0.0) is None
-        assert isinstance(opener.authenticate(outbound.seal(ipv4(), 0.0).datagram, 1), bytes)
-        assert outbound.octets == opener.octets == octets
-        assert outbound.reached(0.0) is Limit.SOFT
-
-
-def test_seconds_count_from_installation() -> None:
-    sa = OutboundSa(parameters(lifetime=Lifetime(soft_seconds=10, hard_seconds=20)), 100.0, SEEDED)
-    assert sa.deadline() == 110.0
-    assert sa.reached(109.9) is None
-    assert sa.reached(110.0) is Limit.SOFT
-    assert sa.deadline() == 120.0
-    assert sa.reached(119.9) is None
-    assert sa.reached(120.0) is Limit.HARD
-    assert sa.reached(120.0) is Limit.HARD
-
-
-@pytest.mark.parametrize("esn", [False, True])
-def test_the_counter_asks_for_a_successor_before_its_end(esn: bool) -> None:
-    """Whatever lifetimes keying chose: a sixteenth of all numbers is left (RFC 4303 §3.3.3)."""
-    start = 2**64 - 2**60 - 2 if esn else 2**32 - 2**28 - 2
-    sa = OutboundSa(parameters(sequence=start, esn=esn), 0.0, SEEDED)
-    told = []
-    for _ in range(4):
-        sa.seal(ipv4(), 0.0)
-        told.append(sa.reached(0.0))
-    assert told.count(Limit.SOFT) == 1
-    assert sa.sequence == start + 4
-
-
-def test_many_flows_of_one_peer_are_matched_again_and_no_worse() -> None:
-    sa = inbound()
-
-    def arrive(source: int) -> None:
-        for host, passes in (("10.2.0.1", True), ("10.3.0.1", False)):
-            packet = ipv4(ports(source, 53), destination=host, protocol=17)
-            text = packet + bytes([0, 4])
-            assert sa.unwrap(text, 1, 0) == ((packet if passes else DropReason.SELECTOR_MISMATCH),)
-
-    full, later = kept(arrive, 4096, 3 * 4096)
-    assert later < 1.2 * full
-
-
-@pytest.mark.parametrize(
-    ("df", "expected"),
-    [
-        (DontFragment.AUTO, [None, None, None]),
-        (DontFragment.COPY, [True, False, True]),
-        (DontFragment.SET, [True, True, True]),
-        (DontFragment.CLEAR, [False, False, False]),
-    ],
-)
-def test_df_is_copied_set_or_cleared(df: DontFragment, expected: list[bool | None]) -> None:
-    """RFC 4301 §5.1.2.1, note 4."""
-    sa = OutboundSa(parameters(headers=HeaderRules(df=df)), 0.0, SEEDED)
-    whole = bytearray(ipv4(b"x"))
-    whole[6] = 0x40
-    assert [sa.seal(packet, 0.0).dont_fragment for packet in (bytes(whole), ipv4(b"x"), ipv6(b"x"))] == expected
-
-
-def test_flows_have_labels_only_where_that_was_asked_for() -> None:
-    """RFC 6438 §3; what goes out by the clock belongs to no flow."""
-    plain = OutboundSa(parameters(), 0.0, SEEDED)
-    labelled = OutboundSa(parameters(headers=HeaderRules(flow_labels=True)), 0.0, SEEDED)
-    packets = [ipv4(ports(source, 53), protocol=17) for source in (1, 2, 1)]
-    assert [plain.seal(packet, 0.0).flow_label for packet in packets] == [0, 0, 0]
-    one, other, again = [labelled.seal(packet, 0.0).flow_label for packet in packets]
-    assert one == again != other
-    paced = parameters(headers=HeaderRules(flow_labels=True), aggregation=Aggregation(500, 10))
-    assert [each.flow_label for each in OutboundSa(paced, 0.0, SEEDED).seal_due(1.0)] == [0] * 10

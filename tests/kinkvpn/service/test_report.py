@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 
 from esp.dataplane import LinkStatistics
-from esp.engine import SaStatistics, Statistics
 from esp.errors import DropReason
 from esp.sa import Endpoint
+from esp.statistics import SaStatistics, Statistics
 from kinkvpn.service.report import policy_traffic, spell, with_traffic
 
 

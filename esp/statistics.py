@@ -1,0 +1,64 @@
+"""What an engine has done, in numbers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from esp.inbound import InboundSa
+
+if TYPE_CHECKING:
+    from esp.errors import DropReason
+    from esp.outbound import OutboundSa
+    from esp.sa import Endpoint
+
+
+@dataclass(frozen=True, slots=True)
+class SaStatistics:
+    """What one SA has done. ``octets`` are those the cipher was applied to; ``sequence`` is the newest number."""
+
+    policy: str
+    spi: int
+    inbound: bool
+    suite: str
+    remote: Endpoint
+    packets: int
+    octets: int
+    sequence: int
+    drops: dict[DropReason, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Statistics:
+    """What the engine has done since it was made; ``octets`` are those of inner packets.
+
+    ``packets_out`` were sealed, each piece of one that was cut by itself, ``packets_in`` opened and let pass. ``drops``
+    has every packet that was not delivered once: those of the SAs, and of the sealed and the opened those that the link
+    and the TUN then refused.
+    """
+
+    packets_out: int
+    octets_out: int
+    packets_in: int
+    octets_in: int
+    drops: dict[DropReason, int]
+    sas: tuple[SaStatistics, ...]
+    held: dict[str, int]  # packets that wait, for an SA or for their turn at a constant rate, by policy
+    events_lost: int
+    # Combinations of inner and outer ECN field that nobody should make (RFC 6040 §4.2), dropped or not.
+    unused_ecn: dict[str, int] = field(default_factory=dict)
+
+
+def sa_statistics(sa: InboundSa | OutboundSa) -> SaStatistics:
+    """Those of ``sa`` as they are now; a copy."""
+    return SaStatistics(
+        policy=sa.parameters.policy,
+        spi=sa.parameters.spi,
+        inbound=isinstance(sa, InboundSa),
+        suite=sa.parameters.suite.name,
+        remote=sa.remote,
+        packets=sa.packets,
+        octets=sa.octets,
+        sequence=sa.sequence,
+        drops=dict(sa.drops),
+    )
