@@ -83,6 +83,11 @@ class Suite:
         """Whether it is for peers that have nothing better, and for those who say that they know."""
         return bool(self.cost)
 
+    @property
+    def encrypts(self) -> bool:
+        """Whether nobody on the path reads what it carries."""
+        return self.cipher not in (Cipher.NULL, Cipher.AES_GMAC)
+
     def split(self, keymat: bytes) -> tuple[bytes, bytes, bytes]:
         """Cut ``keymat`` (exactly ``keymat_octets``) into cipher key, salt and integrity key.
 
@@ -268,5 +273,5 @@ def suite_named(name: str) -> Suite:
     try:
         return SUITES[name]
     except KeyError:
-        near = get_close_matches(name, SUITES)
+        near = get_close_matches(name.lower(), [suite.name for suite in SUITES.values() if not suite.legacy])
         raise UnknownSuite(f"a suite (did you mean {' or '.join(near)}?)" if near else f"a suite: {GRAMMAR}") from None

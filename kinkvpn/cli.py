@@ -32,7 +32,8 @@ DOWN_SECONDS = 10.0
 
 DESCRIPTION = """\
 IPsec between Kerberos principals, without the kernel's IPsec: SAs are
-negotiated by KINK (RFC 4430), packets travel as ESP in UDP (RFC 4303, 3948)."""
+negotiated by KINK (RFC 4430), packets travel as ESP (RFC 4303), in UDP unless
+told otherwise, or as AH (RFC 4302)."""
 
 EXAMPLES = """\
 examples:
@@ -276,10 +277,23 @@ def run_check(asked: argparse.Namespace) -> int:
         addresses = {peer.name: peer.kink.address for peer in peers}
     except StartRefused as refused:
         reasons += refused.reasons
+    reasons += key_log_refusals(configuration.log.keys)
     if reasons:
         return complain("\n".join(reasons), CANNOT)
     print(f"{asked.config} is good: {counted(configuration)}\n\n{view.check(configuration, addresses)}")
     return DONE
+
+
+def key_log_refusals(path: Path | None) -> list[str]:
+    """Why keys cannot be written where they are to be, if at all."""
+    from kinkvpn.keylog import KeyLogRefused, check_key_log
+
+    try:
+        if path is not None:
+            check_key_log(path)
+    except KeyLogRefused as refused:
+        return [str(refused)]
+    return []
 
 
 def counted(configuration: Configuration) -> str:

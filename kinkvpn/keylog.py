@@ -117,8 +117,28 @@ class KeyLog:
         self.close()
 
 
+def check_key_log(path: Path) -> None:
+    """See that keys may be written to ``path``, without making it.
+
+    Raises:
+        KeyLogRefused: as :class:`KeyLog` would, as far as can be told.
+    """
+    try:
+        complaint = _complaint(path.lstat()) if os.path.lexists(path) else _complaint_of_place(path.parent)
+    except OSError as error:
+        raise KeyLogRefused(f"key log {path}: {error.strerror}") from error
+    if complaint:
+        raise KeyLogRefused(f"key log {path}: {complaint}")
+
+
+def _complaint_of_place(directory: Path) -> str:
+    return "" if directory.is_dir() else f"there is no directory {directory}"
+
+
 def _complaint(status: os.stat_result) -> str:
     """What keeps keys out of a file that was there before; empty if nothing."""
+    if stat.S_ISLNK(status.st_mode):
+        return "it is a symbolic link"
     if not stat.S_ISREG(status.st_mode):
         return "it is no regular file"
     if status.st_uid != os.geteuid():

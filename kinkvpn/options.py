@@ -139,9 +139,9 @@ def _numbers(table: Table, inherited: Options) -> tuple[int, Esn]:
 
 def _shape(table: Table, inherited: Shape) -> Shape:
     """What an observer sees of the traffic's sizes and times; 0 turns a thing off that the peer has."""
-    octets = values.zero_or(PAYLOAD_MIN, PAYLOAD_MAX, "octets")
+    octets = values.integer_or_zero(PAYLOAD_MIN, PAYLOAD_MAX)
     shape = Shape(
-        tfc_octets=int(table.get("tfc_octets", octets, float(inherited.tfc_octets))),
+        tfc_octets=table.get("tfc_octets", octets, inherited.tfc_octets),
         tfc_dummy_after=table.get(
             "tfc_dummy_after", values.zero_or(SOONEST_DUMMY, LATEST_DUMMY, "seconds"), inherited.tfc_dummy_after
         ),
@@ -158,6 +158,17 @@ def _shape(table: Table, inherited: Shape) -> Shape:
     if shape.iptfs_rate and shape.tfc_octets and both is not None:
         table.report_value((both,), getattr(shape, both), "one of iptfs_rate and tfc_octets: IP-TFS pads by itself")
     return shape
+
+
+def _check_shape(table: Table, shape: Shape, mode: Mode, ipsec: SecurityProtocol) -> None:
+    """Only whole packets, sealed, have something behind them (RFC 4303 §2.7) or are put together (RFC 9347 §2)."""
+    hiding = "tfc_octets" if shape.tfc_octets else "iptfs_rate"
+    if not getattr(shape, hiding):
+        return
+    for key, value, wanted in (("mode", mode, Mode.TUNNEL), ("ipsec", ipsec, SecurityProtocol.ESP)):
+        written = next((one for one in (hiding, key) if one in table), None)
+        if written and value is not wanted and table.sound:
+            table.report_value((written,), table.written(written), f'{key} = "{wanted.value}" beside {hiding}')
 
 
 def read_headers(table: Table, inherited: HeaderRules) -> HeaderRules:
@@ -180,14 +191,14 @@ def read_options(table: Table, inherited: Options) -> Options:
     suites, legacy = _suites(table, inherited, ipsec)
     groups, required = _pfs(table, inherited)
     window, esn = _numbers(table, inherited)
+    mode = table.get("mode", values.one_of(Mode), inherited.mode)
     shape = _shape(table, inherited.shape)
-    if ipsec is SecurityProtocol.AH and (shape.confidentiality() or shape.aggregation()):
-        table.report(f'{table.name}: expected no padding, dummies or rate, for ipsec = "ah" hides nothing')
+    _check_shape(table, shape, mode, ipsec)
     return Options(
         suites=suites,
         legacy=legacy,
         ipsec=ipsec,
-        mode=table.get("mode", values.one_of(Mode), inherited.mode),
+        mode=mode,
         encapsulation=encapsulation,
         lifetime=table.get("lifetime", lifetime, inherited.lifetime),
         lifetime_kilobytes=table.get("lifetime_kilobytes", kilobytes, inherited.lifetime_kilobytes),

@@ -116,6 +116,17 @@ def seconds(low: float, high: float) -> Callable[[object], float]:
     return read
 
 
+def integer_or_zero(low: int, high: int) -> Callable[[object], int]:
+    """A reader of integers from ``low`` to ``high``, or 0, which turns off what the key is for."""
+
+    def read(value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or not (value == 0 or low <= value <= high):
+            raise Unexpected(f"0, or an integer from {low} to {high}")
+        return value
+
+    return read
+
+
 def zero_or(low: float, high: float, unit: str) -> Callable[[object], float]:
     """A reader of numbers from ``low`` to ``high``, or 0, which turns off what the key is for."""
 
@@ -163,6 +174,8 @@ def protocol(value: object) -> int:
     """An IP protocol, by number or by name."""
     if isinstance(value, str) and value.lower() in PROTOCOLS:
         return PROTOCOLS[value.lower()]
+    if value in ("esp", "ah"):
+        raise Unexpected(f'the protocol inside; what seals it is said by ipsec = "{value}"')
     if isinstance(value, str):
         raise Unexpected(f"an IP protocol number, or {_choices(value, PROTOCOLS)}")
     return integer(1, 255)(value)

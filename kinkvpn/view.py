@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from esp.headers import DEFAULT_RULES, DSCP_COPIED, DontFragment, Ecn
-from esp.sa import Encapsulation, SecurityProtocol
+from esp.sa import Encapsulation, Mode, SecurityProtocol
 from kinkvpn.proto.settings import Esn
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.traffic import show_selector
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from esp.headers import HeaderRules
     from esp.policy import Policy
+    from esp.suite import Suite
     from kinkvpn.config import Configuration, PeerConfiguration, TunSettings
     from kinkvpn.proto.settings import PolicySettings
 
@@ -206,13 +207,17 @@ def _device(tun: TunSettings) -> str:
 def _chosen(policy: PolicySettings) -> tuple[str, ...]:
     """What an operator has chosen for the SAs of a policy: what is always so, and what is not as usual."""
     table = (
-        ("suites", ", ".join(suite.name for suite in policy.suites)),
+        ("suites", ", ".join(map(_suite, policy.suites))),
         ("packets", ", ".join(_packets(policy))),
         ("keys", ", ".join(_keys(policy))),
-        ("headers", ", ".join(_headers(policy.headers))),
+        ("headers", ", ".join(_headers(policy))),
         ("hidden", ", ".join(_hidden(policy))),
     )
     return tuple(f"{what:<7}  {words}" for what, words in table if words)
+
+
+def _suite(suite: Suite) -> str:
+    return suite.name + ("" if suite.encrypts else " (ENCRYPTS NOTHING)") + (" (LEGACY)" if suite.legacy else "")
 
 
 def _packets(policy: PolicySettings) -> Iterator[str]:
@@ -243,19 +248,25 @@ def _keys(policy: PolicySettings) -> Iterator[str]:
         yield f"for {policy.lifetime_packets} packets at most"
 
 
-def _headers(rules: HeaderRules) -> Iterator[str]:
+def _headers(policy: PolicySettings) -> Iterator[str]:
     """Of what an operator may say about outer headers that which is not as usual."""
+    rules = policy.headers
+    if policy.mode is Mode.TUNNEL:
+        yield from _traffic_class(rules)
+    if rules.df is not DEFAULT_RULES.df:
+        words = {DontFragment.COPY: "DF as inside", DontFragment.SET: "DF set", DontFragment.CLEAR: "DF clear"}
+        yield words[rules.df]
+    if rules.flow_labels:
+        yield "a flow label for each flow inside"
+
+
+def _traffic_class(rules: HeaderRules) -> Iterator[str]:
     if rules.ecn is not DEFAULT_RULES.ecn:
         yield {Ecn.COMPATIBLE: "without ECN"}[rules.ecn]
     if rules.dscp != DSCP_COPIED:
         yield f"DSCP {rules.dscp[0]}" if len(set(rules.dscp)) == 1 else f"DSCP {_mapped(rules.dscp)}"
     if rules.dscp_inward:
         yield "DSCP of what arrives taken from outside"
-    if rules.df is not DEFAULT_RULES.df:
-        words = {DontFragment.COPY: "DF as inside", DontFragment.SET: "DF set", DontFragment.CLEAR: "DF clear"}
-        yield words[rules.df]
-    if rules.flow_labels:
-        yield "a flow label for each flow inside"
 
 
 def _mapped(dscp: bytes) -> str:

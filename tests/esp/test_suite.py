@@ -119,6 +119,16 @@ def test_names() -> None:
         suite_named("rot13")
     with pytest.raises(UnknownSuite, match=r"did you mean aes256-gcm16\b"):
         suite_named("aes256-gmc16")
+    with pytest.raises(UnknownSuite, match=r"did you mean aes256-gcm16\b"):
+        suite_named("AES256-GCM16")
+    with pytest.raises(UnknownSuite) as raised:  # nobody is to be led to what needs legacy = true
+        suite_named("des-cbc-md5")
+    assert not any(suite.legacy and suite.name in str(raised.value) for suite in SUITES.values())
+
+
+def test_what_encrypts_nothing() -> None:
+    silent = {suite.name for suite in SUITES.values() if not suite.encrypts}
+    assert silent == {name for name in SUITES if name.startswith("null-") or name.endswith("-gmac")}
 
 
 def test_the_grammar_of_names_makes_those_that_are_not_legacy() -> None:

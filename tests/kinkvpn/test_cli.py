@@ -115,10 +115,13 @@ def test_up_refuses_a_missing_keytab_and_leaves_nothing(good: Path) -> None:
 
 def test_check_names_everything_at_once(good: Path) -> None:
     good.write_text(GOOD.replace("127.0.0.2", "::1").replace("[control]", '[kink]\nlisten = "127.0.0.1"\n[control]'))
+    with good.open("a") as file:
+        file.write('[log]\nkeys = "/nonexistent/keys"\n')
     assert lines(kinkvpn("check", "-c", str(good), ESP_ENGINE="native"), 2) == [
         'engine "native" is not built into this installation: expected "auto" or "portable"',
         "keytab /nonexistent/keytab does not exist",
         "peer east: ::1 is ::1, but kink.listen has IPv4 addresses only",
+        "key log /nonexistent/keys: there is no directory /nonexistent",
     ]
 
 

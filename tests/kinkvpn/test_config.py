@@ -228,7 +228,7 @@ def test_ah_goes_raw_and_encrypts_nothing() -> None:
     for line, complaint in (
         ('suites = "aes256-gcm16"', 'expected one that encrypts nothing, such as null-sha256, for ipsec = "ah"'),
         ('encapsulation = "udp"', 'expected "raw", for ipsec = "ah" covers the addresses outside'),
-        ("tfc_octets = 1000", "expected no padding, dummies or rate"),
+        ("tfc_octets = 1000", 'tfc_octets = 1000: expected ipsec = "esp" beside tfc_octets'),
     ):
         (said, *_) = errors(f'{peer}ipsec = "ah"\n{line}\n[[peer.policy]]{policy}')
         assert complaint in said
@@ -328,7 +328,19 @@ MISTAKES = [
     ),
     (
         edited("[[peer.policy]]", "tfc_octets = 63\n[[peer.policy]]"),
-        ["13: peer[1].tfc_octets = 63: expected 0, or octets from 64 to 65400"],
+        ["13: peer[1].tfc_octets = 63: expected 0, or an integer from 64 to 65400"],
+    ),
+    (
+        edited("[[peer.policy]]", "tfc_octets = 100.5\n[[peer.policy]]"),
+        ["13: peer[1].tfc_octets = 100.5: expected 0, or"],
+    ),
+    (
+        edited("[[peer.policy]]", 'tfc_octets = 100\nmode = "transport"\n[[peer.policy]]\nmode = "tunnel"'),
+        ['13: peer[1].tfc_octets = 100: expected mode = "tunnel" beside tfc_octets'],
+    ),
+    (
+        edited("[[peer.policy]]", 'iptfs_rate = 100\n[[peer.policy]]\nipsec = "ah"'),
+        ['15: peer[1].policy[1].ipsec = "ah": expected ipsec = "esp" beside iptfs_rate'],
     ),
     (
         edited("[[peer.policy]]", "tfc_dummy_after = 1\n[[peer.policy]]"),

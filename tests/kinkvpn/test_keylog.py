@@ -17,7 +17,7 @@ from support.tunnel import engine, ipv4, ipv6
 from esp.policy import Policy, Selector
 from esp.sa import Encapsulation, Mode, SecurityProtocol
 from esp.suite import SUITES
-from kinkvpn.keylog import KeyLog, KeyLogRefused, esp_sa_lines
+from kinkvpn.keylog import KeyLog, KeyLogRefused, check_key_log, esp_sa_lines
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -158,7 +158,17 @@ def test_what_is_there_is_added_to(tmp_path: Path) -> None:
     ]
 
 
+def test_what_is_checked_is_not_made(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    check_key_log(path)
+    assert not path.exists()
+    with KeyLog(path):
+        check_key_log(path)
+
+
 def refusal(path: Path) -> str:
+    with pytest.raises(KeyLogRefused, match=f"^key log {path}: ."):
+        check_key_log(path)
     with pytest.raises(KeyLogRefused) as raised:
         KeyLog(path)
     return str(raised.value)

@@ -171,6 +171,7 @@ REFUSED = [
         for value in ("ef", True, -1, 64, {"64": 0}, {"ef": 0}, {"-1": 0}, {"1": 64}, {"1": True}, {"other": "copy"})
     ),
     ("protocol", "tpc", "did you mean tcp?"),
+    ("protocol", "ah", 'said by ipsec = "ah"'),
     ("protocol", 0, "from 1 to 255"),
     ("ip_address", "10.0.0.300", "an IPv4 or IPv6 address"),
     ("ip_address", 167772161, "an IPv4 or IPv6 address"),

@@ -343,6 +343,12 @@ USUAL = "packets  ESP in UDP, tunnel mode, extended sequence numbers if the peer
             "lifetime_kilobytes = 2048\nlifetime_packets = 5000",
             "keys     for 2.1 MB at most, for 5000 packets at most",
         ),
+        (
+            'suites = ["null-sha256", "aes256-gmac", "aes256-gcm16"]',
+            "suites   null-sha256 (ENCRYPTS NOTHING), aes256-gmac (ENCRYPTS NOTHING), aes256-gcm16",
+        ),
+        ('legacy = true\nsuites = "3des-cbc-sha1"', "suites   3des-cbc-sha1 (LEGACY)"),
+        ('ipsec = "ah"', "suites   null-sha256 (ENCRYPTS NOTHING)"),
         ('ecn = "compatible"\ndscp = 46\ndf = "copy"', "headers  without ECN, DSCP 46, DF as inside"),
         ("dscp = { 46 = 34, other = 0 }", "headers  DSCP 46 > 34, others 0"),
         ("dscp = { 46 = 34, 10 = 0 }", "headers  DSCP 10 > 0, 46 > 34, others as inside"),
@@ -368,6 +374,12 @@ def test_check_shows_what_was_chosen(written: str, shown: str) -> None:
 
 def test_check_says_nothing_of_what_is_as_usual() -> None:
     assert not any(line.startswith(("keys", "headers", "hidden", "KEYS")) for line in checked())
+
+
+def test_in_transport_mode_the_traffic_class_is_the_packets_own() -> None:
+    text = CONFIGURATION.partition("[[peer.policy]]")[0] + 'dscp = 46\ndf = "set"\nmode = "transport"\n'
+    hosts = '[[peer.policy]]\nlocal = "192.0.2.1/32"\nremote = "192.0.2.2/32"\n'
+    assert "    headers  DF set\n" in view.check(config.parse(text + hosts, Path("k.toml")), {}) + "\n"
 
 
 def test_policies_that_are_alike_are_one_table_in_their_order() -> None:
