@@ -8,6 +8,7 @@ from __future__ import annotations
 from esp.checksum import complement
 
 _SYN = 0x02
+_OFFSET = 0x1FFF  # of an IPv4 fragment (RFC 791 §3.1)
 _FLAGS, _CHECKSUM, _TCP_HEADER = 13, 16, 20  # octets of the TCP header (RFC 9293 §3.1)
 _END, _NO_OPERATION, _MSS, _MSS_OCTETS = 0, 1, 2, 4
 
@@ -19,11 +20,13 @@ def clamp(packet: bytes, mtu: int) -> bytes:
 
     Args:
         packet: well-formed IPv4 or IPv6, TCP right behind the IP header and its options. Fragments that are not the
-            first, and anything that only looks like TCP, are left as they are: no SYN has a fragment without header.
+            first are left as they are: what stands there is data, whatever it looks like.
         mtu: octets of the largest packet.
     """
     header = (packet[0] & 0x0F) * 4 if packet[0] >> 4 == 4 else 40
     if len(packet) < header + _TCP_HEADER or not packet[header + _FLAGS] & _SYN:
+        return packet
+    if packet[0] >> 4 == 4 and _OFFSET & int.from_bytes(packet[6:8]):
         return packet
     limit = mtu - (20 if packet[0] >> 4 == 4 else 40) - _TCP_HEADER
     position = _find(packet, header)

@@ -60,6 +60,14 @@ def test_what_is_no_syn_or_has_no_option_stays() -> None:
         assert clamp(packet, 1400) is packet
 
 
+@given(offset=st.integers(1, 8191), more=st.booleans())
+def test_data_in_a_later_fragment_is_nobody_s_header(offset: int, more: bool) -> None:
+    """A transfer of packets is full of what looks like SYNs; the checksum would be made to agree with the change."""
+    later = IP(src="10.1.0.1", dst="10.2.0.1", proto=6, frag=offset, flags="MF" if more else 0)
+    packet = bytes(later / Raw(syn(4, [("MSS", 9000)])[20:]))
+    assert clamp(packet, 1400) is packet
+
+
 @given(options=st.binary(max_size=40), cut=st.integers(0, 100), mtu=st.integers(0, 2000))
 def test_any_octets_for_options_do_no_harm(options: bytes, cut: int, mtu: int) -> None:
     options += bytes(-len(options) % 4)
