@@ -244,7 +244,8 @@ class Engine:
             sealed.append(outgoing if len(piece) <= sa.largest else outgoing._replace(dont_fragment=False))
             self._packets_out += 1
             self._octets_out += len(piece)
-            self._has_sealed(sa, now)
+        if sealed:
+            self._has_sealed(sa, now)  # once: the SA may go with it
         return sealed
 
     def _has_sealed(self, sa: OutboundSa, now: float) -> None:

@@ -496,6 +496,17 @@ def test_duplicates_and_late_packets_are_told_by_a_slow_model(order: list[int], 
 # --- lifetimes ---
 
 
+def test_an_sa_that_ends_within_a_packet_carries_the_whole_of_it() -> None:
+    """A packet that may be fragmented is many to an SA: limits are looked at once for all of them."""
+    tunnel = open_tunnel(left_lifetime=Lifetime(soft_packets=1, hard_packets=2))
+    tunnel.left.learn_path(RIGHT, 576, None, 0.0)
+    sealed = tunnel.seal(ipv4(bytes(4000)), ipv4())
+    assert len(sealed) > 2
+    assert len(tunnel.open(*sealed)) == len(sealed)
+    assert HardExpired("four", SPI4, inbound=False) in tunnel.left.take_events()
+    assert tunnel.left.statistics().held["four"] == 1
+
+
 def test_the_sending_side_ends_by_packets_and_then_waits_for_a_successor() -> None:
     tunnel = open_tunnel(left_lifetime=Lifetime(soft_packets=2, hard_packets=4))
     left = tunnel.left
