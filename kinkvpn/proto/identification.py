@@ -78,6 +78,14 @@ def addresses_of(identification: Identification) -> Addresses | None:
     return IPv4Network((first, length)) if four else IPv6Network((first, length))
 
 
+def show(identification: Identification) -> str:
+    """``10.1.0.0/24`` or ``10.1.0.0/24 protocol 6 port 443``, for logs."""
+    addresses = addresses_of(identification)
+    text = "no addresses" if addresses is None else str(addresses)
+    text += f" protocol {identification.protocol}" if identification.protocol else ""
+    return text + (f" port {identification.port}" if identification.port else "")
+
+
 def names_selector(selector: Selector, initiator: Identification, responder: Identification) -> bool:
     """Whether IDci and IDcr of a peer's CREATE say exactly this selector, seen from the other end."""
     return (

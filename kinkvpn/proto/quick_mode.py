@@ -24,7 +24,7 @@ from kinkvpn.proto.events import (
     Tell,
 )
 from kinkvpn.proto.extensions import use_aggfrag, wants_aggfrag
-from kinkvpn.proto.identification import names_selector
+from kinkvpn.proto.identification import names_selector, show
 from kinkvpn.proto.keymat import derive_keymat, prf_of
 from kinkvpn.proto.lifetime import aged, answered, answered_seconds, draw_fraction, initiated
 from kinkvpn.proto.ports import InvalidPublicValue
@@ -55,6 +55,7 @@ _Payload = TypeVar("_Payload", bound="IsakmpPayload")
 NONCE_OCTETS = 16
 # SPIs up to 255 are reserved (RFC 4303 §2.1).
 _FIRST_SPI = 256
+MAX_POLICIES_SHOWN = 4  # in a line of the log, of up to 4096
 
 
 class RequestFailed(KinkvpnError):
@@ -338,7 +339,14 @@ def refuse_on_error_notify(payloads: tuple[IsakmpPayload, ...]) -> None:
             # next one. Only a DELETE gets rid of it.
             raise AnswerUnusable(f"the peer answers {notify_name(payload.type)}")
         if isinstance(payload, Notify) and payload.type <= LAST_ERROR_NOTIFY:
-            raise RequestFailed(f"the peer answers {notify_name(payload.type)}")
+            raise RequestFailed(f"the peer answers {notify_name(payload.type)}{_ADVICE.get(payload.type, '')}")
+
+
+# A notify says no more than its number; the reason is known to the other end alone.
+_ADVICE: dict[int, str] = {
+    NotifyType.NO_PROPOSAL_CHOSEN: ": no policy of its own has these subnets, suites, mode and encapsulation; its log "
+    "says what it has"
+}
 
 
 def notify_name(number: int) -> str:
@@ -507,10 +515,12 @@ def _policy_for(peer: PeerSettings, ids: tuple[Identification, Identification] |
     for policy in peer.policies:
         if names_selector(policy.selector, *ids):
             return policy
+    shown = [f"{policy.selector.local} <-> {policy.selector.remote}" for policy in peer.policies[:MAX_POLICIES_SHOWN]]
+    shown += [f"{len(peer.policies) - len(shown)} more"] if len(peer.policies) > len(shown) else []
     raise Refused(
         NotifyType.NO_PROPOSAL_CHOSEN,
-        f"peer {peer.name} asks for selectors that none of its policies has "
-        f"({', '.join(f'{p.selector.local} <-> {p.selector.remote}' for p in peer.policies)})",
+        f"peer {peer.name} asks for {show(theirs[0])} <-> {show(theirs[1])}, which none of its policies is for "
+        f"({', '.join(shown)})",
     )
 
 

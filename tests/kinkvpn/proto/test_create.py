@@ -132,7 +132,7 @@ def test_mixed_acceptance() -> None:
     assert len(complete(asked, answers)) == 6
     assert [one.pair is not None for one in asked.quick_modes] == [True, False, True, True]
     refused = asked.quick_modes[1]
-    assert asked.reason(refused, DONE) == "the peer answers NO-PROPOSAL-CHOSEN"
+    assert asked.reason(refused, DONE).startswith("the peer answers NO-PROPOSAL-CHOSEN: no policy of its own has ")
     assert asked.release(DONE) == [RemoveInbound(refused.spi)]
     assert asked.held(DONE) == []
     assert not asked.curtailed
@@ -151,7 +151,7 @@ def test_all_refused_is_an_error_and_asks_for_no_ack() -> None:
     assert not answer.ackreq
     assert len(answer.refusals) == len(answer.payloads) == 3
     assert answer.effects == []
-    with pytest.raises(RequestFailed, match=r"^the peer answers NO-PROPOSAL-CHOSEN$"):
+    with pytest.raises(RequestFailed, match=r"^the peer answers NO-PROPOSAL-CHOSEN: .*; its log says"):
         complete(asked, said(answer.payloads))
     with pytest.raises(Refused):
         respond(said(command(*policies("a", 1)).payloads()), *policies("b", 1, suites=(SUITES["aes192-gcm16"],)))

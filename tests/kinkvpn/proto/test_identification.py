@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from esp.errors import InvalidPolicy
 from esp.inner import OPAQUE
 from esp.policy import AddressRange, PortRange, Ports, Selector, address_interval, box, icmp_messages
-from kinkvpn.proto.identification import addresses_of, identification_of, identifications_of, names_selector
+from kinkvpn.proto.identification import addresses_of, identification_of, identifications_of, names_selector, show
 from kinkvpn.wire.ipsec_doi import IdType
 from kinkvpn.wire.isakmp import ID_LENGTHS, Identification
 
@@ -105,6 +105,13 @@ def test_what_no_identification_says_is_refused(protocol: int, port: Ports) -> N
 def test_examples(kind: int, value: str, network: str | None) -> None:
     found = addresses_of(Identification(kind, 0, 0, bytes.fromhex(value)))
     assert (None if found is None else str(found)) == network
+    assert show(Identification(kind, 0, 0, bytes.fromhex(value))) == (network or "no addresses")
+
+
+def test_what_a_log_shows_of_it() -> None:
+    https = Identification(IdType.IPV4_ADDR, 6, 443, bytes([10, 1, 2, 3]))
+    assert show(https) == "10.1.2.3/32 protocol 6 port 443"
+    assert show(https._replace(port=0)) == "10.1.2.3/32 protocol 6"
 
 
 @given(V4 | V6)

@@ -859,7 +859,7 @@ def test_a_refused_policy_fails_alone_and_is_tried_alone() -> None:
     assert [tell.fields[1] for tell in a.events("create_failed")] == [("subject", "net2")]
     assert b.counts[Tally.COMMANDS_REFUSED] == 1
     (refusal,) = b.events("command_refused")
-    assert "selectors that none of its policies has" in dict(refusal.fields)["reason"]  # type: ignore[operator] # it is text
+    assert "asks for 10.2.2.0/24 <-> 10.1.2.0/24, which none of its policies is for" in dict(refusal.fields)["reason"]  # type: ignore[operator] # it is text
     wire.run(1.5)
     assert wire.kinds()[3:] == [("a", "CREATE"), ("b", "REPLY")]
     assert a.peer.policies["net2"].failures == 2

@@ -453,6 +453,12 @@ def test_ids_name_the_policy() -> None:
     with pytest.raises(Refused, match=r"10\.2\.0\.0/16 <-> 10\.1\.0\.0/16") as refused:
         respond(asked, policy("b"))
     assert refused.value.notify is NotifyType.NO_PROPOSAL_CHOSEN
+    with pytest.raises(
+        Refused, match=r"for 10\.2\.0\.0/16 protocol 17 <-> 10\.1\.0\.0/16 protocol 17, which none"
+    ) as told:
+        respond(asked, *(policy("b", f"other{number}") for number in range(9)))
+    assert str(told.value).count("<->") == 5, "what was asked for, and the first four of what there is"
+    assert str(told.value).endswith(", 5 more)")
 
 
 def test_ids_are_echoed_and_an_initiator_holds_them_to_it() -> None:
