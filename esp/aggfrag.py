@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import deque
+from math import inf
 from typing import TYPE_CHECKING
 
 from esp.errors import DropReason
@@ -34,23 +35,26 @@ _IPV6_HEADER = 40
 # A fragment of less than this does not show its packet's length in every family, and the receiver has to guess at the
 # block offset of the next payload; the end of the payload is padded instead. RFC 9347 §2.2.3.1 allows it.
 SMALLEST_FRAGMENT = 8
-# Payloads that are kept while one before them is missing: a path that reorders further than this at a constant rate
-# reorders by the time of a round trip, and the inner traffic would not wait for it either.
-REORDER_WINDOW = 16
+# Seconds that what has come waits for what is missing before it. Paths reorder by milliseconds; where the rate is slow
+# or the sender stops, no payload comes to move the window on.
+LONGEST_GAP = 0.1
+# Octets of payloads that wait, for one SA: two of the largest, or 90 of the usual ones. An authentic peer has no more
+# of our memory than that, and one packet.
+MOST_EARLY = 131_072
 
 
 class Aggregator:
     """The sending half for one SA: packets in, payloads of exactly ``octets`` out (RFC 9347 §2.2).
 
     Args:
-        octets: of a payload, its header included; at least header and smallest fragment.
+        octets: of a payload, its header included; at least header and smallest fragment. May be changed at any time.
         room: octets of packets that may wait.
     """
 
-    __slots__ = ("_gone", "_octets", "_rest", "_room", "_waiting", "waiting_octets")
+    __slots__ = ("_gone", "_rest", "_room", "_waiting", "octets", "waiting_octets")
 
     def __init__(self, octets: int, room: int) -> None:
-        self._octets = octets
+        self.octets = octets
         self._room = room
         self._waiting: deque[bytes] = deque()
         self._gone = 0, 0
@@ -84,7 +88,7 @@ class Aggregator:
     def next_payload(self) -> bytes:
         """A payload of what waits, padded; padding alone where nothing does (§2.2.2, §2.2.3)."""
         blocks = [_HEADER.pack(0, self._rest)]
-        room = self._octets - HEADER_OCTETS
+        room = self.octets - HEADER_OCTETS
         while self._waiting and room >= min(SMALLEST_FRAGMENT, self._unsent()):
             block = self._take(room)
             blocks.append(block)
@@ -109,51 +113,89 @@ class Aggregator:
 class Reassembler:
     """The receiving half for one SA: authentic payloads in, packets out in the order they were sent (RFC 9347 §2.5).
 
-    A payload that comes early waits for those before it until :data:`REORDER_WINDOW` of them wait; then what is
-    missing is given up, and with it the packet that goes through it.
+    A payload that comes early waits for those before it: until one comes that is more than ``window`` ahead of them,
+    or for :data:`LONGEST_GAP`. Then what is missing is given up, and with it the packet that goes through it.
+
+    Args:
+        window: payloads (§2.2.3); 0 waits for none, and delivers what comes as it comes.
+
+    Attributes:
+        lost: payloads that were given up, whether they came later or not at all.
+        gap_ends: when :meth:`give_up` has something to do; infinity while nothing waits.
     """
 
-    __slots__ = ("_early", "_next", "_partial", "_total")
+    __slots__ = ("_early", "_early_octets", "_next", "_partial", "_total", "_window", "gap_ends", "lost")
 
-    def __init__(self) -> None:
-        self._next = 1
+    def __init__(self, window: int) -> None:
+        self._window = window
+        self._next = 0  # the number that is expected; 0 before the first
         self._early: dict[int, bytes] = {}
-        self._partial = b""  # of a packet whose end is to come
+        self._early_octets = 0
+        self._partial = bytearray()  # of a packet whose end is to come
         self._total: int | None = None  # its octets, once they are known
+        self.lost = 0
+        self.gap_ends = inf
 
     def __len__(self) -> int:
-        """Payloads that wait for one before them."""
-        return len(self._early)
+        """Octets that it holds."""
+        return self._early_octets + len(self._partial)
 
-    def receive(self, sequence: int, payload: bytes) -> list[bytes | DropReason]:
+    def receive(self, sequence: int, payload: bytes, now: float) -> list[bytes | DropReason]:
         """What can be delivered now that ``payload`` is here: packets, and a reason for each that never will be.
 
         Args:
-            sequence: of the ESP packet, all 64 bits of it; each comes once.
+            sequence: of the ESP packet, all 64 bits of it.
             payload: as it was sealed, without ESP's padding.
+            now: seconds.
         """
+        if not self._next:  # whoever takes over an SA begins in the middle of it
+            self._next = 1 if sequence <= self._window + 1 else sequence
         if sequence < self._next:
             return [DropReason.FRAGMENT_LATE]
+        if sequence in self._early:
+            return [DropReason.REPLAYED]  # where the SA has no replay window
+        before = self._next
         self._early[sequence] = payload
+        self._early_octets += len(payload)
         out: list[bytes | DropReason] = []
         self._deliver(out)
-        if len(self._early) > REORDER_WINDOW:
-            out += self._abandon()
-            self._next = min(self._early)
-            self._deliver(out)
+        while self._early and (end := max(self._early) - self._window) > self._next:
+            self._skip(min(end, *self._early), out)
+        while self._early_octets > MOST_EARLY:
+            self._skip(min(self._early), out)
+        self._watch(now, moved=self._next != before)
         return out
 
+    def give_up(self, now: float) -> list[bytes | DropReason]:
+        """What can be delivered now that a missing payload has been waited for long enough (§2.2.3)."""
+        out: list[bytes | DropReason] = []
+        if now >= self.gap_ends:
+            self._skip(min(self._early), out)
+            self._watch(now, moved=True)
+        return out
+
+    def _watch(self, now: float, *, moved: bool) -> None:
+        if not self._early:
+            self.gap_ends = inf
+        elif moved or self.gap_ends == inf:
+            self.gap_ends = now + LONGEST_GAP
+
     def _deliver(self, out: list[bytes | DropReason]) -> None:
-        while self._early:
-            payload = self._early.pop(self._next, None)
-            if payload is None:
-                return
+        while (payload := self._early.pop(self._next, None)) is not None:
+            self._early_octets -= len(payload)
             self._next += 1
             out += self._read(payload)
 
+    def _skip(self, sequence: int, out: list[bytes | DropReason]) -> None:
+        """Give up what is missing before ``sequence``."""
+        self.lost += sequence - self._next
+        self._next = sequence
+        out += self._abandon()
+        self._deliver(out)
+
     def _abandon(self) -> list[bytes | DropReason]:
         lost = bool(self._partial)
-        self._partial, self._total = b"", None
+        self._partial, self._total = bytearray(), None
         return [DropReason.FRAGMENT_MISSING] if lost else []
 
     def _read(self, payload: bytes) -> Iterator[bytes | DropReason]:
@@ -164,7 +206,7 @@ class Reassembler:
             return
         offset: int = _HEADER.unpack_from(payload)[1]
         blocks = payload[header:]
-        if not offset and blocks[:1] in (b"", b"\0"):
+        if not offset and (not blocks or not blocks[0] >> 4):
             return  # nothing but padding, which may stand between two fragments (§2.2.3)
         if self._partial:
             self._partial += blocks[:offset]
@@ -180,8 +222,8 @@ class Reassembler:
         if self._total is not None and self._total - before != offset:
             yield from self._abandon()
         elif offset <= room:
-            complete, packet = self._total is not None, self._partial
-            self._partial, self._total = b"", None
+            complete, packet = self._total is not None, bytes(self._partial)
+            self._partial, self._total = bytearray(), None
             yield packet if complete else DropReason.FRAGMENT_MISSING
 
     def _read_blocks(self, blocks: bytes) -> Iterator[bytes | DropReason]:
@@ -195,7 +237,7 @@ class Reassembler:
                 return
             total = _total_length(blocks[position : position + 6])
             if total is None or position + total > len(blocks):
-                self._partial, self._total = blocks[position:], total
+                self._partial, self._total = bytearray(blocks[position:]), total
                 return
             if total < 20:
                 yield DropReason.MALFORMED  # it would not end
@@ -204,7 +246,7 @@ class Reassembler:
             position += total
 
 
-def _total_length(packet: bytes) -> int | None:
+def _total_length(packet: bytes | bytearray) -> int | None:
     """Octets of the packet that starts like this; None while it does not show it."""
     version = packet[0] >> 4
     if len(packet) < _LENGTH_ENDS[version]:

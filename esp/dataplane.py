@@ -123,13 +123,24 @@ class Dataplane:
 
     async def _carry_inbound(self) -> None:
         while True:
-            await self._link.wait_readable()
+            await self._wait_inbound()
             protected = self._sort(self._link.receive())
-            packets = self._engine.unprotect(protected, self._clock())
+            now = self._clock()
+            packets = self._engine.unprotect(protected, now)
+            packets += self._engine.release(now)
             self._answer()
             if packets:
                 self._engine.count_drop(DropReason.TUN_REFUSED, self._tun.send(packets))
             self._publish()
+
+    async def _wait_inbound(self) -> None:
+        """Until there are datagrams, or something has waited long enough for one that is missing."""
+        ends = self._engine.release_deadline()
+        if ends == inf:
+            await self._link.wait_readable()
+            return
+        with trio.move_on_after(max(ends - self._clock(), 0.0)):
+            await self._link.wait_readable()
 
     async def _watch_clock(self) -> None:
         while True:

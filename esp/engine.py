@@ -19,6 +19,7 @@ from esp.events import (
     EventQueue,
     HardExpired,
     PathNarrowed,
+    PayloadsLost,
     SoftExpired,
     Unanswered,
     UnknownSpiSeen,
@@ -306,6 +307,7 @@ class Engine:
             if now >= sa.hard_at:
                 self._expire(sa, now)
                 continue
+            before = sa.packets
             try:
                 sealed += sa.seal_due(now)
             except NotSealed:  # nothing is lost by it: what waits is for the SA that comes after
@@ -314,7 +316,9 @@ class Engine:
             packets, octets = (0, 0) if sa.rate is None else sa.rate.take_gone()
             self._packets_out += packets
             self._octets_out += octets
-            if packets or sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
+            # The peer of a constant rate has one too: its next payload is never long in coming, whatever is in ours.
+            sent = sa.rate is not None and sa.packets > before
+            if sent or sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
                 self._has_sealed(sa, now)
         return sealed
 
@@ -386,7 +390,7 @@ class Engine:
                 self._follow(sa, source)
             if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
                 self._expire(sa, now)
-            for packet in sa.unwrap(text, sequence, traffic_class):
+            for packet in sa.unwrap(text, sequence, traffic_class, now):
                 if not isinstance(packet, bytes):
                     self._drop(packet, sa)
                     continue
@@ -402,6 +406,23 @@ class Engine:
         if now >= self._tell_unknown_spi_at:
             self._tell_unknown_spi_at = now + UNKNOWN_SPI_SECONDS
             self._events.put(UnknownSpiSeen(spi, source))
+
+    def release(self, now: float) -> list[bytes]:
+        """Inner packets that have waited long enough for an AGGFRAG payload before them (RFC 9347 §2.2.3)."""
+        packets: list[bytes] = []
+        for sa in self._sad.reassembling.values():
+            for packet in sa.give_up(now):
+                if not isinstance(packet, bytes):
+                    self._drop(packet, sa)
+                    continue
+                packets.append(self._clamped(packet, sa) if packet[FLAGS[packet[0]]] in SYN else packet)
+                self._packets_in += 1
+                self._octets_in += len(packet)
+        return packets
+
+    def release_deadline(self) -> float:
+        """When :meth:`release` has something to do; infinity while nothing waits."""
+        return min((sa.gap_ends() for sa in self._sad.reassembling.values()), default=inf)
 
     def _clamped(self, packet: bytes, sa: InboundSa) -> bytes:
         """A SYN of the peer's side: what ours will send by it has to go through the other way."""
@@ -460,6 +481,10 @@ class Engine:
             self._expire(sa, now)
         for address in self._paths.forget(now):
             self._narrow(address)
+        for spi, reassembling in self._sad.reassembling.items():
+            told = reassembling.loss.report(reassembling.lost, reassembling.packets, now)
+            if told is not None:
+                self._events.put(PayloadsLost(reassembling.parameters.policy, spi, *told))
         for name, held in list(self._waiting.items()):
             self.count_drop(DropReason.HOLD_EXPIRED, held.expire(now))
             self._ask(name, held, now)

@@ -84,6 +84,19 @@ class UnreachableReported:
 
 
 @dataclass(frozen=True, slots=True)
+class PayloadsLost:
+    """Of ``sent`` payloads of this inbound SA ``lost`` did not come, since that was last told (RFC 9347 §2.4.1).
+
+    At most once a minute.
+    """
+
+    policy: str
+    spi: int
+    lost: int
+    sent: int
+
+
+@dataclass(frozen=True, slots=True)
 class PathNarrowed:
     """The path to this outer address carries no more than ``octets``, as ICMP says that quotes a packet of ours."""
 
@@ -97,6 +110,7 @@ PeerEvent = (
     | SoftExpired
     | HardExpired
     | CounterExhausted
+    | PayloadsLost
     | EndpointMoved
     | UnknownSpiSeen
     | Unanswered

@@ -10,6 +10,7 @@ from esp.ah import ah_octets, make_ah_opener
 from esp.crypto import make_opener
 from esp.errors import AuthenticationFailed, DropReason
 from esp.lifetime import SaState
+from esp.loss import Loss
 from esp.policy import Direction
 from esp.sa import Mode, SecurityProtocol
 from esp.seqnum import ReplayWindow
@@ -117,7 +118,7 @@ class InboundSa(SaState):
         self._open = make_opener(sa.suite, sa.keymat, esn=sa.esn).open
         return self._open
 
-    def unwrap(self, text: bytes, sequence: int, traffic_class: int) -> Sequence[bytes | DropReason]:
+    def unwrap(self, text: bytes, sequence: int, traffic_class: int, now: float) -> Sequence[bytes | DropReason]:
         """The IP packets in the authentic ``text`` that this SA may carry (RFC 4303 §2.4-2.7, RFC 4301 §5.2).
 
         And a reason for each that is not delivered. An AGGFRAG payload has any number of both, others have one.
@@ -148,13 +149,19 @@ class InboundSa(SaState):
 class AggregatedInboundSa(InboundSa):
     """Likewise, where the peer aggregates packets and fragments them (RFC 9347)."""
 
-    __slots__ = ("_reassembler",)
+    __slots__ = ("_reassembler", "loss")
 
     def __init__(self, parameters: SaParameters, now: float, unused_ecn: MutableMapping[str, int]) -> None:
         super().__init__(parameters, now, unused_ecn)
-        self._reassembler = Reassembler()
+        self._reassembler = Reassembler(3 if parameters.aggregation is None else parameters.aggregation.reorder)
+        self.loss = Loss()
 
-    def unwrap(self, text: bytes, sequence: int, traffic_class: int) -> Sequence[bytes | DropReason]:
+    @property
+    def lost(self) -> int:
+        """Payloads that did not come, or too late to be of use."""
+        return self._reassembler.lost
+
+    def unwrap(self, text: bytes, sequence: int, traffic_class: int, now: float) -> Sequence[bytes | DropReason]:
         """As for any SA; packets that are not in an AGGFRAG payload come as they do there."""
         trailer = parse_trailer(text)
         if not isinstance(trailer, tuple):
@@ -164,7 +171,15 @@ class AggregatedInboundSa(InboundSa):
             return (self._admit(text[:end], next_header, traffic_class),)
         if self._esn:  # it is in the window by now: no other number is meant
             sequence = self.window.extended(sequence)
-        return [self._unwrap_block(block) for block in self._reassembler.receive(sequence, text[:end])]
+        return [self._unwrap_block(block) for block in self._reassembler.receive(sequence, text[:end], now)]
+
+    def give_up(self, now: float) -> list[bytes | DropReason]:
+        """As ``unwrap``, of what has waited long enough for a payload that is missing (RFC 9347 §2.2.3)."""
+        return [self._unwrap_block(block) for block in self._reassembler.give_up(now)]
+
+    def gap_ends(self) -> float:
+        """When ``give_up`` has something; infinity while nothing waits."""
+        return self._reassembler.gap_ends
 
     def _unwrap_block(self, block: bytes | DropReason) -> bytes | DropReason:
         if not isinstance(block, bytes):

@@ -96,6 +96,8 @@ class OutboundSa(SaState):
         sa = self.parameters
         outer = self.remote.version
         self.largest = min(self._largest, largest_inner(sa.suite, sa.mode, sa.encapsulation, outer, path))
+        if self.rate is not None:
+            self.rate.narrow(self.largest)
 
     def seal(self, packet: bytes, now: float) -> Outgoing:
         """The ESP packet (RFC 4303 §3.3) for ``packet``, an IP packet that fits.
@@ -110,6 +112,12 @@ class OutboundSa(SaState):
     def paced(self) -> bool:
         """Whether it sends by the clock: at a constant rate, or dummies when nothing else goes out."""
         return self.rate is not None or self._dummy_after < inf
+
+    def keep_step(self, before: OutboundSa) -> None:
+        """Send next when ``before``, whose place it takes, would have: an observer sees no break but a new SPI."""
+        self.sent_at = before.sent_at
+        if self.rate is not None and before.rate is not None:
+            self.rate.at = before.rate.at
 
     def due_at(self) -> float:
         """When ``seal_due`` has something, as far as is known now."""

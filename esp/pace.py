@@ -28,13 +28,23 @@ class ConstantRate:
         at: when the next payload is due.
     """
 
-    __slots__ = ("_aggregator", "_interval", "at")
+    __slots__ = ("_aggregator", "_interval", "_octets", "at")
 
     def __init__(self, aggregation: Aggregation, now: float) -> None:
         self._interval = 1 / aggregation.per_second
+        self._octets = aggregation.octets
         room = int(aggregation.octets * aggregation.per_second * LONGEST_WAIT)
         self._aggregator = Aggregator(aggregation.octets, max(room, LEAST_ROOM))
         self.at = now + self._interval
+
+    @property
+    def octets(self) -> int:
+        """Of each payload from now on."""
+        return self._aggregator.octets
+
+    def narrow(self, octets: int) -> None:
+        """Payloads are to have no more than ``octets``, for the path carries no more (RFC 9347 §4.2)."""
+        self._aggregator.octets = min(self._octets, octets)
 
     def put(self, packet: bytes) -> bool:
         """Let ``packet`` wait for its turn, unless too much waits already; the caller counts it then."""

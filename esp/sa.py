@@ -81,10 +81,12 @@ class Aggregation:
     Args:
         octets: of each payload.
         per_second: payloads; they go out whether there is something to send or not.
+        reorder: inbound: payloads that wait for one before them (RFC 9347 §2.2.3).
     """
 
     octets: int
     per_second: float
+    reorder: int = 3  # "a value of 3 has been suggested" (§2.2.3)
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,8 @@ def check_parameters(sa: SaParameters) -> None:
 # under any suite. A hundred thousand a second is more than one core sends.
 PAYLOAD_MIN, PAYLOAD_MAX = 64, 65_400
 RATE_MAX = 100_000
+# More than paths reorder in the time that a gap is waited for (:data:`esp.aggfrag.LONGEST_GAP`) at 600 a second.
+REORDER_MAX = 64
 
 
 def _check_ah(sa: SaParameters) -> None:
@@ -208,6 +212,8 @@ def _check_shape(sa: SaParameters) -> None:
         and after < 1 / RATE_MAX
     ):
         raise InvalidSa(f"a dummy after {after} seconds is too soon")
+    if sa.aggregation is not None and not 0 <= sa.aggregation.reorder <= REORDER_MAX:
+        raise InvalidSa(f"a reorder window of {sa.aggregation.reorder} is not within 0 to {REORDER_MAX}")
     if sa.aggregation is not None and not 0 < sa.aggregation.per_second <= RATE_MAX:
         raise InvalidSa(f"{sa.aggregation.per_second} payloads a second is not within 0 to {RATE_MAX}")
 

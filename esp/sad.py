@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from esp.errors import EspError, InvalidSa, UnknownSa
-from esp.inbound import InboundSa, make_inbound
+from esp.inbound import AggregatedInboundSa, InboundSa, make_inbound
 from esp.outbound import make_outbound
 from esp.sa import SPI_MIN
 
@@ -40,6 +40,7 @@ class Sad:
         self._inbound_of: defaultdict[str, set[int]] = defaultdict(set)  # their SPIs by policy
         self.carriers: dict[str, OutboundSa] = {}
         self.paced: dict[str, OutboundSa] = {}  # those of them that send by the clock
+        self.reassembling: dict[int, AggregatedInboundSa] = {}  # by SPI
         self.unused_ecn: defaultdict[str, int] = defaultdict(int)  # of every inbound SA there was
         self._outbound: dict[str, list[OutboundSa]] = {}  # oldest first, never empty
         self._reserved: set[int] = set()
@@ -113,6 +114,8 @@ class Sad:
                 sa.window = old.window
             self.remove_inbound(parameters.spi)
         self.inbound[parameters.spi] = sa
+        if isinstance(sa, AggregatedInboundSa):
+            self.reassembling[parameters.spi] = sa
         self._inbound_of[parameters.policy].add(parameters.spi)
         self._watch(sa)
         self._reserved.discard(parameters.spi)
@@ -142,6 +145,7 @@ class Sad:
         sa = self.inbound.pop(spi, None)
         if sa is None:
             raise UnknownSa(f"no inbound SA with SPI {spi:#010x}")
+        self.reassembling.pop(spi, None)
         self._inbound_of[sa.parameters.policy].discard(spi)
 
     def remove_outbound(self, policy: str, spi: int) -> OutboundSa:
@@ -164,17 +168,20 @@ class Sad:
 
     def _carry(self, policy: str, sa: OutboundSa | None) -> None:
         """Let ``sa`` have the traffic of ``policy``."""
-        self.carriers.pop(policy, None)
+        before = self.carriers.pop(policy, None)
         self.paced.pop(policy, None)
         if sa is None:
             return
         self.carriers[policy] = sa
         if sa.paced():
             self.paced[policy] = sa
+            if before is not None:
+                sa.keep_step(before)
 
     def remove_policy(self, policy: str) -> None:
         """Forget all SAs that serve ``policy``."""
         for spi in self._inbound_of.pop(policy, ()):
             del self.inbound[spi]
+            self.reassembling.pop(spi, None)
         self._outbound.pop(policy, None)
         self._carry(policy, None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from esp.inbound import InboundSa
+from esp.inbound import AggregatedInboundSa, InboundSa
 
 if TYPE_CHECKING:
     from esp.errors import DropReason
@@ -15,7 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class SaStatistics:
-    """What one SA has done. ``octets`` are those the cipher was applied to; ``sequence`` is the newest number."""
+    """What one SA has done. ``octets`` are those the cipher was applied to; ``sequence`` is the newest number.
+
+    With IP-TFS (RFC 9347), else 0: ``lost`` payloads of an inbound SA did not come, or too late to be of use; those of
+    an outbound SA have ``payload_octets`` now.
+    """
 
     policy: str
     spi: int
@@ -26,6 +30,8 @@ class SaStatistics:
     octets: int
     sequence: int
     drops: dict[DropReason, int]
+    lost: int = 0
+    payload_octets: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,4 +67,6 @@ def sa_statistics(sa: InboundSa | OutboundSa) -> SaStatistics:
         octets=sa.octets,
         sequence=sa.sequence,
         drops=dict(sa.drops),
+        lost=sa.lost if isinstance(sa, AggregatedInboundSa) else 0,
+        payload_octets=0 if isinstance(sa, InboundSa) or sa.rate is None else sa.rate.octets,
     )

@@ -10,6 +10,7 @@ from esp.sa import (
     PAYLOAD_MAX,
     PAYLOAD_MIN,
     RATE_MAX,
+    REORDER_MAX,
     Aggregation,
     Confidentiality,
     Encapsulation,
@@ -34,6 +35,7 @@ MAXIMUM_LIFETIME_KILOBYTES = 1 << 40
 MINIMUM_LIFETIME_PACKETS = 1000
 MAXIMUM_LIFETIME_PACKETS = HARD_PACKETS_ESN
 DEFAULT_IPTFS_OCTETS = 1400  # with the widest suite it fits 1500 behind outer IPv6 and UDP
+DEFAULT_IPTFS_REORDER = 3  # payloads, as RFC 9347 §2.2.3 suggests
 SLOWEST_RATE = 0.1  # payloads a second; slower ones keep no NAT mapping, and a packet would wait for its turn for ever
 SOONEST_DUMMY, LATEST_DUMMY = 0.001, 3600  # seconds
 MAXIMUM_REPLAY_WINDOW = 1 << 16  # packets: 8 KB of bitmap for one SA
@@ -47,6 +49,7 @@ class Shape:
     tfc_dummy_after: float = 0.0
     iptfs_rate: float = 0.0
     iptfs_octets: int = DEFAULT_IPTFS_OCTETS
+    iptfs_reorder: int = DEFAULT_IPTFS_REORDER
 
     def confidentiality(self) -> Confidentiality | None:
         """Padding and dummies, if any."""
@@ -54,7 +57,7 @@ class Shape:
 
     def aggregation(self) -> Aggregation | None:
         """IP-TFS, if any."""
-        return Aggregation(self.iptfs_octets, self.iptfs_rate) if self.iptfs_rate else None
+        return Aggregation(self.iptfs_octets, self.iptfs_rate, self.iptfs_reorder) if self.iptfs_rate else None
 
 
 # AH encrypts nothing: its suites are those whose cipher is none.
@@ -149,6 +152,7 @@ def _shape(table: Table, inherited: Shape) -> Shape:
             "iptfs_rate", values.zero_or(SLOWEST_RATE, RATE_MAX, "payloads a second"), inherited.iptfs_rate
         ),
         iptfs_octets=table.get("iptfs_octets", values.integer(PAYLOAD_MIN, PAYLOAD_MAX), inherited.iptfs_octets),
+        iptfs_reorder=table.get("iptfs_reorder", values.integer(0, REORDER_MAX), inherited.iptfs_reorder),
     )
     if not table.sound:
         return shape

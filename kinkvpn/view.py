@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Row = tuple[str, ...]
 
+# Outer IPv6, UDP, and ESP with GCM: what a payload is on the wire besides itself, at most, for an estimate.
+WIRE_OCTETS = 40 + 8 + 34
+
 
 def status(answer: Mapping[str, Any], probes: Mapping[str, str] | None = None) -> str:
     """The daemon's status as text.
@@ -131,11 +134,11 @@ def _details(policy: Mapping[str, Any], *, located: bool) -> Iterator[str]:
     if policy["spi_in"] is not None:
         esn = " with ESN" if policy.get("esn") else ""
         pfs = f", PFS by {policy['pfs']}" if policy.get("pfs") else ""
-        rate = f", IP-TFS at {policy['iptfs_rate']:g} a second" if policy.get("iptfs_rate") else ""
         took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
         shape = "".join(f", {word}" for word in _shape(policy))
         pair = f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}"
-        yield f"{pair}, {policy['suite']}{esn}{shape}{pfs}{rate}{took}"
+        yield f"{pair}, {policy['suite']}{esn}{shape}{pfs}{took}"
+        yield from _rate_lines(policy)
     elif policy["state"] == "negotiating":
         yield {"kdc": "no ticket yet from the KDC", "peer": "no answer yet from the peer"}.get(
             policy.get("waits_for") or "", "no answer yet, from the KDC or from the peer"
@@ -151,6 +154,19 @@ def _details(policy: Mapping[str, Any], *, located: bool) -> Iterator[str]:
         yield f"{_next_try(policy)}: {policy['last_error']}"
     if policy["held"]:
         yield f"{policy['held']} packets wait for it"
+
+
+def _rate_lines(policy: Mapping[str, Any]) -> Iterator[str]:
+    """What a constant rate has room for, and what the path loses of the peer's (RFC 9347 §2.4.1)."""
+    rate, size = policy.get("iptfs_rate"), policy.get("iptfs_octets")
+    if not rate or not size:
+        return
+    why = f" and not {policy['iptfs_wanted']}, for the path carries no more" if size < policy["iptfs_wanted"] else ""
+    yield f"IP-TFS: {rate:g} payloads a second of {size} octets{why}; room for {bits(rate * size * 8)}"
+    lost = policy["iptfs_lost"]
+    if lost:
+        sent = lost + policy["packets_in"]
+        yield f"LOST {lost} of {sent} payloads of the peer ({lost / sent:.2%}): the path has not the bandwidth"
 
 
 def _next_try(policy: Mapping[str, Any]) -> str:
@@ -285,7 +301,8 @@ def _hidden(policy: PolicySettings) -> Iterator[str]:
         if padded.dummy_after:
             yield f"a dummy follows after {padded.dummy_after:g} s without one"
     if steady:
-        yield f"IP-TFS, {steady.per_second:g} payloads of {steady.octets} octets a second"
+        needs = bits(steady.per_second * (steady.octets + WIRE_OCTETS) * 8)
+        yield f"IP-TFS, {steady.per_second:g} payloads of {steady.octets} octets a second: {needs} of the path, always"
 
 
 def _exception_lines(heading: str, policies: Sequence[Policy]) -> Iterator[str]:
@@ -338,6 +355,16 @@ def octets(number: int) -> str:
             break
         value /= 1000
     return f"{number} B" if unit == "B" else f"{value:.1f} {unit}"
+
+
+def bits(number: float) -> str:
+    """``800 bit/s``, ``1.1 Mbit/s``: powers of a thousand."""
+    value = number
+    for unit in ("bit/s", "kbit/s", "Mbit/s"):
+        if value < 999.95:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.3g} Gbit/s"
 
 
 def traffic(counters: Mapping[str, Any], way: str) -> str:

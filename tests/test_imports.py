@@ -18,7 +18,7 @@ LAYERS = {
         {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel", "esp.checksum", "esp.pace"},
         {"esp.transport", "esp.flow_label", "esp.mtu", "esp.fragmentation", "esp.too_big", "esp.mss", "esp.ah"},
         {"esp.path", "esp.fit", "esp.spd", "esp.hold", "esp.silence"},
-        {"esp.lifetime", "esp.outbound", "esp.inbound", "esp.sad", "esp.statistics"},
+        {"esp.lifetime", "esp.outbound", "esp.inbound", "esp.loss", "esp.sad", "esp.statistics"},
         {"esp.engine", "esp.native"},
         {"esp.icmp"},
         {"esp.tun", "esp.link", "esp.raw"},
@@ -73,7 +73,7 @@ ACROSS = {
 PURE = {
     *("esp.combined", "esp.separate", "esp.integrity"),
     *("esp.errors", "esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.sa", "esp.sad", "esp.policy", "esp.spd"),
-    *("esp.lifetime", "esp.outbound", "esp.inbound", "esp.statistics"),
+    *("esp.lifetime", "esp.outbound", "esp.inbound", "esp.loss", "esp.statistics"),
     *(
         "esp.mtu",
         "esp.fragmentation",

@@ -25,6 +25,7 @@ from esp.events import (
     EspEvent,
     HardExpired,
     PathNarrowed,
+    PayloadsLost,
     PeerEvent,
     SoftExpired,
     Unanswered,
@@ -371,6 +372,10 @@ class Keying:
                 fields = (("peer", peer.settings.name), ("policy", event.policy))
                 told = Tell("sequence_exhausted", fields, warning=True)
                 self._perform(peer, [told, *peer.soft_expired(event.policy, event.spi, now)])
+            case PayloadsLost():
+                whose = (("peer", peer.settings.name), ("policy", event.policy))
+                loss = (("lost", event.lost), ("sent", event.sent))
+                self._perform(peer, [Tell("payloads_lost", whose + loss, warning=True)])
             case EndpointMoved():
                 self._perform(peer, peer.esp_moved(event.policy, event.remote, now))
             case _:

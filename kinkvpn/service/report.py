@@ -85,6 +85,7 @@ def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
         "pfs": newest and (newest.pfs or None),
         "esn": newest and newest.esn,
         "iptfs_rate": state.settings.aggregation and state.settings.aggregation.per_second,
+        "iptfs_wanted": state.settings.aggregation and state.settings.aggregation.octets,
         "role": newest and ("initiator" if newest.initiated else "responder"),
         "since": newest and round(now - newest.established, 3),
         "lifetime": newest and newest.lifetime,
@@ -116,13 +117,17 @@ def with_traffic(status: dict[str, Any], traffic: Statistics, link: LinkStatisti
 
 
 def policy_traffic(name: str, traffic: Statistics) -> dict[str, int]:
-    """What the SAs of a policy that are installed now have carried, and what waits for one."""
-    sums = {"packets_in": 0, "octets_in": 0, "packets_out": 0, "octets_out": 0}
+    """What the SAs of a policy that are installed now have carried, and what waits for one; with IP-TFS also how many
+    of the peer's payloads were lost, and of how many octets ours are.
+    """
+    sums = {"packets_in": 0, "octets_in": 0, "packets_out": 0, "octets_out": 0, "iptfs_lost": 0, "iptfs_octets": 0}
     for sa in traffic.sas:
         if sa.policy == name:
             way = "in" if sa.inbound else "out"
             sums[f"packets_{way}"] += sa.packets
             sums[f"octets_{way}"] += sa.octets
+            sums["iptfs_lost"] += sa.lost
+            sums["iptfs_octets"] = sa.payload_octets or sums["iptfs_octets"]  # of the newest
     return sums | {"held": traffic.held.get(name, 0)}
 
 

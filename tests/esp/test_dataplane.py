@@ -14,6 +14,7 @@ import trio
 import trio.testing
 from support.namespaces import namespace, run, within
 
+from esp.aggfrag import LONGEST_GAP
 from esp.dataplane import EVENTS, Dataplane, LinkStatistics
 from esp.engine import Engine
 from esp.errors import DropReason, InvalidSa
@@ -156,6 +157,27 @@ async def test_a_constant_rate_goes_by_the_clock_and_starts_when_it_is_installed
     assert left.dataplane.statistics().sas[-1].packets == 201
     assert right.dataplane.link_statistics().esp_received == 201
     assert right.drops() == {}
+
+
+async def test_what_waits_for_a_lost_payload_comes_out_though_nothing_more_arrives(
+    hosts: tuple[Host, Host], autojump_clock: trio.testing.MockClock
+) -> None:
+    left, right = hosts
+    sender = Engine(random=os.urandom)
+    sender.add_policy(Policy("ipv4", selector("ipv4", 0)))
+    async with running(right):
+        spi = right.dataplane.allocate_spi()
+        paced = replace(sa(spi, "ipv4", 0, RIGHT), aggregation=Aggregation(200, 20))
+        right.dataplane.install_inbound(replace(paced, selector=selector("ipv4", 1), remote=LEFT))
+        sender.install_outbound(paced, 0.0)
+        sender.protect([packet(ONE, number) for number in range(20)], 0.0)
+        first, _, third = sender.pace(0.17)
+        assert left.link.send([first, third]) == 0
+        arrived = [await right.tun.wait_delivered() for _ in range(6)]
+        assert trio.current_time() == 0.0
+        arrived += [await right.tun.wait_delivered() for _ in range(6)]
+        assert trio.current_time() == pytest.approx(LONGEST_GAP)
+    assert numbers(arrived) == [*range(6), *range(12, 18)]
 
 
 async def test_a_witness_is_told_of_each_sa_that_is_installed() -> None:

@@ -36,6 +36,7 @@ from support.tunnel import (
     ports,
 )
 
+from esp.aggfrag import LONGEST_GAP
 from esp.crypto import make_sealer
 from esp.datagram import Incoming, Outgoing
 from esp.engine import KEEPALIVE_SECONDS, Engine
@@ -46,13 +47,17 @@ from esp.events import (
     EndpointMoved,
     HardExpired,
     PathNarrowed,
+    PayloadsLost,
     SoftExpired,
     Unanswered,
     UnknownSpiSeen,
 )
+from esp.fit import Inside
+from esp.headers import DontFragment, HeaderRules
 from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS
 from esp.mtu import largest_inner
 from esp.outbound import MAX_DATAGRAM
+from esp.pace import MOST_AT_ONCE
 from esp.policy import Action, Direction, Policy, Selector
 from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Lifetime, Mode, SaParameters
 from esp.suite import SUITES
@@ -1101,6 +1106,123 @@ def test_what_waits_for_its_turn_goes_with_its_policy_and_stays_when_an_sa_is_re
     assert tunnel.left.statistics().held["four"] == 7
     tunnel.left.remove_policy("four")
     assert tunnel.left.statistics().drops == {DropReason.NO_POLICY: 7}
+
+
+def test_a_rekey_under_load_is_no_break_in_the_rate_and_no_packet_counts_twice() -> None:
+    """The new SA sends when the old one would have, and so does the old one when the new one goes."""
+    tunnel = aggregating(per_second=8)
+    times = []
+    for turn in range(100):
+        now = turn / 64
+        tunnel.left.protect([ipv4(bytes(300))], now)
+        if turn in (23, 41, 77):
+            newer = parameters(spi=0x1001 + turn, aggregation=Aggregation(500, 8))
+            assert tunnel.left.install_outbound(newer, now) == []
+        if turn == 55:
+            tunnel.left.remove_outbound("four", 0x1001 + 41)
+        if tunnel.left.pace_deadline() <= now:
+            times += [now] * len(tunnel.left.pace(now))
+    assert times == [eighth / 8 for eighth in range(1, 13)]
+    statistics = tunnel.left.statistics()
+    assert set(statistics.drops) == {DropReason.SA_EXPIRED}  # what waited for the SA that went
+    assert statistics.packets_out + sum(statistics.drops.values()) + statistics.held["four"] == 100
+
+
+def test_a_rekey_does_not_hold_the_next_dummy_up() -> None:
+    tunnel = bare_tunnel()
+    for spi, now in ((0x1001, 0.0), (0x1002, 0.4)):
+        tunnel.left.install_outbound(parameters(spi=spi, confidentiality=Confidentiality(1400, 0.5)), now)
+    assert len(tunnel.left.pace(0.5)) == 1
+
+
+def test_what_has_waited_long_enough_for_a_lost_payload_comes_out() -> None:
+    """RFC 9347 §2.2.3: "using a lost packet timer is RECOMMENDED"; and the loss is told of (§2.4.1)."""
+    tunnel = aggregating()
+    packets = [ipv4(bytes([number]) * 400) for number in range(5)]
+    tunnel.left.protect(packets, 0.0)
+    first, _, *later = tunnel.left.pace(0.55)
+    assert tunnel.right.release_deadline() == inf
+    assert tunnel.right.unprotect(incoming([first, *later]), 1.0) == packets[:1]
+    assert tunnel.right.release_deadline() == 1.0 + LONGEST_GAP
+    assert tunnel.right.release(1.05) == []
+    assert tunnel.right.release(1.2) == packets[3:]  # two had a part in what was lost
+    assert tunnel.right.release_deadline() == inf
+    statistics = tunnel.right.statistics()
+    assert statistics.drops == {DropReason.FRAGMENT_MISSING: 1}
+    assert (statistics.packets_in, statistics.octets_in) == (3, 3 * 420)
+    assert statistics.sas[0].lost == 1
+    tunnel.right.expire(2.0)
+    tunnel.right.expire(3.0)
+    assert tunnel.right.take_events() == [PayloadsLost("four", SPI4, 1, 5)]
+    tunnel.right.remove_policy("four")
+    assert tunnel.right.release_deadline() == inf
+
+
+@pytest.mark.parametrize("clamp", [True, False])
+def test_a_syn_that_waited_is_clamped_as_any(clamp: bool) -> None:
+    tunnel = Tunnel(aggregating().left, Engine(random=Random(2).randbytes, inside=Inside(mtu=1000, clamp_mss=clamp)))
+    tunnel.right.add_policy(Policy("four", flip(SELECTOR4)))
+    sa = parameters(aggregation=Aggregation(500, 10), selector=flip(SELECTOR4), remote=LEFT)
+    tunnel.right.install_inbound(sa, 0.0)
+    tunnel.right.install_outbound(parameters(spi=0x3000, selector=flip(SELECTOR4), remote=LEFT), 0.0)
+    syn = ipv4(ports(1, 2, 12) + bytes.fromhex("60020000 00000000 020405b4"), protocol=6)
+    tunnel.left.protect([syn], 0.25)
+    first, _ = tunnel.left.pace(0.25)
+    assert tunnel.right.unprotect(incoming(tunnel.left.pace(0.35)), 0.4) == []
+    (arrived,) = [*tunnel.right.unprotect(incoming([first]), 0.4), *tunnel.right.release(1.0)]
+    assert (arrived == syn) is not clamp
+
+
+def test_a_constant_rate_gets_smaller_payloads_where_the_path_gets_narrower() -> None:
+    tunnel = narrowed(1280, aggregation=Aggregation(1400, 10))
+    packet = ipv4(bytes(3000))
+    tunnel.left.protect([packet], 0.0)
+    sealed = tunnel.left.pace(0.35)
+    assert {len(each.datagram) for each in sealed} == {1280 - 28}
+    assert [sa.payload_octets for sa in tunnel.left.statistics().sas] == [0, 1280 - 28 - 34, 0]
+    assert tunnel.right.unprotect(incoming(sealed), 0.4) == [packet]
+    assert tunnel.left.learn_path(RIGHT, 700, None, 0.4)
+    assert {len(each.datagram) for each in tunnel.left.pace(1.0)} == {700 - 28}
+    tunnel.left.expire(601.0)
+    assert {len(each.datagram) for each in tunnel.left.pace(602.0)} == {
+        1400 + 36
+    }  # two of them to be a multiple of four
+
+
+def test_a_clock_that_jumps_makes_no_burst_and_no_debt() -> None:
+    tunnel = aggregating()
+    assert len(tunnel.left.pace(1e6)) == MOST_AT_ONCE
+    assert tunnel.left.pace(1e6) == []
+    assert 1e6 < tunnel.left.pace_deadline() <= 1e6 + 0.1
+
+
+def test_a_peer_at_a_constant_rate_that_falls_silent_is_told_of_though_nobody_talks_to_it() -> None:
+    """Its stream is due whatever goes on inside; padding alone, in and out, is as good as anything."""
+    tunnel = watched()
+    tunnel.left.install_outbound(parameters(spi=0x1001, aggregation=Aggregation(500, 8)), 0.0)
+    back = parameters(spi=0x3000, aggregation=Aggregation(500, 8), selector=flip(SELECTOR4), remote=LEFT)
+    tunnel.left.install_inbound(replace(back, selector=SELECTOR4, remote=RIGHT), 0.0)
+    tunnel.right.install_outbound(back, 0.0)
+    for second in range(1, 60):
+        now = float(second)
+        assert len(tunnel.left.pace(now)) == 8
+        if second < 30:
+            tunnel.left.unprotect(incoming(tunnel.right.pace(now), RIGHT), now)
+        tunnel.left.expire(now)
+        assert tunnel.left.take_events() == ([Unanswered("east")] if second in (40, 51) else [])
+
+
+@pytest.mark.parametrize("df", list(DontFragment))
+def test_the_outer_header_of_an_aggregate_is_that_of_the_rate(df: DontFragment) -> None:
+    """RFC 9347 §2.2.5: no DF, ECN or DS field of what is inside; the DS field by configuration, if any."""
+    tunnel = bare_tunnel()
+    rules = HeaderRules(dscp=(46,) * 64, df=df)
+    tunnel.left.install_outbound(parameters(aggregation=Aggregation(500, 10), headers=rules), 0.0)
+    packet = ipv4()
+    tunnel.left.protect([packet[:1] + b"\xab" + packet[2:6] + b"\x40" + packet[7:]], 0.0)
+    expected = {DontFragment.SET: True, DontFragment.CLEAR: False}.get(df)
+    sent = tunnel.left.pace(0.25)
+    assert [(each.traffic_class, each.dont_fragment) for each in sent] == [(46 << 2, expected)] * 2
 
 
 def test_an_inbound_sa_without_aggregation_takes_no_aggfrag() -> None:

@@ -20,7 +20,7 @@ def test_many_flows_of_one_peer_are_matched_again_and_no_worse() -> None:
         for host, passes in (("10.2.0.1", True), ("10.3.0.1", False)):
             packet = ipv4(ports(source, 53), destination=host, protocol=17)
             text = packet + bytes([0, 4])
-            assert sa.unwrap(text, 1, 0) == ((packet if passes else DropReason.SELECTOR_MISMATCH),)
+            assert sa.unwrap(text, 1, 0, 0.0) == ((packet if passes else DropReason.SELECTOR_MISMATCH),)
 
     full, later = kept(arrive, 4096, 3 * 4096)
     assert later < 1.2 * full
@@ -36,6 +36,6 @@ def test_what_is_not_aggregated_passes_either_kind_alike() -> None:
         assert isinstance(one, bytes)
         assert isinstance(other, bytes)
         expected = DropReason.SELECTOR_MISMATCH if number == 2 else packet
-        assert [*plain.unwrap(one, number, 0)] == [*aggregated.unwrap(other, number, 0)] == [expected]
+        assert [*plain.unwrap(one, number, 0, 0.0)] == [*aggregated.unwrap(other, number, 0, 0.0)] == [expected]
     made = make_inbound(parameters(aggregation=Aggregation(500, 10)), 0.0, {})
     assert type(made) is AggregatedInboundSa

@@ -31,3 +31,11 @@ def test_what_would_wait_too_long_is_refused() -> None:
     took = [rate.put(ipv4(bytes(980))) for _ in range(LEAST_ROOM // 1000 + 1)]
     assert took == [True] * (LEAST_ROOM // 1000) + [False]
     assert len(rate.take_all()) == LEAST_ROOM // 1000
+
+
+def test_payloads_get_smaller_with_the_path_and_no_larger_than_was_asked_for() -> None:
+    rate = ConstantRate(Aggregation(500, 10), 0.0)
+    for path, octets in ((300, 300), (9000, 500)):
+        rate.narrow(path)
+        assert rate.octets == octets
+        assert len(rate.next_payload()) == octets

@@ -154,10 +154,11 @@ def test_extended_numbers_are_not_for_a_policy_without_a_window() -> None:
 
 def test_the_shape_of_traffic_is_inherited_and_turned_off_by_zero() -> None:
     text = edited("[[peer.policy]]", "tfc_octets = 1300\niptfs_octets = 700\n[[peer.policy]]\ntfc_dummy_after = 0.5")
-    text += "\n[[peer.policy]]\nlocal = '10.9.1.0/24'\nremote = '10.9.2.0/24'\ntfc_octets = 0\niptfs_rate = 20"
+    text += "\n[[peer.policy]]\nlocal = '10.9.1.0/24'\nremote = '10.9.2.0/24'\ntfc_octets = 0"
+    text += "\niptfs_rate = 20\niptfs_reorder = 9"
     first, *_, last = config.parse(text, SOURCE).peers[0].policies
     assert (first.confidentiality, first.aggregation) == (Confidentiality(1300, 0.5), None)
-    assert (last.confidentiality, last.aggregation) == (None, Aggregation(700, 20))
+    assert (last.confidentiality, last.aggregation) == (None, Aggregation(700, 20, 9))
 
 
 def test_header_rules_are_inherited_key_by_key() -> None:

@@ -362,7 +362,7 @@ USUAL = "packets  ESP in UDP, tunnel mode, extended sequence numbers if the peer
             "tfc_octets = 1280\ntfc_dummy_after = 0.5",
             "hidden   packets are padded to 1280 octets, a dummy follows after 0.5 s without one",
         ),
-        ("iptfs_rate = 250", "hidden   IP-TFS, 250 payloads of 1400 octets a second"),
+        ("iptfs_rate = 250", "hidden   IP-TFS, 250 payloads of 1400 octets a second: 2.96 Mbit/s of the path, always"),
     ],
 )
 def test_check_shows_what_was_chosen(written: str, shown: str) -> None:
@@ -412,6 +412,28 @@ def test_check_shows_what_is_not_protected_where_it_stands_in_the_list() -> None
     ]
     assert lines[after + 1 :] == ["  policy    action  traffic", "  bypass/1  bypass  10.1.0.0/24 > 0.0.0.0/0"]
     assert before < lines.index(next(line for line in lines if line.startswith("east "))) < after
+
+
+def test_status_says_what_a_constant_rate_has_room_for_and_what_the_path_does_to_it() -> None:
+    paced = {"iptfs_rate": 100.0, "iptfs_wanted": 1400, "iptfs_octets": 1400, "iptfs_lost": 0}
+
+    def shown(**changes: object) -> list[str]:
+        peer = {**ANSWER["peers"][0], "policies": [{**UP, **paced, **changes}]}
+        return [line.strip() for line in view.status({**ANSWER, "peers": [peer]}).splitlines()]
+
+    assert "IP-TFS: 100 payloads a second of 1400 octets; room for 1.12 Mbit/s" in shown()
+    narrow = (
+        "IP-TFS: 100 payloads a second of 1218 octets and not 1400, for the path carries no more; room for 974 kbit/s"
+    )
+    assert narrow in shown(iptfs_octets=1218)
+    lost = "LOST 300 of 1500 payloads of the peer (20.00%): the path has not the bandwidth"
+    assert lost in shown(iptfs_lost=300)
+    assert not [line for line in shown(iptfs_octets=0) if "IP-TFS" in line]  # no SA sends yet
+
+
+@pytest.mark.parametrize(("number", "text"), [(0, "0 bit/s"), (12_345, "12.3 kbit/s"), (2e9, "2 Gbit/s")])
+def test_bits(number: float, text: str) -> None:
+    assert view.bits(number) == text
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pytest
 import trio
 from support.host import ESP_PORT, KINK_PORT, Host, Tunnel, World, address_of, simulate
 
-from esp.events import CounterExhausted, UnknownSpiSeen
+from esp.events import CounterExhausted, PayloadsLost, UnknownSpiSeen
 from esp.sa import Endpoint
 from esp.wire import NON_ESP_MARKER
 from kinkvpn.proto.allowance import BURST, BURST_OCTETS, OCTETS_PER_SECOND
@@ -375,6 +375,18 @@ def test_a_peer_that_claims_the_place_of_another_deafens_us_to_nobody() -> None:
         assert east.keying.peers["west"].contact.whereabouts.esp == place
         east.keying._take(UnknownSpiSeen(0x4711, place))
         await world.wait_until(lambda: east.keying.peers["south"].epochs.present is not None, within=5)
+
+    simulate(scenario, 1)
+
+
+def test_lost_payloads_are_told_of() -> None:
+    """RFC 9347 §2.4.1: "packet loss should be reported to the administrator"."""
+    tunnel = Tunnel(0, boot=frozenset({"west"}))
+
+    async def scenario(world: World) -> None:
+        west, _ = await world.pair([tunnel])
+        west.keying._take(PayloadsLost(tunnel.name, 0x4711, 3, 200))
+        assert world.tells("payloads_lost") == [{"peer": "east", "policy": tunnel.name, "lost": 3, "sent": 200}]
 
     simulate(scenario, 1)
 

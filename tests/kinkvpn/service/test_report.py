@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 from esp.dataplane import LinkStatistics
 from esp.errors import DropReason
@@ -39,10 +40,21 @@ def test_a_policy_has_what_all_its_sas_carried() -> None:
         "octets_in": 300,
         "packets_out": 4,
         "octets_out": 400,
+        "iptfs_lost": 0,
+        "iptfs_octets": 0,
         "held": 0,
     }
     assert policy_traffic("b/2", TRAFFIC)["held"] == 9
     assert set(policy_traffic("none", TRAFFIC).values()) == {0}
+
+
+def test_a_constant_rate_has_what_was_lost_and_the_size_of_the_newest_sa() -> None:
+    sas = (
+        *(replace(sa("b/1", 1, 100, inbound=True), lost=lost) for lost in (3, 4)),
+        *(replace(sa("b/1", 1, 100, inbound=False), payload_octets=octets) for octets in (1400, 1200)),
+    )
+    found = policy_traffic("b/1", replace(TRAFFIC, sas=sas))
+    assert (found["iptfs_lost"], found["iptfs_octets"]) == (7, 1200)
 
 
 def test_the_rest_of_keying_s_status_stays() -> None:
