@@ -158,7 +158,7 @@ def check_parameters(sa: SaParameters) -> None:
     if len(sa.keymat) != octets:
         raise InvalidSa(f"{sa.suite.name} takes {octets} octets of KEYMAT, got {len(sa.keymat)}")
     if sa.suite.legacy and not sa.legacy:
-        raise InvalidSa(f"{sa.suite.name} is for those who ask for legacy suites: {sa.suite.cost}")
+        raise InvalidSa(f"{sa.suite.name} takes legacy = true from who knows its cost: {sa.suite.cost}")
     if sa.mode is Mode.TRANSPORT and not (is_host(sa.selector.local) and is_host(sa.selector.remote)):
         raise InvalidSa(f"transport mode is between two hosts, not {sa.selector.local} and {sa.selector.remote}")
     if not 0 <= sa.replay_window <= REPLAY_WINDOW_MAX:

@@ -12,6 +12,7 @@ from kinkvpn.manual import xfrm
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from esp.headers import HeaderRules
     from esp.sa import Endpoint, SaParameters
     from kinkvpn.manual.pair import Pair
 
@@ -60,6 +61,7 @@ def _pair(pair: Pair) -> dict[str, object]:
         "encapsulation": sa.encapsulation.value,
         "esn": sa.esn,
         "replay_window": sa.replay_window,
+        "headers": _headers(sa.headers),
         "lifetime": {
             "seconds": lifetime.hard_seconds,
             "packets": lifetime.hard_packets,
@@ -67,6 +69,16 @@ def _pair(pair: Pair) -> dict[str, object]:
         },
         "outbound": _sa(pair.outbound),
         "inbound": _sa(pair.inbound),
+    }
+
+
+def _headers(rules: HeaderRules) -> dict[str, object]:
+    return {
+        "ecn": rules.ecn.value,
+        "dscp": list(rules.dscp),  # number n for inner DSCP n
+        "dscp_inward": rules.dscp_inward,
+        "df": rules.df.value,
+        "flow_labels": rules.flow_labels,
     }
 
 

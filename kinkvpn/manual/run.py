@@ -13,7 +13,7 @@ import trio
 
 from esp.dataplane import Dataplane
 from esp.engine import Engine
-from esp.events import Acquired, EndpointMoved, EspEvent, HardExpired, SoftExpired
+from esp.events import Acquired, CounterExhausted, EndpointMoved, EspEvent, HardExpired, PathNarrowed, SoftExpired
 from esp.policy import Policy
 from esp.sa import Encapsulation, Mode, SecurityProtocol
 from kinkvpn.manual import account
@@ -96,6 +96,10 @@ def _tell(event: EspEvent) -> None:
             log.warning("sa_expired", extra={"fields": _sa(policy, spi, inbound=inbound)})
         case SoftExpired(policy, spi, inbound):  # manual SAs have no soft lifetime: their numbers are running out
             log.warning("sa_near_its_end", extra={"fields": _sa(policy, spi, inbound=inbound)})
+        case CounterExhausted(policy, spi):
+            log.warning("sequence_exhausted", extra={"fields": _sa(policy, spi, inbound=False)})
+        case PathNarrowed(address, octets):
+            log.info("path_narrowed", extra={"fields": {"address": address, "octets": octets}})
         case EndpointMoved(policy, spi, remote):
             log.info("endpoint_moved", extra={"fields": {"policy": policy, "remote": spell(remote)}})
         case Acquired(policy):

@@ -369,7 +369,7 @@ class Keying:
             case HardExpired():
                 self._perform(peer, peer.hard_expired(event.policy, event.spi, now))
             case CounterExhausted():
-                fields = (("peer", peer.settings.name), ("policy", event.policy))
+                fields = (("peer", peer.settings.name), ("policy", event.policy), ("spi", f"{event.spi:#010x}"))
                 told = Tell("sequence_exhausted", fields, warning=True)
                 self._perform(peer, [told, *peer.soft_expired(event.policy, event.spi, now)])
             case PayloadsLost():

@@ -65,7 +65,7 @@ def test_a_legacy_suite_is_for_those_who_ask(suite: str) -> None:
     """By name alone nobody gets one, and hears what it costs."""
     sa = parameters(suite, legacy=True)
     check_parameters(sa)
-    with pytest.raises(InvalidSa, match=f"{suite} is for those who ask for legacy suites: (3DES|MD5) "):
+    with pytest.raises(InvalidSa, match=f"{suite} takes legacy = true from who knows its cost: (3DES|MD5) "):
         check_parameters(replace(sa, legacy=False))
 
 

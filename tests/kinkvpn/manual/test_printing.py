@@ -32,6 +32,8 @@ def test_json_has_everything() -> None:
         *("east", "aes128-cbc-sha256"),
         *("tunnel", "udp"),
     )
+    assert found["headers"]["df"] == "auto"
+    assert found["headers"]["dscp"] == list(range(64))
     assert found["source"] == {"address": "192.0.2.1", "port": 4500}
     assert found["outbound"]["spi"] == "0x00001001"
     assert found["outbound"]["keymat"] == found["outbound"]["encryption_key"] + found["outbound"]["integrity_key"]

@@ -50,7 +50,7 @@ KEYMAT = {1: "5a" * 20, 2: "a5" * 20}
 class End:
     """One of the two: a namespace, a file, a process."""
 
-    def __init__(self, number: int, directory: Path, more: str = "") -> None:
+    def __init__(self, number: int, directory: Path, more: str = "", *, sequence: int = 0) -> None:
         self.namespace = Namespace(f"end{number}")
         self.process: subprocess.Popen[str] | None = None
         self.log = directory / f"log{number}"
@@ -58,7 +58,8 @@ class End:
         there = 3 - number
         self.file.touch(mode=0o600)
         text = FILE.format(here=number, there=there, outbound=KEYMAT[number], inbound=KEYMAT[there])
-        self.file.write_text(text.replace("[policy.outbound]", f"{more}\n[policy.outbound]"))
+        outbound = f"{more}\n[policy.outbound]\nsequence = {sequence}"
+        self.file.write_text(text.replace("[policy.outbound]", outbound))
 
     def start(self) -> None:
         command = [sys.executable, "-m", "kinkvpn", "esp", "--manual", str(self.file), "--json"]
@@ -82,8 +83,9 @@ class End:
 
 
 @contextmanager
-def two_ends(directory: Path, more: str = "") -> Iterator[tuple[End, End]]:
-    one, other = ends = End(1, directory, more), End(2, directory, more)
+def two_ends(directory: Path, more: str = "", *, sequence: int = 0) -> Iterator[tuple[End, End]]:
+    """Both with ``more`` in their policy, and ``sequence`` as the last number that they have used."""
+    one, other = ends = tuple(End(number, directory, more, sequence=sequence) for number in (1, 2))
     try:
         join(one.namespace, "wire", other.namespace, "wire")
         for number, end in enumerate(ends, 1):
@@ -139,6 +141,15 @@ def test_a_hard_lifetime_ends_the_traffic_and_is_said(tmp_path: Path) -> None:
         for spi, direction in (("0x00001001", "outbound"), ("0x00001002", "inbound")):
             assert f"sa_expired policy=ever spi={spi} direction={direction}" in log
         assert one.statistics()["packets_out"] == LIFETIME_PACKETS
+
+
+def test_what_has_no_number_left_is_said(tmp_path: Path) -> None:
+    with two_ends(tmp_path, sequence=2**32 - 1) as (one, _other):
+        with pytest.raises(LabFailed):
+            one.namespace.run(["ping", "-n", "-c1", "-W1", "10.2.0.1"])
+        said = " sequence_exhausted policy=ever spi=0x00001001 direction=outbound\n"
+        wait(lambda: said in one.log.read_text())
+        assert one.statistics()["drops"] == {"sequence_exhausted": 1}
 
 
 def test_a_port_that_is_taken_is_one_line_and_exit_code_2(tmp_path: Path) -> None:

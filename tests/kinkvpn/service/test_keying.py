@@ -400,7 +400,8 @@ def test_an_sa_without_sequence_numbers_is_told_of_and_replaced() -> None:
         await world.wait_at_rest(within=30)
         (spent,) = west.keying.peers["east"].pairs(tunnel.name)
         west.keying._take(CounterExhausted(tunnel.name, spent.outbound_spi))
-        assert world.tells("sequence_exhausted") == [{"peer": "east", "policy": tunnel.name}]
+        said = {"peer": "east", "policy": tunnel.name, "spi": f"{spent.outbound_spi:#010x}"}
+        assert world.tells("sequence_exhausted") == [said]
         await world.wait_at_rest(within=30)
         (newer,) = west.keying.peers["east"].pairs(tunnel.name)
         assert newer.outbound_spi != spent.outbound_spi
