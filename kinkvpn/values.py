@@ -93,7 +93,7 @@ def _span(low: int, high: int, example: str) -> Callable[[object], PortRange]:
     return read
 
 
-ports = _span(1, 65535, "8000-8010")
+ports = _span(1, 65534, "8000-8010")  # for routing rules, and the kernel's cannot name the last one
 octets = _span(0, 255, "0-4")
 
 

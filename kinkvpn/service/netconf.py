@@ -44,6 +44,7 @@ IFA_F_NODAD = 0x02
 # linux/if_link.h: no link-local address, hence no router solicitations into the tunnel, which no policy matches.
 IN6_ADDR_GEN_MODE_NONE = 1
 RT_TABLE_MAIN = 254  # linux/rtnetlink.h
+_ANY_PORT = "1:65534"  # that a rule can name (net/core/fib_rules.c, fib_rule_port_range_valid)
 RULE_OF_MAIN = 32_766  # the priority of the rule that leads to the main table (ip-rule(8))
 
 # Ours: KINK's port. The table of our routes, and the priority of the first of the rules that lead there or past it, all
@@ -229,10 +230,11 @@ class NetworkConfiguration:
     def _add_rules_of(self, netlink: IPRoute, rules: Sequence[RoutingRule]) -> None:
         """Of one family, without a gap: so they are found again after a crash."""
         table = self._plan.table
-        if table + len(rules) >= RULE_OF_MAIN:
-            raise NetworkRefused(f"{len(rules)} routing rules from {table} on reach that of the main table")
-        for priority, rule in enumerate(rules, table):
-            arguments = _arguments(rule, table) | {"priority": priority, "protocol": RULE_PROTOCOL}
+        entries = _entries(rules, table)
+        if table + len(entries) >= RULE_OF_MAIN:
+            raise NetworkRefused(f"{len(entries)} routing rules from {table} on reach that of the main table")
+        for priority, entry in enumerate(entries, table):
+            arguments = entry | {"priority": priority, "protocol": RULE_PROTOCOL}
             with _explained(f"routing rule {priority}"):
                 netlink.rule("add", **arguments)
             self._undo.append(partial(_delete_rule, arguments))
@@ -259,6 +261,23 @@ def _has_ipv6(device: str) -> bool:
 
 def _delete_rule(arguments: dict[str, Any], netlink: IPRoute) -> None:
     netlink.rule("delete", **arguments)
+
+
+def _entries(rules: Sequence[RoutingRule], first: int) -> list[dict[str, Any]]:
+    """``rules`` as netlink has them, from priority ``first`` on. One for what is hidden follows two that lead past it.
+
+    The kernel has no word for packets that show no ports. What this host sends shows them when its way is chosen; and
+    what arrives for it in fragments is asked for by strict reverse path filtering as if it were sent, without ports.
+    """
+    entries: list[dict[str, Any]] = []
+    for rule in rules:
+        taken = _arguments(rule, first)
+        if rule.hidden:
+            past = {key: value for key, value in taken.items() if key != "table"}
+            past |= {"action": "goto", "goto": first + len(entries) + 3}
+            entries += [past | {"dport_range": _ANY_PORT}, past | {"iifname": "lo"}]
+        entries.append(taken)
+    return entries
 
 
 def _arguments(rule: RoutingRule, table: int) -> dict[str, Any]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
-from esp.policy import ANY_PORT, Action, PortRange, networks_of, overlap
+from esp.policy import ANY_PORT, ANY_PROTOCOL, Action, PortRange, networks_of, overlap
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 UDP, ESP, AH = 17, 50, 51
 RAW = 255  # what the kernel looks up for whole packets (raw(7), IP_HDRINCL), until Linux 6.4 whatever is in them
 TYPED = frozenset({1, 58})  # ICMP and ICMPv6, of whose types the kernel's rules know nothing
+# Routing, fragment, destination options: what the kernel takes for the protocol of an IPv6 fragment that starts so.
+EXTENSIONS = (43, 44, 60)
 
 ANY = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 
@@ -40,6 +42,7 @@ class RoutingRule:
         protocol: IP protocol number, 0 for any.
         source_ports, destination_ports: first and last; None for any.
         own: packets alone that this host sends itself, not those that it forwards.
+        hidden: packets alone that this host forwards and that show no ports: fragments.
         way: where its packets go.
     """
 
@@ -49,6 +52,7 @@ class RoutingRule:
     source_ports: tuple[int, int] | None = None
     destination_ports: tuple[int, int] | None = None
     own: bool = False
+    hidden: bool = False
     way: Way = Way.PAST
 
 
@@ -107,6 +111,10 @@ def policy_rules(policies: Sequence[Policy]) -> tuple[RoutingRule, ...]:
     Types of ICMP are nothing that a rule knows, so that what is discarded by them is discarded where it comes into the
     tunnel by itself; and where something behind it bypasses more, that goes into the tunnel as a whole.
 
+    Whoever cuts packets could have them pass by rules that name ports or protocols, and out by what is behind those:
+    the kernel reads neither in a fragment. So where they may be of what a rule takes into the tunnel, they go there,
+    and the engine drops what does not show what it is (RFC 4301 §7.4).
+
     Args:
         policies: all of them, in order.
     """
@@ -116,10 +124,10 @@ def policy_rules(policies: Sequence[Policy]) -> tuple[RoutingRule, ...]:
         for selector in policy.selectors:
             if policy.action is Action.BYPASS:
                 caught = (each for each in ahead if overlap(each, selector))
-                rules |= dict.fromkeys(rule for each in caught for rule in _rules_of(each, Way.TUNNEL))
+                rules |= dict.fromkeys(rule for each in caught for rule in _forced(each))
                 rules |= dict.fromkeys(_rules_of(selector, Way.PAST))
             elif policy.action is Action.DISCARD and not _is_typed(selector):
-                rules |= dict.fromkeys(_rules_of(selector, Way.TUNNEL))
+                rules |= dict.fromkeys(_forced(selector))
             else:
                 ahead.append(selector)
     return tuple(rules)
@@ -127,6 +135,17 @@ def policy_rules(policies: Sequence[Policy]) -> tuple[RoutingRule, ...]:
 
 def _is_typed(selector: Selector) -> bool:
     return selector.protocol in TYPED and selector.local_port != ANY_PORT
+
+
+def _forced(selector: Selector) -> Iterator[RoutingRule]:
+    """Into the tunnel, with what does not show whether it is of ``selector``."""
+    yield from _rules_of(selector, Way.TUNNEL)
+    whole = replace(selector, local_port=ANY_PORT, remote_port=ANY_PORT)
+    if whole != selector and not _is_typed(selector):
+        yield from (replace(rule, hidden=True) for rule in _rules_of(whole, Way.TUNNEL))
+    if whole.version == 6 and whole.protocol != ANY_PROTOCOL:
+        for extension in EXTENSIONS:
+            yield from _rules_of(replace(whole, protocol=extension), Way.TUNNEL)
 
 
 def _rules_of(selector: Selector, way: Way) -> Iterator[RoutingRule]:

@@ -456,6 +456,53 @@ def test_strict_reverse_path_filtering_keeps_out_what_should_have_been_protected
     assert taken == [[True, True, True], [False, ruled, True]]
 
 
+def test_fragments_of_what_is_protected_are_not_forwarded_in_the_clear() -> None:
+    """They show the kernel no port, by which the rest goes past the tunnel (RFC 4301 §7.4)."""
+    (ways,) = in_namespace(
+        RULED
+        + """
+        import select, socket
+        from scapy.layers.inet import IP, UDP, fragment
+        from esp.policy import Action, Policy, Selector
+        from kinkvpn.service.rules import policy_rules
+        inside = pytun.TunTapDevice(name="inside", flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
+        for command in ("link set inside up", "neigh add 192.0.2.254 lladdr 02:00:00:00:00:01 dev other"):
+            subprocess.run(["ip", *command.split()], check=True)
+        with open("/proc/sys/net/ipv4/ip_forward", "w") as file:
+            file.write("1")
+        wire = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x0800))
+        wire.bind(("far", 0x0800))
+        network = ipaddress.ip_network("10.2.0.0/16")
+        rest = Selector(ANY[4], network)
+        web = dataclasses.replace(rest, protocol=17, remote_port=443)
+        policies = [Policy("web", web), Policy("rest", rest, Action.BYPASS)]
+        plan = NetworkPlan("kink0", 1400, routes=(network,), rules=policy_rules(policies))
+        def taken(packet):
+            inside.write(bytes(packet))
+            (found, *_), _, _ = select.select([device, wire], [], [], 10)
+            read = IP(device.read(2000) if found is device else wire.recv(2000))
+            assert read.id == packet.id, read
+            return "tunnel" if found is device else "past"
+        def ways(port, octets):
+            packet = IP(src="10.1.0.2", dst="10.2.0.1", id=port) / UDP(sport=1024, dport=port) / bytes(octets)
+            return [taken(each) for each in fragment(packet, 800)]
+        async def main():
+            async with NetworkConfiguration(plan):
+                print(json.dumps({
+                    "protected": ways(443, 100), "in fragments": ways(443, 2000), "another": ways(80, 100),
+                    "that in fragments": ways(80, 2000),
+                }))
+        trio.run(main)
+    """
+    )
+    assert ways == {
+        "protected": ["tunnel"],
+        "in fragments": ["tunnel"] * 3,
+        "another": ["past"],
+        "that in fragments": ["tunnel"] * 3,
+    }
+
+
 def test_without_ipv6_there_is_nothing_of_it_to_keep_out() -> None:
     without, with_it = in_namespace("""
         import dataclasses

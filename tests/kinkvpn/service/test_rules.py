@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.selectors import flows, selectors
 from support.slow_spd import slow_lookup
-from support.tunnel import SELECTOR4
+from support.tunnel import SELECTOR4, SELECTOR6
 
 from esp.inner import OPAQUE
 from esp.policy import Action, AddressRange, Policy, PortRange, Selector, icmp_messages
@@ -68,6 +68,7 @@ def way_of(flow: Flow, rules: Sequence[RoutingRule]) -> Way | None:
             and all(int(subnet[0]) <= address <= int(subnet[-1]) for subnet, address in subnets)
             and rule.protocol in (0, protocol)
             and all(span is None or span[0] <= port <= span[1] for span, port in spans)
+            and not (rule.hidden and ports[1] > 0)
         ):
             return rule.way
     return None
@@ -88,7 +89,7 @@ def test_packets_go_where_the_list_has_them(policies: list[Policy], asked: list[
     rules = policy_rules(policies)
     for flow in asked:
         if flow[0] == OPAQUE or (flow[0] in (6, 17) and flow[2] == OPAQUE):
-            continue  # fragments show the kernel no more than us, and stay in the tunnel
+            continue  # fragments: see below
         decided = slow_lookup(policies, flow)
         way = way_of(flow, rules)
         if decided is None or decided.action is Action.PROTECT:
@@ -98,6 +99,23 @@ def test_packets_go_where_the_list_has_them(policies: list[Policy], asked: list[
             assert way is {Action.BYPASS: Way.PAST, Action.DISCARD: Way.TUNNEL}[decided.action]
 
 
+@given(POLICIES, st.lists(flows(), min_size=1, max_size=8))
+def test_nobody_gets_past_the_tunnel_by_cutting_packets(policies: list[Policy], asked: list[Flow]) -> None:
+    """What shows no ports, or no protocol either, goes past it only where the list lets it pass like that."""
+    rules = policy_rules(policies)
+    for protocol, addresses, _ in asked:
+        for cut, seen in ((protocol, protocol), (OPAQUE, 60)):
+            if (cut in (6, 17) or (cut == OPAQUE and len(addresses) == 32)) and not uses_opaque(policies, protocol):
+                decided = slow_lookup(policies, (cut, addresses, OPAQUE))
+                passes = decided is not None and decided.action is Action.BYPASS
+                assert (way_of((seen, addresses, OPAQUE), rules) is Way.PAST) == passes
+
+
+def uses_opaque(policies: Sequence[Policy], protocol: int) -> bool:
+    """Whether a selector of them names the number that the kernel has instead of a protocol, which is no such thing."""
+    return protocol in (43, 44, 60) or any(each.selector.protocol in (43, 44, 60) for each in policies)
+
+
 def test_what_protects_takes_a_rule_where_something_behind_it_bypasses_a_part() -> None:
     web = replace(SELECTOR4, protocol=6, remote_port=443)
     elsewhere = replace(SELECTOR4, remote=ip_network("10.3.0.0/16"))
@@ -105,16 +123,29 @@ def test_what_protects_takes_a_rule_where_something_behind_it_bypasses_a_part() 
     assert policy_rules(policies[:2]) == ()
     assert policy_rules(policies) == (
         RoutingRule(SELECTOR4.local, SELECTOR4.remote, 6, None, (443, 443), way=Way.TUNNEL),
+        RoutingRule(SELECTOR4.local, SELECTOR4.remote, 6, hidden=True, way=Way.TUNNEL),
         RoutingRule(SELECTOR4.local, SELECTOR4.remote),
+    )
+
+
+def test_an_ipv6_fragment_can_hide_its_protocol_too() -> None:
+    """Behind options for its destination, which the kernel then takes for the protocol (RFC 7112 §1)."""
+    tcp = replace(SELECTOR6, protocol=6)
+    assert policy_rules([Policy("tcp", tcp, Action.DISCARD)]) == tuple(
+        RoutingRule(SELECTOR6.local, SELECTOR6.remote, protocol, way=Way.TUNNEL) for protocol in (6, 43, 44, 60)
+    )
+    assert policy_rules([Policy("all", SELECTOR6, Action.DISCARD)]) == (
+        RoutingRule(SELECTOR6.local, SELECTOR6.remote, way=Way.TUNNEL),
     )
 
 
 def test_a_range_is_a_rule_for_each_subnet_of_it_and_ports_are_one() -> None:
     hosts = AddressRange(IPv4Address("10.2.0.1"), IPv4Address("10.2.0.3"))
     selector = replace(SELECTOR4, remote=hosts, protocol=17, local_port=PortRange(5, 7))
-    assert policy_rules([Policy("some", selector, Action.DISCARD)]) == tuple(
-        RoutingRule(SELECTOR4.local, ip_network(subnet), 17, (5, 7), way=Way.TUNNEL)
-        for subnet in ("10.2.0.1/32", "10.2.0.2/31")
+    subnets = [ip_network(subnet) for subnet in ("10.2.0.1/32", "10.2.0.2/31")]
+    assert policy_rules([Policy("some", selector, Action.DISCARD)]) == (
+        *(RoutingRule(SELECTOR4.local, subnet, 17, (5, 7), way=Way.TUNNEL) for subnet in subnets),
+        *(RoutingRule(SELECTOR4.local, subnet, 17, hidden=True, way=Way.TUNNEL) for subnet in subnets),
     )
 
 
