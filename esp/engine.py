@@ -283,10 +283,9 @@ class Engine:
             return False
         spi, sequence = ESP_HEADER.unpack_from(quoted)
         return any(
-            sa.parameters.spi == spi
-            and sa.remote.address == remote.address
+            sa.remote.address == remote.address
             and 0 <= (sa.sequence - sequence) % 2**32 < min(sa.packets, LATELY_PACKETS)
-            for sa in self._sad.outbound()
+            for sa in self._sad.speaking(spi)
         )
 
     def confirm_path(self, address: str, octets: int) -> None:

@@ -16,7 +16,7 @@ from esp.outbound import make_outbound
 from esp.sa import SPI_MIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from esp.outbound import OutboundSa
     from esp.sa import SaParameters
@@ -43,6 +43,7 @@ class Sad:
         self.reassembling: dict[int, AggregatedInboundSa] = {}  # by SPI
         self.unused_ecn: defaultdict[str, int] = defaultdict(int)  # of every inbound SA there was
         self._outbound: dict[str, list[OutboundSa]] = {}  # oldest first, never empty
+        self._speaking: dict[int, list[OutboundSa]] = {}  # the same by SPI, which several peers may have chosen
         self._reserved: set[int] = set()
         # A heap of deadlines and who has them. An SA that goes leaves its own behind, for ``due`` to pass over.
         self._deadlines: list[tuple[float, str, int, bool]] = []
@@ -54,7 +55,12 @@ class Sad:
 
     def of_policy(self, policy: str) -> list[InboundSa | OutboundSa]:
         """The SAs of ``policy``, both ways."""
-        return [sa for sa in self.all() if sa.parameters.policy == policy]
+        inbound = (self.inbound[spi] for spi in self._inbound_of.get(policy, ()))
+        return [*inbound, *self._outbound.get(policy, ())]
+
+    def speaking(self, spi: int) -> Sequence[OutboundSa]:
+        """The outbound SAs with this SPI: whoever says that he saw a packet of ours is asked what was on it."""
+        return self._speaking.get(spi, ())
 
     def outbound(self) -> list[OutboundSa]:
         """Every outbound SA."""
@@ -132,6 +138,7 @@ class Sad:
             raise InvalidSa(f"policy {parameters.policy!r} has an outbound SA with SPI {parameters.spi:#010x} already")
         sa = make_outbound(parameters, now, self._random)
         self._outbound[parameters.policy] = [*sas, sa]
+        self._speaking[parameters.spi] = [*self._speaking.get(parameters.spi, ()), sa]
         self._carry(parameters.policy, sa)
         self._watch(sa)
         return sa
@@ -163,8 +170,15 @@ class Sad:
             self._outbound[policy] = left
         else:
             del self._outbound[policy]
+        self._forget(gone)
         self._carry(policy, left[-1] if left else None)
         return gone
+
+    def _forget(self, gone: OutboundSa) -> None:
+        spi = gone.parameters.spi
+        left = [sa for sa in self._speaking.pop(spi) if sa is not gone]
+        if left:
+            self._speaking[spi] = left
 
     def _carry(self, policy: str, sa: OutboundSa | None) -> None:
         """Let ``sa`` have the traffic of ``policy``."""
@@ -183,5 +197,6 @@ class Sad:
         for spi in self._inbound_of.pop(policy, ()):
             del self.inbound[spi]
             self.reassembling.pop(spi, None)
-        self._outbound.pop(policy, None)
+        for sa in self._outbound.pop(policy, ()):
+            self._forget(sa)
         self._carry(policy, None)

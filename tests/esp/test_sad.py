@@ -37,8 +37,13 @@ def test_two_peers_may_choose_one_spi() -> None:
     sad = Sad(SEEDED)
     sad.add_outbound(parameters(policy="a"), 0.0)
     sad.add_outbound(parameters(policy="b"), 0.0)
-    sad.remove_outbound("a", parameters().spi)
+    spi = parameters().spi
+    assert [sa.parameters.policy for sa in sad.speaking(spi)] == ["a", "b"]
+    sad.remove_outbound("a", spi)
     assert list(sad.carriers) == ["b"]
+    assert [sa.parameters.policy for sa in sad.speaking(spi)] == ["b"]
+    sad.remove_policy("b")
+    assert list(sad.speaking(spi)) == list(sad.speaking(spi + 1)) == []
 
 
 def test_a_counter_is_never_started_again() -> None:
