@@ -30,6 +30,7 @@ TOTALS = {
     "rfc4304.md": (5, {"MUST": 3, "SHOULD": 1, "MAY": 0}),
     "rfc4430.md": (52, {"MUST": 98, "SHOULD": 25, "MAY": 24}),
     "rfc6040.md": (28, {"MUST": 18, "SHOULD": 7, "MAY": 3}),
+    "rfc9347.md": (56, {"MUST": 24, "SHOULD": 17, "MAY": 17}),
 }
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 from support.tunnel import parameters
 
 from esp.errors import InvalidSa
 from esp.headers import HeaderRules
-from esp.sa import Lifetime, Mode, check_parameters
+from esp.policy import Selector
+from esp.sa import Aggregation, Confidentiality, Lifetime, Mode, check_parameters
 
 
 @pytest.mark.parametrize(
@@ -58,6 +60,36 @@ def test_bad_parameters(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidSa, match=message) as raised:
         check_parameters(parameters(**changes))
     assert "secret" not in str(raised.value)
+
+
+HOSTS = Selector(ip_network("10.1.0.1/32"), ip_network("10.2.0.1/32"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"aggregation": Aggregation(63, 10)}, "aggregation to 63 octets"),
+        ({"aggregation": Aggregation(65_401, 10)}, "aggregation to 65401 octets"),
+        ({"aggregation": Aggregation(1400, 0)}, "^0 payloads a second"),
+        ({"aggregation": Aggregation(1400, 100_001)}, "100001 payloads a second"),
+        ({"aggregation": Aggregation(1400, 10, -1)}, "a reorder window of -1"),
+        ({"aggregation": Aggregation(1400, 10, 65)}, "a reorder window of 65"),
+        ({"confidentiality": Confidentiality(63)}, "padding to 63 octets"),
+        ({"confidentiality": Confidentiality(1400, 1e-6)}, "a dummy after 1e-06 seconds"),
+        ({"confidentiality": Confidentiality(1400), "aggregation": Aggregation(1400, 10)}, "goes without padding"),
+    ],
+)
+def test_shapes_that_no_traffic_can_have(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(InvalidSa, match=message):
+        check_parameters(parameters(**changes))
+
+
+@pytest.mark.parametrize("shape", [{"aggregation": Aggregation(1400, 10)}, {"confidentiality": Confidentiality(1400)}])
+def test_shapes_are_for_tunnel_mode(shape: dict[str, object]) -> None:
+    """RFC 4303 §2.7, RFC 9347 §5.1."""
+    check_parameters(parameters(**shape))
+    with pytest.raises(InvalidSa, match="is for tunnel mode, not for transport mode"):
+        check_parameters(parameters(mode=Mode.TRANSPORT, selector=HOSTS, **shape))
 
 
 @pytest.mark.parametrize("suite", ["3des-cbc-sha256", "aes128-cbc-md5"])
