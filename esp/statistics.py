@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class SaStatistics:
     """What one SA has done. ``octets`` are those the cipher was applied to; ``sequence`` is the newest number.
 
+    ``largest``, of an outbound SA: octets of the largest inner packet that fits the path, as far as that is known.
+
     With IP-TFS (RFC 9347), else 0: ``lost`` payloads of an inbound SA did not come, or too late to be of use; those of
     an outbound SA have ``payload_octets`` now.
     """
@@ -32,6 +34,7 @@ class SaStatistics:
     drops: dict[DropReason, int]
     lost: int = 0
     payload_octets: int = 0
+    largest: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +72,5 @@ def sa_statistics(sa: InboundSa | OutboundSa) -> SaStatistics:
         drops=dict(sa.drops),
         lost=sa.lost if isinstance(sa, AggregatedInboundSa) else 0,
         payload_octets=0 if isinstance(sa, InboundSa) or sa.rate is None else sa.rate.octets,
+        largest=0 if isinstance(sa, InboundSa) else sa.largest,
     )

@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from esp.headers import DEFAULT_RULES, DSCP_COPIED, DontFragment, Ecn
-from esp.sa import Encapsulation, Mode, SecurityProtocol
+from esp.sa import Mode
 from kinkvpn.proto.settings import Esn
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.traffic import show_selector
@@ -85,7 +85,7 @@ def _peer_lines(peer: Mapping[str, Any], probe: str | None, mtu: int) -> Iterato
     yield next(lines)
     for policy, line in zip(peer["policies"], lines, strict=True):
         yield line
-        yield from (f"      {detail}" for detail in _details(policy, located=bool(peer["address"])))
+        yield from (f"      {detail}" for detail in _details(policy, mtu, located=bool(peer["address"])))
 
 
 def _contact_lines(peer: Mapping[str, Any], mtu: int) -> Iterator[str]:
@@ -120,25 +120,30 @@ def policy_state(policy: Mapping[str, Any]) -> str:
     return "idle" if policy["state"] == "down" and not wrong else str(policy["state"])
 
 
-def _shape(policy: Mapping[str, Any]) -> Iterator[str]:
-    """What of it is not as usual."""
-    if policy.get("ipsec") == "ah":
-        yield "AH"
-    if policy.get("mode") == "transport":
-        yield "transport mode"
-    if policy.get("encapsulation") == "raw" and policy.get("ipsec") != "ah":
-        yield "without UDP"
+def carried(ipsec: str, encapsulation: str) -> str:
+    """What packets travel as."""
+    return "AH" if ipsec == "ah" else {"udp": "ESP in UDP", "raw": "ESP without UDP"}[encapsulation]
 
 
-def _details(policy: Mapping[str, Any], *, located: bool) -> Iterator[str]:
+def _pair_lines(policy: Mapping[str, Any], mtu: int) -> Iterator[str]:
+    """A pair that is established: what it is, what it does to packets, and what comes of that."""
+    esn = "with ESN" if policy["esn"] else "without ESN"
+    pfs = f", PFS by {policy['pfs']}" if policy["pfs"] else ""
+    took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
+    yield f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}, {policy['suite']} {esn}{pfs}{took}"
+    words = [carried(policy["ipsec"], policy["encapsulation"]), f"{policy['mode']} mode"]
+    if policy["tfc_octets"]:
+        words.append(f"padded to {policy['tfc_octets']} octets")
+    if policy["largest"]:
+        why = ", for the path carries no more" if policy["largest"] < mtu else ""
+        words.append(f"packets up to {min(policy['largest'], mtu)} octets{why}")
+    yield ", ".join(words)
+    yield from _rate_lines(policy)
+
+
+def _details(policy: Mapping[str, Any], mtu: int, *, located: bool) -> Iterator[str]:
     if policy["spi_in"] is not None:
-        esn = " with ESN" if policy.get("esn") else ""
-        pfs = f", PFS by {policy['pfs']}" if policy.get("pfs") else ""
-        took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
-        shape = "".join(f", {word}" for word in _shape(policy))
-        pair = f"spi in {spi(policy['spi_in'])} out {spi(policy['spi_out'])}"
-        yield f"{pair}, {policy['suite']}{esn}{shape}{pfs}{took}"
-        yield from _rate_lines(policy)
+        yield from _pair_lines(policy, mtu)
     elif policy["state"] == "negotiating":
         yield {"kdc": "no ticket yet from the KDC", "peer": "no answer yet from the peer"}.get(
             policy.get("waits_for") or "", "no answer yet, from the KDC or from the peer"
@@ -237,8 +242,7 @@ def _suite(suite: Suite) -> str:
 
 
 def _packets(policy: PolicySettings) -> Iterator[str]:
-    carried = {Encapsulation.UDP: "ESP in UDP", Encapsulation.RAW: "ESP without UDP"}[policy.encapsulation]
-    yield "AH" if policy.protocol is SecurityProtocol.AH else carried
+    yield carried(policy.protocol.value, policy.encapsulation.value)
     yield f"{policy.mode.value} mode"
     if policy.replay_window:
         yield {
