@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from esp.policy import covers
 from esp.sa import Endpoint, Mode, SecurityProtocol
 from kinkvpn import values
-from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
+from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected, read_file
 from kinkvpn.options import Options, read_options
 from kinkvpn.proto.create import MAX_QUICK_MODES
 from kinkvpn.proto.retransmit import FULL_CYCLE
@@ -45,7 +45,6 @@ DEFAULT_MTU = (
     1400  # 1500 less outer IPv6, UDP and ESP with an ICV of up to 16 octets; with the fastest of them PPPoE, too
 )
 MAXIMUM_MTU = 65400  # sealed with the widest suite it still fits the 65,507 octets of a UDP datagram over IPv4
-MAXIMUM_FILE_OCTETS = 1 << 20  # ten times what MAXIMUM_POLICIES need: beyond it somebody named the wrong file
 MAXIMUM_SILENCE = 3600  # seconds; a peer that may be dead for longer than an hour need not be watched
 
 
@@ -229,19 +228,7 @@ def load(path: Path) -> Configuration:
     Raises:
         DocumentError: it cannot be read or is not a valid configuration; every problem at once.
     """
-    try:
-        with path.open("rb") as file:
-            octets = file.read(MAXIMUM_FILE_OCTETS + 1)
-        text = octets.decode()
-    except OSError as error:
-        raise DocumentError(str(path), [Problem(0, f"cannot read the configuration: {error.strerror}")]) from None
-    except UnicodeDecodeError as error:
-        line = octets.count(b"\n", 0, error.start) + 1
-        raise DocumentError(str(path), [Problem(line, "not TOML: not UTF-8")]) from None
-    if len(octets) > MAXIMUM_FILE_OCTETS:
-        problem = Problem(0, f"more than {MAXIMUM_FILE_OCTETS} octets: not a configuration")
-        raise DocumentError(str(path), [problem])
-    return parse(text, path)
+    return parse(read_file(path, "configuration"), path)
 
 
 def parse(text: str, source: Path) -> Configuration:

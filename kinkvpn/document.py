@@ -13,10 +13,12 @@ from kinkvpn.errors import KinkvpnError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
+    from pathlib import Path
 
 KeyPath = tuple[str | int, ...]
 T = TypeVar("T")
 
+MAXIMUM_FILE_OCTETS = 1 << 20  # ten times what the most policies need: beyond it somebody named the wrong file
 # A value is quoted in its error; past this it says nothing more and breaks an 80-column terminal.
 MAX_SHOWN = 60
 
@@ -90,6 +92,33 @@ class Document:
         """Raises DocumentError with every problem, unless there is none."""
         if self.problems:
             raise DocumentError(self.source, self.problems)
+
+
+def read_file(path: Path, what: str, examine: Callable[[int], object] | None = None) -> str:
+    """The text of the file at ``path``.
+
+    Args:
+        path: where.
+        what: what it should be, in errors: "configuration".
+        examine: is given the descriptor before anything is read, and may raise DocumentError.
+
+    Raises:
+        DocumentError: it cannot be read, is longer than MAXIMUM_FILE_OCTETS, or is not UTF-8.
+    """
+    try:
+        with path.open("rb") as file:
+            if examine is not None:
+                examine(file.fileno())
+            octets = file.read(MAXIMUM_FILE_OCTETS + 1)
+        text = octets.decode()
+    except OSError as error:
+        raise DocumentError(str(path), [Problem(0, f"cannot read the {what}: {error.strerror}")]) from None
+    except UnicodeDecodeError as error:
+        line = octets.count(b"\n", 0, error.start) + 1
+        raise DocumentError(str(path), [Problem(line, "not TOML: not UTF-8")]) from None
+    if len(octets) > MAXIMUM_FILE_OCTETS:
+        raise DocumentError(str(path), [Problem(0, f"more than {MAXIMUM_FILE_OCTETS} octets: not a {what}")])
+    return text
 
 
 class Table:

@@ -25,8 +25,8 @@ from esp.sa import (
 )
 from esp.suite import GRAMMAR, SUITES, Suite
 from kinkvpn import values
-from kinkvpn.config import ESP_PORT, MAXIMUM_FILE_OCTETS, TunSettings, read_tun
-from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected
+from kinkvpn.config import ESP_PORT, TunSettings, read_tun
+from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected, read_file
 from kinkvpn.manual.pair import Pair
 from kinkvpn.options import read_headers
 
@@ -65,18 +65,7 @@ def load(path: Path) -> ManualFile:
     Raises:
         DocumentError: others may read or change it, it cannot be read, or it is wrong; every problem at once.
     """
-    try:
-        with path.open("rb") as file:
-            _check_private(path, os.fstat(file.fileno()))
-            octets = file.read(MAXIMUM_FILE_OCTETS + 1)
-        text = octets.decode()
-    except OSError as error:
-        raise DocumentError(str(path), [Problem(0, f"cannot read the file: {error.strerror}")]) from None
-    except UnicodeDecodeError as error:
-        line = octets.count(b"\n", 0, error.start) + 1
-        raise DocumentError(str(path), [Problem(line, "not TOML: not UTF-8")]) from None
-    if len(octets) > MAXIMUM_FILE_OCTETS:
-        raise DocumentError(str(path), [Problem(0, f"more than {MAXIMUM_FILE_OCTETS} octets: not a file of SAs")])
+    text = read_file(path, "file of SAs", lambda descriptor: _check_private(path, os.fstat(descriptor)))
     return parse(text, path)
 
 

@@ -14,7 +14,7 @@ from esp.policy import Selector
 from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Mode, SecurityProtocol
 from esp.suite import DEFAULT_SUITES, SUITES
 from kinkvpn import config
-from kinkvpn.document import DocumentError
+from kinkvpn.document import MAXIMUM_FILE_OCTETS, DocumentError
 from kinkvpn.proto.settings import Esn, PrfForm, Start, UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.wire.ipsec_doi import Group
@@ -499,7 +499,7 @@ def test_an_unknown_engine_in_the_environment_is_named() -> None:
     ("octets", "expected"),
     [
         (b"a = 1\n# \xff\n", ":2: not TOML: not UTF-8"),
-        (b"#" * (config.MAXIMUM_FILE_OCTETS + 1), ": more than 1048576 octets: not a configuration"),
+        (b"#" * (MAXIMUM_FILE_OCTETS + 1), ": more than 1048576 octets: not a configuration"),
         (b"a = \n", ":1: not TOML: Invalid value, at column 5"),
     ],
 )

@@ -205,7 +205,7 @@ def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(DocumentError, match="cannot read the file: No such file"):
+    with pytest.raises(DocumentError, match="cannot read the file of SAs: No such file"):
         load(tmp_path / "none")
     path = written(tmp_path / "sas.toml", 0o600)
     path.write_bytes(b"\n\xff")
