@@ -29,7 +29,7 @@ from kinkvpn.errors import KinkvpnError
 from kinkvpn.service.rules import ANY, RoutingRule, Way
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from types import TracebackType
 
     from esp.policy import Network
@@ -138,7 +138,8 @@ class NetworkConfiguration:
         plan = self._plan
         with IPRoute() as netlink, ExitStack() as failed:
             failed.callback(self._undo_all, netlink)
-            self._clear_rules(netlink)
+            rules = self._rules()
+            self._clear_rules(netlink, rules)
             index = self._bring_up(netlink)
             for address in plan.addresses:
                 self._add_address(netlink, index, address)
@@ -148,7 +149,7 @@ class NetworkConfiguration:
             # Before the rules: routes in a table of their own are none yet for our ESP, which the rules lead past them.
             for outer in plan.outside:
                 self._check_outside(netlink, index, outer)
-            self._add_rules(netlink, index)
+            self._add_rules(netlink, index, rules)
             failed.pop_all()
 
     def _restore(self) -> None:
@@ -204,40 +205,53 @@ class NetworkConfiguration:
         preferred = {} if source is None else {"prefsrc": source}
         return {"dst": str(subnet), "oif": index, "table": self._table, **preferred}
 
-    def _clear_rules(self, netlink: IPRoute) -> None:
-        """Those of a predecessor that had no time to: the run of ours from the table's number on."""
-        for family in (socket.AF_INET, socket.AF_INET6):
+    def _rules(self) -> dict[int, list[dict[str, Any]]]:
+        """By IP version, as netlink has them; without a gap, so that they are found again after a crash."""
+        plan = self._plan
+        if not plan.rules:
+            return {}
+        forced = {rule.destination.version for rule in plan.rules if rule.way is Way.TUNNEL}
+        if not _has_ipv6(plan.device):
+            forced.discard(6)  # "any" is both families, and of this one there is nothing to keep out
+        found: dict[int, list[dict[str, Any]]] = {}
+        for version in sorted(forced | {subnet.version for subnet in plan.routes}):
+            rules = [rule for rule in plan.rules if rule.destination.version == version]
+            last = RoutingRule(ANY[version], ANY[version], way=Way.ROUTES)
+            entries = found[version] = _entries([*rules, last], plan.table)
+            if plan.table + len(entries) >= RULE_OF_MAIN:
+                raise NetworkRefused(f"{len(entries)} routing rules from {plan.table} on reach that of the main table")
+        return found
+
+    def _clear_rules(self, netlink: IPRoute, ours: Mapping[int, Sequence[object]]) -> None:
+        """Those of a predecessor that had no time to: the run of ours from the table's number on.
+
+        Not of somebody who lives: what he protects would go out in the clear. His table has routes, a dead one's none.
+        """
+        first = self._plan.table
+        own = netlink.link_lookup(ifname=self._plan.device)
+        for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
             with suppress(NetlinkError):  # there are no more, or no such family
-                for priority in count(self._plan.table):
+                living = _living(netlink, family, own)
+                _check_apart(range(first, first + len(ours.get(version, ()))), living)
+                for priority in count(first):
+                    if any(priority in each.priorities for each in living):
+                        break
                     netlink.rule("delete", family=family, priority=priority, protocol=RULE_PROTOCOL)
 
-    def _add_rules(self, netlink: IPRoute, index: int) -> None:
+    def _add_rules(self, netlink: IPRoute, index: int, rules: Mapping[int, Sequence[dict[str, Any]]]) -> None:
         """One after the other, for the kernel takes no two that are alike in what one of them says. The last one, into
         the tunnel, is the first to be undone: what is to go past the tunnel never goes into it.
         """
-        if not self._plan.rules:
-            return
-        forced = {rule.destination.version for rule in self._plan.rules if rule.way is Way.TUNNEL}
-        if not _has_ipv6(self._plan.device):
-            forced.discard(6)  # "any" is both families, and of this one there is nothing to keep out
-        for version in sorted(forced | {subnet.version for subnet in self._plan.routes}):
-            if version in forced:
-                everything = {"dst": str(ANY[version]), "oif": index, "table": self._plan.table + 1}
+        for version, entries in rules.items():
+            forced = self._plan.table + 1
+            if any(entry.get("table") == forced for entry in entries):
+                everything = {"dst": str(ANY[version]), "oif": index, "table": forced}
                 self._add_route(netlink, ANY[version], everything)
-            rules = [rule for rule in self._plan.rules if rule.destination.version == version]
-            self._add_rules_of(netlink, [*rules, RoutingRule(ANY[version], ANY[version], way=Way.ROUTES)])
-
-    def _add_rules_of(self, netlink: IPRoute, rules: Sequence[RoutingRule]) -> None:
-        """Of one family, without a gap: so they are found again after a crash."""
-        table = self._plan.table
-        entries = _entries(rules, table)
-        if table + len(entries) >= RULE_OF_MAIN:
-            raise NetworkRefused(f"{len(entries)} routing rules from {table} on reach that of the main table")
-        for priority, entry in enumerate(entries, table):
-            arguments = entry | {"priority": priority, "protocol": RULE_PROTOCOL}
-            with _explained(f"routing rule {priority}"):
-                netlink.rule("add", **arguments)
-            self._undo.append(partial(_delete_rule, arguments))
+            for priority, entry in enumerate(entries, self._plan.table):
+                arguments = entry | {"priority": priority, "protocol": RULE_PROTOCOL}
+                with _explained(f"routing rule {priority}"):
+                    netlink.rule("add", **arguments)
+                self._undo.append(partial(_delete_rule, arguments))
 
     def _check_outside(self, netlink: IPRoute, index: int, outer: str) -> None:
         """Ask the kernel itself: metrics, rules and longer prefixes have their say in it."""
@@ -257,6 +271,40 @@ def _has_ipv6(device: str) -> bool:
         return Path(f"/proc/sys/net/ipv6/conf/{device}/disable_ipv6").read_text().strip() == "0"
     except OSError:
         return False
+
+
+@dataclass(frozen=True, slots=True)
+class _Living:
+    """Somebody else who has rules like ours, and routes in the ``table`` that they lead to."""
+
+    table: int
+    priorities: range
+    device: str
+
+
+def _living(netlink: IPRoute, family: int, own: Sequence[int]) -> list[_Living]:
+    """Who they are. Routes of our ``own`` device are left from before, if it outlived us."""
+    last: dict[int, int] = {}
+    for rule in netlink.get_rules(family=family):
+        table = rule.get_attr("FRA_TABLE")
+        if rule.get_attr("FRA_PROTOCOL") == RULE_PROTOCOL and table not in (None, 0, RT_TABLE_MAIN):
+            last[table] = max(rule.get_attr("FRA_PRIORITY"), last.get(table, 0))
+    found = []
+    for table, priority in sorted(last.items()):
+        devices = {route.get_attr("RTA_OIF") for route in netlink.get_routes(family=family, table=table)}
+        if others := devices - {None, *own}:
+            found.append(_Living(table, range(table, priority + 1), _device_name(netlink, min(others))))
+    return found
+
+
+def _check_apart(wanted: range, living: Iterable[_Living]) -> None:
+    for each in living:
+        both = range(max(wanted.start, each.priorities.start), min(wanted.stop, each.priorities.stop))
+        if both:
+            raise NetworkRefused(
+                f"routing rules from {wanted.start} on: priority {both.start} is taken, for {each.device} "
+                f"with routes in table {each.table}: give one of the two another table, further away than there are rules"
+            )
 
 
 def _delete_rule(arguments: dict[str, Any], netlink: IPRoute) -> None:

@@ -258,6 +258,9 @@ RULED = """
 """
 
 
+TAKEN = "kink0 with routes in table 910: give one of the two another table, further away than there are rules"
+
+
 def test_with_rules_the_routes_have_a_table_of_their_own_and_all_is_undone() -> None:
     during, listed, after, left = in_namespace(
         RULED
@@ -359,6 +362,39 @@ def test_rules_that_outlive_a_crash_change_no_way_and_go_at_the_next_start() -> 
     assert before == after_crash == ["other"] * 3
     assert stale == 8, "two of them are IPv6's"
     assert without == []
+
+
+def test_the_rules_of_somebody_who_lives_are_let_alone() -> None:
+    """Without them what he protects would go out in the clear, and he would not notice."""
+    before, refused, after = in_namespace(
+        RULED
+        + """
+        second = pytun.TunTapDevice(name="kink1", flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
+        theirs = dataclasses.replace(RULED, device="kink1", addresses=(), outside=())
+        plain = NetworkPlan("kink1", 1400, routes=nets("10.9.0.0/24"))
+        async def main():
+            async with NetworkConfiguration(RULED):
+                print(json.dumps(rules()))
+                told = []
+                for plan in (theirs, dataclasses.replace(theirs, table=912), dataclasses.replace(theirs, table=908)):
+                    try:
+                        async with NetworkConfiguration(plan):
+                            pass
+                    except NetworkRefused as error:
+                        told.append(str(error))
+                print(json.dumps(told))
+                async with NetworkConfiguration(plain), NetworkConfiguration(dataclasses.replace(theirs, table=1000)):
+                    pass
+                print(json.dumps(rules()))
+        trio.run(main)
+    """
+    )
+    assert before == after
+    assert len(before) == 6
+    assert refused == [
+        f"routing rules from {table} on: priority {first} is taken, for {TAKEN}"
+        for table, first in ((910, 910), (912, 912), (908, 910))
+    ]
 
 
 def test_the_mtu_towards_a_peer_is_that_of_its_routes_in_their_own_table_too() -> None:
