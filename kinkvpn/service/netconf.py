@@ -303,7 +303,8 @@ def _check_apart(wanted: range, living: Iterable[_Living]) -> None:
         if both:
             raise NetworkRefused(
                 f"routing rules from {wanted.start} on: priority {both.start} is taken, for {each.device} "
-                f"with routes in table {each.table}: give one of the two another table, further away than there are rules"
+                f"with routes in table {each.table}: "
+                "give one of the two another table, further away than there are rules"
             )
 
 
