@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
@@ -25,6 +26,7 @@ from esp.sa import Aggregation, Endpoint, Lifetime, SaParameters
 from esp.suite import SUITES
 from esp.testing import BATCH, QUEUE, LossyLink, MemoryLink, MemoryTun, Weather, memory_links
 from esp.tun import TunDevice, TunUnavailable
+from esp.wire import KEEPALIVE, NON_ESP_MARKER, Kind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -38,6 +40,15 @@ LEFT, RIGHT = Endpoint("192.0.2.1", 4500), Endpoint("192.0.2.2", 4500)
 FAMILIES = {"ipv4": ("10.0.1.0/24", "10.0.2.0/24"), "ipv6": ("fd00:1::/64", "fd00:2::/64")}
 FOREVER = Lifetime()
 ONE = ("10.0.1.1", "10.0.2.1")
+NOBODY = Endpoint("192.0.2.99", 4500)
+# What comes to a link besides, what it is, and what it counts as.
+STRAY = (
+    (Kind.ESP, DropReason.UNKNOWN_SPI, b"\xde\xad\xbe\xef" + bytes(60)),
+    (Kind.ESP, DropReason.MALFORMED, b"\xde\xad\xbe\xef" + bytes(3)),
+    (Kind.JUNK, DropReason.MALFORMED, b"\0\1"),
+    (Kind.CONTROL, None, NON_ESP_MARKER + b"KINK"),
+    (Kind.KEEPALIVE, None, KEEPALIVE),
+)
 
 
 def packet(addresses: tuple[str, str], number: int = 0) -> bytes:
@@ -401,7 +412,6 @@ async def test_idle_mappings_are_kept_alive(hosts: tuple[Host, Host], autojump_c
 
 async def test_refusals_are_drops(hosts: tuple[Host, Host]) -> None:
     left, right = hosts
-    nobody = Endpoint("192.0.2.99", 4500)
     async with running(*hosts):
         key(left, right)
         for number in range(QUEUE + 5):
@@ -410,13 +420,60 @@ async def test_refusals_are_drops(hosts: tuple[Host, Host]) -> None:
                 await trio.testing.wait_all_tasks_blocked()
         await trio.testing.wait_all_tasks_blocked()
         assert right.drops() == {DropReason.TUN_REFUSED: 5}
-        left.dataplane.install_outbound(sa(300, "ipv4", 0, nobody))
+        left.dataplane.install_outbound(sa(300, "ipv4", 0, NOBODY))
         left.tun.emit(packet(ONE))
-        left.dataplane.send_control(b"KINK", nobody)
+        left.dataplane.send_control(b"KINK", NOBODY)
         await trio.testing.wait_all_tasks_blocked()
         assert left.drops() == {DropReason.LINK_REFUSED: 1}
         # KINK that could not leave is no packet of anybody's, and was not sent.
         assert left.dataplane.link_statistics() == LinkStatistics(refused=2)
+
+
+async def test_every_packet_and_every_datagram_is_accounted_for(hosts: tuple[Host, Host]) -> None:
+    """What comes from the TUN is sent or dropped, what comes from the link is delivered, passed up or dropped: once.
+
+    Of every reason that the engine itself gives, test_accounting.py knows the number.
+    """
+    left, right = hosts
+    assert isinstance(right.link, MemoryLink)
+    random, delivered, dropped = Random(20261129), 0, Counter[DropReason]()
+    kinds: Counter[Kind] = Counter()
+    emitted: Counter[DropReason | None] = Counter()
+    offers = {
+        None: packet(ONE),
+        DropReason.NOT_IP: b"\x45 not IP",
+        DropReason.NO_POLICY: packet(("10.0.1.1", "10.0.9.1")),
+        DropReason.LINK_REFUSED: packet(("fd00:1::1", "fd00:2::1")),
+    }
+    async with running(*hosts):
+        _, spi6 = key(left, right)
+        left.dataplane.install_outbound(sa(spi6 + 1, "ipv6", 0, NOBODY))
+        for turn in range(100):
+            for reason in random.choices(tuple(offers), (6, 1, 1, 1), k=BATCH):
+                assert left.tun.emit(offers[reason])
+                emitted[reason] += 1
+            for kind, reason, datagram in random.choices(STRAY, k=BATCH):
+                assert right.link.arrive(datagram, random.choice((LEFT, NOBODY)))
+                kinds[kind] += 1
+                dropped.update(() if reason is None else (reason,))
+            await trio.testing.wait_all_tasks_blocked()
+            if turn > 20:  # before, the host reads nothing: its queue is full soon
+                delivered += len(right.tun.delivered_nowait())
+        delivered += len(right.tun.delivered_nowait())
+    sent = emitted.pop(None)
+    dropped[DropReason.TUN_REFUSED] = sent - delivered
+    assert QUEUE < delivered < sent
+    assert left.drops() == emitted
+    assert right.drops() == dropped
+    out, into = left.dataplane.statistics(), right.dataplane.statistics()
+    assert (out.packets_out, into.packets_in) == (sent + emitted[DropReason.LINK_REFUSED], sent)
+    assert len(right.control) == kinds[Kind.CONTROL]
+    assert right.dataplane.link_statistics() == LinkStatistics(
+        esp_received=sent + kinds[Kind.ESP],
+        control_received=kinds[Kind.CONTROL],
+        keepalives_received=kinds[Kind.KEEPALIVE],
+        junk_received=kinds[Kind.JUNK],
+    )
 
 
 async def test_a_keepalive_that_cannot_leave_is_neither_sent_nor_a_drop(
