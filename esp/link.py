@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import sys
 from typing import TYPE_CHECKING, Protocol
 
-import trio
-
 from esp import icmp
 from esp.datagram import Incoming, Outgoing
 from esp.errors import EspError
+from esp.readiness import Readiness
 from esp.sa import Endpoint
 
 if TYPE_CHECKING:
@@ -165,10 +163,7 @@ class UdpLink:
         self.local = tuple(endpoint_of(each.getsockname()) for each in sockets)
         self._refused = 0
         self._errors = icmp.Errors()
-        # Trio waits for one descriptor. An epoll set is one, readable when any of its members is.
-        self._readiness = select.epoll()
-        for each in sockets:
-            self._readiness.register(each.fileno(), select.EPOLLIN)
+        self._readiness = Readiness(sockets)
 
     @classmethod
     def bind(
@@ -304,17 +299,12 @@ class UdpLink:
 
     async def wait_readable(self) -> None:
         """Return when one of the sockets has a datagram or an error to report."""
-        if self._readiness.closed:
-            raise trio.ClosedResourceError
-        await trio.lowlevel.wait_readable(self._readiness.fileno())
+        await self._readiness.wait()
 
     def close(self) -> None:
         """Close the sockets. Who waits on them gets :class:`trio.ClosedResourceError`."""
-        if self._readiness.closed:
+        if not self._readiness.close():
             return
-        if trio.lowlevel.in_trio_run():
-            trio.lowlevel.notify_closing(self._readiness.fileno())
-        self._readiness.close()
         for each in self._ports.values():
             each.socket.close()
 

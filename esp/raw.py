@@ -8,16 +8,14 @@ kernel makes the outer header, and puts together what comes in fragments. There 
 from __future__ import annotations
 
 import errno
-import select
 import socket
 import sys
 from typing import TYPE_CHECKING
 
-import trio
-
 from esp.ah import AH, TTL, dressed, presented, rebuilt
 from esp.datagram import ESP_PROTOCOL, Incoming, Outgoing
 from esp.link import BATCH, LONGEST_DATAGRAM, WILDCARDS, LinkUnavailable, UdpLink, endpoint_of
+from esp.readiness import Readiness
 from esp.sa import Endpoint
 
 if TYPE_CHECKING:
@@ -151,9 +149,7 @@ class Links:
     def __init__(self, udp: UdpLink, *raw: RawLink) -> None:
         self._udp, self._raw = udp, raw
         self._all = (udp, *raw)
-        self._readiness = select.epoll()
-        for each in self._all:
-            self._readiness.register(each.fileno(), select.EPOLLIN)
+        self._readiness = Readiness(self._all)
         self._protocols = {each.protocol for each in raw}
         self._refused = 0
 
@@ -193,16 +189,11 @@ class Links:
 
     async def wait_readable(self) -> None:
         """As :meth:`esp.link.Link.wait_readable`."""
-        if self._readiness.closed:
-            raise trio.ClosedResourceError
-        await trio.lowlevel.wait_readable(self._readiness.fileno())
+        await self._readiness.wait()
 
     def close(self) -> None:
         """As :meth:`esp.link.Link.close`."""
-        if self._readiness.closed:
+        if not self._readiness.close():
             return
-        if trio.lowlevel.in_trio_run():
-            trio.lowlevel.notify_closing(self._readiness.fileno())
-        self._readiness.close()
         for each in self._all:
             each.close()

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
-import select
 import socket
 import struct
 import time
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
-import trio
-
 from esp import icmp
+from esp.readiness import Readiness
 from esp.sa import Endpoint
 from kinkvpn.proto.events import Path
 
@@ -77,15 +75,14 @@ class KinkTransport:
 
     def __init__(self, listen: Sequence[str], port: int = KINK_PORT) -> None:
         self._sockets: dict[socket.socket, str] = {}  # to the one address that it receives at; empty for a wildcard
-        # Trio waits for one descriptor. An epoll set is one, readable when any of its members is.
-        self._readiness = select.epoll()
+        self._readiness = Readiness()
         self.receive_errors = 0
         self._tell_unreachable: Callable[[Endpoint], None] = lambda remote: None
         try:
             for address in listen:
                 sock = _bound(address, port)
                 self._sockets[sock] = "" if address in _WILDCARDS else sock.getsockname()[0]
-                self._readiness.register(sock.fileno(), select.EPOLLIN)
+                self._readiness.add(sock)
         except OSError:
             self.close()
             raise
@@ -121,7 +118,7 @@ class KinkTransport:
         """The next datagram and the path it came by, and a bounded number of others that are there already."""
         datagrams: list[tuple[bytes, Path]] = []
         while not datagrams:
-            await trio.lowlevel.wait_readable(self._readiness.fileno())
+            await self._readiness.wait()
             for sock, address in self._sockets.items():
                 datagrams += self._drain(sock, address)
         return datagrams
@@ -154,11 +151,8 @@ class KinkTransport:
 
     def close(self) -> None:
         """Close the sockets. Who waits for a datagram gets :class:`trio.ClosedResourceError`."""
-        if self._readiness.closed:
+        if not self._readiness.close():
             return
-        if trio.lowlevel.in_trio_run():
-            trio.lowlevel.notify_closing(self._readiness.fileno())
-        self._readiness.close()
         for sock in self._sockets:
             sock.close()
 
