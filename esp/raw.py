@@ -164,8 +164,12 @@ class Links:
         return self._refused + sum(each.refused for each in self._all)
 
     def receive(self) -> list[Incoming]:
-        """As :meth:`esp.link.Link.receive`, a batch of each."""
-        return [incoming for each in self._all for incoming in each.receive()]
+        """As :meth:`esp.link.Link.receive`, a batch of each.
+
+        What comes in UDP from port 0 would look as if it had come without; the engine counts it as malformed.
+        """
+        udp = [each if each.source.port else each._replace(datagram=b"") for each in self._udp.receive()]
+        return udp + [incoming for each in self._raw for incoming in each.receive()]
 
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """As :meth:`esp.link.Link.send`; the order is kept within each encapsulation."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import struct
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -237,6 +238,23 @@ async def test_ah_goes_beside_the_others(link: RawLink, peer: RawLink, net: str)
     assert found[1][:8] == arrived[:8]
     for each in (here, there):
         each.close()
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+async def test_what_comes_in_udp_from_port_0_is_not_taken_for_what_comes_without(
+    link: RawLink, net: str, family: int
+) -> None:
+    """Else whoever keeps a packet of AH back could send it from any address: its own, which are covered, say nothing."""
+    there = Links(within(net, lambda: UdpLink.bind(0, HERE)), link)
+    kind = (socket.AF_INET, socket.AF_INET6)[family]
+    with within(net, lambda: socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_UDP)) as forger:
+        # Source port, destination port, length, and no checksum, which IPv6 wants: the kernel makes it there.
+        header = struct.pack("!4H", 0, there.local[family].port, 8 + len(DATAGRAM), 0)
+        if kind == socket.AF_INET6:
+            forger.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_CHECKSUM, 6)
+        forger.sendto(header + DATAGRAM, (HERE[family], 0))
+    assert [each.datagram for each in await receive(there)] == [b""]
+    there.close()
 
 
 async def test_closing_both_wakes_who_waits(link: RawLink, net: str) -> None:
