@@ -37,7 +37,7 @@ BUFFER_OCTETS = 4 << 20
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 IP_MTU_DISCOVER = 10
-IP_PMTUDISC_DONT, IP_PMTUDISC_DO = 0, 2
+IP_PMTUDISC_DONT, IP_PMTUDISC_PROBE = 0, 3
 IPV6_FLOWINFO_SEND = 33
 
 # Level, and the options for the traffic class of what is sent, that of what is received, and the hop limit.
@@ -119,15 +119,17 @@ class _Port:
         udp.setsockopt(self._level, receive, 1)
         if hop_limit is not None:
             udp.setsockopt(self._level, hops, hop_limit)
-        # With DF, a datagram longer than the path is known to take is refused; without the wish for one or the other
-        # the kernel sets it as well, unless told otherwise (net.ipv4.ip_no_pmtu_disc), and fragments such a datagram.
+        # With DF, a datagram longer than the interface takes is refused. Not one longer than the kernel thinks the path
+        # is (IP_PMTUDISC_DO): it believes ICMP that quotes ports, which anybody can forge, and would tell us as its own
+        # word. The engine looks at what is quoted of ESP. Without the wish for one or the other the kernel sets DF as
+        # well, unless told otherwise (net.ipv4.ip_no_pmtu_disc), and fragments what it thinks is too long.
         self._discovery: dict[bool | None, int] = {}
         if udp.family == socket.AF_INET6:
             # Labels that addresses name are sent; none there is the kernel's affair, as before (ipv6(7)).
             udp.setsockopt(self._level, IPV6_FLOWINFO_SEND, 1)
         if udp.family == socket.AF_INET:
             own = udp.getsockopt(self._level, IP_MTU_DISCOVER)
-            self._discovery = {None: own, True: IP_PMTUDISC_DO, False: IP_PMTUDISC_DONT}
+            self._discovery = {None: own, True: IP_PMTUDISC_PROBE, False: IP_PMTUDISC_DONT}
 
     def dress(self, traffic_class: int, dont_fragment: bool | None) -> None:
         """Have the datagrams that follow carry this traffic class and, over IPv4, this DF."""

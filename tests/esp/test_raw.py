@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 import trio.testing
+from scapy.layers.inet import ICMP, IP
+from scapy.packet import Raw
 from support.namespaces import namespace, run, within
 
 from esp.ah import AH, make_ah_opener, make_ah_sealer, presented
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from esp.datagram import Incoming
+    from esp.icmp import TooBig
     from esp.link import Link
 
 pytestmark = pytest.mark.root
@@ -244,7 +247,7 @@ async def test_ah_goes_beside_the_others(link: RawLink, peer: RawLink, net: str)
 async def test_what_comes_in_udp_from_port_0_is_not_taken_for_what_comes_without(
     link: RawLink, net: str, family: int
 ) -> None:
-    """Else whoever keeps a packet of AH back could send it from any address: its own, which are covered, say nothing."""
+    """Else whoever keeps a packet of AH back could send it from any address, not that which its ICV covers."""
     there = Links(within(net, lambda: UdpLink.bind(0, HERE)), link)
     kind = (socket.AF_INET, socket.AF_INET6)[family]
     with within(net, lambda: socket.socket(kind, socket.SOCK_RAW, socket.IPPROTO_UDP)) as forger:
@@ -255,6 +258,35 @@ async def test_what_comes_in_udp_from_port_0_is_not_taken_for_what_comes_without
         forger.sendto(header + DATAGRAM, (HERE[family], 0))
     assert [each.datagram for each in await receive(there)] == [b""]
     there.close()
+
+
+@pytest.mark.parametrize("port", [4500, 0], ids=["udp", "raw"])
+def test_icmp_that_anybody_can_forge_is_nothing_that_the_kernel_says_itself(net: str, port: int) -> None:
+    """It quotes addresses and ports; the engine, which knows what was sent, has to see it."""
+    with namespace() as wire:
+        run("ip", "-n", net, "link", "add", "near", "type", "veth", "peer", "name", "far", "netns", wire)
+        for name, device, address in ((net, "near", "192.0.2.1/24"), (wire, "far", "192.0.2.2/24")):
+            run("ip", "-n", name, "addr", "add", address, "dev", device)
+            run("ip", "-n", name, "link", "set", device, "up")
+        run("ip", "-n", net, "route", "add", "198.51.100.0/24", "via", "192.0.2.2")
+        link = within(net, (lambda: UdpLink.bind(port)) if port else RawLink.open)
+        about = IP(src="192.0.2.1", dst="198.51.100.7", proto=17 if port else 50, len=1228)
+        quoted = Raw((struct.pack("!4H", port, port, 1208, 0) if port else b"") + bytes(8))
+        forged = IP(src="203.0.113.6", dst="192.0.2.1") / ICMP(type=3, code=4, nexthopmtu=552) / about / quoted
+        with within(wire, lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)) as forger:
+            forger.sendto(bytes(forged), ("192.0.2.1", 0))
+        errors: list[TooBig] = []
+        deadline = time.monotonic() + 10
+        while not errors:
+            assert time.monotonic() < deadline
+            link.receive()
+            errors = link.take_too_big()
+        assert [(each.octets, each.quoted) for each in errors] == [(552, bytes(8))]
+        large = Outgoing(bytes(1200), Endpoint("198.51.100.7", port), dont_fragment=True)
+        assert link.send([large, large]) == 0
+        assert link.send([large._replace(datagram=bytes(1500))]) == 1
+        assert [(each.octets, each.quoted) for each in link.take_too_big()] == [(1500, None)], "that is its own"
+        link.close()
 
 
 async def test_closing_both_wakes_who_waits(link: RawLink, net: str) -> None:
