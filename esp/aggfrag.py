@@ -174,6 +174,14 @@ class Reassembler:
             self._watch(now, moved=True)
         return out
 
+    def take_all(self) -> list[bytes | DropReason]:
+        """As ``give_up``, of everything, whatever is missing: nothing more comes."""
+        out: list[bytes | DropReason] = []
+        while self._early:
+            self._skip(min(self._early), out)
+        self.gap_ends = inf
+        return out + self._abandon()
+
     def _watch(self, now: float, *, moved: bool) -> None:
         if not self._early:
             self.gap_ends = inf

@@ -112,9 +112,10 @@ class Engine:
         peer = self._spd.remove(name).peer
         if not self._spd.any_of(peer):
             self._silences.pop(peer, None)
-        self.count_drop(DropReason.NO_POLICY, self._waiting_for(name))
+        for sa in self._sad.of_policy(name):
+            self._drop_waiting(sa)
         self._sad.remove_policy(name)
-        self._held.pop(name, None)
+        self.count_drop(DropReason.NO_POLICY, len(self._held.pop(name, ())))
         self._waiting.pop(name, None)
 
     def allocate_spi(self) -> int:
@@ -132,7 +133,10 @@ class Engine:
             InvalidSa: parameters that contradict each other, or a policy that does not protect.
         """
         self._check(sa)
+        before = self._sad.inbound.get(sa.spi)
         self._sad.add_inbound(sa, now).silence = self._silence_of(sa.policy)
+        if before is not None:
+            self._drop_waiting(before)
 
     def install_outbound(self, sa: SaParameters, now: float) -> list[Outgoing]:
         """Let ``sa``, the newest of its policy now, carry that policy's traffic; returns the packets that waited.
@@ -162,7 +166,7 @@ class Engine:
         Raises:
             UnknownSa: there is none.
         """
-        self._sad.remove_inbound(spi)
+        self._drop_waiting(self._sad.remove_inbound(spi))
 
     def remove_outbound(self, policy: str, spi: int) -> None:
         """Stop to use this SA: the next newest of the policy takes over. (Two peers may have chosen the same SPI.)
@@ -172,10 +176,10 @@ class Engine:
         """
         self._drop_waiting(self._sad.remove_outbound(policy, spi))
 
-    def _drop_waiting(self, sa: OutboundSa) -> None:
-        """Count what waited for its turn in an SA that has gone without a successor (else that has it)."""
-        if sa.rate is not None:
-            self.count_drop(DropReason.SA_EXPIRED, len(sa.rate.take_all()))
+    def _drop_waiting(self, sa: InboundSa | OutboundSa) -> None:
+        """Count what waits in an SA that has gone: no successor has taken it over."""
+        for reason in sa.abandon():
+            self._drop(reason)
 
     def _silence_of(self, policy: str) -> Silence:
         return self._silences.get(self._spd[policy].peer) or Silence()
@@ -387,8 +391,6 @@ class Engine:
                 sa.silence.heard(now)
             if source != sa.remote and sa.window.top > top:
                 self._follow(sa, source)
-            if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
-                self._expire(sa, now)
             for packet in sa.unwrap(text, sequence, traffic_class, now):
                 if not isinstance(packet, bytes):
                     self._drop(packet, sa)
@@ -398,6 +400,8 @@ class Engine:
                 packets.append(packet)
                 self._packets_in += 1
                 self._octets_in += len(packet)
+            if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
+                self._expire(sa, now)
         return packets
 
     def _drop_unknown(self, spi: int, source: Endpoint, now: float) -> None:
@@ -507,10 +511,7 @@ class Engine:
             self._events.put(SoftExpired(policy, spi, inbound))
             return
         self._events.put(HardExpired(policy, spi, inbound))
-        if inbound:
-            self._sad.remove_inbound(spi)
-        else:
-            self._drop_waiting(self._sad.remove_outbound(policy, spi))
+        self._drop_waiting(self._sad.remove_inbound(spi) if inbound else self._sad.remove_outbound(policy, spi))
 
     def deadline(self) -> float | None:
         """When ``expire`` or ``keepalives`` has something to do; None while neither has."""

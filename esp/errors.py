@@ -30,7 +30,8 @@ class DropReason(Enum):
     # Inbound: from the link to the inside.
     MALFORMED = "malformed"  # shorter than the SA's header, IV, ICV and trailer (RFC 4303 §2)
     UNKNOWN_SPI = "unknown_spi"  # no inbound SA (RFC 4303 §3.4.2)
-    SA_EXPIRED = "sa_expired"  # its hard lifetime is over, and it went with this packet (RFC 4301 §4.4.2.1)
+    # Its hard lifetime is over, and it went with this packet (RFC 4301 §4.4.2.1). Either way: the packet waited in it.
+    SA_EXPIRED = "sa_expired"
     REPLAYED = "replayed"  # this sequence number was accepted already (RFC 4303 §3.4.3)
     TOO_OLD = "too_old"  # left of the replay window (RFC 4303 §3.4.3)
     AUTHENTICATION_FAILED = "authentication_failed"  # ICV wrong (RFC 4303 §3.4.4)

@@ -177,6 +177,11 @@ class AggregatedInboundSa(InboundSa):
         """As ``unwrap``, of what has waited long enough for a payload that is missing (RFC 9347 §2.2.3)."""
         return [self._unwrap_block(block) for block in self._reassembler.give_up(now)]
 
+    def abandon(self) -> Sequence[DropReason]:
+        """As of any SA: what waits for a payload before it."""
+        waiting = self._reassembler.take_all()
+        return [DropReason.SA_EXPIRED if isinstance(block, bytes) else block for block in waiting]
+
     def gap_ends(self) -> float:
         """When ``give_up`` has something; infinity while nothing waits."""
         return self._reassembler.gap_ends

@@ -11,6 +11,8 @@ from esp.sa import Encapsulation, Endpoint
 from esp.silence import Silence
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from esp.errors import DropReason
     from esp.sa import SaParameters
 
@@ -71,6 +73,10 @@ class SaState:
         """Send to ``remote`` from now on; behind raw ESP that is the address alone."""
         raw = self.parameters.encapsulation is Encapsulation.RAW
         self.remote = Endpoint(remote.address, 0) if raw else remote
+
+    def abandon(self) -> Sequence[DropReason]:
+        """A reason for each packet that waits in here still; the SA goes, and nothing is asked of it again."""
+        return ()
 
     def deadline(self) -> float:
         """When ``reached`` is due by the clock."""

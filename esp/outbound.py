@@ -12,7 +12,7 @@ from esp.aggfrag import AGGFRAG
 from esp.ah import AH, ah_octets, make_ah_sealer
 from esp.crypto import make_sealer
 from esp.datagram import ESP_PROTOCOL, Outgoing
-from esp.errors import InvalidSa
+from esp.errors import DropReason, InvalidSa
 from esp.flow_label import FlowLabels
 from esp.fragmentation import may_fragment
 from esp.headers import DontFragment
@@ -26,7 +26,7 @@ from esp.tunnel import Tunnel
 from esp.wire import ESP_HEADER, NO_NEXT_HEADER, build_trailers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from esp.sa import SaParameters
 
@@ -108,6 +108,10 @@ class OutboundSa(SaState):
         payload, next_header, traffic_class = self._wrap(packet)
         sealed = self._seal_payload(self._counter.next(), payload, next_header, now)
         return _new(Outgoing, (sealed, self.remote, traffic_class, self._dont_fragment, 0, self.protocol))
+
+    def abandon(self) -> Sequence[DropReason]:
+        """As of any SA: what waits for its turn."""
+        return () if self.rate is None else [DropReason.SA_EXPIRED] * len(self.rate.take_all())
 
     def paced(self) -> bool:
         """Whether it sends by the clock: at a constant rate, or dummies when nothing else goes out."""

@@ -143,8 +143,8 @@ class Sad:
         self._watch(sa)
         return sa
 
-    def remove_inbound(self, spi: int) -> None:
-        """Forget an SA.
+    def remove_inbound(self, spi: int) -> InboundSa:
+        """Forget an SA and return it.
 
         Raises:
             UnknownSa: there is none.
@@ -154,6 +154,7 @@ class Sad:
             raise UnknownSa(f"no inbound SA with SPI {spi:#010x}")
         self.reassembling.pop(spi, None)
         self._inbound_of[sa.parameters.policy].discard(spi)
+        return sa
 
     def remove_outbound(self, policy: str, spi: int) -> OutboundSa:
         """Forget an SA and return it; the newest that is left carries on.

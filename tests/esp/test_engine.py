@@ -1105,7 +1105,28 @@ def test_what_waits_for_its_turn_goes_with_its_policy_and_stays_when_an_sa_is_re
         tunnel.left.install_outbound(parameters(), 0.0)
     assert tunnel.left.statistics().held["four"] == 7
     tunnel.left.remove_policy("four")
-    assert tunnel.left.statistics().drops == {DropReason.NO_POLICY: 7}
+    assert tunnel.left.statistics().drops == {DropReason.SA_EXPIRED: 7}
+
+
+@pytest.mark.parametrize("end", ["removed", "replaced", "policy", "packets"])
+def test_what_waits_for_a_payload_before_it_goes_with_its_sa_and_counts(end: str) -> None:
+    """Of four payloads the second is lost: two packets have parts in it, one is whole behind it, one has begun."""
+    tunnel = aggregating()
+    packets = [ipv4(bytes(600)), ipv4(bytes(600)), ipv4(bytes(700)), ipv4(bytes(100))]
+    assert tunnel.left.protect(packets, 0.0) == []
+    first, _, *later = tunnel.left.pace(0.401)
+    inbound = parameters(aggregation=Aggregation(500, 10), selector=flip(SELECTOR4), remote=LEFT)
+    if end == "packets":
+        tunnel.right.install_inbound(replace(inbound, lifetime=Lifetime(hard_packets=3)), 0.0)
+    assert tunnel.right.unprotect(incoming([first, *later]), 0.5) == []
+    if end == "removed":
+        tunnel.right.remove_inbound(SPI4)
+    elif end == "replaced":
+        tunnel.right.install_inbound(inbound, 0.5)
+    elif end == "policy":
+        tunnel.right.remove_policy("four")
+    assert tunnel.right.statistics().drops == {DropReason.FRAGMENT_MISSING: 2, DropReason.SA_EXPIRED: 1}
+    assert tunnel.right.release_deadline() == inf
 
 
 def test_a_rekey_under_load_is_no_break_in_the_rate_and_no_packet_counts_twice() -> None:
