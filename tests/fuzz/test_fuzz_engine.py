@@ -1,0 +1,29 @@
+"""A bounded run of the fuzz target, so that it cannot rot."""
+
+from __future__ import annotations
+
+import pytest
+from fuzz.fuzz_engine import SAS, TEXTS, check, check_hostile, mutated, steps
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from support.tunnel import LEFT, ipv4, open_tunnel
+
+from esp.datagram import Incoming
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.binary(max_size=300) | mutated())
+def test_the_engine_survives_a_bounded_fuzz(octets: bytes) -> None:
+    check(octets)
+
+
+def test_the_target_starts_from_texts_that_pass_for_every_sa() -> None:
+    assert {which for which, _ in TEXTS} == set(range(len(SAS)))
+    assert check(steps(*((which, 0, text) for which, text in TEXTS))) == 12
+
+
+def test_the_target_notices_what_the_engine_must_not_let_pass() -> None:
+    tunnel = open_tunnel()
+    (authentic,) = tunnel.seal(ipv4())
+    with pytest.raises(AssertionError):
+        check_hostile(tunnel.right, Incoming(authentic, LEFT))
