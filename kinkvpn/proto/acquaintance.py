@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kinkvpn.proto.extensions import UNDERSTOOD, UNDERSTOOD_BEHIND_NAT, Observed, Told, attach, build, read
+from kinkvpn.proto.extensions import UNDERSTOOD, UNDERSTOOD_BEHIND_NAT, Capability, Observed, Told, attach, build, read
 from kinkvpn.wire.kink import MessageType
 
 if TYPE_CHECKING:
@@ -68,6 +68,14 @@ class Acquaintance:
             return None
         port = self._ourselves.esp_port if self.seen_at.marked else self._ourselves.kink_port
         return self.seen_at.endpoint.port != port or not self._ourselves.owns(self.seen_at.endpoint.address)
+
+    @property
+    def takes_padding(self) -> bool:
+        """Whether the peer has said that it takes TFC padding (RFC 4303 §2.7: "MUST negotiate this service").
+
+        With one that is told nothing and asked nothing, that is agreed on by those who wrote the configuration so.
+        """
+        return not self._enabled or (self.told is not None and Capability.TFC_PADDING in self.told.capabilities)
 
     @property
     def inner_mtu(self) -> int | None:

@@ -70,10 +70,11 @@ class Capability(IntFlag):
     KINK_ON_ESP_PORT = 1  # KINK behind the non-ESP marker, in and out
     OBSERVED_ENDPOINT = 2  # sends and reads that notify
     INNER_MTU = 4  # sends and reads that notify
+    TFC_PADDING = 8  # takes TFC padding, in tunnel mode (RFC 4303 §2.7)
     BEHIND_NAT = 1 << 16  # the sender knows that it is
 
 
-UNDERSTOOD = Capability.KINK_ON_ESP_PORT | Capability.OBSERVED_ENDPOINT | Capability.INNER_MTU
+UNDERSTOOD = Capability.KINK_ON_ESP_PORT | Capability.OBSERVED_ENDPOINT | Capability.INNER_MTU | Capability.TFC_PADDING
 UNDERSTOOD_BEHIND_NAT = UNDERSTOOD | Capability.BEHIND_NAT
 
 

@@ -12,7 +12,7 @@ import itertools
 import logging
 from collections import Counter, OrderedDict
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, assert_never
 
 import trio
@@ -393,6 +393,14 @@ class Keying:
 
     # ------------------------------------------------------------ effects
 
+    def _as_agreed(self, sa: SaParameters) -> SaParameters:
+        """``sa``, without padding and dummies where the peer has not said that it takes them (RFC 4303 §2.7)."""
+        peer = self._by_policy[sa.policy]
+        if sa.confidentiality is None or peer.contact.acquaintance.takes_padding:
+            return sa
+        log.warning("padding_not_agreed", extra={"fields": {"peer": peer.settings.name, "policy": sa.policy}})
+        return replace(sa, confidentiality=None)
+
     def _perform(self, owner: Peer | Responder, effects: list[Effect]) -> None:
         wanted: list[FetchTicket] = []
         for effect in effects:
@@ -411,7 +419,7 @@ class Keying:
                 case InstallInbound(sa):
                     self._dataplane.install_inbound(sa)
                 case InstallOutbound(sa):
-                    self._dataplane.install_outbound(sa)
+                    self._dataplane.install_outbound(self._as_agreed(sa))
                 case Tell():
                     level = logging.WARNING if effect.warning else logging.INFO
                     log.log(level, effect.event, extra={"fields": dict(effect.fields)})

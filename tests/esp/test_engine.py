@@ -1149,6 +1149,33 @@ def test_a_rekey_under_load_is_no_break_in_the_rate_and_no_packet_counts_twice()
     assert statistics.packets_out + sum(statistics.drops.values()) + statistics.held["four"] == 100
 
 
+MARKED = bytes([0x45, 0xBB]) + ipv4(bytes(200))[2:6] + b"\x40" + ipv4(bytes(200))[7:]  # EF, CE, DF
+
+
+@given(
+    traffic=st.dictionaries(
+        st.integers(0, 39),
+        st.lists(st.sampled_from([ipv4(), ipv4(bytes(3000)), MARKED, ipv4(bytes(60_000))]), max_size=9),
+    ),
+    path=st.integers(576, 1500),
+)
+def test_an_observer_sees_the_same_whatever_goes_on_inside(traffic: dict[int, list[bytes]], path: int) -> None:
+    """SPI, sequence number, length, times and all of the outer header; over a rekey and a path that gets narrower."""
+    idle, busy = (aggregating(1300, 8).left for _ in range(2))
+    for turn in range(40):
+        now = turn / 16
+        assert busy.protect(traffic.get(turn, []), now) == []
+        views = []
+        for one in (idle, busy):
+            if turn == 20:
+                one.install_outbound(parameters(spi=0x1001, aggregation=Aggregation(1300, 8)), now)
+            if turn == 30:
+                one.learn_path(RIGHT, path, None, now)
+            sent = one.pace(now)
+            views.append([one.pace_deadline(), *((each.datagram[:8], len(each.datagram), each[1:]) for each in sent)])
+        assert views[0] == views[1]
+
+
 def test_a_rekey_does_not_hold_the_next_dummy_up() -> None:
     tunnel = bare_tunnel()
     for spi, now in ((0x1001, 0.0), (0x1002, 0.4)):

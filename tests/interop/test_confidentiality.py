@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 from support.lab import amend, configure, policy, start, status, wait
 
-from esp.wire import Kind, classify
+from esp.wire import ESP_HEADER, Kind, classify
 from kinkvpn.demo.capture import Capture, read_pcap
 from kinkvpn.demo.lab import WIRE, DaemonOptions, Host, Lab
 from kinkvpn.demo.traffic import ping
@@ -30,15 +31,29 @@ class Seen(NamedTuple):
     octets: int
 
 
-def observed(path: Path) -> list[Seen]:
-    """The ESP datagrams in a capture."""
+class Numbered(NamedTuple):
+    """One ESP datagram by its SPI and its sequence number, which ESP shows in the clear."""
+
+    source: bytes
+    spi: int
+    sequence: int
+
+
+def esp_frames(path: Path) -> list[bytes]:
+    """The frames with ESP in a capture."""
     with path.open("rb") as file:
         frames = [frame for _, frame in read_pcap(file)]
-    return [
-        Seen(frame[SOURCE], len(frame) - HEADERS)
-        for frame in frames
-        if frame[PROTOCOL] == UDP and classify(frame[HEADERS:]) is Kind.ESP
-    ]
+    return [frame for frame in frames if frame[PROTOCOL] == UDP and classify(frame[HEADERS:]) is Kind.ESP]
+
+
+def observed(path: Path) -> list[Seen]:
+    """The ESP datagrams in a capture."""
+    return [Seen(frame[SOURCE], len(frame) - HEADERS) for frame in esp_frames(path)]
+
+
+def numbered(path: Path) -> list[Numbered]:
+    """Their numbers, in the order of the capture."""
+    return [Numbered(frame[SOURCE], *ESP_HEADER.unpack_from(frame, HEADERS)) for frame in esp_frames(path)]
 
 
 def drops(host: Host) -> dict[str, int]:
@@ -78,6 +93,11 @@ def test_at_a_constant_rate_work_and_idleness_look_the_same(lab: Lab, directory:
     idle, busy = observed(directory / "idle.pcap"), observed(directory / "busy.pcap")
     assert set(idle) == set(busy)
     assert len(set(busy)) == 2  # one size for each direction
+    seen = [numbered(directory / name) for name in ("idle.pcap", "busy.pcap")]
+    assert len({each.spi for view in seen for each in view}) == 2
+    for source, view in product({each.source for each in seen[0]}, seen):
+        numbers = [each.sequence for each in view if each.source == source]
+        assert numbers == list(range(numbers[0], numbers[0] + len(numbers)))  # all that leaves is of the rate
     assert drops(a) == drops(b) == {}
 
 

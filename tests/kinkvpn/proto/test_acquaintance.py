@@ -153,3 +153,19 @@ def test_the_esp_port_is_shown_once_for_each_address_that_a_nat_gives() -> None:
     peer.reply_came(CREATE, telling(Observed(Endpoint("203.0.113.2", 20_000), False)), PEER, granted=1)
     assert peer.introduces(PEER)
     assert not peer.introduces(None)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "takes"),
+    [(None, False), (Capability.INNER_MTU, False), (Capability.TFC_PADDING, True), (UNDERSTOOD, True)],
+)
+def test_padding_is_for_a_peer_that_has_said_that_it_takes_it(capabilities: Capability | None, takes: bool) -> None:
+    """RFC 4303 §2.7. A peer that is told nothing is one for which the configuration speaks."""
+    for enabled in (True, False):
+        peer = known(enabled=enabled)
+        peer.reply_came(
+            CREATE, () if capabilities is None else attach((), build(Told(capabilities))), MARKED, granted=1
+        )
+        assert peer.takes_padding is (takes or not enabled)
+        peer.forget()
+        assert peer.takes_padding is not enabled

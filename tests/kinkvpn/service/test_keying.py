@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 from collections import OrderedDict, deque
+from dataclasses import replace
 from pathlib import Path as FilePath
 from random import Random
 from typing import TYPE_CHECKING
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 from support.host import ESP_PORT, KINK_PORT, Host, Tunnel, World, address_of, simulate
+from support.tunnel import parameters
 
 from esp.events import CounterExhausted, PayloadsLost, UnknownSpiSeen
-from esp.sa import Endpoint
+from esp.sa import Confidentiality, Endpoint
 from esp.wire import NON_ESP_MARKER
 from kinkvpn.proto.allowance import BURST, BURST_OCTETS, OCTETS_PER_SECOND
 from kinkvpn.proto.events import LimitMtu, Path, Tally
@@ -387,6 +389,23 @@ def test_lost_payloads_are_told_of() -> None:
         west, _ = await world.pair([tunnel])
         west.keying._take(PayloadsLost(tunnel.name, 0x4711, 3, 200))
         assert world.tells("payloads_lost") == [{"peer": "east", "policy": tunnel.name, "lost": 3, "sent": 200}]
+
+    simulate(scenario, 1)
+
+
+def test_a_peer_that_has_not_said_that_it_takes_padding_gets_none() -> None:
+    """RFC 4303 §2.7: "MUST negotiate this service prior to a transmitter employing it"."""
+    tunnel = Tunnel(0, boot=frozenset({"west"}))
+
+    async def scenario(world: World) -> None:
+        west, _ = await world.pair([tunnel])
+        await world.wait_at_rest(within=30)
+        padded = parameters(policy=tunnel.name, confidentiality=Confidentiality(1400, 0.5))
+        assert west.keying._as_agreed(padded) is padded
+        west.keying.peers["east"].contact.acquaintance.forget()
+        assert west.keying._as_agreed(padded) == replace(padded, confidentiality=None)
+        assert west.keying._as_agreed(parameters(policy=tunnel.name)) == parameters(policy=tunnel.name)
+        assert world.tells("padding_not_agreed") == [{"peer": "east", "policy": tunnel.name}]
 
     simulate(scenario, 1)
 
