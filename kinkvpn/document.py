@@ -127,7 +127,8 @@ class Table:
     A reader takes the value and returns what it stands for, or raises Unexpected. Where that happens the fallback is
     returned, so that reading goes on; the document's problems say that the result is not to be used.
 
-    With ``secret`` no problem of it, or of a table below, shows a value: a key behind the wrong name is still a key.
+    With ``secret`` no problem of it, or of a table below, shows a value, or a name that may be one: a key behind the
+    wrong name is still a key, and one in place of a name.
     """
 
     def __init__(self, document: Document, path: KeyPath, values: Mapping[str, Any], *, secret: bool = False) -> None:
@@ -220,7 +221,9 @@ class Table:
                 continue
             near = get_close_matches(key, self._known, n=1, cutoff=0.6)
             hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(sorted(set(self._known)))}"
-            self.report(f"{show_path((*self._path, key))}: unknown key; {hint}", (key,))
+            octets = self._secret and not near and re.search(r"\d", key)  # no name that there is has a digit
+            shown = "*" if octets else key
+            self.report(f"{show_path((*self._path, shown))}: unknown key; {hint}", (key,))
 
     def report(self, text: str, path: KeyPath = ()) -> None:
         """A problem with something in this table."""

@@ -202,6 +202,20 @@ def test_problems_of_a_secret_document_show_no_value() -> None:
     assert "x:4: l[1].b: expected an integer from 1 to 2" in str(raised.value)
 
 
+def test_nor_a_name_that_may_be_a_value_in_the_wrong_place() -> None:
+    document = Document.parse('keymta = 1\n"00112233445566778899" = "keymat"\n[5566778899aabb]\n', "x")
+    root = Table(document, (), document.root, secret=True)
+    root.get("keymat", values.boolean, default=False)
+    root.close()
+    with pytest.raises(DocumentError) as raised:
+        document.raise_problems()
+    assert str(raised.value).splitlines() == [
+        "x:1: keymta: unknown key; did you mean keymat?",
+        "x:2: *: unknown key; there are keymat",
+        "x:3: *: unknown key; there are keymat",
+    ]
+
+
 def test_a_key_that_is_good_elsewhere_is_reported_once_with_its_reason() -> None:
     document = Document.parse("a = 1\n[t]\nb = 2", "f")
     table = Table(document, (), document.root).table("t")
