@@ -243,7 +243,8 @@ class QuickMode:
             responder_nonce = self._responder_nonce(payloads)
             self._same_identifications(payloads)
             if self.policy.aggregation is not None and not wants_aggfrag(payloads):
-                raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no IP-TFS, which policy {self.policy.name} is for")
+                reason = f"the peer does no IP-TFS, which policy {self.policy.name} is for: both ends need iptfs_rate"
+                raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, reason)
             secret = self._shared_secret(payloads)
         except (Refused, InvalidPublicValue) as mismatch:
             raise AnswerUnusable(str(mismatch)) from mismatch
@@ -407,7 +408,7 @@ def answer_quick_mode(
     ni = _only(payloads, Nonce, "Ni").value
     policy = _policy_for(peer, _identifications(payloads))
     if policy.aggregation is not None and not wants_aggfrag(payloads):
-        reason = f"the peer asks for no IP-TFS, and policy {policy.name} is for nothing else"
+        reason = f"the peer asks for no IP-TFS, which policy {policy.name} is for: both ends need iptfs_rate"
         raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, reason)
     ke = _ke_for(policy, payloads, supported=key_exchange is not None)
     agreement = choose(offered, policy, pfs=ke is not None)
