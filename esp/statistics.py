@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 class SaStatistics:
     """What one SA has done. ``octets`` are those the cipher was applied to; ``sequence`` is the newest number.
 
-    ``largest``, of an outbound SA: octets of the largest inner packet that fits the path, as far as that is known.
+    ``largest``, of an outbound SA: octets of the largest inner packet that fits the path, as far as that is known;
+    ``padded``: the size that smaller ones are padded to, 0 if none.
 
     With IP-TFS (RFC 9347), else 0: ``lost`` payloads of an inbound SA did not come, or too late to be of use; those of
     an outbound SA have ``payload_octets`` now.
@@ -35,6 +36,7 @@ class SaStatistics:
     lost: int = 0
     payload_octets: int = 0
     largest: int = 0
+    padded: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class Statistics:
 
 def sa_statistics(sa: InboundSa | OutboundSa) -> SaStatistics:
     """Those of ``sa`` as they are now; a copy."""
+    confidentiality = None if isinstance(sa, InboundSa) else sa.parameters.confidentiality
     return SaStatistics(
         policy=sa.parameters.policy,
         spi=sa.parameters.spi,
@@ -73,4 +76,5 @@ def sa_statistics(sa: InboundSa | OutboundSa) -> SaStatistics:
         lost=sa.lost if isinstance(sa, AggregatedInboundSa) else 0,
         payload_octets=0 if isinstance(sa, InboundSa) or sa.rate is None else sa.rate.octets,
         largest=0 if isinstance(sa, InboundSa) else sa.largest,
+        padded=0 if confidentiality is None else confidentiality.octets,
     )

@@ -134,6 +134,8 @@ def _pair_lines(policy: Mapping[str, Any], mtu: int) -> Iterator[str]:
     words = [carried(policy["ipsec"], policy["encapsulation"]), f"{policy['mode']} mode"]
     if policy["tfc_octets"]:
         words.append(f"padded to {policy['tfc_octets']} octets")
+    elif policy["tfc_wanted"]:
+        words.append("NOT PADDED, for the peer has not said that it takes it")
     if policy["largest"]:
         why = ", for the path carries no more" if policy["largest"] < mtu else ""
         words.append(f"packets up to {min(policy['largest'], mtu)} octets{why}")

@@ -84,7 +84,7 @@ def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
         "suite": newest and newest.suite,
         "pfs": newest and (newest.pfs or None),
         "esn": newest and newest.esn,
-        "tfc_octets": state.settings.confidentiality and state.settings.confidentiality.octets,
+        "tfc_wanted": state.settings.confidentiality and state.settings.confidentiality.octets,
         "iptfs_rate": state.settings.aggregation and state.settings.aggregation.per_second,
         "iptfs_wanted": state.settings.aggregation and state.settings.aggregation.octets,
         "role": newest and ("initiator" if newest.initiated else "responder"),
@@ -119,11 +119,11 @@ def with_traffic(status: dict[str, Any], traffic: Statistics, link: LinkStatisti
 
 def policy_traffic(name: str, traffic: Statistics) -> dict[str, int]:
     """What the SAs of a policy that are installed now have carried, what waits for one, and the octets of the largest
-    packet that goes out in one piece, 0 without an SA; with IP-TFS also how many of the peer's payloads were lost, and
-    of how many octets ours are.
+    packet that goes out in one piece and of what smaller ones are padded to, 0 without an SA or padding; with IP-TFS
+    also how many of the peer's payloads were lost, and of how many octets ours are.
     """
     sums = {"packets_in": 0, "octets_in": 0, "packets_out": 0, "octets_out": 0, "iptfs_lost": 0, "iptfs_octets": 0}
-    sums["largest"] = 0
+    sums |= {"largest": 0, "tfc_octets": 0}
     for sa in traffic.sas:
         if sa.policy == name:
             way = "in" if sa.inbound else "out"
@@ -131,7 +131,8 @@ def policy_traffic(name: str, traffic: Statistics) -> dict[str, int]:
             sums[f"octets_{way}"] += sa.octets
             sums["iptfs_lost"] += sa.lost
             sums["iptfs_octets"] = sa.payload_octets or sums["iptfs_octets"]  # of the newest
-            sums["largest"] = sa.largest or sums["largest"]
+            if not sa.inbound:
+                sums |= {"largest": sa.largest, "tfc_octets": sa.padded}
     return sums | {"held": traffic.held.get(name, 0)}
 
 

@@ -43,16 +43,18 @@ def test_a_policy_has_what_all_its_sas_carried() -> None:
         "iptfs_lost": 0,
         "iptfs_octets": 0,
         "largest": 0,
+        "tfc_octets": 0,
         "held": 0,
     }
     assert policy_traffic("b/2", TRAFFIC)["held"] == 9
     assert set(policy_traffic("none", TRAFFIC).values()) == {0}
 
 
-def test_the_largest_packet_is_that_of_the_newest_sa_that_sends() -> None:
-    sas = [replace(sa("b/1", 1, 100, inbound=False), largest=octets) for octets in (1438, 1234)]
+def test_sizes_are_those_of_the_newest_sa_that_sends() -> None:
+    sizes = ((1438, 0), (1234, 900))
+    sas = [replace(sa("b/1", 1, 100, inbound=False), largest=one, padded=other) for one, other in sizes]
     found = policy_traffic("b/1", replace(TRAFFIC, sas=(*sas, sa("b/1", 1, 100, inbound=True))))
-    assert found["largest"] == 1234
+    assert (found["largest"], found["tfc_octets"]) == (1234, 900)
 
 
 def test_a_constant_rate_has_what_was_lost_and_the_size_of_the_newest_sa() -> None:
