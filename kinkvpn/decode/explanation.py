@@ -138,6 +138,8 @@ def _meaning(payload: Notify, findings: list[Finding]) -> str | None:
     """What its data say, of those whose data have a layout: RFC 4430 §5.5, docs/extensions.md."""
     if payload.type == NotifyType.INVALID_PAYLOAD_TYPE and len(payload.value) == 1:
         return f"about a payload of type {numbers.spoken(numbers.quick_mode_name(payload.value[0]))}"
+    if extensions.wants_aggfrag([payload]):
+        return "IP-TFS: AGGFRAG payloads and nothing else"
     try:
         told = extensions.parse(payload)
     except MalformedMessage as error:

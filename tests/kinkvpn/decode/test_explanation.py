@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -135,6 +136,13 @@ def test_our_extensions_are_read_as_their_page_draws_them() -> None:
     ]
     tree, kinds = explained(Notify(1, b"", NotifyType.KINKVPN_CAPABILITIES, b"KVPN\0\0\0\0"))
     assert (tree["meaning"], kinds) == ("none", [])
+
+
+def test_ip_tfs_is_told_of_and_with_flags_that_nobody_knows_is_not() -> None:
+    asked = extensions.use_aggfrag(0x1234)
+    tree, kinds = explained(asked)
+    assert (tree["meaning"], tree["spi"], kinds) == ("IP-TFS: AGGFRAG payloads and nothing else", "0x00001234", [])
+    assert explained(replace(asked, value=b"KVPN\1"))[0]["meaning"] is None
 
 
 def test_an_extension_of_another_layout_is_odd_and_somebody_else_s_number_is_not() -> None:
