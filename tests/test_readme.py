@@ -29,9 +29,25 @@ def test_every_command_is_listed_and_every_listed_one_exists() -> None:
 
 
 def test_every_link_leads_somewhere() -> None:
-    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
-        for link in re.findall(r"\]\(([^)#:]+)\)", page.read_text()):
-            assert (page.parent / link).exists(), f"{page.name}: {link}"
+    for page in (ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "tests").rglob("*.md")):
+        for link in re.findall(r"\]\(([^)\s:]+)\)", page.read_text()):
+            path, _, heading = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), f"{page.name}: {link}"
+            assert not heading or heading in headings(target), f"{page.name}: {link}"
+
+
+def headings(page: Path) -> set[str]:
+    """As links name them: lower case, without what is neither letter nor digit, a dash for each space."""
+    found = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in found}
+
+
+def test_every_place_that_a_decision_names_is_there() -> None:
+    page = (ROOT / "docs/decisions.md").read_text()
+    rows = [line for line in page.splitlines() if line.startswith("| ")]
+    for place in {place for row in rows for place in re.findall(r"`([^`]+)`", row.rsplit("|", 2)[1])}:
+        assert any((ROOT / room / place).exists() for room in ("", "kinkvpn", "esp")), place
 
 
 def test_the_makefile_has_the_two_commands_and_ci_calls_one_of_them() -> None:
