@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from fuzz.fuzz_engine import SAS, TEXTS, check, check_hostile, mutated, steps
+from fuzz.fuzz_engine import SAS, TEXTS, check, check_hostile, let_in, mutated, steps
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tunnel import LEFT, ipv4, open_tunnel
@@ -19,7 +19,7 @@ def test_the_engine_survives_a_bounded_fuzz(octets: bytes) -> None:
 
 def test_the_target_starts_from_texts_that_pass_for_every_sa() -> None:
     assert {which for which, _ in TEXTS} == set(range(len(SAS)))
-    assert check(steps(*((which, 0, text) for which, text in TEXTS))) == 12
+    assert let_in(steps(*((which, 0, text) for which, text in TEXTS))) == 12
 
 
 def test_the_target_notices_what_the_engine_must_not_let_pass() -> None:
