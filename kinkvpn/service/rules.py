@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from enum import Enum
 from ipaddress import ip_address, ip_network
+from itertools import compress
 from typing import TYPE_CHECKING
 
 from esp.policy import ANY_PORT, ANY_PROTOCOL, Action, PortRange, networks_of, overlap
@@ -123,8 +124,9 @@ def policy_rules(policies: Sequence[Policy]) -> tuple[RoutingRule, ...]:
     for policy in policies:
         for selector in policy.selectors:
             if policy.action is Action.BYPASS:
-                caught = (each for each in ahead if overlap(each, selector))
-                rules |= dict.fromkeys(rule for each in caught for rule in _forced(each))
+                meets = [overlap(each, selector) for each in ahead]
+                rules |= dict.fromkeys(rule for each in compress(ahead, meets) for rule in _forced(each))
+                ahead = [each for each, caught in zip(ahead, meets, strict=True) if not caught]
                 rules |= dict.fromkeys(_rules_of(selector, Way.PAST))
             elif policy.action is Action.DISCARD and not _is_typed(selector):
                 rules |= dict.fromkeys(_forced(selector))
