@@ -242,6 +242,41 @@ def test_a_crash_leaves_nothing() -> None:
     assert before == after
 
 
+def test_what_was_protected_goes_nowhere_without_the_device_where_somebody_wants_it_so() -> None:
+    """As docs/configuration.md has it, with routes in the main table and with rules; SIGKILL is no different."""
+    before, during, after = in_namespace("""
+        route_elsewhere("0.0.0.0/0")
+        subprocess.run(["ip", "-6", "route", "add", "default", "dev", "other"], check=True)
+        for command in (
+            "route add blackhole 10.2.0.0/24 metric 4294967295",
+            "-6 route add blackhole fd00:2::/64 metric 4294967295",
+            "rule add pref 32000 to 10.3.0.0/24 blackhole",
+        ):
+            subprocess.run(["ip", *command.split()], check=True)
+        second = pytun.TunTapDevice(name="kink1", flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
+        def ways():
+            found = {}
+            for address in ("10.2.0.9", "fd00:2::9", "10.3.0.9", "10.4.0.9"):
+                done = subprocess.run(["ip", "-j", "route", "get", address], capture_output=True)
+                found[address] = json.loads(done.stdout)[0]["dev"] if done.returncode == 0 else "nowhere"
+            return found
+        plain = NetworkPlan("kink0", 1400, addresses, nets("10.2.0.0/24", "fd00:2::/64"))
+        ruled = NetworkPlan("kink1", 1400, routes=nets("10.3.0.0/24"), rules=own_rules([Endpoint("0.0.0.0", 4500)]))
+        async def main():
+            print(json.dumps(ways()))
+            async with NetworkConfiguration(plain), NetworkConfiguration(ruled):
+                print(json.dumps(ways()))
+                device.close()
+                second.close()
+                print(json.dumps(ways()))
+        trio.run(main)
+    """)
+    assert (
+        before == after == {"10.2.0.9": "nowhere", "fd00:2::9": "nowhere", "10.3.0.9": "nowhere", "10.4.0.9": "other"}
+    )
+    assert during == {"10.2.0.9": "kink0", "fd00:2::9": "kink0", "10.3.0.9": "kink1", "10.4.0.9": "other"}
+
+
 # Everything is protected, the peer's outer address included: its ESP, KINK and one port of one host go past the tunnel.
 RULED = """
         for command in (
