@@ -78,6 +78,8 @@ def _peer_lines(peer: Mapping[str, Any], probe: str | None, mtu: int) -> Iterato
     yield f"{peer['name']}  {peer_state(peer).upper()}  {peer['address'] or 'nowhere yet'}  {peer['principal']}"
     tickets = ", user-to-user" if peer.get("user_to_user") else ""
     yield f"  {heard}{tickets}" + (f", probe: {probe}" if probe else "")
+    if peer.get("refusal"):
+        yield f"  what it asked for was refused {duration(peer['refused'])} ago: {peer['refusal']}"
     yield from _contact_lines(peer, mtu)
     rows: list[Row] = [("  policy", "state", "age", "in", "out", "traffic")]
     rows += [_policy_row(policy) for policy in peer["policies"]]

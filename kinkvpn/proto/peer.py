@@ -100,6 +100,7 @@ class Peer:
         self.policies = {policy.name: PolicyState(policy) for policy in settings.policies}
         self.epochs = Epochs()
         self.last_heard: float | None = None
+        self.refusal: tuple[float, str] | None = None  # of a command of the peer's, since a pair was made: when, why
         self._principal = principal
         self._epoch = epoch
         self._kerberos = kerberos
@@ -579,6 +580,7 @@ class Peer:
     def _established(self, pair: SaPair, now: float) -> list[Effect]:
         state = self.policies[pair.policy]
         state.established()
+        self.refusal = None
         self._pairs.establish(pair)
         replaced, state.replacing = state.replacing, None
         old = self._pairs.until(replaced) if pair.initiated and replaced is not None else []

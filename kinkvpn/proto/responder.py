@@ -306,6 +306,7 @@ class Responder:
             grant = Grant((notify_of(refused),) * max(1, asked), refusals=(refused,))
         refusal: list[Effect] = []
         for one in grant.refusals:
+            peer.refusal = now, str(one)
             line = _refusal(accepted.client, message, one)
             refusal += [Count(Tally.COMMANDS_REFUSED), *self._told(accepted.client, line, now)]
         said = (*labels.received(opened.payloads, self._kerberos), _answered(message, grant))

@@ -26,6 +26,8 @@ def peer_status(peer: Peer, now: float) -> dict[str, object]:
         "epoch": peer.epochs.present,
         "user_to_user": peer.user_to_user,
         "last_heard": None if peer.last_heard is None else round(now - peer.last_heard, 3),
+        "refusal": peer.refusal and peer.refusal[1],
+        "refused": peer.refusal and round(now - peer.refusal[0], 3),
         "state": "established" if "established" in states else "negotiating" if "negotiating" in states else "down",
         "policies": policies,
     }

@@ -162,6 +162,13 @@ def test_status_of_a_host_where_nothing_has_happened() -> None:
     assert "\n      starting\n" in view.status({**ANSWER, "peers": [starting], "counters": counters})
 
 
+def test_who_refuses_says_what() -> None:
+    refused = {"refusal": "peer offers aes128-gcm16; policy east/1 allows aes256-gcm16", "refused": 17.2}
+    peer = {**ANSWER["peers"][0], **refused}  # type: ignore[index] # JSON: objects
+    shown = view.status({**ANSWER, "peers": [peer]})
+    assert "\n  what it asked for was refused 17s ago: peer offers aes128-gcm16; policy east/1 allows aes256" in shown
+
+
 def test_who_negotiates_waits_for_no_packet() -> None:
     counters = {"kink": {}, "drops": {}, **EMPTY}
     policies = [

@@ -863,7 +863,12 @@ def test_a_refused_policy_fails_alone_and_is_tried_alone() -> None:
     wire.run(1.5)
     assert wire.kinds()[3:] == [("a", "CREATE"), ("b", "REPLY")]
     assert a.peer.policies["net2"].failures == 2
+    assert b.peer.refusal is not None
+    assert b.peer.refusal[1] == dict(refusal.fields)["reason"]
     assert_twins(a, b, 2)
+    a.perform(a.peer.rekey(["net0"]))
+    wire.run(2)
+    assert b.peer.refusal is None, "they get on since"
 
 
 def test_what_waits_for_an_ack_and_what_does_not_in_one_create() -> None:
