@@ -30,9 +30,18 @@ def largest_inner(suite: Suite, mode: Mode, encapsulation: Encapsulation, outer:
         outer: IP version of the outer header, 4 or 6.
         path: octets of the largest IP packet that the path carries.
     """
-    fixed = IP_HEADER_OCTETS[outer] + ESP_HEADER.size + suite.iv_octets + suite.icv_octets
-    if encapsulation is Encapsulation.UDP:
-        fixed += UDP_HEADER_OCTETS
-    room = path - fixed
+    room = path - _overhead(suite, encapsulation, outer)
     payload = room - room % suite.block_octets - _TRAILER_OCTETS
     return payload + (IP_HEADER_OCTETS[outer] if mode is Mode.TRANSPORT else 0)
+
+
+def outer_octets(suite: Suite, mode: Mode, encapsulation: Encapsulation, outer: int, inner: int) -> int:
+    """Octets of the IP packet that an inner packet of ``inner`` octets leaves in; arguments as above."""
+    payload = inner - (IP_HEADER_OCTETS[outer] if mode is Mode.TRANSPORT else 0)
+    text = payload + _TRAILER_OCTETS
+    return _overhead(suite, encapsulation, outer) + text + -text % suite.block_octets
+
+
+def _overhead(suite: Suite, encapsulation: Encapsulation, outer: int) -> int:
+    udp = UDP_HEADER_OCTETS if encapsulation is Encapsulation.UDP else 0
+    return IP_HEADER_OCTETS[outer] + udp + ESP_HEADER.size + suite.iv_octets + suite.icv_octets

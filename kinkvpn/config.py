@@ -41,9 +41,6 @@ IPV4_MINIMUM_MTU = 576  # every host takes a datagram of this size (RFC 791 §3.
 IPV6_MINIMUM_MTU = 1280  # RFC 8200 §5
 
 # ours
-DEFAULT_MTU = (
-    1400  # 1500 less outer IPv6, UDP and ESP with an ICV of up to 16 octets; with the fastest of them PPPoE, too
-)
 MAXIMUM_MTU = 65400  # sealed with the widest suite it still fits the 65,507 octets of a UDP datagram over IPv4
 MAXIMUM_SILENCE = 3600  # seconds; a peer that may be dead for longer than an hour need not be watched
 
@@ -132,13 +129,14 @@ class TunSettings:
     """The TUN device.
 
     Args:
+        mtu: octets; None is what the paths to the peers leave room for.
         routes: every policy's remote subnet is routed into it.
         table: of those routes, where the main table does not do, and the priority of the rules that go with it.
     """
 
     name: str = "kink0"
     addresses: tuple[Interface, ...] = ()
-    mtu: int = DEFAULT_MTU
+    mtu: int | None = None
     clamp_mss: bool = True
     routes: bool = True
     table: int = 910
@@ -325,7 +323,7 @@ def read_tun(table: Table) -> TunSettings:
     settings = TunSettings(
         name=table.get("name", values.device_name, default.name),
         addresses=addresses,
-        mtu=table.get("mtu", values.integer(least, MAXIMUM_MTU), default.mtu),
+        mtu=table.get("mtu", values.automatic(least, MAXIMUM_MTU), default.mtu),
         clamp_mss=table.get("clamp_mss", values.boolean, default.clamp_mss),
         routes=table.get("routes", values.boolean, default.routes),
         table=table.get("table", values.routing_table, default.table),

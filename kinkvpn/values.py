@@ -73,6 +73,21 @@ def integer(low: int, high: int) -> Callable[[object], int]:
     return read
 
 
+def automatic(low: int, high: int) -> Callable[[object], int | None]:
+    """A reader of integers from ``low`` to ``high``, or None for "auto"."""
+    number = integer(low, high)
+
+    def read(value: object) -> int | None:
+        if value == "auto":
+            return None
+        try:
+            return number(value)
+        except Unexpected as expected:
+            raise Unexpected(f'"auto", or {expected}') from None
+
+    return read
+
+
 port = integer(1, 65535)
 
 

@@ -45,7 +45,7 @@ LAYERS = {
 }
 # What each layer of kinkvpn may know of esp. The pure descriptions (what a suite, a selector, an SA is) are one
 # vocabulary for both planes; only service touches what moves packets.
-DESCRIPTIONS = {"esp.suite", "esp.policy", "esp.sa", "esp.headers", "esp.events", "esp.errors"}
+DESCRIPTIONS = {"esp.suite", "esp.policy", "esp.sa", "esp.headers", "esp.events", "esp.errors", "esp.mtu"}
 ACROSS = {
     "kinkvpn.proto": DESCRIPTIONS,
     "kinkvpn.values": DESCRIPTIONS,

@@ -19,12 +19,14 @@ from esp.sa import Encapsulation, Mode, SecurityProtocol
 from kinkvpn.manual import account
 from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
 from kinkvpn.service.netconf import NetworkConfiguration
+from kinkvpn.service.paths import with_mtu
 from kinkvpn.service.report import spell
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from esp.sa import Endpoint
+    from kinkvpn.config import TunSettings
     from kinkvpn.manual.file import ManualFile
 
 log = logging.getLogger(__name__)
@@ -52,9 +54,10 @@ async def _start(manual: ManualFile, held: AsyncExitStack) -> Dataplane:
     without_udp = {sa.protocol for sa in outbound if sa.encapsulation is Encapsulation.RAW}
     link = open_links(esp_addresses(listening_addresses(manual.listen)), manual.port, without_udp)
     held.callback(link.close)
-    tun = open_tun(manual.tun.name, manual.tun.mtu)
+    settings = _settle_tun(manual)
+    tun = open_tun(settings)
     held.callback(tun.close)
-    engine = Engine(random=secrets.token_bytes, inside=inside_of(manual.tun))
+    engine = Engine(random=secrets.token_bytes, inside=inside_of(settings))
     dataplane = Dataplane(engine, tun, link, receive_control=_ignore)
     for pair in manual.pairs:
         dataplane.add_policy(Policy(pair.outbound.policy, pair.outbound.selector))
@@ -64,11 +67,18 @@ async def _start(manual: ManualFile, held: AsyncExitStack) -> Dataplane:
     outside = [pair.remote.address for pair in manual.pairs]
     hosts = [pair.outbound.selector for pair in manual.pairs if pair.outbound.mode is Mode.TRANSPORT]
     ah = SecurityProtocol.AH in without_udp
-    plan = network_plan(manual.tun, protected, outside, link.local, hosts, ah=ah)
+    plan = network_plan(settings, protected, outside, link.local, hosts, ah=ah)
     await held.enter_async_context(NetworkConfiguration(plan))
     where = [spell(endpoint) for endpoint in link.local]
     log.info("started", extra={"fields": {"tun": tun.name, "esp": where, "policies": len(manual.pairs)}})
     return dataplane
+
+
+def _settle_tun(manual: ManualFile) -> TunSettings:
+    sas = [pair.outbound for pair in manual.pairs]
+    inside = [address.version for address in manual.tun.addresses] + [sa.selector.version for sa in sas]
+    carriers = [(sa.suite, sa.mode, sa.encapsulation, sa.remote.address) for sa in sas]
+    return with_mtu(manual.tun, carriers, six=6 in inside)
 
 
 def _ignore(_datagram: bytes, _source: Endpoint) -> None:

@@ -40,6 +40,7 @@ from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresse
 from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
 from kinkvpn.service.netconf import NetworkConfiguration
 from kinkvpn.service.obstacles import StartRefused, explain_bind, first_leaf
+from kinkvpn.service.paths import PathMtus, carriers_of, with_mtu
 from kinkvpn.service.report import spell, with_traffic
 from kinkvpn.service.transport import KinkTransport, OwnAddresses
 
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from esp.raw import Links
     from esp.sa import Endpoint, SaParameters
     from esp.tun import TunDevice
-    from kinkvpn.config import Configuration, HostSettings
+    from kinkvpn.config import Configuration, HostSettings, TunSettings
     from kinkvpn.proto.settings import PeerSettings
 
 log = logging.getLogger(__name__)
@@ -205,13 +206,15 @@ def spare_the_collector() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What was got from the host, and goes back to it at the end."""
+    """What was got from the host, and goes back to it at the end. ``tun_settings`` has the MTU that was settled on."""
 
     control: ControlSocket
     peers: tuple[PeerSettings, ...]
     transport: KinkTransport
     link: UdpLink | Links
     tun: TunDevice
+    tun_settings: TunSettings
+    paths: PathMtus
     tickets: TicketSource
     network: NetworkConfiguration
     keys: KeyLog | None
@@ -230,6 +233,7 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
     with refused:
         control = ControlSocket(configuration.control.socket)
         held.callback(control.close)
+    peers: tuple[PeerSettings, ...] = ()
     with refused:
         peers = await preflight.resolve_peers(configuration)
     listen = listening_addresses(configuration.kink.listen)
@@ -243,7 +247,9 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
         link = open_links(esp_addresses(listen), esp.port, without_udp, esp.hop_limit)
         held.callback(link.close)
     with refused:
-        tun = open_tun(configuration.tun.name, configuration.tun.mtu)
+        paths = PathMtus(peer.esp.address for peer in peers)
+        settings = settle_tun(configuration, peers, paths)
+        tun = open_tun(settings)
         held.callback(tun.close)
     with refused:
         keys = open_key_log(configuration.log.keys, held)
@@ -252,7 +258,7 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
     await preflight.reach_kdc(tickets, host)
     protected = [policy.selector.remote for policy in configuration.policies]
     plan = network_plan(
-        configuration.tun,
+        settings,
         protected,
         [peer.esp.address for peer in peers],
         [*transport.local, *link.local],
@@ -261,7 +267,7 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
         ah=any(policy.protocol is SecurityProtocol.AH for policy in configuration.policies),
     )
     network = await held.enter_async_context(NetworkConfiguration(plan))
-    return Resources(control, peers, transport, link, tun, tickets, network, keys)
+    return Resources(control, peers, transport, link, tun, settings, paths, tickets, network, keys)
 
 
 class Refusals:
@@ -340,6 +346,14 @@ async def offer_tgts(
         await trio.sleep(TGT_SECONDS)
 
 
+def settle_tun(configuration: Configuration, peers: Sequence[PeerSettings], paths: PathMtus) -> TunSettings:
+    """The device as configured, with an MTU for the paths to ``peers`` where none is named."""
+    tun = configuration.tun
+    inside: list[int] = [address.version for address in tun.addresses]
+    inside += [policy.selector.version for policy in configuration.policies]
+    return with_mtu(tun, carriers_of(peers), paths, six=6 in inside)
+
+
 def policies_of(configuration: Configuration, peers: Sequence[PeerSettings]) -> list[Policy]:
     """The SPD: what the configuration has before the peers' policies, those, and what it has after them."""
     protecting = [
@@ -357,7 +371,7 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
         keying.receive(datagram, Path(source, marked=True))
 
     host = configuration.host
-    engine = Engine(random=secrets.token_bytes, inside=inside_of(configuration.tun))
+    engine = Engine(random=secrets.token_bytes, inside=inside_of(resources.tun_settings))
     witness = None if resources.keys is None else partial(write_keys, resources.keys)
     dataplane = Dataplane(engine, resources.tun, resources.link, receive_control=receive_control, witness=witness)
     for policy in policies_of(configuration, resources.peers):
@@ -374,7 +388,7 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
         ticket_deadline=host.kdc_timeout,
         key_exchange=KeyExchanges(),
         ourselves=Ourselves(
-            configuration.tun.mtu, configuration.kink.port, configuration.esp.port, owns=OwnAddresses()
+            resources.tun_settings.mtu, configuration.kink.port, configuration.esp.port, owns=OwnAddresses()
         ),
         limit_mtu=resources.network.limit_mtu,
     )
@@ -441,7 +455,7 @@ class Running:
             "engine": self.engine.name,
             "engine_reason": self.engine.reason,
             "tun": resources.tun.name,
-            "mtu": configuration.tun.mtu,
+            "mtu": resources.tun_settings.mtu,
             "addresses": [str(address) for address in configuration.tun.addresses],
             "kink": [spell(endpoint) for endpoint in resources.transport.local],
             "esp": list(dict.fromkeys(map(spell, resources.link.local))),

@@ -71,7 +71,7 @@ def network_plan(
     wanted = rules or needs_rules(routes, known) or (between_hosts and routes)
     return NetworkPlan(
         device=tun.name,
-        mtu=tun.mtu,
+        mtu=settled(tun),
         addresses=tun.addresses,
         routes=routes,
         outside=known,
@@ -118,12 +118,18 @@ def open_raw(kind: type[RawLink], addresses: Sequence[str], hop_limit: int | Non
 
 def inside_of(tun: TunSettings) -> Inside:
     """What an engine has to know of the side that the TUN device leads to."""
-    return Inside(tun.mtu, tuple(each.ip.packed for each in tun.addresses), tun.clamp_mss)
+    return Inside(settled(tun), tuple(each.ip.packed for each in tun.addresses), tun.clamp_mss)
 
 
-def open_tun(name: str, mtu: int) -> TunDevice:
+def settled(tun: TunSettings) -> int:
+    """The MTU of a device that ``kinkvpn.service.paths`` has settled."""
+    assert tun.mtu is not None
+    return tun.mtu
+
+
+def open_tun(tun: TunSettings) -> TunDevice:
     """Raises StartRefused, with who has the device or what is missing."""
     try:
-        return TunDevice(name, mtu=mtu)
+        return TunDevice(tun.name, mtu=tun.mtu)
     except TunUnavailable as error:
-        raise StartRefused(explain_tun(name, error.errno, str(error))) from error
+        raise StartRefused(explain_tun(tun.name, error.errno, str(error))) from error

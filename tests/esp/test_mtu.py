@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.tunnel import ipv4, ipv6
 
+from esp import mtu as sizes
 from esp.crypto import make_sealer
 from esp.mtu import IP_HEADER_OCTETS, UDP_HEADER_OCTETS, largest_inner
 from esp.sa import Encapsulation, Mode
@@ -38,6 +39,9 @@ def test_the_largest_fits_and_one_more_does_not(
     mtu = largest_inner(SUITES[suite], mode, encapsulation, outer, path)
     assert outer_octets(suite, mode, encapsulation, outer, mtu) <= path
     assert outer_octets(suite, mode, encapsulation, outer, mtu + 1) > path
+    for inner in (mtu, mtu + 1):
+        said = sizes.outer_octets(SUITES[suite], mode, encapsulation, outer, inner)
+        assert said == outer_octets(suite, mode, encapsulation, outer, inner)
 
 
 def test_the_figure_that_was_measured() -> None:

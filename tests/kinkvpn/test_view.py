@@ -280,7 +280,7 @@ suites = ["aes128-cbc-sha1"]
 
 CHECKED = """\
 principal  kink/west.example.com@EXAMPLE.COM
-device     kink0, MTU 1400, 10.1.0.1/24
+device     kink0, MTU auto, 10.1.0.1/24
 routes     10.2.0.0/24, 10.3.0.0/24
 listens    KINK 0.0.0.0, :: port 910; ESP port 4500
 control    /run/kinkvpn/kinkvpn.sock
@@ -419,7 +419,7 @@ def test_check_shows_the_rest_of_what_was_chosen() -> None:
     lines = view.check(config.parse(written, Path("k.toml")), {}).splitlines()
     assert "log        debug and worse, as json, to stderr" in lines
     assert "KEYS WILL BE WRITTEN to /root/keys: whoever reads it reads what the tunnels carry" in lines
-    assert "device     kink0, MTU 1400, 10.1.0.1/24; the MSS of TCP is left as it is" in lines
+    assert "device     kink0, MTU auto, 10.1.0.1/24; the MSS of TCP is left as it is" in lines
     assert any(line.endswith("ESP port 4500; outer headers have 64 hops to live") for line in lines)
 
 

@@ -154,7 +154,7 @@ def test_raw_esp_has_no_ports() -> None:
         ("[policy.outbound]", "remote_port = 80\n[policy.outbound]", "port 80 with protocol 0, which has no ports"),
         ("[policy.inbound]", "[policy.inbund]", "policy[1].inbound is missing: expected [policy.inbound]"),
         ("[[policy]]", "[[policies]]", "policy: expected an array of tables: [[policy]]"),
-        ("[[policy]]", "[tun]\nmtu = 10\n[[policy]]", "3: tun.mtu: expected an integer from 576"),
+        ("[[policy]]", "[tun]\nmtu = 10\n[[policy]]", '3: tun.mtu: expected "auto", or an integer from 576'),
         ("[[policy]]", "[esp]\nport = 0\n[[policy]]", "3: esp.port: expected an integer"),
     ],
 )

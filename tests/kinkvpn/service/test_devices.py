@@ -30,7 +30,7 @@ def test_the_plan_routes_what_peers_have_and_spares_where_they_are() -> None:
     assert plan.routes == tuple(PROTECTED)
     assert plan.outside == ("192.0.2.2",)
     assert network_plan(TUN, PROTECTED, [""], SOCKETS).outside == ()
-    without = TunSettings(routes=False)
+    without = TunSettings(mtu=1300, routes=False)
     assert network_plan(without, PROTECTED, [], SOCKETS).routes == ()
     assert plan.rules == network_plan(without, PROTECTED, ["10.2.0.2"], SOCKETS).rules == ()
     assert network_plan(TUN, PROTECTED, ["10.2.0.2"], SOCKETS).rules == own_rules(SOCKETS)
@@ -43,7 +43,7 @@ def test_between_hosts_packets_leave_from_the_address_of_the_policy() -> None:
     assert plan.sources == {plan.routes[0]: "192.0.2.1"}
     assert plan.rules == own_rules(SOCKETS), "wherever the peer may be"
     assert network_plan(TUN, remotes, [""], SOCKETS).sources == {}
-    assert network_plan(TunSettings(routes=False), remotes, [""], SOCKETS, hosts).rules == ()
+    assert network_plan(TunSettings(mtu=1300, routes=False), remotes, [""], SOCKETS, hosts).rules == ()
 
 
 def test_what_does_not_protect_has_rules_behind_our_own() -> None:
@@ -55,7 +55,7 @@ def test_what_does_not_protect_has_rules_behind_our_own() -> None:
     assert [str(route) for route in plan.routes] == ["10.2.0.0/24", "10.3.0.1/32", "10.3.0.2/32"]
     assert plan.rules == (*own_rules(SOCKETS), *policy_rules(policies))
     assert network_plan(TUN, PROTECTED, ["192.0.2.2"], SOCKETS, policies=[protecting]).rules == ()
-    assert network_plan(TunSettings(routes=False), PROTECTED, [], SOCKETS, policies=policies).rules == ()
+    assert network_plan(TunSettings(mtu=1300, routes=False), PROTECTED, [], SOCKETS, policies=policies).rules == ()
 
 
 def test_without_raw_esp_one_link_does() -> None:
