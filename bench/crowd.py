@@ -94,6 +94,7 @@ class Share:
         self.remove_inbound = dataplane.remove_inbound
         self.remove_outbound = dataplane.remove_outbound
         self.send_control = dataplane.send_control
+        self.confirm_path = dataplane.confirm_path
         self.follow = dataplane.follow
         self.last_heard = dataplane.last_heard
 

@@ -216,9 +216,20 @@ class Dataplane:
         except trio.BrokenResourceError:
             self._unpublished.clear()  # the reader has gone: nobody is left to key anything
 
-    def send_control(self, datagram: bytes, remote: Endpoint) -> None:
-        """Send KINK from the ESP port, behind the non-ESP marker (RFC 3948 §2.2). Lost like any datagram."""
-        self._control_sent += 1 - self._link.send([Outgoing(NON_ESP_MARKER + datagram, remote)])
+    def send_control(self, datagram: bytes, remote: Endpoint, *, whole: bool = False) -> None:
+        """Send KINK from the ESP port, behind the non-ESP marker (RFC 3948 §2.2). Lost like any datagram.
+
+        Args:
+            datagram: without the marker.
+            remote: where it goes.
+            whole: unfragmented, whatever the path is thought to carry.
+        """
+        if not whole:
+            self._control_sent += 1 - self._link.send([Outgoing(NON_ESP_MARKER + datagram, remote)])
+            return
+        self._control_sent += self._link.send_whole(NON_ESP_MARKER + datagram, remote)
+        self._answer()  # one that is longer than the interface is wide is told of at once
+        self._publish()
 
     def add_policy(self, policy: Policy) -> None:
         """As :meth:`esp.engine.Engine.add_policy`."""
@@ -270,6 +281,10 @@ class Dataplane:
     def follow(self, policy: str, remote: Endpoint) -> None:
         """As :meth:`esp.engine.Engine.follow`."""
         self._engine.follow(policy, remote)
+
+    def confirm_path(self, address: str, octets: int) -> None:
+        """As :meth:`esp.engine.Engine.confirm_path`."""
+        self._engine.confirm_path(address, octets)
 
     def last_heard(self, peer: str) -> float | None:
         """As :meth:`esp.engine.Engine.last_heard`."""

@@ -13,11 +13,14 @@ from typing import TYPE_CHECKING
 from esp.datagram import Outgoing
 from esp.errors import DropReason, InvalidSa, NotSealed
 from esp.events import (
+    LARGE_OCTETS,
+    LARGE_SECONDS,
     Acquired,
     CounterExhausted,
     EndpointMoved,
     EventQueue,
     HardExpired,
+    LargeSent,
     PathNarrowed,
     PayloadsLost,
     SoftExpired,
@@ -152,6 +155,8 @@ class Engine:
         waiting = [] if before is None or before.rate is None else before.rate.take_all()
         added.silence = self._silence_of(sa.policy)
         added.narrow(self._paths.octets(sa.remote.address))
+        if self._spd[sa.policy].large:
+            added.told_above = LARGE_OCTETS
         if sa.encapsulation is Encapsulation.UDP:
             self._keepalive_at = min(self._keepalive_at, now + KEEPALIVE_SECONDS)
         held = self._waiting.pop(sa.policy, None)
@@ -225,12 +230,16 @@ class Engine:
                 continue
             self._packets_out += 1
             self._octets_out += len(packet)
+            if len(packet) > sa.told_above and now >= sa.tell_at:
+                self._tell_large(sa, now)
             if sa.silence.since > now or sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
                 self._has_sealed(sa, now)
         return sealed
 
     def _protect_otherwise(self, packet: bytes, sa: OutboundSa, now: float) -> list[Outgoing]:
         """The same for a packet that waits for its turn at a constant rate, or is larger than the path carries."""
+        if len(packet) > sa.told_above and now >= sa.tell_at:
+            self._tell_large(sa, now)
         if sa.rate is not None:
             if not sa.rate.put(packet):
                 self._drop(DropReason.PACE_QUEUE_FULL, sa)
@@ -252,6 +261,10 @@ class Engine:
         if sealed:
             self._has_sealed(sa, now)  # once: the SA may go with it
         return sealed
+
+    def _tell_large(self, sa: OutboundSa, now: float) -> None:
+        sa.tell_at = now + LARGE_SECONDS
+        self._events.put(LargeSent(sa.parameters.policy))
 
     def _has_sealed(self, sa: OutboundSa, now: float) -> None:
         """A packet has left by ``sa``: it waits for an answer from now on, and may have been the last."""

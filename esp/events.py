@@ -104,8 +104,20 @@ class PathNarrowed:
     octets: int
 
 
-# What a peer, or whoever is at its place, has to do with.
-PeerEvent = (
+# Ours. Inner packets of more than these make their SA's path worth a look: all that fill a path of 1,200 octets, and no
+# query, acknowledgement or word. Once a second is often enough for whoever looks.
+LARGE_OCTETS = 1000
+LARGE_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class LargeSent:
+    """A packet has gone out that not every path carries: a reason to see whether this one does. Not told of each."""
+
+    policy: str
+
+
+EspEvent = (
     Acquired
     | SoftExpired
     | HardExpired
@@ -115,8 +127,9 @@ PeerEvent = (
     | UnknownSpiSeen
     | Unanswered
     | UnreachableReported
+    | PathNarrowed
+    | LargeSent
 )
-EspEvent = PeerEvent | PathNarrowed
 
 # Ours. One of each kind for a thousand SAs: keying that has fallen this far behind will not be saved by more.
 MAX_EVENTS = 4096

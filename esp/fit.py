@@ -40,9 +40,14 @@ class Inside:
     addresses: tuple[bytes, ...] = ()
     clamp_mss: bool = True
 
-    def address(self, version: int) -> bytes | None:
-        """The first of its addresses of that IP version."""
-        return next((each for each in self.addresses if len(each) == (4 if version == 4 else 16)), None)
+    def address(self, packet: bytes) -> bytes | None:
+        """The first of its addresses of the IP version of ``packet``; None where that is this host's own: it would not
+        believe that an error from one of its addresses had come in by the TUN (RFC 1812 §5.3.8, "martian").
+        """
+        octets, source = (4, packet[12:16]) if packet[0] >> 4 == 4 else (16, packet[8:24])
+        if source in self.addresses:
+            return None
+        return next((each for each in self.addresses if len(each) == octets), None)
 
 
 class Fit:
@@ -74,7 +79,7 @@ class Fit:
                 return (packet,)
         elif may_fragment(packet) and mode is Mode.TUNNEL:
             return fragment(packet, largest)
-        reply = packet_too_big(packet, largest, self._inside.address(packet[0] >> 4))
+        reply = packet_too_big(packet, largest, self._inside.address(packet))
         if reply is not None and len(self._replies) < MAX_REPLIES:
             self._replies.append(reply)
         return ()

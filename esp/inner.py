@@ -41,8 +41,8 @@ _PORTS = struct.Struct("!I")
 # destination options, which start with next header 1 | length 1, in units of eight octets less one (RFC 8200 §4.3,
 # §4.4, §4.6). Whatever else follows is the protocol, AH and the mobility header too: what is in them does not pass for
 # itself.
-_EXTENSIONS = frozenset({0, 43, 60})
-_FRAGMENT_HEADER = 44  # next header 1 | reserved 1 | offset:13 reserved:2 M:1 | identification 4 (RFC 8200 §4.5)
+EXTENSIONS = frozenset({0, 43, 60})
+FRAGMENT_HEADER = 44  # next header 1 | reserved 1 | offset:13 reserved:2 M:1 | identification 4 (RFC 8200 §4.5)
 _EXTENSION = struct.Struct("!BB")
 _FRAGMENT_EXTENSION = struct.Struct("!BxH4x")
 
@@ -100,15 +100,15 @@ def _follow(packet: bytes, protocol: int, total: int) -> tuple[int, int]:
     """Upper-layer protocol and ports behind the extension headers, each OPAQUE where the packet does not show it."""
     offset = 40
     for _ in range(MAX_EXTENSIONS + 1):
-        if protocol == _FRAGMENT_HEADER:
+        if protocol == FRAGMENT_HEADER:
             if offset + 8 > total:
                 return OPAQUE, OPAQUE
             protocol, fragment = _FRAGMENT_EXTENSION.unpack_from(packet, offset)
             if fragment >> 3:  # not the first: what it names may be one more extension header, and is not in here
-                known = protocol not in _EXTENSIONS and protocol != _FRAGMENT_HEADER
+                known = protocol not in EXTENSIONS and protocol != FRAGMENT_HEADER
                 return (protocol if known else OPAQUE), OPAQUE
             offset += 8
-        elif protocol in _EXTENSIONS:
+        elif protocol in EXTENSIONS:
             if offset + 2 > total:
                 return OPAQUE, OPAQUE
             protocol, length = _EXTENSION.unpack_from(packet, offset)

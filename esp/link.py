@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import sys
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from esp import icmp
@@ -15,7 +16,7 @@ from esp.readiness import Readiness
 from esp.sa import Endpoint
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from esp.icmp import TooBig
 
@@ -38,8 +39,10 @@ SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
 IP_MTU_DISCOVER = 10
 IP_PMTUDISC_DONT, IP_PMTUDISC_PROBE = 0, 3
+IPV6_MTU_DISCOVER = 23
 IPV6_FLOWINFO_SEND = 33
 
+_DISCOVERY = {socket.AF_INET: IP_MTU_DISCOVER, socket.AF_INET6: IPV6_MTU_DISCOVER}
 # Level, and the options for the traffic class of what is sent, that of what is received, and the hop limit.
 _HEADER_OPTIONS = {
     socket.AF_INET: (socket.IPPROTO_IP, socket.IP_TOS, socket.IP_RECVTOS, socket.IP_TTL),
@@ -94,6 +97,9 @@ class Link(Protocol):
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """Send ``datagrams`` in order; the number that was refused. Never blocks."""
 
+    def send_whole(self, datagram: bytes, remote: Endpoint) -> bool:
+        """Send ``datagram`` unfragmented, whatever the path is thought to carry; whether it left. Never blocks."""
+
     async def wait_readable(self) -> None:
         """Return when :meth:`receive` may have something."""
 
@@ -108,7 +114,16 @@ class _Port:
     with each datagram costs as much as a change, traffic comes in runs, and for DF there is none (ip(7)).
     """
 
-    __slots__ = ("_discovery", "_level", "_traffic_class_option", "dont_fragment", "sendto", "socket", "traffic_class")
+    __slots__ = (
+        "_discovery",
+        "_discovery_option",
+        "_level",
+        "_traffic_class_option",
+        "dont_fragment",
+        "sendto",
+        "socket",
+        "traffic_class",
+    )
 
     def __init__(self, udp: socket.socket, hop_limit: int | None) -> None:
         self.socket = udp
@@ -127,9 +142,12 @@ class _Port:
         if udp.family == socket.AF_INET6:
             # Labels that addresses name are sent; none there is the kernel's affair, as before (ipv6(7)).
             udp.setsockopt(self._level, IPV6_FLOWINFO_SEND, 1)
+        self._discovery_option = _DISCOVERY[udp.family]
+        own = udp.getsockopt(self._level, self._discovery_option)
         if udp.family == socket.AF_INET:
-            own = udp.getsockopt(self._level, IP_MTU_DISCOVER)
             self._discovery = {None: own, True: IP_PMTUDISC_PROBE, False: IP_PMTUDISC_DONT}
+        else:
+            self._discovery = {None: own, True: own, False: own}
 
     def dress(self, traffic_class: int, dont_fragment: bool | None) -> None:
         """Have the datagrams that follow carry this traffic class and, over IPv4, this DF."""
@@ -137,9 +155,17 @@ class _Port:
             self.socket.setsockopt(self._level, self._traffic_class_option, traffic_class)
             self.traffic_class = traffic_class
         if dont_fragment is not self.dont_fragment:
-            if self._discovery:
-                self.socket.setsockopt(self._level, IP_MTU_DISCOVER, self._discovery[dont_fragment])
+            self.socket.setsockopt(self._level, self._discovery_option, self._discovery[dont_fragment])
             self.dont_fragment = dont_fragment
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Have the datagrams inside leave in one piece, be the path as it may; only the interface limits them."""
+        self.socket.setsockopt(self._level, self._discovery_option, IP_PMTUDISC_PROBE)
+        try:
+            yield
+        finally:
+            self.socket.setsockopt(self._level, self._discovery_option, self._discovery[self.dont_fragment])
 
 
 class UdpLink:
@@ -251,6 +277,23 @@ class UdpLink:
                 refused += not self._sent_again(error, datagram, remote)
         self._refused += refused
         return refused
+
+    def send_whole(self, datagram: bytes, remote: Endpoint) -> bool:
+        """As :meth:`Link.send_whole`."""
+        try:
+            port, address = self._route(remote)
+            with port.whole():
+                port.dress(0, port.dont_fragment)
+                try:
+                    port.sendto(datagram, address)
+                except OSError as error:
+                    went = self._sent_again(error, datagram, remote)
+                else:
+                    return True
+        except OSError:
+            went = False
+        self._refused += not went
+        return went
 
     def _sent_again(self, error: OSError, datagram: bytes, remote: Endpoint) -> bool:
         """Whether ``datagram`` has gone after all: what failed was an earlier one, as ICMP says."""

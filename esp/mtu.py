@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from esp.sa import Encapsulation, Mode
+from esp.ah import ah_octets
+from esp.sa import Encapsulation, Mode, SecurityProtocol
 from esp.wire import ESP_HEADER
 
 if TYPE_CHECKING:
@@ -20,7 +21,14 @@ SMALLEST_PATH = {4: 576, 6: 1280}
 LARGEST_PATH = 65_535
 
 
-def largest_inner(suite: Suite, mode: Mode, encapsulation: Encapsulation, outer: int, path: int) -> int:
+def largest_inner(
+    suite: Suite,
+    mode: Mode,
+    encapsulation: Encapsulation,
+    outer: int,
+    path: int,
+    protocol: SecurityProtocol = SecurityProtocol.ESP,
+) -> int:
     """Octets of the largest inner packet whose datagram has no more than ``path`` octets.
 
     Args:
@@ -29,17 +37,33 @@ def largest_inner(suite: Suite, mode: Mode, encapsulation: Encapsulation, outer:
         encapsulation: whether there is a UDP header.
         outer: IP version of the outer header, 4 or 6.
         path: octets of the largest IP packet that the path carries.
+        protocol: AH (RFC 4302) has a header, and neither padding nor UDP.
     """
+    if protocol is SecurityProtocol.AH:
+        return path - _ah_overhead(suite, mode, outer)
     room = path - _overhead(suite, encapsulation, outer)
     payload = room - room % suite.block_octets - _TRAILER_OCTETS
     return payload + (IP_HEADER_OCTETS[outer] if mode is Mode.TRANSPORT else 0)
 
 
-def outer_octets(suite: Suite, mode: Mode, encapsulation: Encapsulation, outer: int, inner: int) -> int:
+def outer_octets(
+    suite: Suite,
+    mode: Mode,
+    encapsulation: Encapsulation,
+    outer: int,
+    inner: int,
+    protocol: SecurityProtocol = SecurityProtocol.ESP,
+) -> int:
     """Octets of the IP packet that an inner packet of ``inner`` octets leaves in; arguments as above."""
+    if protocol is SecurityProtocol.AH:
+        return inner + _ah_overhead(suite, mode, outer)
     payload = inner - (IP_HEADER_OCTETS[outer] if mode is Mode.TRANSPORT else 0)
     text = payload + _TRAILER_OCTETS
     return _overhead(suite, encapsulation, outer) + text + -text % suite.block_octets
+
+
+def _ah_overhead(suite: Suite, mode: Mode, outer: int) -> int:
+    return (IP_HEADER_OCTETS[outer] if mode is Mode.TUNNEL else 0) + ah_octets(suite, outer)
 
 
 def _overhead(suite: Suite, encapsulation: Encapsulation, outer: int) -> int:

@@ -59,6 +59,8 @@ class OutboundSa(SaState):
         "largest",
         "rate",
         "sent_at",
+        "tell_at",
+        "told_above",
     )
 
     protocol: ClassVar[int] = ESP_PROTOCOL  # of the outer IP header, where there is no UDP
@@ -66,6 +68,7 @@ class OutboundSa(SaState):
     def __init__(self, parameters: SaParameters, now: float, random: Callable[[int], bytes]) -> None:
         super().__init__(parameters, now)
         suite = parameters.suite
+        self.told_above, self.tell_at = inf, -inf  # octets of packets that the engine tells of, and when again
         self.sent_at = now  # installed by an exchange that has just passed: a NAT has heard from us
         last = parameters.sequence_max
         self._counter = SendCounter(parameters.sequence, last)

@@ -106,6 +106,7 @@ class Policy:
         peer: who is at the other end, by keying's name; policies of one peer share what is known of its silence.
         answer_within: seconds; if a packet has gone out to ``peer`` and nothing authentic has come back for so long,
             keying is told (:class:`esp.events.Unanswered`). None: not watched. The first policy of a peer decides.
+        large: tell keying when large packets go out (:class:`esp.events.LargeSent`).
         directions: whose list it is in; what protects is in both.
     """
 
@@ -116,6 +117,7 @@ class Policy:
     answer_within: float | None = None
     also: tuple[Selector, ...] = ()
     directions: frozenset[Direction] = BOTH
+    large: bool = False
 
     @property
     def selectors(self) -> tuple[Selector, ...]:

@@ -183,6 +183,10 @@ class Links:
         self._refused += nobodys
         return refused + nobodys
 
+    def send_whole(self, datagram: bytes, remote: Endpoint) -> bool:
+        """As :meth:`esp.link.Link.send_whole`."""
+        return self._udp.send_whole(datagram, remote)  # KINK goes over UDP
+
     def take_unreachable(self) -> set[Endpoint]:
         """As :meth:`esp.link.Link.take_unreachable`."""
         return {remote for each in self._all for remote in each.take_unreachable()}

@@ -22,12 +22,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
-from esp.datagram import Incoming
+from esp.datagram import Incoming, Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from esp.datagram import Outgoing
     from esp.icmp import TooBig
     from esp.link import Link
     from esp.sa import Endpoint
@@ -182,6 +181,10 @@ class MemoryLink:
         self.refused += refused
         return refused
 
+    def send_whole(self, datagram: bytes, remote: Endpoint) -> bool:
+        """As :meth:`esp.link.Link.send_whole`: nothing is fragmented here."""
+        return not self.send([Outgoing(datagram, remote)])
+
     def take_unreachable(self) -> set[Endpoint]:
         """As :meth:`esp.link.Link.take_unreachable`: nobody speaks ICMP here."""
         return set()
@@ -261,6 +264,10 @@ class LossyLink:
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """The inner link's."""
         return self._inner.send(datagrams)
+
+    def send_whole(self, datagram: bytes, remote: Endpoint) -> bool:
+        """The inner link's."""
+        return self._inner.send_whole(datagram, remote)
 
     def take_unreachable(self) -> set[Endpoint]:
         """As :meth:`esp.link.Link.take_unreachable`."""

@@ -175,6 +175,7 @@ class PeerConfiguration:
     sas_per_create: int
     probe_after: float | None
     dead_after: float
+    path_probe: bool
     policies: tuple[PolicySettings, ...]
 
     def settings(self, address: str) -> PeerSettings:
@@ -193,6 +194,7 @@ class PeerConfiguration:
             sas_per_create=self.sas_per_create,
             probe_after=self.probe_after,
             dead_after=self.dead_after,
+            path_probe=self.path_probe,
         )
 
 
@@ -412,6 +414,7 @@ def _peer(table: Table, taken: _Taken, kink: KinkSettings) -> PeerConfiguration:
         # 0 has a meaning of its own: never.
         probe_after=table.get("probe_after", values.seconds(0, MAXIMUM_SILENCE), 10.0) or None,
         dead_after=table.get("dead_after", values.seconds(1, MAXIMUM_SILENCE), FULL_CYCLE),
+        path_probe=table.get("path_probe", values.boolean, True),
         policies=_policies(table, namespace, taken, extensions=extensions),
     )
     _check_reachable(table, peer, kink)

@@ -226,7 +226,9 @@ def _check_lines(configuration: Configuration, addresses: Mapping[str, str]) -> 
 
 def _device(tun: TunSettings) -> str:
     inner = ", ".join(map(str, tun.addresses)) or "no addresses"
-    return f"{tun.name}, MTU {tun.mtu or 'auto'}, {inner}" + ("" if tun.clamp_mss else "; the MSS of TCP is left as it is")
+    return f"{tun.name}, MTU {tun.mtu or 'auto'}, {inner}" + (
+        "" if tun.clamp_mss else "; the MSS of TCP is left as it is"
+    )
 
 
 def _chosen(policy: PolicySettings) -> tuple[str, ...]:

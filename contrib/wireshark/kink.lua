@@ -202,6 +202,7 @@ local notify_types = {
     [34431] = "KINKVPN_OBSERVED_ENDPOINT",
     [34432] = "KINKVPN_INNER_MTU",
     [34433] = "KINKVPN_USE_AGGFRAG",
+    [34434] = "KINKVPN_PADDING",
 }
 -- END TABLES
 

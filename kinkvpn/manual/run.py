@@ -77,7 +77,7 @@ async def _start(manual: ManualFile, held: AsyncExitStack) -> Dataplane:
 def _settle_tun(manual: ManualFile) -> TunSettings:
     sas = [pair.outbound for pair in manual.pairs]
     inside = [address.version for address in manual.tun.addresses] + [sa.selector.version for sa in sas]
-    carriers = [(sa.suite, sa.mode, sa.encapsulation, sa.remote.address) for sa in sas]
+    carriers = [(sa.suite, sa.mode, sa.encapsulation, sa.protocol, sa.remote.address) for sa in sas]
     return with_mtu(manual.tun, carriers, six=6 in inside)
 
 

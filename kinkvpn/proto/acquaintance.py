@@ -30,12 +30,14 @@ class Ourselves:
         inner_mtu: of the TUN device, in octets; None where there is nothing to tell.
         kink_port, esp_port: that are bound here.
         owns: whether an address, in text form, is one of this host's.
+        path_mtu: octets that leave for an address, in text form, in one IP packet.
     """
 
     inner_mtu: int | None = None
     kink_port: int = 910
     esp_port: int = 4500
     owns: Callable[[str], bool] = lambda _: True
+    path_mtu: Callable[[str], int] = lambda _: 1500
 
 
 ALONE = Ourselves()

@@ -50,6 +50,8 @@ class Tally(StrEnum):
     IGNORED_EVENT = "ignored_event"  # an event that means nothing in the machine's state
     ACK_ABANDONED = "ack_abandoned"  # nobody acknowledged a REPLY: the SA is deleted
     PEERS_PROBED = "peers_probed"  # STATUS, because nothing came back or ICMP hinted at it (RFC 4430 §3.7)
+    PATHS_PROBED = "paths_probed"  # STATUS of a size, to see whether the path to the peer carries it (RFC 8899)
+    PATH_BLACK_HOLES = "path_black_holes"  # it carried a size and does no more, and nobody has said so
     PEER_DEAD = "peer_dead"  # it left a probe unanswered: its SAs are torn down
     PEER_RESTARTED = "peer_restarted"  # epoch changed (RFC 4430 §3.7)
     STALE_EPOCH = "stale_epoch"  # authentic, from before the peer's restart: late, or kept back
@@ -163,11 +165,13 @@ class SendMessage:
 
     Args:
         labels: what is in it that is counted when it leaves; says nothing new, so it makes no two messages differ.
+        whole: not in fragments, neither from here nor on its way.
     """
 
     datagram: bytes = field(repr=False)
     path: Path
     labels: tuple[Label, ...] = field(default=(), compare=False)
+    whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +233,17 @@ class LimitMtu:
 
 
 @dataclass(frozen=True, slots=True)
+class ConfirmPath:
+    """The path to the outer ``address`` carries IP packets of ``octets``, and none that are larger, as far as is known.
+
+    It has been tried (RFC 8899).
+    """
+
+    address: str
+    octets: int
+
+
+@dataclass(frozen=True, slots=True)
 class Count:
     """Add one, to the tally and to each of the labels.
 
@@ -265,6 +280,7 @@ Effect = (
     | RemoveOutbound
     | FollowPeer
     | LimitMtu
+    | ConfirmPath
     | Count
     | Tell
 )

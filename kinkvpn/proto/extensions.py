@@ -21,7 +21,7 @@ from kinkvpn.wire.isakmp import Notify
 from kinkvpn.wire.kink import Isakmp
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from kinkvpn.proto.events import Effect
     from kinkvpn.wire.isakmp import IsakmpPayload
@@ -55,6 +55,9 @@ _INNER_MTU = struct.Struct("!I")
 # |     Flags     |  requirement flags of RFC 9347 §6.1.4: none of them is ours to set
 # +---------------+
 _USE_AGGFRAG = MAGIC + b"\0"
+# PADDING: any number of octets behind the magic, which say nothing. USE_AGGFRAG is of one SA: the Quick Mode that it
+# stands in has read it.
+_READ_ELSEWHERE = frozenset({NotifyType.KINKVPN_PADDING, NotifyType.KINKVPN_USE_AGGFRAG})
 # RFC 791 §3.1: every host takes a datagram of this size; no interface is narrower.
 SMALLEST_MTU = 576
 LARGEST_MTU = 65_535
@@ -105,6 +108,26 @@ def build(told: Told) -> tuple[Notify, ...]:
         bodies.append((NotifyType.KINKVPN_INNER_MTU, _INNER_MTU.pack(told.inner_mtu)))
     # Of no SA: protocol ISAKMP, no SPI (RFC 2408 §3.14).
     return tuple(Notify(Protocol.ISAKMP, b"", kind, MAGIC + body) for kind, body in bodies)
+
+
+def filled(
+    seal: Callable[[tuple[KinkPayload, ...]], bytes], payloads: tuple[KinkPayload, ...], octets: int
+) -> tuple[KinkPayload, ...]:
+    """``payloads`` with PADDING, so that what ``seal`` makes of them has ``octets`` octets, or as few less as its
+    cipher allows; unchanged where they are too many already.
+    """
+    room = octets - len(seal(attach(payloads, (_padding(0),))))
+    while room >= 0:
+        found = attach(payloads, (_padding(room),))
+        over = len(seal(found)) - octets
+        if over <= 0:
+            return found
+        room -= over
+    return payloads
+
+
+def _padding(octets: int) -> Notify:
+    return Notify(Protocol.ISAKMP, b"", NotifyType.KINKVPN_PADDING, MAGIC + bytes(octets))
 
 
 def use_aggfrag(spi: int) -> Notify:
@@ -181,8 +204,8 @@ def read(payloads: Iterable[KinkPayload]) -> tuple[Told | None, list[Effect]]:
     found: list[Observed | int] = []
     counts: list[Effect] = []
     for notify in status_notifies(payloads):
-        if notify.type == NotifyType.KINKVPN_USE_AGGFRAG:
-            continue  # of one SA: the Quick Mode that it stands in has read it
+        if notify.type in _READ_ELSEWHERE and notify.value.startswith(MAGIC):
+            continue
         try:
             value = parse(notify)
         except MalformedMessage:

@@ -17,6 +17,7 @@ LINGERING keeps the ability to ACK again for a full retransmission cycle (RFC 44
 from __future__ import annotations
 
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
@@ -38,9 +39,11 @@ from kinkvpn.proto.events import (
     TicketRefused,
     WakeAt,
 )
+from kinkvpn.proto.extensions import filled
 from kinkvpn.proto.outcome import Cause, Completed, Failed, Outcome, Restart
 from kinkvpn.proto.quick_mode import AnswerUnusable, RequestFailed
 from kinkvpn.proto.retransmit import FULL_CYCLE, Retransmission
+from kinkvpn.proto.status import StatusCommand
 from kinkvpn.wire.isakmp import IsakmpPayload, KeyExchange, Nonce
 from kinkvpn.wire.kink import (
     ApRep,
@@ -168,7 +171,6 @@ class Initiator:
         fetch: ``(xid, fresh, tgt)`` to the effects that get the ticket; None for a service ticket from the KDC.
         tgt: the peer's ticket-granting ticket to use a user-to-user ticket of; None for what ``fetch`` thinks best.
         switches: how often this command has changed to another ticket after a hint.
-        patience: seconds from the first transmission to giving up; None for the full cycle.
         skipped: how many of the first steps of the back-off are left out.
 
     Attributes:
@@ -192,7 +194,6 @@ class Initiator:
         fetch: Fetch | None = None,
         tgt: bytes | None = None,
         switches: int = 0,
-        patience: float | None = None,
         skipped: int = 0,
     ) -> None:
         self.command = command
@@ -221,7 +222,10 @@ class Initiator:
         self.round_trip: float | None = None
         self._retransmission = Retransmission(skipped=skipped)
         self.first_sent = 0.0
-        self._patience = patience
+        self._patience: float | None = None  # seconds from the first transmission to giving up; None: the full cycle
+        self._status = command if isinstance(command, StatusCommand) else None
+        if self._status is not None and self._status.patience is not None:
+            self._patience = self._status.patience * (1 if self._status.trial is None else 2**skipped)
         self._hint = ""
         self._unreadable = ""
         self._doubted = False
@@ -267,7 +271,6 @@ class Initiator:
             fetch=self._fetch,
             tgt=restart.tgt,
             switches=self.switches + (restart.tgt is not None),
-            patience=self._patience,
             skipped=self._retransmission.skipped,
         )
 
@@ -300,12 +303,20 @@ class Initiator:
         self._outstanding.append(request)
         self._sent_at.append(now)
         payloads = self._extend(self.command.type, self.command.payloads(), self.sent)
-        datagram = seal_command(self.command.type, self.xid, self._epoch, request, ticket.key, payloads)
+        seal = partial(seal_command, self.command.type, self.xid, self._epoch, request, ticket.key)
+        trial = None if self._status is None else self._status.trial
+        if self._status is not None and trial is not None:
+            payloads = filled(seal, payloads, trial.octets)
+        datagram = seal(payloads)
         self.deadline = now + self._retransmission.interval
         if self._patience is not None:
             self.deadline = min(self.deadline, self.first_sent + self._patience)
-        path = self._route(self.sent, now)
-        return [SendMessage(datagram, path, labels.sent(payloads)), WakeAt(self.deadline)]
+        if self._status is not None and trial is not None:
+            self._status.transmitted(len(datagram))
+            send = SendMessage(datagram, trial.path, labels.sent(payloads), trial.whole)
+        else:
+            send = SendMessage(datagram, self._route(self.sent, now), labels.sent(payloads))
+        return [send, WakeAt(self.deadline)]
 
     def _retransmit(self, _event: Event, now: float) -> Step:
         assert self._ticket is not None

@@ -37,6 +37,7 @@ from kinkvpn.proto.liveness import Liveness, Verdict
 from kinkvpn.proto.negotiation import Negotiation
 from kinkvpn.proto.outcome import Cause, Completed, Failed, Outcome, Restart, count_ended, told_failure
 from kinkvpn.proto.pairs import Pairs
+from kinkvpn.proto.path_search import PathSearch
 from kinkvpn.proto.policies import FIRST_RETRY, PolicyState, boot, companions, take_due, take_yielding
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import SaPair, Unanswered, moved, teardown
@@ -114,9 +115,9 @@ class Peer:
         self._pairs = Pairs()
         self._liveness = Liveness(settings)
         self.contact = Contact(settings, ourselves, lambda: (pair.policy for pair in self._pairs.all()))
+        self.path = PathSearch(settings, self.contact, ourselves, lambda command: self._begin(command).start())
         self._tickets = TicketRoute(settings, kerberos, next_xid, self.contact.whereabouts.path)
-        self._deny_at = -inf
-        self._offset = 0.0
+        self._deny_at, self._offset = -inf, 0.0
         self._closing = False
         self._negotiation = Negotiation(
             settings,
@@ -469,7 +470,6 @@ class Peer:
             kerberos=self._kerberos,
             offset=self._offset,
             fetch=self._tickets.fetch,
-            patience=command.patience if isinstance(command, StatusCommand) else None,
             skipped=self._round_trip.skipped,
         )
         self._exchanges[exchange.xid] = exchange
@@ -514,6 +514,8 @@ class Peer:
             # A cure that does not cure is a failure; the command was not withdrawn, for a second try that won't come.
             outcome, effects = Failed(f"{outcome.reason} (again)", cause=Cause.UNCURED), command.withdraw()
         effects.append(count_ended(command.type, outcome))
+        if isinstance(command, StatusCommand) and self.path.owns(command):
+            return effects + self.path.concluded(command, exchange, now)
         if isinstance(outcome, Failed):
             effects.append(told_failure(command.type, self.settings.name, command.subject, outcome.reason))
         if isinstance(command, CreateCommand):

@@ -115,3 +115,9 @@ class PeerSettings:
     dead_after: float = FULL_CYCLE  # seconds that a probe goes unanswered
     local: str = ""  # this host's outer address towards it, where AH in tunnel mode has to cover it
     extensions: bool = True  # docs/extensions.md; off for a peer that is to see nothing but RFC 4430
+    path_probe: bool = True  # try what the path carries (RFC 8899)
+
+    @property
+    def tries_path(self) -> bool:
+        """Whether it is done: by an extension, and on the ESP port."""
+        return self.path_probe and self.extensions and self.kink_over is not KinkOver.KINK_PORT

@@ -357,7 +357,7 @@ def settle_tun(configuration: Configuration, peers: Sequence[PeerSettings], path
 def policies_of(configuration: Configuration, peers: Sequence[PeerSettings]) -> list[Policy]:
     """The SPD: what the configuration has before the peers' policies, those, and what it has after them."""
     protecting = [
-        Policy(policy.name, policy.selector, peer=peer.name, answer_within=peer.probe_after)
+        Policy(policy.name, policy.selector, peer=peer.name, answer_within=peer.probe_after, large=peer.tries_path)
         for peer in peers
         for policy in peer.policies
     ]
@@ -388,7 +388,11 @@ def compose(configuration: Configuration, resources: Resources, acceptor: Accept
         ticket_deadline=host.kdc_timeout,
         key_exchange=KeyExchanges(),
         ourselves=Ourselves(
-            resources.tun_settings.mtu, configuration.kink.port, configuration.esp.port, owns=OwnAddresses()
+            resources.tun_settings.mtu,
+            configuration.kink.port,
+            configuration.esp.port,
+            owns=OwnAddresses(),
+            path_mtu=resources.paths,
         ),
         limit_mtu=resources.network.limit_mtu,
     )

@@ -24,9 +24,9 @@ from esp.events import (
     EndpointMoved,
     EspEvent,
     HardExpired,
+    LargeSent,
     PathNarrowed,
     PayloadsLost,
-    PeerEvent,
     SoftExpired,
     Unanswered,
     UnknownSpiSeen,
@@ -39,6 +39,7 @@ from kinkvpn.proto.acquaintance import ALONE, Ourselves
 from kinkvpn.proto.allowance import Allowance
 from kinkvpn.proto.contact import UNLOCATED
 from kinkvpn.proto.events import (
+    ConfirmPath,
     Count,
     Effect,
     Family,
@@ -105,7 +106,8 @@ class DataPlane(Protocol):
     def remove_inbound(self, spi: int) -> None: ...
     def remove_outbound(self, policy: str, spi: int) -> None: ...
     def follow(self, policy: str, remote: Endpoint) -> None: ...
-    def send_control(self, datagram: bytes, remote: Endpoint) -> None: ...
+    def send_control(self, datagram: bytes, remote: Endpoint, *, whole: bool = False) -> None: ...
+    def confirm_path(self, address: str, octets: int) -> None: ...
     def last_heard(self, peer: str) -> float | None: ...
 
 
@@ -333,12 +335,16 @@ class Keying:
         """ICMP says that a KINK datagram did not get to ``remote``."""
         self._take(UnreachableReported(remote))
 
-    def _whose(self, event: PeerEvent) -> list[Peer]:
+    def _whose(self, event: EspEvent) -> list[Peer]:
         match event:
             case UnknownSpiSeen():
                 return self._peers_at(event.source)
             case UnreachableReported():
                 return self._peers_at(event.remote)
+            case PathNarrowed():
+                log.info("path_narrowed", extra={"fields": {"address": event.address, "octets": event.octets}})
+                where = [(peer, peer.contact.whereabouts.esp.address) for peer in self.peers.values()]
+                return [peer for peer, address in where if address == event.address]
             case Unanswered():
                 found = self.peers.get(event.peer)
             case _:
@@ -346,15 +352,12 @@ class Keying:
         return [] if found is None else [found]
 
     def _take(self, event: EspEvent) -> None:
-        if isinstance(event, PathNarrowed):
-            log.info("path_narrowed", extra={"fields": {"address": event.address, "octets": event.octets}})
-            return
         now = trio.current_time()
         for peer in self._whose(event):
             with self._turn("event", peer, kind=type(event).__name__):
                 self._tell(peer, event, now)
 
-    def _tell(self, peer: Peer, event: PeerEvent, now: float) -> None:
+    def _tell(self, peer: Peer, event: EspEvent, now: float) -> None:
         match event:
             case UnknownSpiSeen():
                 self._perform(peer, peer.unknown_spi_seen(event.spi, now))
@@ -376,6 +379,10 @@ class Keying:
                 whose = (("peer", peer.settings.name), ("policy", event.policy))
                 loss = (("lost", event.lost), ("sent", event.sent))
                 self._perform(peer, [Tell("payloads_lost", whose + loss, warning=True)])
+            case LargeSent():
+                self._perform(peer, peer.path.used(now))
+            case PathNarrowed():
+                self._perform(peer, peer.path.narrowed(event.address, event.octets, now))
             case EndpointMoved():
                 self._perform(peer, peer.esp_moved(event.policy, event.remote, now))
             case _:
@@ -430,6 +437,8 @@ class Keying:
                 case LimitMtu(name, octets):
                     self._mtus[name] = octets
                     self._mtu_changed.set()
+                case ConfirmPath(address, octets):
+                    self._dataplane.confirm_path(address, octets)
                 case FollowPeer(policy, remote):
                     self._dataplane.follow(policy, remote)
                 case FetchTicket():
@@ -446,7 +455,7 @@ class Keying:
         datagram, path = message.datagram, message.path
         try:
             if path.marked:
-                self._dataplane.send_control(datagram, path.remote)
+                self._dataplane.send_control(datagram, path.remote, whole=message.whole)
             else:
                 self._transport.send(datagram, path)
         except OSError as error:

@@ -13,7 +13,7 @@ from kinkvpn.config import IPV4_MINIMUM_MTU, IPV6_MINIMUM_MTU, MAXIMUM_MTU
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-    from esp.sa import Encapsulation, Mode
+    from esp.sa import Encapsulation, Mode, SecurityProtocol
     from esp.suite import Suite
     from kinkvpn.config import TunSettings
     from kinkvpn.proto.settings import PeerSettings
@@ -64,13 +64,13 @@ class PathMtus:
 
 
 # What an SA puts around a packet, and the address that it goes to, empty where that is not known.
-Carrier = tuple["Suite", "Mode", "Encapsulation", str]
+Carrier = tuple["Suite", "Mode", "Encapsulation", "SecurityProtocol", str]
 
 
 def carriers_of(peers: Sequence[PeerSettings]) -> list[Carrier]:
     """Every SA that there may be, as far as sizes go."""
     return [
-        (suite, policy.mode, policy.encapsulation, peer.esp.address)
+        (suite, policy.mode, policy.encapsulation, policy.protocol, peer.esp.address)
         for peer in peers
         for policy in peer.policies
         for suite in policy.suites
@@ -92,8 +92,8 @@ def with_mtu(
         return tun
     paths = {address: look(address) if address else ETHERNET_MTU for *_, address in carriers}
     inner = (
-        largest_inner(suite, mode, encapsulation, 4 if "." in address else 6, paths[address])
-        for suite, mode, encapsulation, address in carriers
+        largest_inner(suite, mode, encapsulation, 4 if "." in address else 6, paths[address], protocol)
+        for suite, mode, encapsulation, protocol, address in carriers
     )
     least = min(inner, default=ETHERNET_MTU)
     floor = IPV6_MINIMUM_MTU if six else IPV4_MINIMUM_MTU

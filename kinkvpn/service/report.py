@@ -22,6 +22,7 @@ def peer_status(peer: Peer, now: float) -> dict[str, object]:
         "name": peer.settings.name,
         "principal": peer.settings.principal,
         **whereabouts_status(peer, now),
+        "path_mtu": peer.path.octets,
         "extensions": acquaintance_status(peer),
         "epoch": peer.epochs.present,
         "user_to_user": peer.user_to_user,

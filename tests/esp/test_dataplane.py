@@ -263,7 +263,7 @@ async def test_what_shares_the_port_is_told_apart(hosts: tuple[Host, Host]) -> N
     async with running(*hosts):
         key(left, right)
         left.dataplane.send_control(b"KINK", RIGHT)
-        left.dataplane.send_control(b"", RIGHT)
+        left.dataplane.send_control(b"", RIGHT, whole=True)
         left.tun.emit(packet(ONE))
         for junk in (b"", b"\x00", b"\xff\xff", b"\x00\x00\x00"):
             right.link.arrive(junk, LEFT)
@@ -423,10 +423,11 @@ async def test_refusals_are_drops(hosts: tuple[Host, Host]) -> None:
         left.dataplane.install_outbound(sa(300, "ipv4", 0, NOBODY))
         left.tun.emit(packet(ONE))
         left.dataplane.send_control(b"KINK", NOBODY)
+        left.dataplane.send_control(b"KINK", NOBODY, whole=True)
         await trio.testing.wait_all_tasks_blocked()
         assert left.drops() == {DropReason.LINK_REFUSED: 1}
         # KINK that could not leave is no packet of anybody's, and was not sent.
-        assert left.dataplane.link_statistics() == LinkStatistics(refused=2)
+        assert left.dataplane.link_statistics() == LinkStatistics(refused=3)
 
 
 async def test_every_packet_and_every_datagram_is_accounted_for(hosts: tuple[Host, Host]) -> None:

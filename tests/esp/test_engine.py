@@ -42,10 +42,13 @@ from esp.datagram import Incoming, Outgoing
 from esp.engine import KEEPALIVE_SECONDS, Engine
 from esp.errors import DropReason, InvalidPolicy, InvalidSa, UnknownSa
 from esp.events import (
+    LARGE_OCTETS,
+    LARGE_SECONDS,
     Acquired,
     CounterExhausted,
     EndpointMoved,
     HardExpired,
+    LargeSent,
     PathNarrowed,
     PayloadsLost,
     SoftExpired,
@@ -1420,6 +1423,23 @@ def test_a_path_is_that_of_an_address_whichever_sa_goes_there() -> None:
     assert tunnel.left.protect([whole(1400)], 0.0) == []
     tunnel.left.confirm_path(RIGHT.address, 1500)
     assert tunnel.left.protect([whole(1400)], 0.0) != []
+
+
+def test_large_packets_are_told_of_where_that_is_wanted_and_once_a_second() -> None:
+    left = engine(1)
+    for name, selector, wanted in (("four", SELECTOR4, True), ("six", SELECTOR6, False)):
+        left.add_policy(Policy(name, selector, large=wanted))
+        spi = SPI4 if wanted else SPI6
+        left.install_outbound(parameters(spi=spi, policy=name, selector=selector), 0.0)
+    small, large, other = ipv4(bytes(LARGE_OCTETS - 20)), ipv4(bytes(LARGE_OCTETS - 19)), ipv6(bytes(1300))
+    left.protect([small, other], 0.0)
+    assert left.take_events() == []
+    left.protect([large, large, large], 0.0)
+    assert left.take_events() == [LargeSent("four")]
+    left.protect([large], LARGE_SECONDS - 0.1)
+    assert left.take_events() == []
+    left.protect([large], LARGE_SECONDS)
+    assert left.take_events() == [LargeSent("four")]
 
 
 def test_a_syn_says_what_goes_through_either_way() -> None:

@@ -27,6 +27,15 @@ def test_answers_come_from_the_first_address_of_the_family_and_are_bounded() -> 
     assert fit.take_replies() == []
 
 
+def test_this_host_is_told_by_whom_it_sends_to() -> None:
+    """What comes in from an address of its own a host drops."""
+    fit = Fit(Inside(addresses=(ip_address("10.1.0.1").packed, ip_address("2001:db8:1::1").packed)))
+    for packet in (with_df(ipv4(bytes(1500))), ipv6(bytes(1500))):
+        fit.cut(packet, 1400, Mode.TUNNEL)
+    four, six = fit.take_replies()
+    assert (four[12:16], six[8:24]) == (ip_address("10.2.0.1").packed, ip_address("2001:db8:2::1").packed)
+
+
 def test_a_packet_in_transport_mode_is_not_cut() -> None:
     """RFC 4303 §3.3.4: ESP there is for whole datagrams; the sender is on this host, and is told."""
     fit = Fit(Inside())

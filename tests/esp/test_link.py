@@ -375,3 +375,25 @@ def test_the_hop_limit_is_as_configured(wire: tuple[str, socket.socket]) -> None
     four, six = datagrams(seen, 2)
     assert (four[8], six[7]) == (7, 7)
     link.close()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize(("address", "header"), [("10.77.0.2", 20), ("fd77::2", 40)])
+def test_what_tries_a_path_leaves_whole_or_not_at_all_and_nothing_after_it_does(
+    wire: tuple[str, socket.socket], address: str, header: int
+) -> None:
+    """RFC 8899 §4.1: a probe is not fragmented. What the kernel believes of the path is no limit to it."""
+    near, seen = wire
+    run("ip", "-n", near, "route", "change", "10.77.0.0/24", "dev", "near", "mtu", "1300")
+    link = within(near, lambda: UdpLink.bind(0, ["10.77.0.1", "fd77::1"]))
+    remote = Endpoint(address, WIRE_PORT)
+    assert link.send_whole(bytes(1500 - header - 8), remote)
+    (whole,) = datagrams(seen, 1)
+    assert len(whole) == 1500
+    assert (link.refused, link.take_too_big()) == (0, [])
+    assert not link.send_whole(bytes(1500 - header - 8 + 1), remote)
+    ((refused, *said),) = link.take_too_big()
+    assert (link.refused, refused.address, *said) == (1, address, 1500, None)
+    assert link.send([Outgoing(bytes(3000), remote)]) == 0, "in fragments, as before"
+    assert not link.send_whole(b"", Endpoint("vpn.example.com", WIRE_PORT))
+    link.close()

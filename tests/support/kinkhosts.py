@@ -21,6 +21,7 @@ from kinkvpn.kerberos.tickets import TicketUnavailable
 from kinkvpn.key_exchange import KeyExchanges
 from kinkvpn.proto.acquaintance import ALONE, Ourselves
 from kinkvpn.proto.events import (
+    ConfirmPath,
     Count,
     Effect,
     FetchTicket,
@@ -131,6 +132,7 @@ class Host:
         self.counts: Counter[Tally] = Counter()
         self.told: list[Tell] = []
         self.limits: list[LimitMtu] = []
+        self.paths: list[ConfirmPath] = []
         wire.hosts[self.endpoint.address] = self
 
     def allocate_spi(self) -> int:
@@ -181,6 +183,8 @@ class Host:
                     del self.outbound[spi]
                 case LimitMtu():
                     self.limits.append(effect)
+                case ConfirmPath():
+                    self.paths.append(effect)
                 case FollowPeer(name, remote):
                     for sas in (self.inbound, self.outbound):
                         for sa in [sa for sa in sas.values() if sa.policy == name]:

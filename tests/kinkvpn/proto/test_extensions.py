@@ -20,12 +20,13 @@ from kinkvpn.proto.extensions import (
     Told,
     attach,
     build,
+    filled,
     parse,
     read,
 )
 from kinkvpn.wire.ipsec_doi import FIRST_PRIVATE_STATUS, LAST_PRIVATE_STATUS, NotifyType
 from kinkvpn.wire.isakmp import Nonce, Notify
-from kinkvpn.wire.kink import Isakmp, KinkError, build_plaintext, parse_plaintext
+from kinkvpn.wire.kink import Isakmp, KinkError, KinkPayload, build_plaintext, parse_plaintext
 
 OURS = (NotifyType.KINKVPN_CAPABILITIES, NotifyType.KINKVPN_OBSERVED_ENDPOINT, NotifyType.KINKVPN_INNER_MTU)
 FULL = Told(UNDERSTOOD | Capability.BEHIND_NAT, Observed(Endpoint("192.0.2.1", 20_001), True), 1400)
@@ -55,6 +56,30 @@ def test_the_layouts_are_those_of_the_page() -> None:
     assert six.value == b"KVPN" + bytes.fromhex("06 00 038e fe80 0000 0000 0000 0000 0000 0000 0001")
     assert all(FIRST_PRIVATE_STATUS <= number <= LAST_PRIVATE_STATUS for number in OURS)
     assert [(notify.type, notify.protocol, notify.spi) for notify in build(FULL)] == [(kind, 1, b"") for kind in OURS]
+
+
+@given(st.integers(0, 2000), st.booleans(), st.sampled_from([1, 4, 8]))
+def test_a_message_is_filled_up_to_a_size_as_far_as_its_cipher_goes(octets: int, telling: bool, block: int) -> None:
+    def seal(payloads: tuple[KinkPayload, ...]) -> bytes:
+        text = build_plaintext(payloads)
+        return bytes(200 + len(text) + -len(text) % block)
+
+    before = attach((), build(FULL)) if telling else ()
+    payloads = filled(seal, before, octets)
+    if payloads == before:
+        assert octets < len(seal(attach(before, (Notify(1, b"", NotifyType.KINKVPN_PADDING, MAGIC),))))
+        return
+    assert octets - max(block, 4) < len(seal(payloads)) <= octets
+    assert read(payloads) == (FULL if telling else None, [])
+    read_back = parse_plaintext(build_plaintext(payloads))
+    (notify,) = [each for each in read_back[-1].payloads if each.type == NotifyType.KINKVPN_PADDING]
+    assert notify.value.startswith(MAGIC)
+    assert not any(notify.value[len(MAGIC) :])
+
+
+def test_padding_that_is_somebody_elses_is_ignored_like_any_other() -> None:
+    other = Notify(1, b"", NotifyType.KINKVPN_PADDING, b"else")
+    assert read([Isakmp((other,))]) == (None, [Count(Tally.NOTIFY_IGNORED)])
 
 
 @given(tellings)

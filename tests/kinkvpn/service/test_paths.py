@@ -10,13 +10,14 @@ import pytest
 from support.namespaces import namespace
 
 from esp.mtu import outer_octets
-from esp.sa import Encapsulation, Mode
+from esp.sa import Encapsulation, Mode, SecurityProtocol
 from esp.suite import SUITES
 from kinkvpn.config import MAXIMUM_MTU, TunSettings
 from kinkvpn.service.paths import ETHERNET_MTU, Carrier, PathMtus, path_mtu, with_mtu
 
 GCM, CBC = SUITES["aes256-gcm16"], SUITES["aes256-cbc-sha256"]
 HERE, THERE, SIX = "192.0.2.1", "198.51.100.1", "2001:db8::1"
+ESP, AH = SecurityProtocol
 TUNNEL, TRANSPORT, UDP, RAW = Mode.TUNNEL, Mode.TRANSPORT, Encapsulation.UDP, Encapsulation.RAW
 
 
@@ -28,24 +29,31 @@ def automatic(*carriers: Carrier, six: bool = False, **mtus: int) -> int:
 
 
 def test_the_widest_suite_on_the_narrowest_path_decides() -> None:
-    here, wide = (GCM, TUNNEL, UDP, HERE), (CBC, TUNNEL, UDP, HERE)
+    here, wide = (GCM, TUNNEL, UDP, ESP, HERE), (CBC, TUNNEL, UDP, ESP, HERE)
     assert automatic(here) == 1438
     assert automatic(here, wide) == automatic(wide) == 1422
-    assert automatic(here, (GCM, TUNNEL, UDP, THERE), there=1400) == 1338
-    assert automatic((GCM, TUNNEL, RAW, HERE)) == 1446
-    assert automatic((GCM, TRANSPORT, UDP, HERE)) == 1458
-    for carriers in ([here], [here, wide], [(GCM, TRANSPORT, RAW, SIX)]):
+    assert automatic(here, (GCM, TUNNEL, UDP, ESP, THERE), there=1400) == 1338
+    assert automatic((GCM, TUNNEL, RAW, ESP, HERE)) == 1446
+    assert automatic((GCM, TRANSPORT, UDP, ESP, HERE)) == 1458
+    authenticated = (SUITES["null-sha256"], TUNNEL, RAW, AH, HERE)
+    assert automatic(authenticated) == 1500 - 20 - 28
+    for carriers in (
+        [here],
+        [here, wide],
+        [(GCM, TRANSPORT, RAW, ESP, SIX)],
+        [authenticated],
+    ):
         mtu = automatic(*carriers)
-        outer = [outer_octets(*one[:3], 6 if one[3] == SIX else 4, mtu) for one in carriers]
+        outer = [outer_octets(*one[:3], 6 if one[4] == SIX else 4, mtu, one[3]) for one in carriers]
         assert 1500 - 16 < max(outer) <= 1500
 
 
 def test_who_is_not_known_yet_may_come_over_ipv6() -> None:
-    assert automatic((GCM, TUNNEL, UDP, "")) == automatic((GCM, TUNNEL, UDP, SIX)) == 1418
+    assert automatic((GCM, TUNNEL, UDP, ESP, "")) == automatic((GCM, TUNNEL, UDP, ESP, SIX)) == 1418
 
 
 def test_there_is_a_floor_and_a_ceiling() -> None:
-    narrow = (GCM, TUNNEL, UDP, THERE)
+    narrow = (GCM, TUNNEL, UDP, ESP, THERE)
     assert automatic(narrow, there=1280) == 1218
     assert automatic(narrow, there=1280, six=True) == 1280
     assert automatic(narrow, there=500) == 576
@@ -55,7 +63,7 @@ def test_there_is_a_floor_and_a_ceiling() -> None:
 
 def test_what_is_configured_stays() -> None:
     tun = TunSettings(mtu=9000)
-    assert with_mtu(tun, [(GCM, TUNNEL, UDP, HERE)], {}.__getitem__, six=True) is tun
+    assert with_mtu(tun, [(GCM, TUNNEL, UDP, ESP, HERE)], {}.__getitem__, six=True) is tun
 
 
 def test_a_path_is_no_narrower_than_it_was_at_the_start() -> None:
