@@ -28,13 +28,14 @@ from esp.events import (
     UnknownSpiSeen,
 )
 from esp.fit import FLAGS, SYN, Fit, Inside
+from esp.fragment_flows import FragmentFlows, is_later_fragment
 from esp.hold import HoldQueue
 from esp.inbound import InboundSa
 from esp.inner import TCP, parse_inner
 from esp.lifetime import Limit
 from esp.outbound import OutboundSa
 from esp.path import Paths
-from esp.policy import Action, check_selector, covers
+from esp.policy import Action, by_ports, check_selector, covers
 from esp.sa import Encapsulation, Endpoint, check_parameters
 from esp.sad import Sad
 from esp.silence import Silence
@@ -58,9 +59,6 @@ KEEPALIVE_EARLY = 1.0
 # Ours. Anybody can send packets with SPIs that are not here; one of them a second is worth a word to keying.
 UNKNOWN_SPI_SECONDS = 1.0
 
-# Ours. An ICMP error about a packet further back than this has been under way for longer than a path lives.
-LATELY_PACKETS = 65_536
-
 # Past IPsec is another road, which the host's routes take; what comes here anyway is not let out in the clear.
 _REFUSALS = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.BYPASS: DropReason.BYPASS_NOT_ROUTED}
 _CLEARTEXT = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.PROTECT: DropReason.NOT_PROTECTED}
@@ -80,6 +78,7 @@ class Engine:
         self._spd = Spd()
         self._lookup = self._spd.outbound.lookup
         self._sad = Sad(random)
+        self._fragments: FragmentFlows | None = None  # of what comes from the inside, once a policy asks for ports
         self._held: dict[str, HoldQueue] = {}
         self._waiting: dict[str, HoldQueue] = {}  # those of them that are not empty
         self._keepalive_at = inf  # none is due before
@@ -101,6 +100,8 @@ class Engine:
             InvalidPolicy: its name is taken, or it says nothing that could be done.
         """
         self._spd.add(policy)
+        if any(map(by_ports, policy.selectors)):
+            self._fragments = self._fragments or FragmentFlows()
         if policy.answer_within is not None:
             self._silences.setdefault(policy.peer, Silence(policy.answer_within, policy.peer))
         if policy.action is Action.PROTECT:
@@ -205,19 +206,24 @@ class Engine:
             now: seconds, on the clock of all other calls.
         """
         sealed: list[Outgoing] = []
-        lookup, carriers = self._lookup, self._sad.carriers
+        lookup, carriers, fragments = self._lookup, self._sad.carriers, self._fragments
         for packet in packets:
             inner = parse_inner(packet)
             if inner is None or inner[0] != len(packet):
                 self._drop(DropReason.NOT_IP)
                 continue
             flow = inner[1]
+            if fragments is not None:
+                flow = fragments.flow_of(packet, flow, now)
             policy = lookup(flow)
             sa = None if policy is None else carriers.get(policy.name)
             if sa is None or now >= sa.hard_at:
                 sa = self._carrier(packet, policy, now)
                 if sa is None:
                     continue
+            if fragments is not None and sa.whole_only and is_later_fragment(packet):
+                self._drop(DropReason.NOT_WHOLE, sa)
+                continue
             if flow[0] == TCP and packet[FLAGS[packet[0]]] in SYN:
                 packet = self._fit.clamped(packet, sa.largest)
             if sa.rate is not None or len(packet) > sa.largest:
@@ -244,7 +250,7 @@ class Engine:
             if not sa.rate.put(packet):
                 self._drop(DropReason.PACE_QUEUE_FULL, sa)
             return []
-        pieces = self._fit.cut(packet, sa.largest, sa.parameters.mode)
+        pieces = self._fit.cut(packet, sa.largest, sa.parameters.mode, whole_only=sa.whole_only)
         if not pieces:
             self._drop(DropReason.TOO_BIG, sa)
         sealed: list[Outgoing] = []
@@ -288,22 +294,12 @@ class Engine:
                 of ours is nobody's (RFC 4301 §8.2.1). None where it is this host's own kernel who says so.
             now: seconds.
         """
-        if quoted is not None and not self._sent_lately(remote, quoted):
+        if quoted is not None and not self._sad.sent_lately(remote.address, quoted):
             return False
         if self._paths.narrow(remote.address, octets, now):
             self._narrow(remote.address)
             self._events.put(PathNarrowed(remote.address, self._paths.octets(remote.address)))
         return True
-
-    def _sent_lately(self, remote: Endpoint, quoted: bytes) -> bool:
-        if len(quoted) < ESP_HEADER.size:
-            return False
-        spi, sequence = ESP_HEADER.unpack_from(quoted)
-        return any(
-            sa.remote.address == remote.address
-            and 0 <= (sa.sequence - sequence) % 2**32 < min(sa.packets, LATELY_PACKETS)
-            for sa in self._sad.speaking(spi)
-        )
 
     def confirm_path(self, address: str, octets: int) -> None:
         """The path to the outer ``address`` carries ``octets`` and no more: that has been tried (RFC 8899)."""

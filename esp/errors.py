@@ -23,7 +23,8 @@ class DropReason(Enum):
     HOLD_EXPIRED = "hold_expired"  # waited for an SA longer than the hold time
     SEQUENCE_EXHAUSTED = "sequence_exhausted"  # the counter must not cycle (RFC 4303 §2.2, §3.3.3)
     TOO_BIG = "too_big"  # for its path, or any datagram, and nobody may fragment it (RFC 4301 §8.2.1)
-    NOT_WHOLE = "not_whole"  # transport mode, and the packet is a fragment (RFC 4303 §3.3.4)
+    # A fragment: in transport mode (RFC 4303 §3.3.4), or not the first where ports matter to the peer (RFC 4301 §7.3).
+    NOT_WHOLE = "not_whole"
     HEADER_OUTSIDE = "header_outside"  # transport mode, and options that stand in front of ESP (RFC 4303 §3.1.1)
     PACE_QUEUE_FULL = "pace_queue_full"  # more traffic than the constant rate carries (RFC 9347 §2.4.1)
     LINK_REFUSED = "link_refused"  # the kernel would not take the datagram

@@ -65,11 +65,12 @@ class Fit:
             return packet
         return clamp(packet, min(largest, self._inside.mtu))
 
-    def cut(self, packet: bytes, largest: int, mode: Mode) -> Sequence[bytes]:
+    def cut(self, packet: bytes, largest: int, mode: Mode, *, whole_only: bool = False) -> Sequence[bytes]:
         """What is to be sealed of a ``packet`` longer than ``largest`` octets; nothing where its sender has to do it.
 
         He is told so (:meth:`take_replies`). Fragments of a packet for a port all go by the SA that the packet was
-        for: it is the packet that the SPD decides on (RFC 4301 §7).
+        for: it is the packet that the SPD decides on (RFC 4301 §7). But where the peer takes ``whole_only`` (§7.3), the
+        packet is, and is fragmented outside.
         """
         if packet[0] >> 4 == 6:
             # RFC 8200 §5, RFC 4301 §8.2.1: 1,280 octets go through every link of IPv6, this one too. What is sealed of
@@ -78,7 +79,7 @@ class Fit:
             if len(packet) <= largest:
                 return (packet,)
         elif may_fragment(packet) and mode is Mode.TUNNEL:
-            return fragment(packet, largest)
+            return (packet,) if whole_only else fragment(packet, largest)
         reply = packet_too_big(packet, largest, self._inside.address(packet))
         if reply is not None and len(self._replies) < MAX_REPLIES:
             self._replies.append(reply)

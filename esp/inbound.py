@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -9,9 +10,10 @@ from esp.aggfrag import AGGFRAG, Reassembler
 from esp.ah import ah_octets, make_ah_opener
 from esp.crypto import make_opener
 from esp.errors import AuthenticationFailed, DropReason
+from esp.fragment_flows import FragmentFlows
 from esp.lifetime import SaState
 from esp.loss import Loss
-from esp.policy import Direction
+from esp.policy import Direction, by_ports
 from esp.sa import Mode, SecurityProtocol
 from esp.seqnum import ReplayWindow
 from esp.spd import Match, SelectorMatcher
@@ -20,7 +22,7 @@ from esp.tunnel import ECN_FIELD, Tunnel, traffic_class_of
 from esp.wire import ESP_HEADER, IPV4_IN_ESP, IPV6_IN_ESP, parse_trailer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, MutableMapping, Sequence
+    from collections.abc import MutableMapping, Sequence
 
     from esp.inner import Flow
     from esp.sa import SaParameters
@@ -32,6 +34,9 @@ _RESYNCHRONIZE_AFTER = 1024
 _SUBSPACES_AHEAD = 8
 # Ours. Flows of one SA that have passed its selector, about 200 octets each; a peer with more pays for matching again.
 _MAX_ACCEPTED = 4096
+
+
+_Unwrap = Callable[[bytes, int, int], "tuple[bytes, Flow] | DropReason"]
 
 
 class InboundSa(SaState):
@@ -57,12 +62,27 @@ class InboundSa(SaState):
         self._esn = parameters.esn
         self._failed = self._failed_after = 0  # with extended numbers: not authentic in a row, after so many that were
         transport = parameters.mode is Mode.TRANSPORT
-        self._unwrap = (Transport(parameters.selector) if transport else Tunnel(parameters.headers, unused_ecn)).unwrap
+        mode = Transport(parameters.selector) if transport else Tunnel(parameters.headers, unused_ecn)
+        self._unwrap: _Unwrap = mode.unwrap
+        if parameters.fragments and by_ports(parameters.selector):
+            self._unwrap = self._with_ports(self._unwrap, FragmentFlows())
         self._open: Callable[[bytes, int], bytes] | None = None  # for the first packet, as above
         self._block = suite.block_octets
         self._overhead = ESP_HEADER.size + suite.iv_octets + suite.icv_octets
         self._matcher: SelectorMatcher | None = None  # likewise
         self._accepted: set[Flow] = set()
+
+    def _with_ports(self, unwrap: _Unwrap, flows: FragmentFlows) -> _Unwrap:
+        """``unwrap``, whose fragments have the ports of their packet's first (RFC 4301 §7.3)."""
+
+        def unwrap_fragments(payload: bytes, next_header: int, traffic_class: int) -> tuple[bytes, Flow] | DropReason:
+            unwrapped = unwrap(payload, next_header, traffic_class)
+            if not isinstance(unwrapped, tuple):
+                return unwrapped
+            packet, flow = unwrapped
+            return packet, flows.flow_of(packet, flow, self.silence.heard_at)  # this packet was heard now
+
+        return unwrap_fragments
 
     @property
     def sequence(self) -> int:

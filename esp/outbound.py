@@ -19,6 +19,7 @@ from esp.headers import DontFragment
 from esp.lifetime import SaState, limit_of
 from esp.mtu import IP_HEADER_OCTETS, largest_inner
 from esp.pace import ConstantRate
+from esp.policy import by_ports
 from esp.sa import Endpoint, Mode, SecurityProtocol
 from esp.seqnum import SendCounter
 from esp.transport import Transport
@@ -61,6 +62,7 @@ class OutboundSa(SaState):
         "sent_at",
         "tell_at",
         "told_above",
+        "whole_only",
     )
 
     protocol: ClassVar[int] = ESP_PROTOCOL  # of the outer IP header, where there is no UDP
@@ -68,6 +70,7 @@ class OutboundSa(SaState):
     def __init__(self, parameters: SaParameters, now: float, random: Callable[[int], bytes]) -> None:
         super().__init__(parameters, now)
         suite = parameters.suite
+        self.whole_only = by_ports(parameters.selector) and not parameters.fragments
         self.told_above, self.tell_at = inf, -inf  # octets of packets that the engine tells of, and when again
         self.sent_at = now  # installed by an exchange that has just passed: a NAT has heard from us
         last = parameters.sequence_max

@@ -125,6 +125,11 @@ class Policy:
         return self.selector, *self.also
 
 
+def by_ports(selector: Selector) -> bool:
+    """Whether it asks for ports, or for type and code: what fragments but the first do not show (RFC 4301 §7.3)."""
+    return any(ports not in (ANY_PORT, OPAQUE) for ports in (selector.local_port, selector.remote_port))
+
+
 def address_interval(addresses: Addresses) -> Interval:
     """First and last address, as integers."""
     if isinstance(addresses, AddressRange):

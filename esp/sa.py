@@ -106,6 +106,8 @@ class SaParameters:
         sequence: outbound: the last number that was used under these keys, 0 for fresh ones. Whoever takes an SA over
             from another engine must give it: a number used twice is an IV used twice (RFC 4106 §3.1).
         headers: what outer headers take from inner ones, and give back.
+        fragments: both ends have agreed that a later fragment has the ports of its packet's first (RFC 4301 §7.3).
+            Where the selector has no ports there is nothing to agree on.
         legacy: whoever asks for this SA knows what a legacy ``suite`` costs; others need not say so.
         protocol: AH has the integrity of a ``suite`` whose cipher is none, and goes without UDP.
         local: outbound, with AH: the outer address that datagrams leave from, text form. The ICV covers it.
@@ -127,6 +129,7 @@ class SaParameters:
     esn: bool = False
     headers: HeaderRules = DEFAULT_RULES
     legacy: bool = False
+    fragments: bool = False
     protocol: SecurityProtocol = SecurityProtocol.ESP
     local: str = ""
 

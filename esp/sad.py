@@ -14,6 +14,7 @@ from esp.errors import EspError, InvalidSa, UnknownSa
 from esp.inbound import AggregatedInboundSa, InboundSa, make_inbound
 from esp.outbound import make_outbound
 from esp.sa import SPI_MIN
+from esp.wire import ESP_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 _SPI_DRAWS = 64
 # Ours. Deadlines of SAs that have gone are swept out when there are more of them than of living ones, and these many.
 _FEW_DEADLINES = 64
+# Ours. An ICMP error about a packet further back than this has been under way for longer than a path lives.
+LATELY_PACKETS = 65_536
 
 
 def _deadline(sa: InboundSa | OutboundSa) -> tuple[float, str, int, bool]:
@@ -65,6 +68,16 @@ class Sad:
     def outbound(self) -> list[OutboundSa]:
         """Every outbound SA."""
         return list(chain.from_iterable(self._outbound.values()))
+
+    def sent_lately(self, address: str, quoted: bytes) -> bool:
+        """Whether a packet that begins with ``quoted`` has gone to the outer ``address`` not long ago."""
+        if len(quoted) < ESP_HEADER.size:
+            return False
+        spi, sequence = ESP_HEADER.unpack_from(quoted)
+        return any(
+            sa.remote.address == address and 0 <= (sa.sequence - sequence) % 2**32 < min(sa.packets, LATELY_PACKETS)
+            for sa in self.speaking(spi)
+        )
 
     def due(self, now: float) -> Iterator[InboundSa | OutboundSa]:
         """SAs that have reached a limit by the clock, each once for each limit; the caller asks them which."""

@@ -23,6 +23,7 @@ LAYERS = {
             "esp.fragmentation",
             "esp.too_big",
             "esp.mss",
+            "esp.fragment_flows",
             "esp.ah",
         },
         {"esp.path", "esp.fit", "esp.spd", "esp.hold", "esp.silence"},
@@ -87,6 +88,7 @@ PURE = {
     *(
         "esp.mtu",
         "esp.fragmentation",
+        "esp.fragment_flows",
         "esp.too_big",
         "esp.mss",
         "esp.path",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from esp.policy import by_ports
 from kinkvpn.proto.acquaintance import Acquaintance, Ourselves
-from kinkvpn.proto.events import FollowPeer, LimitMtu, Tell
+from kinkvpn.proto.events import FollowPeer, InstallInbound, InstallOutbound, LimitMtu, Tell
+from kinkvpn.proto.extensions import Capability
 from kinkvpn.proto.outcome import Completed
 from kinkvpn.proto.whereabouts import KinkOver, Whereabouts
 
@@ -53,6 +56,19 @@ class Contact:
         fields = (("peer", self._name), ("address", remote.address), ("port", remote.port))
         others = [policy for policy in dict.fromkeys(self._carrying()) if policy != moved]
         return [Tell("endpoint_moved", fields), *(FollowPeer(policy, remote) for policy in others)]
+
+    def place(self, effects: list[Effect]) -> list[Effect]:
+        """``effects`` with the SAs among them where the peer is now, and as it has told that it takes them."""
+        placed = self.whereabouts.place(effects)
+        told = self.acquaintance.told
+        if told is None or Capability.FRAGMENTS not in told.capabilities:
+            return placed
+        return [
+            replace(effect, sa=replace(effect.sa, fragments=True))
+            if isinstance(effect, InstallInbound | InstallOutbound) and by_ports(effect.sa.selector)
+            else effect
+            for effect in placed
+        ]
 
     def asked(self, payloads: Sequence[KinkPayload], path: Path) -> tuple[bool, list[Effect]]:
         """A command of ``payloads`` came by ``path`` for the first time; whether it is to be answered alike."""

@@ -74,10 +74,17 @@ class Capability(IntFlag):
     OBSERVED_ENDPOINT = 2  # sends and reads that notify
     INNER_MTU = 4  # sends and reads that notify
     TFC_PADDING = 8  # takes TFC padding, in tunnel mode (RFC 4303 §2.7)
+    FRAGMENTS = 16  # takes fragments without ports on SAs by ports, once it has their packet's first (RFC 4301 §7.3)
     BEHIND_NAT = 1 << 16  # the sender knows that it is
 
 
-UNDERSTOOD = Capability.KINK_ON_ESP_PORT | Capability.OBSERVED_ENDPOINT | Capability.INNER_MTU | Capability.TFC_PADDING
+UNDERSTOOD = (
+    Capability.KINK_ON_ESP_PORT
+    | Capability.OBSERVED_ENDPOINT
+    | Capability.INNER_MTU
+    | Capability.TFC_PADDING
+    | Capability.FRAGMENTS
+)
 UNDERSTOOD_BEHIND_NAT = UNDERSTOOD | Capability.BEHIND_NAT
 
 

@@ -345,7 +345,7 @@ class Peer:
         )
         for half in answer.half_open:
             self._pairs.await_ack(half.pair)
-        effects = self.contact.whereabouts.place(answer.effects)
+        effects = self.contact.place(answer.effects)
         effects += [effect for pair in answer.pairs for effect in self._established(pair, now)]
         return Grant(answer.payloads, effects, answer.ackreq, answer.half_open, answer.refusals)
 
@@ -354,7 +354,7 @@ class Peer:
         effects: list[Effect] = []
         for pair, on_ack in grant.half_open:
             if self._pairs.settle(pair):
-                effects += [*self.contact.whereabouts.place(on_ack), *self._established(moved(pair, now), now)]
+                effects += [*self.contact.place(on_ack), *self._established(moved(pair, now), now)]
             else:
                 effects.append(Count(Tally.IGNORED_EVENT))
         return effects
@@ -487,7 +487,7 @@ class Peer:
             assert exchange.round_trip is not None
             self._round_trip.measured(exchange.round_trip)
             before = [*self.observe_epoch(exchange.peer_epoch, now), *self.contact.answered(exchange, now)]
-            effects = before + self.contact.whereabouts.place(effects)
+            effects = before + self.contact.place(effects)
         if exchange.outcome is not None and not ended:
             effects += self._concluded(exchange, exchange.outcome, now)
         if exchange.state is State.CLOSED:

@@ -56,6 +56,7 @@ from esp.events import (
     UnknownSpiSeen,
 )
 from esp.fit import Inside
+from esp.fragmentation import fragment
 from esp.headers import DontFragment, HeaderRules
 from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS
 from esp.mtu import largest_inner
@@ -380,6 +381,67 @@ def test_an_inner_fragment_needs_a_selector_without_ports() -> None:
     ):
         tunnel = open_tunnel(selector=selector)
         assert tunnel.open(forge(trailer(first, 4), 1), forge(trailer(later, 4), 2)) == delivered
+
+
+DNS = replace(SELECTOR4, protocol=17, remote_port=53)
+
+
+def by_ports_tunnel(*, agreed: bool, octets: int = 1500) -> Tunnel:
+    """For packets to port 53 alone, over a path of that many octets."""
+    tunnel = bare_tunnel(DNS)
+    sa = parameters(selector=DNS, fragments=agreed)
+    tunnel.left.install_outbound(sa, 0.0)
+    tunnel.right.install_inbound(replace(sa, selector=flip(DNS), remote=LEFT), 0.0)
+    tunnel.left.learn_path(RIGHT, octets, None, 0.0)
+    return tunnel
+
+
+def in_pieces(port: int, octets: int = 4000) -> list[bytes]:
+    packet = ipv4(ports(9, port, octets), protocol=17)
+    return fragment(packet, 1000)
+
+
+def test_fragments_go_where_their_first_went_if_that_is_agreed() -> None:
+    """RFC 4301 §7.3, at both ends."""
+    tunnel = by_ports_tunnel(agreed=True)
+    pieces = in_pieces(53)
+    assert tunnel.open(*tunnel.seal(*pieces)) == pieces
+    assert tunnel.seal(*in_pieces(54)) == []
+    assert tunnel.left.statistics().drops == {DropReason.NO_POLICY: len(pieces)}
+    # A peer that sends what it should not: the first fragment is refused, and so are those of it.
+    first, *later = in_pieces(54)
+    forged = [forge(trailer(each, 4), number) for number, each in enumerate((first, *later), 100)]
+    assert tunnel.open(*forged) == []
+    assert tunnel.right.statistics().drops == {DropReason.SELECTOR_MISMATCH: len(forged)}
+
+
+def test_without_agreement_only_the_first_is_sent_and_taken() -> None:
+    tunnel = by_ports_tunnel(agreed=False)
+    pieces = in_pieces(53)
+    assert tunnel.open(*tunnel.seal(*pieces)) == pieces[:1]
+    assert tunnel.left.statistics().drops == {DropReason.NOT_WHOLE: len(pieces) - 1}
+    assert tunnel.open(forge(trailer(pieces[1], 4), 100)) == []
+
+
+@pytest.mark.parametrize("agreed", [True, False])
+def test_a_packet_for_a_port_is_cut_inside_only_for_a_peer_that_takes_the_pieces(agreed: bool) -> None:
+    tunnel = by_ports_tunnel(agreed=agreed, octets=1280)
+    packet = ipv4(ports(9, 53, 3000), protocol=17)
+    sealed = tunnel.left.protect([packet], 0.0)
+    opened = tunnel.right.unprotect(incoming(sealed), 0.0)
+    assert b"".join(each[20:] for each in opened) == packet[20:]
+    assert [each.dont_fragment for each in sealed] == ([None] * 3 if agreed else [False])
+
+
+def test_fragments_pass_the_entries_that_their_packet_passes() -> None:
+    """RFC 4301 §7.4: an entry by ports ahead leaves the rest of what it does not want to the next."""
+    left = engine(1)
+    left.add_policy(Policy("dns", DNS, Action.DISCARD))
+    left.add_policy(Policy("four", SELECTOR4))
+    left.install_outbound(parameters(), 0.0)
+    assert len(left.protect(in_pieces(54), 0.0)) == len(in_pieces(54))
+    assert left.protect(in_pieces(53), 0.0) == []
+    assert left.statistics().drops == {DropReason.POLICY_DISCARD: len(in_pieces(53))}
 
 
 SHORTEST = {name: 8 + suite.iv_octets + suite.block_octets + suite.icv_octets for name, suite in SUITES.items()}

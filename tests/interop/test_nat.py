@@ -13,6 +13,7 @@ from support.nat import ELSEWHERE, OUTSIDE, NatLab
 
 from kinkvpn.demo.lab import DaemonOptions, Host, kinkvpn
 from kinkvpn.demo.traffic import ping, transfer
+from kinkvpn.proto.extensions import UNDERSTOOD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,7 +75,7 @@ def both_know_of_the_nat(lab: NatLab) -> None:
     assert here["seen_at"] == peer(b)["esp"]
     assert here["seen_marked"] is True
     assert there["seen_at"] in (f"{b.site.wire}:910", f"{b.site.wire}:4500")
-    assert here["capabilities"] == there["capabilities"] == ["kink_on_esp_port", "observed_endpoint", "inner_mtu"]
+    assert here["capabilities"] == there["capabilities"] == [flag.name.lower() for flag in UNDERSTOOD if flag.name]
 
 
 def renewed(lab: NatLab, host: Host) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
+import pytest
 from support.kinkhosts import Host, Wire, assert_twins, policy, settings
 
 from esp.sa import Endpoint
@@ -73,6 +75,22 @@ def test_both_learn_what_the_other_can_in_one_create() -> None:
     assert a.limits == [LimitMtu("b", 1300)]
     assert b.limits == [], "its own device is no wider"
     assert a.counts[Tally.NOTIFY_IGNORED] == b.counts[Tally.NOTIFY_IGNORED] == 0
+
+
+@pytest.mark.parametrize("extensions", [True, False])
+@pytest.mark.parametrize("port", [0, 53])
+def test_fragments_without_ports_are_for_peers_that_take_them(extensions: bool, port: int) -> None:
+    """RFC 4301 §7.3: agreed on, each way, by what each side tells that it takes; a matter of SAs by ports."""
+    wire = Wire()
+    here, there = policy("a").selector, policy("b").selector
+    one = policy("a", selector=replace(here, protocol=17, remote_port=port))
+    other = policy("b", selector=replace(there, protocol=17, local_port=port))
+    a = Host(wire, "a", settings("b", one, extensions=extensions))
+    b = Host(wire, "b", settings("a", other))
+    created(wire, a, b)
+    sas = [sa for host in (a, b) for sa in (*host.inbound.values(), *host.outbound.values())]
+    assert {sa.fragments for sa in sas} == {extensions and bool(port)}
+    assert len(sas) == 4
 
 
 def test_a_command_that_begins_anew_tells_as_much_as_the_first() -> None:

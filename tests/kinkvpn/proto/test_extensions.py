@@ -39,7 +39,7 @@ endpoints = st.builds(
 )
 tellings = st.builds(
     Told,
-    st.integers(0, 15).map(Capability) | st.just(UNDERSTOOD | Capability.BEHIND_NAT),
+    st.integers(0, 31).map(Capability) | st.just(UNDERSTOOD | Capability.BEHIND_NAT),
     st.none() | st.builds(Observed, endpoints, st.booleans()),
     st.none() | st.integers(SMALLEST_MTU, LARGEST_MTU),
 )
@@ -48,7 +48,7 @@ tellings = st.builds(
 def test_the_layouts_are_those_of_the_page() -> None:
     values = [notify.value for notify in build(FULL)]
     assert values == [
-        b"KVPN" + bytes.fromhex("0001000f"),
+        b"KVPN" + bytes.fromhex("0001001f"),
         b"KVPN" + bytes.fromhex("04 01 4e21 c0000201"),
         b"KVPN" + bytes.fromhex("00000578"),
     ]
