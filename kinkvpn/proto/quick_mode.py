@@ -412,6 +412,8 @@ def answer_quick_mode(
         raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, reason)
     ke = _ke_for(policy, payloads, supported=key_exchange is not None)
     agreement = choose(offered, policy, pfs=ke is not None)
+    esp = peer.esp if remote == peer.esp.address else Endpoint(remote, peer.esp.port)
+    _check_addresses(peer, policy, agreement.terms, esp)
     outbound_spi = _free_spi(agreement, taken)
     # The dear part comes last: for a peer that may ask for it, and for a CREATE that is otherwise good (§2).
     ours, secret = _exchange(ke, agreement.terms.group, key_exchange)
@@ -421,7 +423,6 @@ def answer_quick_mode(
     hard = answered_seconds(policy, agreement.terms)
     life = answered(policy, agreement.terms, draw_fraction(random))
     spi = allocate_spi()
-    esp = peer.esp if remote == peer.esp.address else Endpoint(remote, peer.esp.port)
     inbound, outbound = (
         _parameters(
             peer,
@@ -456,6 +457,15 @@ def answer_quick_mode(
             protocol=agreement.terms.protocol,
         ),
     )
+
+
+def _check_addresses(peer: PeerSettings, policy: PolicySettings, terms: Terms, remote: Endpoint) -> None:
+    """AH covers both outer addresses: a command may come over the other family, and no SA can."""
+    if terms.protocol is SecurityProtocol.AH:
+        local = _local(peer, policy, terms)
+        if Endpoint(local, 0).version != remote.version:
+            reason = f"AH from {local} to {remote.address}, which are of two address families"
+            raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, reason)
 
 
 def _free_spi(agreement: Agreement, taken: Collection[int]) -> int:

@@ -2,13 +2,25 @@ from __future__ import annotations
 
 import random
 from dataclasses import replace
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.kinkhosts import Wire, policy, principal, settings
 
 from esp.headers import DEFAULT_RULES, Ecn, HeaderRules
-from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Lifetime, SaParameters, check_parameters
+from esp.policy import Selector
+from esp.sa import (
+    Aggregation,
+    Confidentiality,
+    Encapsulation,
+    Endpoint,
+    Lifetime,
+    Mode,
+    SaParameters,
+    SecurityProtocol,
+    check_parameters,
+)
 from esp.suite import SUITES
 from kinkvpn.key_exchange import KeyExchanges, restore
 from kinkvpn.proto.events import Count, Effect, InstallInbound, InstallOutbound, RemoveInbound, RemoveOutbound, Tally
@@ -310,6 +322,25 @@ def test_a_host_without_key_exchanges_does_no_pfs() -> None:
             now=0.0,
         )
     assert refused.value.notify is NotifyType.INVALID_PAYLOAD_TYPE
+
+
+@pytest.mark.parametrize("mode", Mode)
+def test_ah_has_outer_addresses_of_one_family(mode: Mode) -> None:
+    """Its ICV covers both. A CREATE that comes over the other family could only end in an SA that cannot be."""
+    a, b = ip_network("192.0.2.1/32"), ip_network("192.0.2.2/32")
+    ah = {"protocol": SecurityProtocol.AH, "encapsulation": Encapsulation.RAW, "suites": (SUITES["null-sha256"],)}
+    asked = quick_mode(command(selector=Selector(a, b), mode=mode, **ah))
+    peer = replace(settings("a", policy("b", selector=Selector(b, a), mode=mode, **ah)), local="192.0.2.2")
+
+    def answered_from(remote: str) -> str:
+        answer = answer_quick_mode(
+            asked, peer=peer, remote=remote, key=KEY, taken=(), allocate_spi=lambda: B_SPI, random=bytes, now=0.0
+        )
+        return answer.outbound.sa.local
+
+    assert answered_from(A_ADDRESS) == "192.0.2.2"
+    with pytest.raises(Refused, match=r"AH from 192\.0\.2\.2 to 2001:db8::1, which are of two address families"):
+        answered_from("2001:db8::1")
 
 
 def test_a_refusal_of_ke_is_told_from_others() -> None:
