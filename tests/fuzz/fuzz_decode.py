@@ -8,7 +8,6 @@ tests/fuzz/test_fuzz_decode.py runs a bounded number of examples of the same che
 
 from __future__ import annotations
 
-import importlib
 import io
 import json
 import sys
@@ -18,9 +17,9 @@ if __name__ == "__main__":
     tests = Path(__file__).resolve().parent.parent
     sys.path[:0] = [str(tests.parent), str(tests)]
 
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from support.captures import KEYTABS, vector_file
+from support.fuzzing import fuzz
 from support.vectors import load_messages
 
 from kinkvpn.decode.capture import CaptureDamaged, NotCapture, read_frames
@@ -63,18 +62,5 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(octets)
 
 
-def main() -> None:
-    try:
-        atheris = importlib.import_module("atheris")  # optional: brought by whoever fuzzes for hours
-    except ModuleNotFoundError:
-        run = settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
-        run(given(st.binary(max_size=300) | mutated())(check))()
-        print("20,000 examples, no finding (atheris is not installed: hypothesis chose them)")
-        return
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    fuzz(check, mutated(), 20_000)

@@ -9,7 +9,6 @@ has to. tests/fuzz/test_fuzz_engine.py runs a bounded number of examples of the 
 
 from __future__ import annotations
 
-import importlib
 import struct
 import sys
 from collections import Counter
@@ -23,8 +22,8 @@ if __name__ == "__main__":
     tests = Path(__file__).resolve().parent.parent
     sys.path[:0] = [str(tests.parent), str(tests)]
 
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.fuzzing import fuzz
 from support.tunnel import LEFT, engine, ipv4, ipv6, ports
 
 from esp.aggfrag import AGGFRAG
@@ -188,18 +187,5 @@ def mutated(draw: st.DrawFn) -> bytes:
     return steps(*made)
 
 
-def main() -> None:
-    try:
-        atheris = importlib.import_module("atheris")  # optional: brought by whoever fuzzes for hours
-    except ModuleNotFoundError:
-        run = settings(max_examples=20_000, deadline=None, suppress_health_check=list(HealthCheck))
-        run(given(st.binary(max_size=300) | mutated())(check))()
-        print("20,000 examples, no finding (atheris is not installed: hypothesis chose them)")
-        return
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    fuzz(check, mutated(), 20_000)

@@ -8,7 +8,6 @@ tests/fuzz/test_fuzz_wire.py runs a bounded number of examples of the same check
 
 from __future__ import annotations
 
-import importlib
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,8 +16,8 @@ if __name__ == "__main__":
     tests = Path(__file__).resolve().parent.parent
     sys.path[:0] = [str(tests.parent), str(tests)]
 
-from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from support.fuzzing import fuzz
 from support.vectors import load_messages
 
 from kinkvpn.errors import MalformedMessage
@@ -86,18 +85,5 @@ def mutated(draw: st.DrawFn) -> bytes:
     return bytes(octets)
 
 
-def main() -> None:
-    try:
-        atheris = importlib.import_module("atheris")  # optional: brought by whoever fuzzes for hours
-    except ModuleNotFoundError:
-        run = settings(max_examples=100_000, deadline=None, suppress_health_check=list(HealthCheck))
-        run(given(st.binary(max_size=300) | mutated())(check))()
-        print("100,000 examples, no finding (atheris is not installed: hypothesis chose them)")
-        return
-    atheris.instrument_all()
-    atheris.Setup(sys.argv, check)
-    atheris.Fuzz()
-
-
 if __name__ == "__main__":
-    main()
+    fuzz(check, mutated(), 100_000)
