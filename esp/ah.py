@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.constant_time import bytes_eq
 
 from esp.checksum import complement, ones_sum
 from esp.errors import AuthenticationFailed
+from esp.inner import MAX_EXTENSIONS
 from esp.integrity import make_icv
 from esp.wire import ESP_HEADER
 
@@ -230,7 +231,7 @@ def _locate_ipv6(packet: bytes) -> _Located | None:
     covered, offset = [_IPV6.pack(6 << 28, payload, protocol, 0) + packet[8:40]], 40
     # A routing header at its end is as its sender has covered it: as it arrives (RFC 4302 §3.3.3.1.2.2).
     while protocol in (_HOP_BY_HOP, _ROUTING, _DESTINATION_OPTIONS):
-        if offset + 2 > len(packet):
+        if offset + 2 > len(packet) or len(covered) > MAX_EXTENSIONS:
             return None
         octets = 8 * (packet[offset + 1] + 1)
         extension = packet[offset : offset + octets]

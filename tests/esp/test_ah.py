@@ -20,6 +20,7 @@ from esp.ah import AH as AH_PROTOCOL
 from esp.ah import ah_octets, dressed, make_ah_opener, make_ah_sealer, presented
 from esp.datagram import Incoming, Outgoing
 from esp.errors import AuthenticationFailed, DropReason, InvalidSa
+from esp.inner import MAX_EXTENSIONS
 from esp.policy import Policy, Selector
 from esp.sa import Encapsulation, Endpoint, Mode, SecurityProtocol
 from esp.suite import SUITES, Cipher
@@ -402,3 +403,15 @@ def test_sas_that_cannot_be(changes: dict[str, object], message: str) -> None:
     with pytest.raises(InvalidSa, match=message):
         left.install_outbound(wrong, 0.0)
     assert left.statistics().sas == ()
+
+
+@pytest.mark.parametrize(("headers", "taken"), [(MAX_EXTENSIONS, True), (MAX_EXTENSIONS + 1, False)])
+def test_a_chain_of_extension_headers_is_followed_so_far(headers: int, taken: bool) -> None:
+    """Eight thousand of them, in one datagram, would cost ten milliseconds before anybody has vouched for it."""
+    suite = SUITES["null-sha256"]
+    sealed = make_ah_sealer(suite, SPI4, keymat_of(suite.name), *ENDS6).seal(1, bytes(30) + b"\0\x3b")
+    options = bytes([0, 1, 4, 0, 0, 0, 0])  # one header's length, and padding
+    following = [60] * (headers - 1) + [AH_PROTOCOL]
+    chain = b"".join(bytes([each]) + options for each in following)
+    octets = (len(chain) + len(sealed) - 40).to_bytes(2)
+    assert (presented(sealed[:4] + octets + b"\x3c" + sealed[7:40] + chain + sealed[40:]) is not None) is taken
