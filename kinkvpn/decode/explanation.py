@@ -140,6 +140,8 @@ def _meaning(payload: Notify, findings: list[Finding]) -> str | None:
         return f"about a payload of type {numbers.spoken(numbers.quick_mode_name(payload.value[0]))}"
     if extensions.wants_aggfrag([payload]):
         return "IP-TFS: AGGFRAG payloads and nothing else"
+    if payload.type == NotifyType.KINKVPN_PADDING and payload.value.startswith(extensions.MAGIC):
+        return f"fills the message up, by {len(payload.value)} octets"
     try:
         told = extensions.parse(payload)
     except MalformedMessage as error:

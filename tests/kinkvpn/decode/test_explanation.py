@@ -145,6 +145,13 @@ def test_ip_tfs_is_told_of_and_with_flags_that_nobody_knows_is_not() -> None:
     assert explained(replace(asked, value=b"KVPN\1"))[0]["meaning"] is None
 
 
+def test_what_fills_a_message_up_is_not_shown_for_what_it_is_not() -> None:
+    filling = Notify(1, b"", NotifyType.KINKVPN_PADDING, b"KVPN" + bytes(1000))
+    tree, kinds = explained(filling)
+    assert (tree["meaning"], kinds) == ("fills the message up, by 1004 octets", [])
+    assert explained(replace(filling, value=b"else"))[0]["meaning"] is None
+
+
 def test_an_extension_of_another_layout_is_odd_and_somebody_else_s_number_is_not() -> None:
     assert explained(Notify(1, b"", NotifyType.KINKVPN_INNER_MTU, b"KVPN\0"))[1] == [Kind.EXTENSION_MALFORMED]
     tree, kinds = explained(Notify(1, b"", NotifyType.KINKVPN_INNER_MTU, b"else"))
