@@ -31,7 +31,7 @@ class Paths:
         Nobody makes it narrower than what every path has to carry: an attacker who could would have us send ten
         packets for each (RFC 8201 §4, RFC 4301 §8.2.2).
         """
-        octets = max(octets, SMALLEST_PATH[6 if ":" in address else 4])
+        octets = max(octets, _least(address))
         if octets >= self.octets(address):
             return False
         self._keep(address, octets, now + FORGET_SECONDS)
@@ -39,6 +39,7 @@ class Paths:
 
     def confirm(self, address: str, octets: int) -> bool:
         """The path to ``address`` has been found to carry ``octets`` and no more, by trying. Whether that is news."""
+        octets = max(octets, _least(address))
         news = octets != self.octets(address)
         self._keep(address, octets, inf)
         return news
@@ -58,3 +59,7 @@ class Paths:
     def deadline(self) -> float:
         """When :meth:`forget` has something to do; infinity while there is nothing."""
         return min((until for _, until in self._known.values()), default=inf)
+
+
+def _least(address: str) -> int:
+    return SMALLEST_PATH[6 if ":" in address else 4]

@@ -28,6 +28,8 @@ def test_nobody_makes_a_path_narrower_than_every_path_is() -> None:
     assert paths.narrow("192.0.2.1", 68, 0.0)
     assert paths.narrow("2001:db8::1", 68, 0.0)
     assert (paths.octets("192.0.2.1"), paths.octets("2001:db8::1")) == (576, 1280)
+    assert not paths.confirm("192.0.2.1", 28)
+    assert paths.octets("192.0.2.1") == 576
 
 
 def test_what_has_been_tried_holds_until_it_is_tried_again() -> None:
