@@ -97,4 +97,4 @@ def test_what_is_refused_fails_alone(lab: Lab) -> None:
     assert established(b) == established(a) == [f"more/{number + 1}" for number in range(MORE - 1)]
     assert "NO-PROPOSAL-CHOSEN" in policy(a, f"more/{MORE}")["last_error"]
     assert status(b)["counters"]["kink_labelled"]["answers"]["create.granted_partly"] == 1
-    assert any("none of its policies has" in line for line in events(b, "command_refused"))
+    assert any("none of its policies is for" in line for line in events(b, "command_refused"))
