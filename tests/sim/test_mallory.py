@@ -193,7 +193,7 @@ def test_replies_never_acknowledged() -> None:
 @pytest.mark.parametrize("three_way", [False, True])
 def test_more_pairs_than_a_datagram_may_ask_for(three_way: bool) -> None:
     mallory = Mallory(responder_nonce=three_way)
-    greatest = storm(mallory, 300, lambda number: mallory.creates(1000 + 20 * number, 20))
+    greatest = storm(mallory, 150, lambda number: mallory.creates(1000 + 20 * number, 20))
     assert greatest["unacknowledged" if three_way else "standing"] > 0
     mallory.wire.run(mallory.wire.now + 120)
     assert sum(kind == "DELETE" for _, kind, _ in mallory.wire.log) <= EXCHANGES * TRANSMISSIONS

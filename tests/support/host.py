@@ -251,13 +251,16 @@ class Host:
         """Somebody behind this host sends."""
         assert self.tun.emit(tunnel.packet(self.name, payload))
 
+    def keys(self) -> tuple[dict[tuple[str, int], bytes], dict[tuple[str, int], bytes]]:
+        """Of the SAs that the engine has now, by policy and SPI: outbound ones, inbound ones."""
+        found: tuple[dict[tuple[str, int], bytes], dict[tuple[str, int], bytes]] = {}, {}
+        for sa in self.dataplane.statistics().sas:
+            found[sa.inbound][sa.policy, sa.spi] = self.dataplane.installed[sa.policy, sa.spi, sa.inbound].keymat
+        return found
+
     def sas(self, *, inbound: bool) -> dict[tuple[str, int], bytes]:
-        """The keys of the SAs that the engine has now, by policy and SPI."""
-        return {
-            (sa.policy, sa.spi): self.dataplane.installed[sa.policy, sa.spi, inbound].keymat
-            for sa in self.dataplane.statistics().sas
-            if sa.inbound is inbound
-        }
+        """As ``keys``, one way."""
+        return self.keys()[inbound]
 
     def counters(self) -> dict[str, int]:
         """Keying's."""
@@ -274,19 +277,21 @@ class Host:
         if any(state.yield_at is not None for peer in peers for state in peer.policies.values()):
             return False
         pairs = [pair for peer in peers for name in peer.policies for pair in peer.pairs(name)]
-        return self.sas(inbound=True).keys() == {(pair.policy, pair.inbound_spi) for pair in pairs} and self.sas(
-            inbound=False
-        ).keys() == {(pair.policy, pair.outbound_spi) for pair in pairs}
+        outbound, inbound = self.keys()
+        return inbound.keys() == {(pair.policy, pair.inbound_spi) for pair in pairs} and outbound.keys() == {
+            (pair.policy, pair.outbound_spi) for pair in pairs
+        }
 
 
 def unmatched(one: Host, other: Host) -> list[str]:
-    """Outbound SAs of ``one`` towards ``other`` for which ``other`` has no inbound SA with the same keys."""
-    theirs = other.sas(inbound=True)
+    """Outbound SAs of either host towards the other for which that has no inbound SA with the same keys."""
+    (ours_out, ours_in), (theirs_out, theirs_in) = one.keys(), other.keys()
     shared = one.tunnels.keys() & other.tunnels.keys()
     return [
-        f"{one.name} {policy} {spi:#010x}"
-        for (policy, spi), keymat in one.sas(inbound=False).items()
-        if policy in shared and theirs.get((policy, spi)) != keymat
+        f"{name} {policy} {spi:#010x}"
+        for name, outbound, inbound in ((one.name, ours_out, theirs_in), (other.name, theirs_out, ours_in))
+        for (policy, spi), keymat in outbound.items()
+        if policy in shared and inbound.get((policy, spi)) != keymat
     ]
 
 
@@ -360,7 +365,7 @@ class World:
 
     async def wait_at_rest(self, *, within: float) -> None:
         """Let time pass until every host is at rest."""
-        await self.wait_until(lambda: all(host.at_rest for host in self.hosts.values()), within=within)
+        await self.wait_until(lambda: all(host.at_rest for host in self.hosts.values()), within=within, step=0.2)
 
     def tells(self, event: str, speaker: str | None = None) -> list[dict[str, object]]:
         """Fields of every Tell of that name."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import itertools
+import math
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from random import Random
@@ -197,10 +198,11 @@ class Network:
     def _let_go(self, flight: Flight, how: str) -> None:
         now = trio.current_time()
         arrivals = [] if self._stopped(flight) else self._fates(now)
+        if arrivals and min(arrivals) < self._next:
+            self._sent.set()
         for time in arrivals:
             heapq.heappush(self._under_way, (time, next(self._order), flight))
         assert len(self._under_way) <= MOST_UNDER_WAY, "somebody answers answers"
-        self._sent.set()
         name = hashlib.sha256(flight.datagram).hexdigest()[:16]
         fate = " ".join(f"{time:.6f}" for time in arrivals) or "lost"
         source, destination = (":".join(map(str, end)) for end in (flight.source, flight.destination))
@@ -240,8 +242,13 @@ class Network:
                 else:
                     self.note(f"nobody takes it at {flight.destination.address}:{flight.destination.port}")
             self._sent = trio.Event()
-            with trio.move_on_at(self._under_way[0][0] if self._under_way else float("inf")):
+            with trio.move_on_at(self._next):
                 await self._sent.wait()
+
+    @property
+    def _next(self) -> float:
+        """When somebody receives something."""
+        return self._under_way[0][0] if self._under_way else math.inf
 
     def _inside(self, flight: Flight, now: float) -> Endpoint:
         for nat in self.nats:
