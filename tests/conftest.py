@@ -6,6 +6,8 @@ longer.
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import HealthCheck, settings
 from support.collected import FOUND
@@ -21,3 +23,14 @@ settings.load_profile("kinkvpn")
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """What there is, before ``-m`` and ``-k`` leave some out: tests/test_conformance.py looks for tests by name."""
     config.stash[FOUND] = [item.nodeid for item in items]
+
+
+def pytest_collection() -> None:
+    """What is collected stays to the end, modules and five thousand tests: nothing in it is garbage."""
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    """Nor is it looked through again each time that tests have left some."""
+    gc.freeze()
+    gc.enable()
