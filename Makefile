@@ -31,11 +31,11 @@ test: $(VENV)/test.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/pytest -n 2 --dist worksteal -m "not root"
 ifeq ($(shell id -u),0)
-	$(BIN)/pytest
+	$(BIN)/pytest -m root
 else
 	@echo "make test: not root, so the tests that need network namespaces (marked root) are left out"
-	$(BIN)/pytest -m "not root"
 endif
 
 bench: root $(VENV)/bench.installed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from support.tunnel import ipv4, ipv6
 
@@ -33,6 +33,7 @@ def outer_octets(suite_name: str, mode: Mode, encapsulation: Encapsulation, oute
     outer=st.sampled_from([4, 6]),
     path=st.integers(576, 9000),
 )
+@settings(max_examples=8)  # of 88 suites
 def test_the_largest_fits_and_one_more_does_not(
     suite: str, mode: Mode, encapsulation: Encapsulation, outer: int, path: int
 ) -> None:
