@@ -66,14 +66,14 @@ def test_the_tables_are_those_of_the_wire_layer(tables: ModuleType) -> None:
 
 
 @tshark_is_there
-@pytest.mark.parametrize("vector", VECTORS)
-def test_every_field_of_the_captured_messages(vector: str) -> None:
+def test_every_field_of_the_captured_messages(tmp_path: Path) -> None:
+    messages = [message for vector in VECTORS for message in load_vector(vector)]
     shown = fields(
-        vector_file(vector),
+        written(tmp_path, *(message.datagram for message in messages)),
         *("kink4430.type", "kink4430.xid", "kink4430.length", "kink4430.ackreq", "kink4430.cksum_length"),
         *("kink4430.payload", "_ws.col.Protocol"),
     )
-    for message, (kind, xid, length, ackreq, cksum, payloads, protocol) in zip(load_vector(vector), shown, strict=True):
+    for message, (kind, xid, length, ackreq, cksum, payloads, protocol) in zip(messages, shown, strict=True):
         header = kink.HEADER.unpack_from(message.datagram)
         assert (int(kind), int(xid, 16), int(length)) == (header[0], header[4], header[2])
         assert (ackreq in ("1", "True"), int(cksum)) == (header[6] >= 128, header[7])

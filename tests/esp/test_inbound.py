@@ -22,7 +22,7 @@ def test_many_flows_of_one_peer_are_matched_again_and_no_worse() -> None:
             text = packet + bytes([0, 4])
             assert sa.unwrap(text, 1, 0, 0.0) == ((packet if passes else DropReason.SELECTOR_MISMATCH),)
 
-    full, later = kept(arrive, 4096, 3 * 4096)
+    full, later = kept(arrive, 4096, 2 * 4096)
     assert later < 1.2 * full
 
 

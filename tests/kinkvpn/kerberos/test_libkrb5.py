@@ -75,7 +75,7 @@ print("lives")
 def test_a_destructor_may_run_while_cffi_parses_a_type() -> None:
     """cffi parses under a lock, and would look up a destructor's function under the same one."""
     command = [sys.executable, "-c", DESTRUCTOR_IN_THE_PARSER]
-    done = subprocess.run(command, timeout=20, capture_output=True, text=True, cwd=REPOSITORY)
+    done = subprocess.run(command, timeout=60, capture_output=True, text=True, cwd=REPOSITORY)
     assert (done.stdout, done.returncode) == ("collected True\nlives\n", 0), done.stderr
 
 
@@ -192,7 +192,7 @@ def test_contexts_leave_neither_memory_nor_descriptors() -> None:
 
 @pytest.mark.kdc
 @pytest.mark.parametrize("user_to_user", [False, True])
-def test_thousands_of_exchanges_leave_no_memory(lab: Lab, user_to_user: bool) -> None:
+def test_hundreds_of_exchanges_leave_no_memory(lab: Lab, user_to_user: bool) -> None:
     lab.keytab(BOB)
     acceptor, tgt = lab.acceptor(BOB), lab.ticket(BOB, "krbtgt/KINKVPN.TEST@KINKVPN.TEST").as_tgt()
     acceptor.hold_tgt(tgt)
@@ -221,13 +221,13 @@ def test_thousands_of_exchanges_leave_no_memory(lab: Lab, user_to_user: bool) ->
                 acceptor.accept(ticket.make_request(400.0).ap_req)
             acceptor.read_error(caught.value.krb_error)
 
-    exchange(500)
+    exchange(200)
     refusals(100)
     before = allocated()
-    exchange(2000)
-    refusals(2000)
-    # malloc's smallest piece is 32 octets, so that the smallest leak of all would be 64 kB.
-    assert allocated() - before < 40_000
+    exchange(700)
+    refusals(700)
+    # malloc's smallest piece is 32 octets, so that the smallest leak of all would be 22 kB.
+    assert allocated() - before < 10_000
 
 
 @pytest.mark.kdc
