@@ -14,6 +14,7 @@ import pytest
 from support.captures import KEYTABS, ether, pcap, udp, vector_file
 from support.vectors import load_messages, load_vector
 
+from kinkvpn.cli import main
 from kinkvpn.decode import command
 from kinkvpn.decode.capture import NotCapture
 from kinkvpn.decode.keyring import KeysUnreadable
@@ -159,16 +160,22 @@ def test_colour_is_for_terminals_that_want_it(
     assert ("\x1b[" in out.getvalue()) == painted
 
 
-def test_the_command_line(tmp_path: Path) -> None:
+def test_the_command_line() -> None:
     good = kinkvpn(str(vector_file("dpd-epoch")), *ARGUMENTS)
     assert (good.returncode, good.stderr) == (0, b"")
     assert b"\x1b" not in good.stdout
     stdin = kinkvpn("-", "--json", *ARGUMENTS, stdin=vector_file("error-kink").read_bytes())
     assert (stdin.returncode, stdin.stderr) == (1, b"")
     assert len(stdin.stdout.splitlines()) == 22
+
+
+def test_bad_arguments_are_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ([str(tmp_path / "no")], [str(vector_file("dpd-epoch")), "--keytab", str(tmp_path / "no")]):
-        bad = kinkvpn(*arguments)
-        assert (bad.returncode, bad.stdout) == (2, b"")
-        assert bad.stderr.startswith(b"kinkvpn: ")
-        assert bad.stderr.count(b"\n") == 1
-    assert kinkvpn(str(vector_file("dpd-epoch")), "--port", "0").returncode == 2
+        assert main(["decode", *arguments]) == 2
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.startswith("kinkvpn: ")
+        assert err.count("\n") == 1
+    with pytest.raises(SystemExit) as exited:
+        main(["decode", str(vector_file("dpd-epoch")), "--port", "0"])
+    assert exited.value.code == 2
