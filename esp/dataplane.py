@@ -150,12 +150,13 @@ class Dataplane:
             keepalives = self._engine.keepalives(now)
             self._keepalives_sent += len(keepalives) - self._link.send(keepalives)
             self._publish()
-            pause = LONGEST_SLEEP if due is None else min(max(due - now, 0.0), LONGEST_SLEEP)
+            pause = LONGEST_SLEEP if due is None else min(max(due - now, SHORTEST_SLEEP), LONGEST_SLEEP)
             self._sleeping_until = now + pause
-            with trio.move_on_after(pause):
+            with trio.move_on_after(pause) as sleep:
                 await self._schedule_changed.wait()
             self._sleeping_until = -inf
-            await trio.sleep(SHORTEST_SLEEP)
+            if not sleep.cancelled_caught:
+                await trio.sleep(SHORTEST_SLEEP)
 
     async def _keep_pace(self) -> None:
         """Send what goes out by the clock and not by what comes in: asleep while no SA asks for it."""
