@@ -70,7 +70,7 @@ def test_what_failed_for_another_datagrams_sake_is_sent_again(asking: socket.soc
     wait_for_error(asking)
     with socket.socket(asking.family, socket.SOCK_DGRAM) as living:
         living.bind((LOOPBACK[socket.AddressFamily(asking.family)], 0))
-        living.settimeout(5)
+        living.settimeout(30)
 
         def send() -> None:
             asking.sendto(b"hello", living.getsockname())

@@ -21,7 +21,7 @@ OCTETS = 1200
 # full. What does not come back was lost by nobody's fault but ours.
 WINDOW = 64
 # Longer than any pause of a daemon on a busy machine; a packet that is still not back then will never be.
-LOST_SECONDS = 5.0
+LOST_SECONDS = 15.0
 
 
 class Flow:
