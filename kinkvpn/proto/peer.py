@@ -448,7 +448,7 @@ class Peer:
                 effects += self._established(asked.pair, now)
             elif not isinstance(asked.failure, Unanswered) and asked.policy.name not in without_pfs:
                 state.alone = state.alone or command.in_vain(outcome)
-                effects += self._failed(state, command.reason(asked, outcome), now)
+                effects += self._retry(state, state.failed(command.reason(asked, outcome), now))
             if asked.pair is None and isinstance(outcome, Completed):
                 effects.append(told_failure(command.type, self.settings.name, asked.policy.name, str(asked.failure)))
         # A pair that only the peer knows of would be half open: delete it, and keep the inbound SA until then.
@@ -555,9 +555,6 @@ class Peer:
         for xid, refusal in self._tickets.take_failed():
             effects += self._advance(xid, TicketRefused(refusal), now)
         return effects
-
-    def _failed(self, state: PolicyState, reason: str, now: float) -> list[Effect]:
-        return self._retry(state, state.failed(reason, now))
 
     def _retry(self, state: PolicyState, time: float) -> list[Effect]:
         """Try again by ourselves what has to stand, and what stands and is ours to rekey before it ends."""

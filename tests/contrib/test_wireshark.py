@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import random
-import shutil
 import struct
 import subprocess
 from pathlib import Path
@@ -24,8 +23,6 @@ CONTRIB = Path(__file__).parents[2] / "contrib" / "wireshark"
 SCRIPT = CONTRIB / "kink.lua"
 VECTORS = sorted({message.vector for message in load_messages()})
 NAMES = {f"KINK_{kind.name}": str(kind.value) for kind in kink.PayloadType}
-
-tshark_is_there = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is missing: apt-get install tshark")
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +68,6 @@ def test_the_tables_are_those_of_the_wire_layer(tables: ModuleType) -> None:
     assert '[7] = "KINK_U2UDENIED"' in tables.tables()
 
 
-@tshark_is_there
 def test_every_field_of_the_captured_messages(tmp_path: Path) -> None:
     messages = [message for vector in VECTORS for message in load_vector(vector)]
     shown = fields(
@@ -88,7 +84,6 @@ def test_every_field_of_the_captured_messages(tmp_path: Path) -> None:
             assert payloads.split(",") == [NAMES[name] for name in message.outer]
 
 
-@tshark_is_there
 def test_epochs_and_kerberos_inside() -> None:
     create, reply, _ = fields(
         vector_file("create-3way-transform"), "kink4430.epoch", "kerberos.realm", "kerberos.SNameString", "_ws.col.Info"
@@ -100,7 +95,6 @@ def test_epochs_and_kerberos_inside() -> None:
     assert errors[1] == ["REPLY XID 0x00000000 KRB-ERROR", "35"]
 
 
-@tshark_is_there
 def test_bad_messages_are_marked() -> None:
     shown = fields(vector_file("error-kink"), "_ws.expert.message", "_ws.col.Info")
     expected = {
@@ -122,7 +116,6 @@ def test_bad_messages_are_marked() -> None:
     assert shown[1][1] == "REPLY XID 0x00001000 KINK_INVMAJ"
 
 
-@tshark_is_there
 def test_port_4500_is_shared_with_esp_and_ike(tmp_path: Path) -> None:
     message = load_vector("create-2way-tunnel-aes256")[0].datagram
     ike = bytes(range(1, 9)) + bytes(8) + struct.pack("!BBBBII", 33, 0x20, 34, 8, 0, 28)
@@ -143,7 +136,6 @@ def plain(*payloads: isakmp.IsakmpPayload) -> bytes:
     return kink.build_message(kink.Message(kink.MessageType.CREATE, 7, (kink.Isakmp(payloads),)))
 
 
-@tshark_is_there
 def test_quick_mode_payloads(tmp_path: Path) -> None:
     attributes = (isakmp.Attribute(1, 1), isakmp.Attribute(2, b"\x00\x01\x51\x80"), isakmp.Attribute(3, 31))
     esp = isakmp.Proposal(1, 3, b"\x00\x00\x01\x00", (isakmp.Transform(1, 20, attributes), isakmp.Transform(2, 12, ())))
@@ -165,7 +157,6 @@ def test_quick_mode_payloads(tmp_path: Path) -> None:
     assert second == ["11,12", "00000100,73706931,73706932", "", "", "", "", "11", ""]
 
 
-@tshark_is_there
 def test_no_octets_make_the_script_fail(tmp_path: Path) -> None:
     """A thousand messages with octets changed, cut out and put in, on both ports."""
     chance, frames = random.Random(4430), list[bytes]()
@@ -187,7 +178,6 @@ def test_no_octets_make_the_script_fail(tmp_path: Path) -> None:
     assert output.count("\nKINK ") > 400
 
 
-@tshark_is_there
 def test_truncated_messages_too(tmp_path: Path) -> None:
     message = load_vector("create-3way-transform")[1]
     path = written(tmp_path, *(message.datagram[:cut] for cut in range(0, len(message.datagram), 3)))

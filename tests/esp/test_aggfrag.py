@@ -58,7 +58,7 @@ def test_reordering_within_the_window_changes_nothing(packets: list[bytes], octe
     arrivals = list(enumerate(payloads_of(packets, octets), 1))
     for start in range(0, len(arrivals), WINDOW):
         chunk = arrivals[start : start + WINDOW]
-        order.shuffle(chunk)  # type: ignore[attr-defined]
+        order.shuffle(chunk)
         arrivals[start : start + WINDOW] = chunk
     assert received(arrivals) == packets
 

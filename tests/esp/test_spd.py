@@ -89,7 +89,7 @@ def test_many_policies_decide_as_the_slow_list_has_it() -> None:
     for policy in policies[::2]:
         spd.remove(policy.name)
     for policy in [one for one in policies[1::2] if random.random() < 0.2]:
-        inside = policy.selector.remote.network_address  # type: ignore[union-attr]  # all of them are subnets
+        inside = policy.selector.remote.network_address  # all of them are subnets
         both = IPv4Address("10.9.9.9").packed + inside.packed
         for flow in ((6, both, 8005), (17, both, 53), (6, both, OPAQUE)):
             assert spd.outbound.lookup(flow) is slow_lookup(policies[1::2], flow)
@@ -129,7 +129,7 @@ def test_a_new_flow_costs_the_same_with_few_and_with_many(apart: str) -> None:
             spd.add(Policy(str(number), selector))
         number = count - 1
         flow = (6, ip_address((10 << 24) | number << 8 | 1).packed * 2, 1000 + number)
-        costs.append(calls(lambda spd=spd, flow=flow: spd.outbound.lookup(flow)))  # type: ignore[misc]
+        costs.append(calls(lambda spd=spd, flow=flow: spd.outbound.lookup(flow)))
         assert spd.outbound.lookup(flow) is spd[str(number)]
     assert costs[0] == costs[1] < 100
 

@@ -37,7 +37,8 @@ from kinkvpn.manual.pair import Pair
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-# Root installs the kernel and boots nothing with it; the mark keeps what runs without root below a minute.
+# Root installs the kernel and boots nothing with it; the mark keeps what runs without root below a minute. Debian has
+# User Mode Linux for x86 alone: elsewhere it cannot be installed, and what is missing is the reason that is printed.
 pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]
 
 WINDOW = 4

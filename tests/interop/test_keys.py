@@ -99,7 +99,6 @@ def test_a_file_that_others_may_read_keeps_the_daemon_from_starting(lab: Lab, di
     assert keys.read_text() == ""
 
 
-@pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is missing: apt-get install tshark")
 @pytest.mark.parametrize("suite", ["aes256-gcm16", "aes128-cbc-sha256"])
 def test_tshark_reads_a_capture_with_the_key_log(lab: Lab, directory: Path, suite: str) -> None:
     a, b = lab.hosts

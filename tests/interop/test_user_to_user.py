@@ -83,9 +83,9 @@ def test_by_policy_and_rekeys_need_no_gettgt(lab: Lab) -> None:
 @pytest.fixture
 def keyless(lab: Lab) -> Iterator[Lab]:
     """A KDC that makes no service tickets for host b."""
-    lab.realm.kadmin("modprinc", "-allow_svr", lab.hosts[1].principal)  # type: ignore[attr-defined]  # an MIT realm
+    lab.realm.kadmin("modprinc", "-allow_svr", lab.hosts[1].principal)  # an MIT realm
     yield lab
-    lab.realm.kadmin("modprinc", "+allow_svr", lab.hosts[1].principal)  # type: ignore[attr-defined]
+    lab.realm.kadmin("modprinc", "+allow_svr", lab.hosts[1].principal)
 
 
 def test_when_the_kdc_says_so(keyless: Lab) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
@@ -26,8 +25,6 @@ if TYPE_CHECKING:
 
 TEXT = b"what is inside, in the clear"
 KNOWN = [suite for suite in SUITES.values() if suite.cipher_names.wireshark]
-
-tshark_is_there = pytest.mark.skipif(shutil.which("tshark") is None, reason="tshark is missing: apt-get install tshark")
 
 
 def frame(pair: Pair, packet: bytes) -> bytes:
@@ -56,7 +53,6 @@ def decrypted(directory: Path, lines: list[str], *frames: bytes) -> list[list[st
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
-@tshark_is_there
 @pytest.mark.parametrize("encapsulation", Encapsulation, ids=lambda one: one.value)
 def test_tshark_decrypts_every_suite_that_it_knows(tmp_path: Path, encapsulation: Encapsulation) -> None:
     """All suites in one capture: a tshark takes a third of a second to start."""
@@ -73,7 +69,6 @@ def test_tshark_decrypts_every_suite_that_it_knows(tmp_path: Path, encapsulation
         assert good == ("1" if checked else "0"), suite.name
 
 
-@tshark_is_there
 def test_tshark_decrypts_ipv6_and_transport_mode(tmp_path: Path) -> None:
     six = pair(
         local="2001:db8::1",
@@ -90,7 +85,6 @@ def test_tshark_decrypts_ipv6_and_transport_mode(tmp_path: Path) -> None:
     assert between_hosts[2].startswith(TEXT.hex())  # the trailer is data too, for who does not know the protocol
 
 
-@tshark_is_there
 def test_without_the_keys_or_with_others_tshark_sees_nothing(tmp_path: Path) -> None:
     """So that what the tests above see is there because of the keys."""
     here = pair("aes128-cbc-sha256")
@@ -192,7 +186,7 @@ def test_where_others_could_read_along_nothing_is_written(tmp_path: Path) -> Non
     assert "No such file" in refusal(tmp_path / "none" / "keys")
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.root  # only root can give a file away
 def test_somebody_elses_file_is_not_written_to(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.touch(mode=0o600)

@@ -153,7 +153,7 @@ def test_status() -> None:
 
 
 def test_status_of_a_host_where_nothing_has_happened() -> None:
-    peer = {**ANSWER["peers"][0], "policies": [policy("east/1", start="boot", failures=1)]}  # type: ignore[index] # JSON: objects
+    peer = {**ANSWER["peers"][0], "policies": [policy("east/1", start="boot", failures=1)]}
     counters = {"kink": {}, "drops": {}, **EMPTY}
     shown = view.status({**ANSWER, "peers": [peer], "counters": counters})
     assert "      failed once, next try when a packet asks: no reason given\n" in shown
@@ -164,7 +164,7 @@ def test_status_of_a_host_where_nothing_has_happened() -> None:
 
 def test_who_refuses_says_what() -> None:
     refused = {"refusal": "peer offers aes128-gcm16; policy east/1 allows aes256-gcm16", "refused": 17.2}
-    peer = {**ANSWER["peers"][0], **refused}  # type: ignore[index] # JSON: objects
+    peer = {**ANSWER["peers"][0], **refused}
     shown = view.status({**ANSWER, "peers": [peer]})
     assert "\n  what it asked for was refused 17s ago: peer offers aes128-gcm16; policy east/1 allows aes256" in shown
 
@@ -175,7 +175,7 @@ def test_who_negotiates_waits_for_no_packet() -> None:
         policy("east/1", state="negotiating", waits_for="kdc"),
         policy("east/2", state="negotiating", waits_for="peer", failures=2, last_error="no answer in 31.5 s"),
     ]
-    peer = {**ANSWER["peers"][0], "policies": policies}  # type: ignore[index] # JSON: objects
+    peer = {**ANSWER["peers"][0], "policies": policies}
     shown = view.status({**ANSWER, "peers": [peer], "counters": counters})
     assert [line.strip() for line in shown.splitlines() if line.startswith("      ")] == [
         "no ticket yet from the KDC",
@@ -205,7 +205,7 @@ def test_who_negotiates_waits_for_no_packet() -> None:
 )
 def test_what_is_in_force_for_a_pair_is_told_in_words(changes: dict[str, object], words: str) -> None:
     counters = {"kink": {}, "drops": {}, **EMPTY}
-    peer = {**ANSWER["peers"][0], "policies": [{**UP, **changes}]}  # type: ignore[index] # JSON: objects
+    peer = {**ANSWER["peers"][0], "policies": [{**UP, **changes}]}
     shown = view.status({**ANSWER, "peers": [peer], "counters": counters})
     assert f"      {words}\n" in shown
 
@@ -217,7 +217,7 @@ def test_a_dead_peer_is_not_idle_and_the_reason_is_there() -> None:
         policy("east/2", start="boot", next_try=4.2, **dead),
         policy("east/3", state="negotiating", **dead),
     ]
-    peer = {**ANSWER["peers"][0], "policies": policies}  # type: ignore[index] # JSON: objects
+    peer = {**ANSWER["peers"][0], "policies": policies}
     lines = view.status({**ANSWER, "peers": [peer]}).splitlines()
     assert any(line.startswith("east  PARTLY DOWN  ") for line in lines)
     assert [line.strip() for line in lines if line.startswith("      ")] == [
@@ -229,7 +229,7 @@ def test_a_dead_peer_is_not_idle_and_the_reason_is_there() -> None:
 
 
 def test_a_peer_without_an_address_is_waited_for_and_no_packet_is() -> None:
-    east = {**ANSWER["peers"][0], "address": "", "policies": [policy("east/1")]}  # type: ignore[index] # JSON: objects
+    east = {**ANSWER["peers"][0], "address": "", "policies": [policy("east/1")]}
     lines = view.status({**ANSWER, "peers": [east]}).splitlines()
     assert [line.strip() for line in lines if line.startswith("      ")] == [
         "waiting for the peer: it has no address in the configuration, so the first message has to be its own"
@@ -414,11 +414,11 @@ def test_policies_that_are_alike_are_one_table_in_their_order() -> None:
 
 
 def test_check_shows_the_rest_of_what_was_chosen() -> None:
-    sections = '[log]\nkeys = "/root/keys"\nformat = "json"\nlevel = "debug"\n[esp]\nhop_limit = 64\n[tun]\n'
+    sections = '[log]\nkeys = "/run/keys"\nformat = "json"\nlevel = "debug"\n[esp]\nhop_limit = 64\n[tun]\n'
     written = CONFIGURATION.replace("[tun]\n", f"{sections}clamp_mss = false\n")
     lines = view.check(config.parse(written, Path("k.toml")), {}).splitlines()
     assert "log        debug and worse, as json, to stderr" in lines
-    assert "KEYS WILL BE WRITTEN to /root/keys: whoever reads it reads what the tunnels carry" in lines
+    assert "KEYS WILL BE WRITTEN to /run/keys: whoever reads it reads what the tunnels carry" in lines
     assert "device     kink0, MTU auto, 10.1.0.1/24; the MSS of TCP is left as it is" in lines
     assert any(line.endswith("ESP port 4500; outer headers have 64 hops to live") for line in lines)
 
@@ -482,6 +482,6 @@ def test_nothing_moves_the_cursor(text: str) -> None:
 
 
 def test_status_says_loudly_that_keys_are_written() -> None:
-    shown = view.status({**ANSWER, "key_log": "/root/keys"})
-    assert "KEYS ARE WRITTEN to /root/keys" in shown
+    shown = view.status({**ANSWER, "key_log": "/run/keys"})
+    assert "KEYS ARE WRITTEN to /run/keys" in shown
     assert "KEYS" not in view.status(ANSWER)

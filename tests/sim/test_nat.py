@@ -131,11 +131,11 @@ def test_a_gateway_that_knows_no_address_only_answers(over: KinkOver) -> None:
         assert east.counters()["peer_unlocated"] >= 1
         with pytest.raises(ProbeFailed, match="has not been heard yet"):
             await east.keying.probe("west")
-        (peer,) = east.keying.status()["peers"]  # type: ignore[attr-defined]  # JSON
+        (peer,) = east.keying.status()["peers"]
         assert (peer["address"], peer["kink"], peer["esp"]) == ("", None, None)
         await west.keying.probe("east")
         await _exchanged(world, tunnel, east, west, b"thither")
-        (peer,) = east.keying.status()["peers"]  # type: ignore[attr-defined]  # JSON
+        (peer,) = east.keying.status()["peers"]
         assert peer["address"] == OUTSIDE
         assert peer["moved"] is True
 

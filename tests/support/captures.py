@@ -39,7 +39,7 @@ KEYTABS = [RACOON2 / "common" / f"{host}.keytab" for host in "ab"]
 def pcap(frames: Iterable[bytes], *, link_type: int = ETHERNET, nano: bool = False, order: str = "<") -> bytes:
     """A pcap file, a frame every tenth of a second."""
     file = io.BytesIO()
-    file.close = lambda: None  # type: ignore[method-assign] # the writer closes what it writes
+    file.close = lambda: None  # the writer closes what it writes
     writer = RawPcapWriter(file, linktype=link_type, nano=nano, endianness=order, sync=True)
     writer.write_header(None)
     for number, octets in enumerate(frames):

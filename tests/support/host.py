@@ -149,7 +149,7 @@ class WitnessedDataplane(Dataplane):
     """Remembers with which parameters SAs were installed, so that the keys of two hosts can be compared."""
 
     def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)  # type: ignore[arg-type]  # passed through unread
+        super().__init__(*args, **kwargs)
         self.installed: dict[tuple[str, int, bool], SaParameters] = {}
 
     def install_inbound(self, sa: SaParameters) -> None:

@@ -65,8 +65,8 @@ def claimed(octets: bytes, *, count: int, trailer: bytes) -> list[int | Received
 
 def test_one_changed_octet_is_seen() -> None:
     sent, right = b"a" * 5000, hashlib.sha256(b"a" * 5000).digest()
-    assert claimed(sent, count=5000, trailer=right)[-1].equal  # type: ignore[union-attr] # the last one is the verdict
-    assert not claimed(b"b" + sent[1:], count=5000, trailer=right)[-1].equal  # type: ignore[union-attr] # as above
+    assert claimed(sent, count=5000, trailer=right)[-1].equal  # the last one is the verdict
+    assert not claimed(b"b" + sent[1:], count=5000, trailer=right)[-1].equal  # as above
 
 
 @pytest.mark.parametrize(("count", "trailer"), [(5001, b""), (5000, b"short")])

@@ -245,7 +245,7 @@ def test_a_service_ticket_is_not_stored(lab: Lab, user_to_user: bool) -> None:
 
 
 def key_octets(credentials: object) -> bytes:
-    keyblock = credentials.keyblock  # type: ignore[attr-defined]  # cffi's structures have no static type
+    keyblock = credentials.keyblock
     return bytes(ffi.buffer(keyblock.contents, keyblock.length))
 
 

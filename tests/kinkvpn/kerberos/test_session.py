@@ -734,7 +734,7 @@ class TestOtherImplementation:
 
     @pytest.mark.parametrize("message", [m for m in GOOD if m.plaintext is not None], ids=str)
     def test_its_kink_encrypt_opens(self, message: VectorMessage) -> None:
-        ciphertext = parse_message(message.datagram).payloads[-1].ciphertext  # type: ignore[union-attr]  # it is last
+        ciphertext = parse_message(message.datagram).payloads[-1].ciphertext  # it is last
         assert key_of(message).decrypt(ciphertext).startswith(message.plaintext or b"")
 
     @pytest.mark.parametrize(

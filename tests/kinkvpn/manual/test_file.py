@@ -196,7 +196,7 @@ def test_a_file_that_others_may_open_is_refused(tmp_path: Path, mode: int) -> No
         load(path)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")
+@pytest.mark.root  # only root can give a file away
 def test_a_file_of_somebody_else_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path / "sas.toml", 0o600)
     os.chown(path, 12345, -1)

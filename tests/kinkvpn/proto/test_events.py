@@ -19,7 +19,7 @@ COUNTERS = FilePath(__file__).parents[3] / "docs/counters.md"
 @pytest.mark.parametrize("kind", [*get_args(Event), *get_args(Effect)])
 def test_frozen_and_slotted(kind: type) -> None:
     assert dataclasses.is_dataclass(kind)
-    assert kind.__dataclass_params__.frozen  # type: ignore[attr-defined] # set by dataclass
+    assert kind.__dataclass_params__.frozen  # set by dataclass
     assert "__slots__" in vars(kind)
 
 

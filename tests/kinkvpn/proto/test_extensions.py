@@ -154,4 +154,4 @@ def test_they_go_behind_the_first_quick_mode_or_alone() -> None:
 
 @pytest.mark.parametrize("message", [m for m in load_messages() if m.plaintext is not None], ids=str)
 def test_the_other_implementation_tells_nothing(message: object) -> None:
-    assert read(parse_plaintext(message.plaintext)) == (None, [])  # type: ignore[attr-defined]
+    assert read(parse_plaintext(message.plaintext)) == (None, [])

@@ -343,7 +343,7 @@ def test_who_offers_a_ticket_is_not_dead_though_the_kdc_is() -> None:
             raise TicketUnavailable(TicketRefusal("no answer from the KDC"))
         return ticket(server, fresh=fresh, tgt=tgt)
 
-    a.ticket = silent  # type: ignore[method-assign] # a KDC that is gone, and what was kept
+    a.ticket = silent  # a KDC that is gone, and what was kept
     probed(wire, a)
     assert a.counts[Tally.PEERS_PROBED] == 1
     assert a.counts[Tally.TGT_OFFERED] > 0
@@ -406,7 +406,7 @@ def test_a_tgt_that_the_kdc_will_not_take_any_more_is_not_tried_for_ever(code: i
             raise TicketUnavailable(TicketRefusal("no", code))
         return ticket(server, fresh=fresh, tgt=tgt)
 
-    a.ticket = refusing  # type: ignore[method-assign] # a KDC that has changed its mind
+    a.ticket = refusing  # a KDC that has changed its mind
     b.kerberos.renew_tgt()
     a.perform(a.peer.initiate("net", wire.now))
     wire.run(50.0)
@@ -529,7 +529,7 @@ def test_a_stream_of_hints_is_followed_a_few_times() -> None:
         asked.append(tgt)
         return ticket(server, fresh=fresh, tgt=tgt)
 
-    a.ticket = counted  # type: ignore[method-assign] # to see what the KDC is asked
+    a.ticket = counted  # to see what the KDC is asked
     number = iter(range(1000))
 
     def meddle(sender: Host, datagram: bytes) -> list[bytes]:

@@ -127,7 +127,7 @@ class Stage:
     def krb_error(self, skew: float) -> KrbError:
         """What a peer says whose clock is ``skew`` seconds ahead of ours."""
         ahead = FakeRealm((), clock=lambda: self.wire.posix() + skew, random=bytes)
-        ahead.find = self.wire.realm.find  # type: ignore[method-assign] # the same realm at another time
+        ahead.find = self.wire.realm.find  # the same realm at another time
         message = parse_message(self.play.sent[-1])
         assert isinstance(message.payloads[0], ApReq)
         with pytest.raises(ApRequestRefused) as refused:

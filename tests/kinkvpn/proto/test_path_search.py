@@ -197,7 +197,7 @@ def test_trials_may_not_be_fragmented_and_the_question_may() -> None:
         sent.extend((len(each.datagram) + IN_FRONT, each.whole) for each in effects if hasattr(each, "whole"))
         perform(effects)
 
-    path.a.perform = watch  # type: ignore[method-assign]
+    path.a.perform = watch
     path.flow(10)
     assert (1500, True) in sent
     assert (1200, False) in sent

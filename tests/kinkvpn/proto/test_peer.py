@@ -594,7 +594,7 @@ def test_a_cure_that_does_not_cure_is_a_failure() -> None:
     a, b = two_hosts(wire)
     stale = a.ticket(principal("b"))
     wire.now = 40000.0
-    a.ticket = lambda server, **_: stale  # type: ignore[method-assign] # a KDC with an old clock
+    a.ticket = lambda server, **_: stale  # a KDC with an old clock
     a.perform(a.peer.acquired("net", wire.now))
     wire.run(40001)
     assert len(a.events("command_restarted")) == 1
@@ -615,9 +615,9 @@ def test_refusal_withdraws() -> None:
 def test_what_means_nothing_is_counted() -> None:
     wire = Wire()
     a, b = two_hosts(wire)
-    refusal = a.peer.ticket_refused(7, None, 0)  # type: ignore[arg-type] # never looked at
+    refusal = a.peer.ticket_refused(7, None, 0)  # never looked at
     assert refusal == [Count(Tally.UNKNOWN_XID)]
-    assert a.peer.ticket_ready(7, None, 0) == [Count(Tally.UNKNOWN_XID)]  # type: ignore[arg-type] # likewise
+    assert a.peer.ticket_ready(7, None, 0) == [Count(Tally.UNKNOWN_XID)]  # likewise
     assert not a.peer.owns(7)
     a.perform(a.peer.acquired("net", 0))
     wire.run(1)
@@ -859,7 +859,7 @@ def test_a_refused_policy_fails_alone_and_is_tried_alone() -> None:
     assert [tell.fields[1] for tell in a.events("create_failed")] == [("subject", "net2")]
     assert b.counts[Tally.COMMANDS_REFUSED] == 1
     (refusal,) = b.events("command_refused")
-    assert "asks for 10.2.2.0/24 <-> 10.1.2.0/24, which none of its policies is for" in dict(refusal.fields)["reason"]  # type: ignore[operator] # it is text
+    assert "asks for 10.2.2.0/24 <-> 10.1.2.0/24, which none of its policies is for" in dict(refusal.fields)["reason"]
     wire.run(1.5)
     assert wire.kinds()[3:] == [("a", "CREATE"), ("b", "REPLY")]
     assert a.peer.policies["net2"].failures == 2
@@ -919,7 +919,7 @@ class FirstOnly:
     def __init__(self, b: Host) -> None:
         self.seen: list[int] = []
         self._respond = b.peer.respond
-        b.peer.respond = self.respond  # type: ignore[method-assign] # another implementation in its place
+        b.peer.respond = self.respond  # another implementation in its place
 
     def respond(self, kind: MessageType, quick_modes: tuple[Any, ...], **rest: Any) -> Any:
         self.seen.append(len(quick_modes))

@@ -435,7 +435,7 @@ def test_an_answer_that_adds_or_drops_extended_numbers_is_none() -> None:
 @pytest.mark.parametrize("group", Group)
 def test_every_transform_of_an_offer_with_pfs_names_the_group(group: Group) -> None:
     offered = offer(policy(), SPI, group)
-    assert [read_terms(transform).group for transform in offered.proposals[0].transforms] == [group] * 4  # type: ignore[union-attr] # our own
+    assert [read_terms(transform).group for transform in offered.proposals[0].transforms] == [group] * 4
     chosen = choose(offered, policy(pfs=(Group.ECP_256, group)), pfs=True)
     assert (chosen.terms.group, chosen.optimistic) == (group, True)
     reply = answer(chosen, SPI, policy())

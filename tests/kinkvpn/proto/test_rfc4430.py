@@ -152,7 +152,7 @@ def test_an_initiator_receives_before_it_asks_and_sends_when_it_is_answered() ->
         done.extend(each for each in effects if isinstance(each, InstallInbound | InstallOutbound | SendMessage))
         perform(effects)
 
-    a.perform = watch  # type: ignore[method-assign] # looks on
+    a.perform = watch  # looks on
     a.perform(a.peer.acquired("net", 0.0))
     wire.run(0.015)
     assert [type(each) for each in done] == [InstallInbound, SendMessage]
@@ -309,7 +309,7 @@ def test_skew_that_nobody_vouches_for_moves_no_clock() -> None:
         if sender is a:
             return [datagram]
         # What b says under the key comes without it: the KRB-ERROR alone, which anybody could have made.
-        (payload,) = parse_plaintext(ticket.key.decrypt(parse_message(datagram).payloads[1].ciphertext))  # type: ignore[union-attr]
+        (payload,) = parse_plaintext(ticket.key.decrypt(parse_message(datagram).payloads[1].ciphertext))
         forged.append(build_message(Message(MessageType.REPLY, parse_message(datagram).xid, (payload,))))
         return [forged[-1]]
 

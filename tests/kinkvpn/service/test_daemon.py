@@ -164,7 +164,7 @@ async def test_what_somebody_s_kinit_brings_is_offered(
             assert not another()  # what was offered goes on until it ends
             nursery.cancel_scope.cancel()
     assert (told(caplog, "tgt_offered"), told(caplog, "tgt_unavailable")) == (2, 2)  # each once, not each time
-    ends = [record.fields["ends"] for record in caplog.records if record.getMessage() == "tgt_offered"]  # type: ignore[attr-defined] # extra
+    ends = [record.fields["ends"] for record in caplog.records if record.getMessage() == "tgt_offered"]
     assert all(re.fullmatch(r"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\dZ", end) for end in ends), "a time that a person can read"
 
 

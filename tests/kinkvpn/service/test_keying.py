@@ -221,7 +221,7 @@ def test_tens_of_thousands_of_hostile_datagrams_leave_nothing_behind() -> None:
             *(Tally.UNAUTHENTICATED_REPLY, Tally.ERROR_SUPPRESSED, Tally.REPEAT_SUPPRESSED),
         ):
             assert counters[fate] > 100, fate
-        assert "ok" not in east.keying.status()["labelled"].get("kink_errors_sent", {})  # type: ignore[attr-defined]
+        assert "ok" not in east.keying.status()["labelled"].get("kink_errors_sent", {})
 
     simulate(scenario, 910)
 
@@ -268,7 +268,7 @@ def test_a_defect_costs_its_turn_and_nothing_else(where: str, method: str, monke
     def defective(self: Peer, *_: object) -> list[Effect]:
         if self.settings.name == "west":
             raise KeyError("what nobody thought of")
-        return original(self, *_)  # type: ignore[no-any-return]
+        return original(self, *_)
 
     async def limit(subnets: Sequence[object], _octets: int) -> None:
         raise KeyError("what nobody thought of")

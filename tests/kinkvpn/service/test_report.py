@@ -74,7 +74,7 @@ def test_the_rest_of_keying_s_status_stays() -> None:
     }
     found = with_traffic(keying, TRAFFIC, LinkStatistics(junk_received=4))
     assert json.loads(json.dumps(found)) == found
-    (peer,) = found["peers"]  # type: ignore[misc] # status is JSON: objects
+    (peer,) = found["peers"]
     assert peer["epoch"] == 1
     assert peer["policies"] == [{"name": "b/1", "state": "established"} | policy_traffic("b/1", TRAFFIC)]
     counters = found["counters"]
