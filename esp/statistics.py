@@ -22,6 +22,9 @@ class SaStatistics:
 
     With IP-TFS (RFC 9347), else 0: ``lost`` payloads of an inbound SA did not come, or too late to be of use; those of
     an outbound SA have ``payload_octets`` now.
+
+    ``engine``: whose the SA is, "native" or "portable"; where the compiled engine runs and has left one to the portable
+    one, ``engine_reason`` says why.
     """
 
     policy: str
@@ -37,6 +40,8 @@ class SaStatistics:
     payload_octets: int = 0
     largest: int = 0
     padded: int = 0
+    engine: str = "portable"
+    engine_reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
