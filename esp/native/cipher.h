@@ -32,7 +32,7 @@ struct cipher {
      * multiple of the suite's block), and room for the ICV. Writes IV and ICV, encrypts the text where it is. */
     void (*seal)(struct cipher *, uint8_t *packet, size_t text, uint64_t sequence);
     /* The same the other way; `text` octets lie between IV and ICV. 1 if the ICV is right. If not, 0, and what is where
-     * the text was is nobody's. The sequence number is as the receiver has inferred it (RFC 4303 §2.2.1). */
+     * the text and the ICV were is nobody's. The sequence number is as the receiver has inferred it (RFC 4303 §2.2.1). */
     int (*open)(struct cipher *, uint8_t *packet, size_t text, uint64_t sequence);
     void (*free)(struct cipher *);
     struct cipher_suite suite;
@@ -44,6 +44,8 @@ struct cipher {
 int cipher_offered(int library, const struct cipher_suite *suite);
 /* The name and version of a library as it runs, "ipsec-mb 1.3 (avx512)"; NULL where it is not there. */
 const char *cipher_library_name(int library);
+/* The library that is the faster one for the suite, of those that offer it. */
+int cipher_preferred(const struct cipher_suite *suite);
 
 /* A cipher, or NULL where it is not offered or there is no memory.
  *
