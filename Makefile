@@ -1,10 +1,12 @@
-# make demo    install what is missing, then show the whole journey: realm, two hosts, tunnel, traffic, proof
-# make test    install what is missing, then ruff, mypy and every test
-# make bench   install what is missing, strongSwan to be measured beside us too, then measure keying and the engine
-# make clean   remove .venv and everything else that these made in the clone
+# make demo      install what is missing, then show the whole journey: realm, two hosts, tunnel, traffic, proof
+# make test      install what is missing, then ruff, mypy and every test
+# make bench     install what is missing, strongSwan to be measured beside us too, then measure keying and the engine
+# make sanitize  the tests of esp with the engine compiled for AddressSanitizer and UBSan
+# make clean     remove .venv and everything else that these made in the clone
 #
 # System packages come from apt, and only those that are not there; Python packages from pip, into .venv. The second
-# run finds all of it in place and starts at once; a changed pyproject.toml installs again.
+# run finds all of it in place and starts at once; a changed pyproject.toml installs again, and what the engine is
+# compiled of compiles it again.
 
 PYTHON ?= $(shell for python in python3.11 python3; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
@@ -12,8 +14,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/pip --disable-pip-version-check --quiet
 
-# What python-pytun and gssapi are compiled with; the KDC; namespaces, ping and capture for the laboratory.
-PACKAGES := gcc libc6-dev libkrb5-dev krb5-kdc krb5-admin-server iproute2 iputils-ping tcpdump
+# What python-pytun, gssapi and our engine are compiled with; the KDC; namespaces, ping and capture for the laboratory.
+PACKAGES := gcc libc6-dev libssl-dev libkrb5-dev krb5-kdc krb5-admin-server iproute2 iputils-ping tcpdump
+# Intel's AES, for processors of that family.
+FASTER := libipsec-mb-dev
 # The clock of one process; kinit, with a password and with a certificate; a NAT; an Active Directory domain controller,
 # of which the tests run the KDC alone; what runs the Wireshark dissector.
 TESTED := faketime krb5-user krb5-pkinit nftables samba samba-dsdb-modules samba-ad-provision tshark
@@ -22,12 +26,17 @@ KERNEL := user-mode-linux kmod
 # Debian splits its own Python; any other has these two inside.
 PACKAGES += $(shell $(PYTHON) -c 'import sys; sys.base_prefix == "/usr" and print("libpython3-dev python3-venv")')
 
-.PHONY: demo test bench install clean root
+NATIVE := esp/native/_core$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
+SANITIZED := $(VENV)/sanitized
 
-demo: root $(VENV)/demo.installed
+.PHONY: demo test bench sanitize install clean root
+
+demo: root $(NATIVE)
 	$(BIN)/kinkvpn demo
 
-test: $(VENV)/test.installed
+# Here it has to compile; elsewhere it may be missing.
+test: export ESP_BUILD = native
+test: $(VENV)/test.installed $(NATIVE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -38,10 +47,16 @@ else
 	@echo "make test: not root, so the tests that need network namespaces (marked root) are left out"
 endif
 
-bench: root $(VENV)/bench.installed
+bench: root $(VENV)/bench.installed $(NATIVE)
 	$(BIN)/python -m bench keying
 	$(BIN)/python -m bench create
 	$(BIN)/python -m bench engine
+
+sanitize: $(VENV)/test.installed
+	ESP_SANITIZE=address,undefined ESP_BUILD=native $(BIN)/python setup.py --quiet build --build-lib $(SANITIZED)
+	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		$(BIN)/pytest -n 2 --dist worksteal -p no:cacheprovider -o pythonpath="$(SANITIZED) tests" -m "not root" tests/esp
 
 root: # before a minute of installing
 	@test "$$(id -u)" = 0 || \
@@ -52,17 +67,21 @@ install: $(VENV)/demo.installed
 $(VENV)/demo.installed: pyproject.toml .ci/debian-packages
 	@test -n "$(PYTHON)" || { echo "kinkvpn needs Python 3.11 or later: apt-get install python3" >&2; exit 2; }
 	@.ci/debian-packages $(PACKAGES)
+	@.ci/debian-packages $(FASTER) || echo "kinkvpn: no ipsec-mb for this machine: OpenSSL alone seals and opens"
 	@echo "kinkvpn: installing Python packages into $(VENV) by pip (a minute or two: gssapi is compiled)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(PIP) install --editable .
+	@$(PIP) install --editable '.[build]'
 	@touch $@
+
+$(NATIVE): setup.py $(foreach kind,c h pyx pxi,$(wildcard esp/native/*.$(kind))) | $(VENV)/demo.installed
+	$(BIN)/python setup.py --quiet build_ext --inplace
 
 $(VENV)/test.installed: $(VENV)/demo.installed Makefile .ci/debian-unpacked
 	@.ci/debian-packages $(TESTED)
 	@.ci/debian-packages $(KERNEL) || echo "kinkvpn: no User Mode Linux for this machine: its tests will be skipped"
 	@.ci/debian-unpacked $(VENV)/heimdal heimdal heimdal-kdc heimdal-clients
 	@echo "kinkvpn: installing the tools of the tests into $(VENV) by pip"
-	@$(PIP) install --editable '.[test]'
+	@$(PIP) install --editable '.[build,test]'
 	@touch $@
 
 $(VENV)/bench.installed: $(VENV)/demo.installed
@@ -72,4 +91,4 @@ $(VENV)/bench.installed: $(VENV)/demo.installed
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) build build-* dist esp/native/*.so esp/native/missing.txt *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -5,11 +5,31 @@ It may be missing: :func:`why_missing` says why. Nothing else of the package can
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
 
-def why_missing() -> str | None:
-    """Why there is no compiled engine in this installation; None where there is one."""
+HERE = Path(__file__).parent
+
+
+def why_missing(directory: Path = HERE) -> str | None:
+    """Why there is no compiled engine in this installation, in a line; None where there is one.
+
+    Args:
+        directory: of the installed package; setup.py leaves its reason there.
+    """
     try:
-        from esp.native import _core  # noqa: F401
+        import_module("esp.native._core")
+    except ModuleNotFoundError as error:
+        return _why_not_built(directory) if error.name == "esp.native._core" else str(error)
     except ImportError as error:
-        return str(error)
+        return f"built, and does not load: {error}"
     return None
+
+
+def _why_not_built(directory: Path) -> str:
+    try:
+        reason = (directory / "missing.txt").read_text().strip()
+    except OSError:
+        others = ", ".join(sorted(path.name for path in directory.glob("_core.*.so")))
+        return f"not built for this Python (there is {others})" if others else "not built: nobody has, in this tree"
+    return f"not built: {reason}, when kinkvpn was installed"
