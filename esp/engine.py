@@ -77,7 +77,7 @@ class Engine:
         self._paths = Paths()
         self._spd = Spd()
         self._lookup = self._spd.outbound.lookup
-        self._sad = Sad(random)
+        self._sad = self._make_sad(random)
         self._fragments: FragmentFlows | None = None  # of what comes from the inside, once a policy asks for ports
         self._held: dict[str, HoldQueue] = {}
         self._waiting: dict[str, HoldQueue] = {}  # those of them that are not empty
@@ -91,6 +91,12 @@ class Engine:
         self._drops: defaultdict[DropReason, int] = defaultdict(int)
         self._packets_out = self._octets_out = self._packets_in = self._octets_in = 0
 
+    def _make_sad(self, random: Callable[[int], bytes]) -> Sad:
+        return Sad(random)
+
+    def _make_silence(self, limit: float, peer: str) -> Silence:
+        return Silence(limit, peer)
+
     # --- what keying installs ---
 
     def add_policy(self, policy: Policy) -> None:
@@ -103,7 +109,7 @@ class Engine:
         if any(map(by_ports, policy.selectors)):
             self._fragments = self._fragments or FragmentFlows()
         if policy.answer_within is not None:
-            self._silences.setdefault(policy.peer, Silence(policy.answer_within, policy.peer))
+            self._silences.setdefault(policy.peer, self._make_silence(policy.answer_within, policy.peer))
         if policy.action is Action.PROTECT:
             self._held[policy.name] = HoldQueue()
 

@@ -45,6 +45,8 @@ class DropReason(Enum):
     SELECTOR_MISMATCH = "selector_mismatch"  # the inner packet is not of this SA's traffic (RFC 4301 §5.2)
     NOT_PROTECTED = "not_protected"  # in the clear, and a PROTECT entry has it (RFC 4301 §5.2)
     TUN_REFUSED = "tun_refused"  # the kernel would not take the packet
+    # Either way, and with the native engine only: more for the control than it takes (docs/native.md).
+    ENGINE_BUSY = "engine_busy"
 
 
 class EspError(Exception):

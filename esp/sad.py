@@ -126,13 +126,13 @@ class Sad:
         The window of an SA with the very same keys stays: without it every packet of the past could be replayed. Not
         that of one with the other kind of numbers, whose packets are not authentic here.
         """
-        sa = make_inbound(parameters, now, self.unused_ecn)
+        sa = self._make_inbound(parameters, now)
         old = self.inbound.get(parameters.spi)
         if old is not None:
+            self.remove_inbound(parameters.spi)
             if old.parameters.esn is parameters.esn and bytes_eq(old.parameters.keymat, parameters.keymat):
                 sa.window = old.window
-            self.remove_inbound(parameters.spi)
-        self.inbound[parameters.spi] = sa
+        self._open(sa)
         if isinstance(sa, AggregatedInboundSa):
             self.reassembling[parameters.spi] = sa
         self._inbound_of[parameters.policy].add(parameters.spi)
@@ -149,12 +149,27 @@ class Sad:
         sas = self._outbound.get(parameters.policy, [])
         if any(sa.parameters.spi == parameters.spi for sa in sas):
             raise InvalidSa(f"policy {parameters.policy!r} has an outbound SA with SPI {parameters.spi:#010x} already")
-        sa = make_outbound(parameters, now, self._random)
+        sa = self._make_outbound(parameters, now)
         self._outbound[parameters.policy] = [*sas, sa]
         self._speaking[parameters.spi] = [*self._speaking.get(parameters.spi, ()), sa]
         self._carry(parameters.policy, sa)
         self._watch(sa)
         return sa
+
+    def _make_inbound(self, parameters: SaParameters, now: float) -> InboundSa:
+        return make_inbound(parameters, now, self.unused_ecn)
+
+    def _make_outbound(self, parameters: SaParameters, now: float) -> OutboundSa:
+        return make_outbound(parameters, now, self._random)
+
+    def _open(self, sa: InboundSa) -> None:
+        """Have packets with its SPI go to ``sa`` from now on."""
+        self.inbound[sa.parameters.spi] = sa
+
+    def _close(self, sa: InboundSa) -> None:
+        """Have them go nowhere."""
+        del self.inbound[sa.parameters.spi]
+        self.reassembling.pop(sa.parameters.spi, None)
 
     def remove_inbound(self, spi: int) -> InboundSa:
         """Forget an SA and return it.
@@ -162,10 +177,10 @@ class Sad:
         Raises:
             UnknownSa: there is none.
         """
-        sa = self.inbound.pop(spi, None)
+        sa = self.inbound.get(spi)
         if sa is None:
             raise UnknownSa(f"no inbound SA with SPI {spi:#010x}")
-        self.reassembling.pop(spi, None)
+        self._close(sa)
         self._inbound_of[sa.parameters.policy].discard(spi)
         return sa
 
@@ -209,8 +224,7 @@ class Sad:
     def remove_policy(self, policy: str) -> None:
         """Forget all SAs that serve ``policy``."""
         for spi in self._inbound_of.pop(policy, ()):
-            del self.inbound[spi]
-            self.reassembling.pop(spi, None)
+            self._close(self.inbound[spi])
         for sa in self._outbound.pop(policy, ()):
             self._forget(sa)
         self._carry(policy, None)

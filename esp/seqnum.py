@@ -52,10 +52,10 @@ class ReplayWindow:
         size: packets; 0 turns the check off, and ``top`` is followed all the same.
     """
 
-    __slots__ = ("_seen", "_size", "top")
+    __slots__ = ("_seen", "size", "top")
 
     def __init__(self, size: int) -> None:
-        self._size = size
+        self.size = size
         self._seen = bytearray()  # until there is something to record: most of an SA's memory, and many carry nothing
         self.top = 0  # the newest number marked
 
@@ -69,7 +69,7 @@ class ReplayWindow:
         Args:
             low: 32 bits, as received.
         """
-        bottom = self.top - self._size + 1
+        bottom = self.top - self.size + 1
         if bottom < 0:
             return low
         if bottom > _LAST_SUBSPACE:
@@ -78,16 +78,16 @@ class ReplayWindow:
 
     def check(self, number: int) -> DropReason | None:
         """Why ``number`` must not be accepted; None if it may."""
-        if number > self.top or not self._size:
+        if number > self.top or not self.size:
             return None
         # The first packet has number 1 (RFC 4303 §2.2): zero is older than any.
-        if number <= self.top - self._size or number == 0:
+        if number <= self.top - self.size or number == 0:
             return DropReason.TOO_OLD
-        return DropReason.REPLAYED if self._seen[number % self._size] else None
+        return DropReason.REPLAYED if self._seen[number % self.size] else None
 
     def mark(self, number: int) -> None:
         """Record ``number``, which has passed ``check`` and whose packet is authentic."""
-        size = self._size
+        size = self.size
         if not self._seen:
             self._seen = bytearray(size)
         advance = number - self.top
@@ -98,9 +98,15 @@ class ReplayWindow:
         if size:
             self._seen[number % size] = 1
 
+    def marked(self) -> list[int]:
+        """The numbers that have been accepted and are not too old, and the newest."""
+        first = max(self.top - self.size + 1, 0)
+        seen = self._seen
+        return [*(number for number in range(first, self.top) if seen and seen[number % self.size]), self.top]
+
     def _forget(self, first: int, count: int) -> None:
         """Clear ``count`` places from that of ``first`` on: they belonged to numbers that have left the window."""
-        start = first % self._size
-        straight = min(count, self._size - start)
+        start = first % self.size
+        straight = min(count, self.size - start)
         self._seen[start : start + straight] = bytes(straight)
         self._seen[: count - straight] = bytes(count - straight)

@@ -36,7 +36,7 @@ _UNUSED = {(NOT_ECT, ECT0), (NOT_ECT, ECT1), (NOT_ECT, CE), (ECT1, ECT0), (CE, E
 # The same for one look at a packet, by ``inner << 2 | outer``.
 _PAIRS = [(inner, outer) for inner in range(4) for outer in range(4)]
 _LEAVES = tuple(_EGRESS[inner][outer] for inner, outer in _PAIRS)
-_UNUSED_NAMES = tuple(
+UNUSED_NAMES = tuple(
     f"{_ECN_NAMES[inner]}_in_{_ECN_NAMES[outer]}" if (inner, outer) in _UNUSED else "" for inner, outer in _PAIRS
 )
 
@@ -49,7 +49,7 @@ _REFUSALS = {
 
 
 @lru_cache(maxsize=64)  # ours: an operator has a few rules, and thousands of SAs
-def _outer_traffic_classes(ecn: Ecn, dscp: bytes) -> bytes:
+def outer_traffic_classes(ecn: Ecn, dscp: bytes) -> bytes:
     """The outer traffic class of each of 256 inner ones (RFC 6040 §4.1, RFC 4301 §5.1.2.1)."""
     kept = ECN_FIELD if ecn is Ecn.NORMAL else 0
     return bytes(dscp[inner >> 2] << 2 | inner & kept for inner in range(256))
@@ -67,7 +67,7 @@ class Tunnel:
     __slots__ = ("_inward", "_outer", "_unused")
 
     def __init__(self, rules: HeaderRules, unused: MutableMapping[str, int]) -> None:
-        self._outer = _outer_traffic_classes(rules.ecn, rules.dscp)
+        self._outer = outer_traffic_classes(rules.ecn, rules.dscp)
         self._inward = rules.dscp_inward
         self._unused = unused
 
@@ -99,8 +99,8 @@ class Tunnel:
         """``packet`` with what the path did to the ``outer`` traffic class (RFC 6040 §4.2)."""
         inner = traffic_class_of(packet)
         pair = (inner & ECN_FIELD) << 2 | outer & ECN_FIELD
-        if _UNUSED_NAMES[pair]:
-            self._unused[_UNUSED_NAMES[pair]] += 1
+        if UNUSED_NAMES[pair]:
+            self._unused[UNUSED_NAMES[pair]] += 1
         ecn = _LEAVES[pair]
         if ecn is None:
             return DropReason.CE_ON_NOT_ECT

@@ -29,11 +29,12 @@ LAYERS = {
         },
         {"esp.path", "esp.fit", "esp.spd", "esp.hold", "esp.silence"},
         {"esp.lifetime", "esp.outbound", "esp.inbound", "esp.loss", "esp.sad", "esp.statistics"},
-        {"esp.engine", "esp.native"},
+        {"esp.engine"},
         {"esp.icmp"},
         {"esp.readiness"},
         {"esp.tun", "esp.link", "esp.raw"},
         {"esp.dataplane", "esp.testing"},
+        {"esp.native"},  # the compiled engine and its dataplane
     ),
     "kinkvpn": (
         {"kinkvpn.errors"},

@@ -2,3 +2,4 @@
 """The compiled engine: what of it Python can touch. The rooms are the C files; this is their door."""
 
 include "cipher.pxi"
+include "engine.pxi"

@@ -24,6 +24,8 @@ from support.tunnel import (
     SELECTOR6,
     SPI4,
     SPI6,
+    TWIN,
+    TWINS,
     Tunnel,
     bare_tunnel,
     engine,
@@ -34,6 +36,7 @@ from support.tunnel import (
     open_tunnel,
     parameters,
     ports,
+    twin,
 )
 
 from esp.aggfrag import LONGEST_GAP
@@ -73,6 +76,14 @@ if TYPE_CHECKING:
 SCAPY_HAS = [name for name in SUITES if scapy_has(name)]
 # Mostly near block ends, where padding differs, and up to what still fits a datagram.
 SIZES = st.integers(0, 70) | st.integers(0, 1500) | st.integers(0, 65_000)
+
+
+@pytest.fixture(params=TWINS, autouse=True, scope="module")
+def _twin(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test here is of both engines."""
+    TWIN.make = twin(request.param)
+    yield
+    TWIN.make = Engine
 
 
 def outcome(drops: dict[DropReason, int]) -> set[DropReason]:
@@ -1273,7 +1284,7 @@ def test_what_has_waited_long_enough_for_a_lost_payload_comes_out() -> None:
 
 @pytest.mark.parametrize("clamp", [True, False])
 def test_a_syn_that_waited_is_clamped_as_any(clamp: bool) -> None:
-    tunnel = Tunnel(aggregating().left, Engine(random=Random(2).randbytes, inside=Inside(mtu=1000, clamp_mss=clamp)))
+    tunnel = Tunnel(aggregating().left, engine(2, Inside(mtu=1000, clamp_mss=clamp)))
     tunnel.right.add_policy(Policy("four", flip(SELECTOR4)))
     sa = parameters(aggregation=Aggregation(500, 10), selector=flip(SELECTOR4), remote=LEFT)
     tunnel.right.install_inbound(sa, 0.0)

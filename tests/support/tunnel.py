@@ -6,12 +6,19 @@ import struct
 from dataclasses import dataclass, replace
 from ipaddress import IPv4Address, IPv6Address, ip_network
 from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
 
 from esp.datagram import Incoming, Outgoing
 from esp.engine import Engine
+from esp.native import why_missing
 from esp.policy import Policy, Selector
 from esp.sa import Endpoint, Lifetime, SaParameters
 from esp.suite import SUITES
+
+if TYPE_CHECKING:
+    from esp.fit import Inside
 
 LEFT, RIGHT = Endpoint("192.0.2.1", 4500), Endpoint("192.0.2.2", 4500)
 ELSEWHERE = Endpoint("198.51.100.7", 31000)
@@ -69,9 +76,32 @@ def parameters(suite: str = "aes256-gcm16", *, spi: int = SPI4, seed: int = 0, *
     return replace(sa, **changes)
 
 
-def engine(seed: int = 0) -> Engine:
+@dataclass
+class Twin:
+    """Which of the engines :func:`engine` makes; tests of both change it, for their time."""
+
+    make: type[Engine] = Engine
+
+
+TWIN = Twin()
+TWINS = ("portable", "native")
+
+
+def twin(name: str) -> type[Engine]:
+    """The engine of that name; skips the test where it is not built."""
+    if name == "portable":
+        return Engine
+    missing = why_missing()
+    if missing is not None:
+        pytest.skip(missing)
+    from esp.native.engine import NativeEngine
+
+    return NativeEngine
+
+
+def engine(seed: int = 0, inside: Inside | None = None) -> Engine:
     """An engine without policies, its randomness seeded."""
-    return Engine(random=Random(seed).randbytes)
+    return TWIN.make(random=Random(seed).randbytes, inside=inside)
 
 
 @dataclass

@@ -1,0 +1,105 @@
+/* The engine's fast path: what lanes share, and what one lane does with a packet (RFC 4301 §5).
+ *
+ * A lane is one thread that carries packets. Python's thread is the control: it alone installs and removes, and it never
+ * waits for a lane nor a lane for it. What lanes find is reached by pointers that are exchanged in one store; what has
+ * been taken out is freed when every lane has been seen outside since (quiescent-state-based reclamation).
+ *
+ * What a lane does not do itself it leaves to the control, by the verdict SLOW: it is then as if it had not looked.
+ */
+#ifndef ESP_NATIVE_ENGINE_H
+#define ESP_NATIVE_ENGINE_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "counter.h"
+#include "sa.h"
+#include "spd.h"
+
+#define MAX_LANES 16
+
+struct engine;
+
+struct lane {
+    struct engine *engine;
+    _Atomic uint64_t seen; /* the epoch that it has come to; LANE_OUTSIDE while it holds nothing */
+    _Atomic uint64_t packets_out, octets_out, packets_in, octets_in;
+    _Atomic uint64_t drops[DROPS];
+    _Atomic uint64_t unused_ecn[ECN_PAIRS];
+    double tell_unknown_at;
+    struct decision *decisions; /* DECISIONS of them */
+} __attribute__((aligned(64)));
+#define LANE_OUTSIDE UINT64_MAX
+
+/* Inbound SAs by SPI: open addressing, at most half full. */
+struct sad {
+    size_t mask, used; /* places that are not NULL */
+    _Atomic(struct inbound *) at[];
+};
+
+struct retired {
+    uint64_t epoch;
+    void *what;
+    void (*release)(void *);
+    struct retired *next;
+};
+
+struct engine {
+    _Atomic(struct spd *) spd;
+    _Atomic(struct sad *) sad;
+    _Atomic uint64_t epoch;
+    int clamp_mss; /* SYNs are the control's */
+    unsigned lanes;
+    struct lane lane[MAX_LANES];
+    struct retired *retired; /* the control's */
+};
+
+/* NULL where there is no memory. */
+struct engine *engine_new(unsigned lanes, int clamp_mss);
+void engine_free(struct engine *engine);
+
+/* --- the control --- */
+
+/* Takes the place of the SPD there is. */
+void engine_set_spd(struct engine *engine, struct spd *spd);
+/* 0, or -1 where there is no memory. An SA with its SPI must not be there. */
+int engine_add_inbound(struct engine *engine, struct inbound *sa);
+void engine_remove_inbound(struct engine *engine, struct inbound *sa);
+/* Has `release(what)` called when no lane can reach it any more: at once if all are outside. */
+void engine_retire(struct engine *engine, void *what, void (*release)(void *));
+/* Does what has become possible of that; the number that still waits. */
+size_t engine_reclaim(struct engine *engine);
+
+/* --- a lane --- */
+
+static inline void lane_enter(struct lane *lane) {
+    atomic_store_explicit(&lane->seen, atomic_load_explicit(&lane->engine->epoch, memory_order_acquire),
+                          memory_order_seq_cst);
+}
+
+static inline void lane_leave(struct lane *lane) {
+    atomic_store_explicit(&lane->seen, LANE_OUTSIDE, memory_order_release);
+}
+
+enum verdict { SEAL, OPEN = SEAL, SLOW, DROPPED };
+
+/* The SA that seals a packet of the inside, of whose flow all of `octets` are.
+ *
+ * octets: of the packet, as its header has to have them. largest: octets of the largest packet that it will be cut into. */
+enum verdict lane_choose(struct lane *lane, const uint8_t *packet, size_t octets, size_t largest, double now,
+                         struct outbound **sa);
+/* Whether its hard lifetime is over (RFC 4301 §4.4.2.1): asked by lane_choose, and between the segments of a packet. */
+int outbound_ended(const struct outbound *sa, double now);
+/* Has `sa` seal the `octets` of IP packet at `esp + outbound_front(sa)`, and counts it. Octets of the ESP packet; 0 where it
+ * has been dropped. `attention`: what Python is to look at, and has not been told of yet. */
+size_t lane_seal(struct lane *lane, struct outbound *sa, uint8_t *esp, size_t octets, double now, unsigned *attention);
+
+/* What a datagram of the outside is, ESP by its first octets, and nothing is changed unless the verdict is OPEN or DROPPED. */
+enum verdict lane_open(struct lane *lane, uint8_t *esp, size_t octets, uint8_t traffic_class, double now,
+                       struct inbound **sa, struct opened *opened, unsigned *attention);
+
+/* Whether it is a TCP segment with SYN, behind no extension header: esp.fit. */
+int is_syn(const uint8_t *packet, size_t octets);
+
+#endif

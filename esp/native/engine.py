@@ -1,0 +1,196 @@
+"""The compiled twin of :class:`esp.engine.Engine`: what it does for nearly every packet is done by lanes, in C.
+
+The reference engine stays what decides. It installs, expires, holds and asks; a lane carries what needs no decision,
+and leaves all else to it, as if it had not looked: packets without an SA, too large ones, SYNs, fragments where ports
+matter, and SAs that ask for what lanes do not have.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esp.engine import Engine
+from esp.events import CounterExhausted
+from esp.fit import Inside
+from esp.native import _core
+from esp.native.sa import REASONS, NativeInboundSa, NativeOutboundSa, NativeSilence
+from esp.native.sad import NativeSad
+from esp.policy import Action, Direction
+from esp.spd import SelectorMatcher
+from esp.tunnel import UNUSED_NAMES
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from esp.datagram import Incoming, Outgoing
+    from esp.policy import Policy
+    from esp.sa import Endpoint, SaParameters
+    from esp.sad import Sad
+    from esp.silence import Silence
+    from esp.statistics import Statistics
+
+# As enum action has them.
+_ACTIONS = {Action.PROTECT: 0, Action.BYPASS: 1, Action.DISCARD: 2}
+# What a caller may ask for.
+LIBRARIES = {"openssl": _core.OPENSSL, "ipsec-mb": _core.IPSEC_MB}
+
+
+class NativeEngine(Engine):
+    """As any engine; while no loop runs its lanes, it is the caller's thread that does.
+
+    Args:
+        random, inside: as for any engine.
+        library: ``"auto"`` has each suite done by the faster of those there are, ``"openssl"`` or ``"ipsec-mb"`` by
+            that one.
+        lanes: how many threads will carry packets.
+    """
+
+    _sad: NativeSad
+
+    def __init__(
+        self,
+        *,
+        random: Callable[[int], bytes],
+        inside: Inside | None = None,
+        library: str = "auto",
+        lanes: int = 1,
+    ) -> None:
+        self.lanes = _core.Core(lanes, clamp_mss=(inside or Inside()).clamp_mss)
+        self._only = None if library == "auto" else LIBRARIES[library]
+        self._policies: dict[str, Policy] = {}
+        self._unpublished = False  # policies have changed, and lanes do not know
+        super().__init__(random=random, inside=inside)
+
+    def _make_sad(self, random: Callable[[int], bytes]) -> Sad:
+        return NativeSad(random, self.lanes, self.library_for)
+
+    def _make_silence(self, limit: float, peer: str) -> Silence:
+        return NativeSilence(limit, peer)
+
+    def library_for(self, sa: SaParameters) -> int | None:
+        """The number of the library that seals and opens for ``sa``; None where there is none."""
+        if self._only is None:
+            return _core.preferred(sa.suite)
+        return self._only if _core.offered(sa.suite, self._only) else None
+
+    # --- what keying installs ---
+
+    def add_policy(self, policy: Policy) -> None:
+        """As of any engine."""
+        super().add_policy(policy)
+        self._sad.places[policy.name] = _core.Policy(self.lanes, _ACTIONS[policy.action])
+        self._policies[policy.name] = policy
+        self._unpublished = True
+
+    def remove_policy(self, name: str) -> None:
+        """As of any engine."""
+        super().remove_policy(name)
+        del self._policies[name]
+        self._gone = self._sad.places.pop(name)
+        self._unpublished = True
+
+    def publish(self) -> None:
+        """Have lanes know the policies, if they have changed."""
+        if not self._unpublished:
+            return
+        self._unpublished = False
+        policies = [each for each in self._policies.values() if Direction.OUTBOUND in each.directions]
+        rules = []
+        for policy in policies:
+            for selector in policy.selectors:
+                matcher = SelectorMatcher(selector, Direction.OUTBOUND)
+                rule = self._sad.places[policy.name], selector.version, matcher.intervals, matcher.names_opaque
+                rules.append(rule)
+        # Once some policy has asked for ports, fragments are followed for good, as in any engine.
+        self.lanes.set_policies(rules, self._fragments is not None)
+
+    # --- packets ---
+
+    def protect(self, packets: Sequence[bytes], now: float) -> list[Outgoing]:
+        """As of any engine."""
+        self.publish()
+        sealed: list[Outgoing] = []
+        batch, at = list(packets), 0
+        while (stop := self.lanes.protect(batch, at, now, sealed)) is not None:
+            at, attention, number = stop
+            if attention:
+                self._look_at_outbound(self._sad.numbered.get(number), attention, now)
+            else:
+                sealed += super().protect(batch[at : at + 1], now)
+                at += 1
+        return sealed
+
+    def _look_at_outbound(self, sa: NativeInboundSa | NativeOutboundSa | None, attention: int, now: float) -> None:
+        """What a lane has noticed of ``sa``, which may have gone since."""
+        if not isinstance(sa, NativeOutboundSa):
+            return
+        sa.core.clear(attention & ~_core.EXHAUSTED)  # that one is told once
+        if attention & _core.EXHAUSTED:
+            self._events.put(CounterExhausted(sa.parameters.policy, sa.parameters.spi))
+        if attention & _core.LARGE:
+            self._tell_large(sa, now)
+        if attention & _core.SILENCE:
+            self._unanswered[sa.silence] = None
+        if attention & _core.ALARM:
+            self._expire(sa, now)
+
+    def unprotect(self, datagrams: Sequence[Incoming], now: float) -> list[bytes]:
+        """As of any engine."""
+        packets: list[bytes] = []
+        batch, at = list(datagrams), 0
+        while (stop := self.lanes.unprotect(batch, at, now, packets)) is not None:
+            at, attention, number = stop
+            if not attention:
+                packets += super().unprotect(batch[at : at + 1], now)
+                at += 1
+                continue
+            sa = self._sad.numbered.get(number)
+            if isinstance(sa, NativeInboundSa):
+                if attention & _core.CLAMP:
+                    packets[-1] = self._clamped(packets[-1], sa)
+                self._look_at_inbound(sa, attention, batch[at - 1].source, now)
+        return packets
+
+    def _look_at_inbound(self, sa: NativeInboundSa, attention: int, source: Endpoint, now: float) -> None:
+        sa.core.clear(attention)
+        if attention & _core.MOVED:
+            self._follow(sa, source)
+        if attention & _core.ALARM:
+            self._expire(sa, now)
+
+    # --- time, and what became of it all ---
+
+    def expire(self, now: float) -> float | None:
+        """As of any engine."""
+        watched = set(self._unanswered)
+        due = super().expire(now)
+        for silence in watched - self._unanswered.keys():
+            if isinstance(silence, NativeSilence):
+                silence.core.watched = False
+                if silence.deadline() < float(
+                    "inf"
+                ):  # a packet has gone out meanwhile, and its lane saw that it was watched
+                    silence.core.watched = True
+                    self._unanswered[silence] = None
+        self.lanes.reclaim()
+        return due
+
+    def collect(self) -> None:
+        """Add up what lanes have counted."""
+        for position, packets in self.lanes.take_drops().items():
+            self._drops[REASONS[position]] += packets
+        for sa in self._sad.numbered.values():
+            for position, packets in sa.core.take_drops().items():
+                sa.drops[REASONS[position]] += packets
+        for pair, packets in self.lanes.take_unused_ecn().items():
+            self._sad.unused_ecn[UNUSED_NAMES[pair]] += packets
+        packets_out, octets_out, packets_in, octets_in = self.lanes.take_traffic()
+        self._packets_out += packets_out
+        self._octets_out += octets_out
+        self._packets_in += packets_in
+        self._octets_in += octets_in
+
+    def statistics(self) -> Statistics:
+        """As of any engine."""
+        self.collect()
+        return super().statistics()

@@ -1,0 +1,119 @@
+/* SAs at work: packets are sealed for a peer, those of a peer authenticated, opened and checked (RFC 4303 §3.3, §3.4).
+ *
+ * Tunnel mode. What an SA asks for that is not here (transport mode, AH, IP-TFS, padding) the reference engine does.
+ *
+ * Every field is written by one thread: those under "control" by Python's, the others by the lane that runs the SA. The
+ * other reads what it finds there; a counter that is a packet old does no harm.
+ */
+#ifndef ESP_NATIVE_SA_H
+#define ESP_NATIVE_SA_H
+
+#include <stdatomic.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "cipher.h"
+#include "drop.h"
+#include "flow.h"
+#include "remote.h"
+#include "window.h"
+
+#define ESP_HEADER 8 /* SPI and sequence number (RFC 4303 §2) */
+
+/* Whether a peer answers: esp.silence.Silence, for all its SAs. */
+struct silence {
+    _Atomic double since, heard_at;
+    atomic_int watched; /* Python knows that a packet has no answer yet; set where nobody asks */
+    unsigned users;     /* control: SAs, and Python */
+};
+
+struct silence *silence_new(int watched);
+void silence_release(struct silence *silence);
+
+/* Room between an ESP packet's start and its payload, and behind the payload, for any suite: 16 of IV; 255 of padding,
+ * two of trailer and 32 of ICV. */
+#define SA_FRONT (ESP_HEADER + 16)
+#define SA_BACK (255 + 2 + 32)
+
+/* What Python is to look at, in `attention`. */
+enum { ATTENTION_ALARM = 1, ATTENTION_SILENCE = 2, ATTENTION_LARGE = 4, ATTENTION_EXHAUSTED = 8, ATTENTION_MOVED = 16 };
+
+struct outbound {
+    /* control */
+    uint64_t id;
+    uint32_t spi;
+    uint64_t sequence_max;
+    _Atomic uint64_t alarm_packets, alarm_octets; /* Python is told from there on */
+    uint64_t hard_packets, hard_octets;           /* and from there on carries it no more */
+    _Atomic double hard_at, tell_at;
+    _Atomic uint32_t largest, told_above;
+    struct silence *silence;
+    _Atomic(const struct remote *) remote;
+    uint8_t outer_class[256]; /* by inner traffic class */
+    struct cipher *control_cipher; /* for what Python seals: an SA has a cipher for each thread, and one counter */
+    _Atomic uint64_t control_packets, control_octets;
+    _Atomic double control_sent_at;
+    /* both: the one counter, whose numbers are given out once each */
+    _Atomic uint64_t sequence;
+    /* lane */
+    struct cipher *cipher;
+    _Atomic uint64_t packets, octets; /* sealed; octets of payload and trailer */
+    _Atomic double sent_at;
+    _Atomic uint64_t drops[DROPS];
+    _Atomic unsigned attention; /* set by the lane, cleared by Python */
+};
+
+struct inbound {
+    /* control */
+    uint64_t id;
+    uint32_t spi;
+    int foreign; /* the reference engine runs it: nothing else here is set */
+    int esn, dscp_inward;
+    _Atomic uint64_t alarm_packets, alarm_octets;
+    uint64_t hard_packets, hard_octets;
+    _Atomic double hard_at;
+    struct silence *silence;
+    struct box box;
+    _Atomic(const struct remote *) remote;
+    /* lane */
+    struct cipher *cipher;
+    struct window *window;
+    _Atomic uint64_t packets, octets;
+    uint64_t failed, failed_after;
+    _Atomic uint64_t drops[DROPS];
+    _Atomic unsigned attention;
+};
+
+void outbound_free(struct outbound *sa);
+void inbound_free(struct inbound *sa);
+
+/* Seals the `octets` of IP packet that lie at `esp + outbound_front(sa)`, with SA_BACK octets of room behind them. Octets of
+ * the ESP packet; 0 when the counter is at its end, which must not cycle (RFC 4303 §3.3.3).
+ *
+ * sa->packets, octets and sent_at are the caller's to add to: the lane's or the control's. */
+size_t outbound_seal(struct outbound *sa, struct cipher *cipher, uint8_t *esp, size_t octets);
+/* Octets before the payload of an ESP packet: header and IV. */
+size_t outbound_front(const struct outbound *sa);
+/* Octets of payload and trailer that `octets` of IP packet are sealed as. */
+size_t outbound_text(const struct outbound *sa, size_t octets);
+/* Likewise of the whole ESP packet. */
+size_t outbound_esp(const struct outbound *sa, size_t octets);
+/* DSCP and ECN of an IPv4 or IPv6 packet. */
+uint8_t traffic_class_of(const uint8_t *packet);
+
+/* Combinations of inner and outer ECN field that nobody should make are counted here, by inner << 2 | outer. */
+#define ECN_PAIRS 16
+
+struct opened {
+    uint8_t *packet; /* the IP packet, in place */
+    size_t octets;
+    int drop;     /* why there is none, or -1 */
+    int advanced; /* it is the newest so far */
+};
+
+/* Authenticates, opens and checks an ESP packet of `sa`, in place. Nothing of the SA changes before the ICV is verified
+ * (RFC 4303 §3.4.3-3.4.4), but for what it counts as failed. `esp` must have ESP_HEADER octets. */
+void inbound_open(struct inbound *sa, uint8_t *esp, size_t octets, uint8_t traffic_class,
+                  _Atomic uint64_t unused_ecn[ECN_PAIRS], struct opened *opened);
+
+#endif

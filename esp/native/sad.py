@@ -1,0 +1,78 @@
+"""The SAs an engine runs, those that lanes run and those that the reference engine does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from esp.native import _core
+from esp.native.sa import NativeInboundSa, NativeOutboundSa, why_not
+from esp.sad import Sad
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from esp.inbound import InboundSa
+    from esp.outbound import OutboundSa
+    from esp.sa import SaParameters
+
+
+class NativeSad(Sad):
+    """As any SAD; lanes find there what they run.
+
+    Args:
+        lanes: which have it.
+        library: what seals and opens for a suite, by number; None where none of those that may does.
+    """
+
+    def __init__(
+        self, random: Callable[[int], bytes], lanes: _core.Core, library: Callable[[SaParameters], int | None]
+    ) -> None:
+        super().__init__(random)
+        self._lanes = lanes
+        self._library = library
+        self.places: dict[str, _core.Policy] = {}  # by policy
+        self.numbered: dict[int, NativeInboundSa | NativeOutboundSa] = {}
+        self._foreign: dict[int, _core.Inbound] = {}  # by SPI
+
+    def _make_inbound(self, parameters: SaParameters, now: float) -> InboundSa:
+        library = self._library(parameters)
+        if library is None or why_not(parameters, inbound=True):
+            return super()._make_inbound(parameters, now)
+        return NativeInboundSa(parameters, now, self.unused_ecn, self._lanes, library)
+
+    def _make_outbound(self, parameters: SaParameters, now: float) -> OutboundSa:
+        library = self._library(parameters)
+        if library is None or why_not(parameters, inbound=False):
+            return super()._make_outbound(parameters, now)
+        sa = NativeOutboundSa(parameters, now, self._random, self._lanes, library)
+        self.numbered[sa.number] = sa
+        return sa
+
+    def _open(self, sa: InboundSa) -> None:
+        super()._open(sa)
+        if isinstance(sa, NativeInboundSa):
+            self.numbered[sa.number] = sa
+            self._lanes.add_inbound(sa.core)
+        else:
+            spi = sa.parameters.spi
+            known = self._foreign[spi] = _core.Inbound(self._lanes, 0, spi, foreign=True)
+            self._lanes.add_inbound(known)
+
+    def _close(self, sa: InboundSa) -> None:
+        super()._close(sa)
+        if isinstance(sa, NativeInboundSa):
+            del self.numbered[sa.number]
+            self._lanes.remove_inbound(sa.core)
+        else:
+            self._lanes.remove_inbound(self._foreign.pop(sa.parameters.spi))
+
+    def _forget(self, gone: OutboundSa) -> None:
+        super()._forget(gone)
+        if isinstance(gone, NativeOutboundSa):
+            del self.numbered[gone.number]
+
+    def _carry(self, policy: str, sa: OutboundSa | None) -> None:
+        super()._carry(policy, sa)
+        place = self.places.get(policy)
+        if place is not None:
+            place.carry(sa.core if isinstance(sa, NativeOutboundSa) else None)
