@@ -15,7 +15,7 @@ import trio
 
 from esp.datagram import Incoming, Outgoing
 from esp.errors import DropReason
-from esp.events import EspEvent, UnreachableReported
+from esp.events import EspEvent, OffloadRefused, UnreachableReported
 from esp.wire import NON_ESP_MARKER, Kind, classify
 
 if TYPE_CHECKING:
@@ -204,6 +204,8 @@ class Dataplane:
         if not self._unpublished:
             fresh = self._engine.take_events()
             fresh += [UnreachableReported(remote) for remote in sorted(self._link.take_unreachable())]
+            for grant in (self._tun.grant, self._link.grant):
+                fresh += [OffloadRefused(*refusal) for refusal in grant.take_refusals()]
             if not fresh:
                 return
             self._unpublished.extend(fresh)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from esp.offload import Offload
     from esp.sa import Endpoint
 
 
@@ -117,6 +118,14 @@ class LargeSent:
     policy: str
 
 
+@dataclass(frozen=True, slots=True)
+class OffloadRefused:
+    """The kernel does not do ``offload``, or has failed at it: it is not asked again. Told of each once."""
+
+    offload: Offload
+    reason: str
+
+
 EspEvent = (
     Acquired
     | SoftExpired
@@ -129,6 +138,7 @@ EspEvent = (
     | UnreachableReported
     | PathNarrowed
     | LargeSent
+    | OffloadRefused
 )
 
 # Ours. One of each kind for a thousand SAs: keying that has fallen this far behind will not be saved by more.

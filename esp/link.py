@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 import sys
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from esp import icmp
 from esp.datagram import Incoming, Outgoing
 from esp.errors import EspError
+from esp.offload import ALL_OFFLOADS, OF_UDP, Grant, Offload, Offloads
 from esp.readiness import Readiness
 from esp.sa import Endpoint
 
@@ -41,6 +43,7 @@ IP_MTU_DISCOVER = 10
 IP_PMTUDISC_DONT, IP_PMTUDISC_PROBE = 0, 3
 IPV6_MTU_DISCOVER = 23
 IPV6_FLOWINFO_SEND = 33
+SOL_UDP, UDP_SEGMENT, UDP_GRO = socket.IPPROTO_UDP, 103, 104  # linux/udp.h
 
 _DISCOVERY = {socket.AF_INET: IP_MTU_DISCOVER, socket.AF_INET6: IPV6_MTU_DISCOVER}
 # Level, and the options for the traffic class of what is sent, that of what is received, and the hop limit.
@@ -54,7 +57,9 @@ _HEADER_OPTIONS = {
     ),
 }
 # A received one comes as ancillary data: an octet over IPv4, an int over IPv6 (ip(7), ipv6(7)).
-_ANCILLARY = socket.CMSG_SPACE(4)
+# And of a run the octets of each, as an int (udp(7)).
+_ANCILLARY = 2 * socket.CMSG_SPACE(4)
+_INT = struct.Struct("=i")
 _LOW_OCTET = 0 if sys.byteorder == "little" else -1
 
 
@@ -82,6 +87,10 @@ class Link(Protocol):
     @property
     def refused(self) -> int:
         """Datagrams the kernel or the network refused since the start, as far as we were told."""
+
+    @property
+    def grant(self) -> Grant:
+        """Which offloads are in use."""
 
     def receive(self) -> list[Incoming]:
         """Datagrams that wait now, a bounded number, oldest first; empty when there are none. Never blocks."""
@@ -175,11 +184,15 @@ class UdpLink:
         sockets: bound UDP sockets, at most one AF_INET and one AF_INET6. Handing them over lets a process open them
             before it gives up privileges or enters another namespace; :meth:`bind` is the usual way.
         hop_limit: TTL or hop limit of outer headers, 1 to 255; None leaves it to the kernel.
+        offloads: wanted; which of them there are is in ``grant``.
     """
 
     remote_ports = range(1, 65_536)
+    possible: Sequence[Offload] = OF_UDP
 
-    def __init__(self, sockets: Sequence[socket.socket], *, hop_limit: int | None = None) -> None:
+    def __init__(
+        self, sockets: Sequence[socket.socket], *, hop_limit: int | None = None, offloads: Offloads = ALL_OFFLOADS
+    ) -> None:
         families = {each.family for each in sockets}
         if not sockets or len(families) != len(sockets) or not families <= _HEADER_OPTIONS.keys():
             raise ValueError("a link takes one socket for each of IPv4 and IPv6, and at least one")
@@ -187,6 +200,10 @@ class UdpLink:
             each.setblocking(False)
             icmp.ask(each)
             _enlarge_buffers(each)
+        self.grant = Grant(offloads, self.possible)
+        for offload in self.possible:
+            _try_out(sockets, self.grant, offload)
+        self.sockets = tuple(sockets)
         self._ports = {each.family: _Port(each, hop_limit) for each in sockets}
         self.local = tuple(endpoint_of(each.getsockname()) for each in sockets)
         self._refused = 0
@@ -195,7 +212,12 @@ class UdpLink:
 
     @classmethod
     def bind(
-        cls, port: int = ESP_PORT, addresses: Sequence[str] = WILDCARDS, *, hop_limit: int | None = None
+        cls,
+        port: int = ESP_PORT,
+        addresses: Sequence[str] = WILDCARDS,
+        *,
+        hop_limit: int | None = None,
+        offloads: Offloads = ALL_OFFLOADS,
     ) -> UdpLink:
         """Open a socket for each of ``addresses`` on ``port``; port 0 takes one that is free, the same for all.
 
@@ -213,7 +235,7 @@ class UdpLink:
                     if not sockets or address != "::" or error.errno != errno.EAFNOSUPPORT:
                         raise
                 port = sockets[0].getsockname()[1]
-            return cls(sockets, hop_limit=hop_limit)
+            return cls(sockets, hop_limit=hop_limit, offloads=offloads)
         except BaseException:
             for each in sockets:
                 each.close()
@@ -224,8 +246,13 @@ class UdpLink:
         """Datagrams the kernel would not send, and ICMP errors it reported for earlier ones."""
         return self._refused
 
+    @property
+    def offloads(self) -> Offloads:
+        """Those in use."""
+        return self.grant.offloads
+
     def receive(self) -> list[Incoming]:
-        """Up to :data:`BATCH` datagrams of each socket: neither family waits for the other to run dry.
+        """Up to :data:`BATCH` datagrams of each socket, or runs of them: neither family waits for the other to run dry.
 
         An error that a read reports (ECONNREFUSED and its like, from ICMP) is about an earlier datagram of ours; it
         counts as refused and the next read goes on. Anybody can forge one, so it must not end anything.
@@ -250,7 +277,14 @@ class UdpLink:
             # A batch comes mostly from one peer: its endpoint is made once.
             if address != previous:
                 previous, endpoint = address, endpoint_of(address)
-            keep(Incoming(datagram, endpoint, ancillary[0][2][_LOW_OCTET] if ancillary else 0))
+            traffic_class = octets = 0
+            for level, _, value in ancillary:
+                if level == SOL_UDP:
+                    octets = _INT.unpack(value)[0]
+                else:
+                    traffic_class = value[_LOW_OCTET]
+            for begin in range(0, len(datagram), octets) if octets else range(1):
+                keep(Incoming(datagram[begin : begin + octets] if octets else datagram, endpoint, traffic_class))
 
     def _take_errors(self, source: socket.socket) -> None:
         errors = icmp.take_errors(source)
@@ -391,6 +425,20 @@ def _bound(address: str, port: int) -> socket.socket:
 
 def _spell(local: Endpoint) -> str:
     return f"[{local.address}]:{local.port}" if ":" in local.address else f"{local.address}:{local.port}"
+
+
+# What tries an offload out on a UDP socket: UDP_SEGMENT of 0 is as without, and on each call another.
+_TRIALS = {Offload.UDP_SEGMENT: (UDP_SEGMENT, 0), Offload.UDP_GRO: (UDP_GRO, 1)}
+
+
+def _try_out(sockets: Sequence[socket.socket], grant: Grant, offload: Offload) -> None:
+    """Ask for ``offload`` where it is wanted; all sockets have it, or none uses it."""
+    option, value = _TRIALS[offload]
+    try:
+        for each in sockets if grant.offloads.has(offload) else ():
+            each.setsockopt(SOL_UDP, option, value)
+    except OSError as error:
+        grant.refuse(f"the kernel's UDP sockets do not have it: {error.strerror}", offload)
 
 
 def _enlarge_buffers(each: socket.socket) -> None:

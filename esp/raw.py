@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from esp.icmp import TooBig
+    from esp.offload import Grant, Offloads
 
 IPV6_HDRINCL = 36  # linux/in6.h; Python's socket module does not name it
 _ANCILLARY = 2 * socket.CMSG_SPACE(20)
@@ -37,6 +38,7 @@ class RawLink(UdpLink):
     """
 
     remote_ports = range(1)
+    possible = ()
     protocol = ESP_PROTOCOL
 
     def __init__(self, sockets: Sequence[socket.socket], *, hop_limit: int | None = None) -> None:
@@ -152,6 +154,21 @@ class Links:
         self._readiness = Readiness(self._all)
         self._protocols = {each.protocol for each in raw}
         self._refused = 0
+
+    @property
+    def grant(self) -> Grant:
+        """As :attr:`esp.link.Link.grant`; without UDP there are none."""
+        return self._udp.grant
+
+    @property
+    def offloads(self) -> Offloads:
+        """As of the UDP link."""
+        return self._udp.offloads
+
+    @property
+    def sockets(self) -> tuple[socket.socket, ...]:
+        """All of them, those of the UDP link first."""
+        return tuple(each for link in self._all for each in link.sockets)
 
     @property
     def local(self) -> tuple[Endpoint, ...]:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import trio
 
 from esp.datagram import Incoming, Outgoing
+from esp.offload import NO_OFFLOADS, Grant
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +88,7 @@ class MemoryTun:
     def __init__(self, name: str = "memory0", *, mtu: int = 1400) -> None:
         self.name = name
         self.mtu = mtu
+        self.grant = Grant(NO_OFFLOADS)
         self._emitted: _Queue[bytes] = _Queue()
         self._delivered: _Queue[bytes] = _Queue()
 
@@ -142,6 +144,7 @@ class MemoryLink:
 
     def __init__(self, local: Endpoint) -> None:
         self.local = (local,)
+        self.grant = Grant(NO_OFFLOADS)
         self.refused = 0
         self.overflowed = 0  # datagrams lost because nobody read in time; a real socket keeps that to itself
         self._arrived: _Queue[Incoming] = _Queue()
@@ -246,6 +249,11 @@ class LossyLink:
     def local(self) -> tuple[Endpoint, ...]:
         """The inner link's."""
         return self._inner.local
+
+    @property
+    def grant(self) -> Grant:
+        """The inner link's."""
+        return self._inner.grant
 
     @property
     def refused(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from typing import TYPE_CHECKING, Protocol
 
@@ -10,11 +11,20 @@ import pytun
 import trio
 
 from esp.errors import EspError
+from esp.offload import ALL_OFFLOADS, OF_TUN, Grant, Offload, Offloads
+from esp.segment import VNET, segments
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 DEVICE = "/dev/net/tun"
+
+# linux/if_tun.h; pytun does not name them.
+IFF_VNET_HDR = 0x4000
+TUNSETOFFLOAD = 0x4004_54D0
+TUN_F_CSUM = 0x01
+TUN_F_TSO = 0x02 | 0x04 | 0x08  # TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN
+TUN_F_USO = 0x20 | 0x40  # TUN_F_USO4, TUN_F_USO6: the kernel has both or none
 
 # Longest IPv4 packet (RFC 791 §3.1), and more than any MTU the device accepts: a read never cuts a packet.
 LONGEST_PACKET = 65_535
@@ -46,8 +56,12 @@ class Tun(Protocol):
     def mtu(self) -> int:
         """Largest packet the host puts in, in octets."""
 
+    @property
+    def grant(self) -> Grant:
+        """Which offloads are in use."""
+
     def receive(self) -> list[bytes]:
-        """Up to :data:`BATCH` packets that wait now, oldest first; empty when there are none. Never blocks."""
+        """Packets that wait now, a bounded number, oldest first; empty when there are none. Never blocks."""
 
     def send(self, packets: Sequence[bytes]) -> int:
         """Hand ``packets`` to the host, in order; the number it would not take. Never blocks."""
@@ -68,16 +82,18 @@ class TunDevice:
     Args:
         name: interface name, at most 15 octets; a ``%d`` in it lets the kernel choose a number.
         mtu: octets, or None to leave what the kernel chose (1,500).
+        offloads: wanted; which of them there are is in ``grant``.
+
+    Attributes:
+        vnet: whether what is read and written at the descriptor starts with a struct virtio_net_hdr of ten octets.
 
     Raises:
         TunUnavailable: no device node, no permission, name taken, or a value the kernel refuses.
     """
 
-    def __init__(self, name: str, *, mtu: int | None = None) -> None:
-        try:
-            self._device = pytun.TunTapDevice(name=name, flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
-        except OSError as error:
-            raise _explain(name, error) from error
+    def __init__(self, name: str, *, mtu: int | None = None, offloads: Offloads = ALL_OFFLOADS) -> None:
+        self.grant = Grant(offloads, OF_TUN)
+        self._device, self.vnet = _open(name, self.grant)
         try:
             if mtu is not None:
                 self._device.mtu = mtu
@@ -89,6 +105,8 @@ class TunDevice:
         os.set_blocking(self._fd, False)
         os.set_inheritable(self._fd, False)
         self._name: str = self._device.name
+        if self.vnet:
+            _leave_segments_to_us(self._fd, self.grant)
 
     @property
     def name(self) -> str:
@@ -100,21 +118,34 @@ class TunDevice:
         """As the kernel has it now. Ask in the namespace the device lives in."""
         return int(self._device.mtu)
 
+    @property
+    def offloads(self) -> Offloads:
+        """Those in use."""
+        return self.grant.offloads
+
     def fileno(self) -> int:
         """The descriptor, -1 when closed."""
         return self._fd
 
     def receive(self) -> list[bytes]:
-        """Up to :data:`BATCH` packets, oldest first.
+        """Up to :data:`BATCH` packets, oldest first; one that the host has left to us to cut counts once.
 
         Raises:
             TunUnavailable: somebody deleted the interface, or it is closed.
         """
+        if not self.vnet:
+            return self._read(LONGEST_PACKET)
+        packets: list[bytes] = []
+        for each in self._read(VNET.size + LONGEST_PACKET):
+            packets += segments(each[: VNET.size], each[VNET.size :])
+        return packets
+
+    def _read(self, longest: int) -> list[bytes]:
         packets: list[bytes] = []
         keep, read, fd = packets.append, os.read, self._fd
         try:
             for _ in range(BATCH):
-                keep(read(fd, LONGEST_PACKET))
+                keep(read(fd, longest))
         except BlockingIOError:
             pass
         except OSError as error:
@@ -129,9 +160,10 @@ class TunDevice:
         """
         refused = 0
         write, fd = os.write, self._fd
+        header = bytes(VNET.size) if self.vnet else b""
         for packet in packets:
             try:
-                write(fd, packet)
+                write(fd, header + packet)
             except OSError as error:
                 if error.errno in _GONE:
                     raise self._lost(error) from error
@@ -159,6 +191,39 @@ class TunDevice:
 
 # What a read or write says once the interface is deleted, and once our own descriptor is closed.
 _GONE = frozenset({errno.EBADFD, errno.EBADF})
+
+
+def _open(name: str, grant: Grant) -> tuple[pytun.TunTapDevice, bool]:
+    """The device, and whether packets have a vnet header: only where one of the ``grant`` needs it."""
+    flags = pytun.IFF_TUN | pytun.IFF_NO_PI
+    try:
+        if any(map(grant.offloads.has, OF_TUN)):
+            try:
+                return pytun.TunTapDevice(name=name, flags=flags | IFF_VNET_HDR), True
+            except OSError as error:
+                # A name that is none is refused with the same number: the second try tells.
+                if error.errno != errno.EINVAL:
+                    raise
+            device = pytun.TunTapDevice(name=name, flags=flags)
+            grant.refuse("the kernel's TUN devices have no vnet headers", *OF_TUN)
+            return device, False
+        return pytun.TunTapDevice(name=name, flags=flags), False
+    except OSError as error:
+        raise _explain(name, error) from error
+
+
+def _leave_segments_to_us(fd: int, grant: Grant) -> None:
+    """Ask the kernel for packets that nobody has cut yet, as far as ``grant`` goes; USO is the younger one."""
+    for youngest in (Offload.USO, Offload.TSO):
+        wanted = grant.offloads
+        kinds = (TUN_F_TSO if wanted.tso else 0) | (TUN_F_USO if wanted.uso else 0)
+        try:
+            # None of them is to be had without completing checksums too.
+            fcntl.ioctl(fd, TUNSETOFFLOAD, kinds | TUN_F_CSUM if kinds else 0)
+        except OSError as error:
+            grant.refuse(f"the kernel's TUN devices do not have it: {error.strerror}", youngest)
+        else:
+            return
 
 
 def _explain(name: str, error: OSError) -> TunUnavailable:

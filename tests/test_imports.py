@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # Bottom to top; a module may import its own layer and those below. A name stands for the module or the whole package.
 LAYERS = {
     "esp": (
-        {"esp.errors"},
+        {"esp.errors", "esp.offload"},
         {"esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.headers", "esp.aggfrag"},
         {"esp.combined", "esp.separate", "esp.integrity"},
         {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel", "esp.checksum", "esp.pace"},
@@ -26,6 +26,7 @@ LAYERS = {
             "esp.mss",
             "esp.fragment_flows",
             "esp.ah",
+            "esp.segment",
         },
         {"esp.path", "esp.fit", "esp.spd", "esp.hold", "esp.silence"},
         {"esp.lifetime", "esp.outbound", "esp.inbound", "esp.loss", "esp.sad", "esp.statistics"},
@@ -81,6 +82,7 @@ ACROSS = {
         "esp.icmp",
         "esp.fit",
         "esp.native",
+        "esp.offload",
     },
 }
 PURE = {
@@ -93,6 +95,8 @@ PURE = {
         "esp.fragment_flows",
         "esp.too_big",
         "esp.mss",
+        "esp.offload",
+        "esp.segment",
         "esp.path",
         "esp.fit",
         "esp.crypto",

@@ -13,7 +13,16 @@ import trio
 
 from esp.dataplane import Dataplane
 from esp.engine import Engine
-from esp.events import Acquired, CounterExhausted, EndpointMoved, EspEvent, HardExpired, PathNarrowed, SoftExpired
+from esp.events import (
+    Acquired,
+    CounterExhausted,
+    EndpointMoved,
+    EspEvent,
+    HardExpired,
+    OffloadRefused,
+    PathNarrowed,
+    SoftExpired,
+)
 from esp.policy import Policy
 from esp.sa import Encapsulation, Mode, SecurityProtocol
 from kinkvpn.manual import account
@@ -112,6 +121,8 @@ def _tell(event: EspEvent) -> None:
             log.info("path_narrowed", extra={"fields": {"address": address, "octets": octets}})
         case EndpointMoved(policy, spi, remote):
             log.info("endpoint_moved", extra={"fields": {"policy": policy, "remote": spell(remote)}})
+        case OffloadRefused(offload, reason):
+            log.info("offload_refused", extra={"fields": {"offload": offload.value, "reason": reason}})
         case Acquired(policy):
             log.warning("no_sa", extra={"fields": {"policy": policy}})
         case _:

@@ -25,6 +25,7 @@ from esp.events import (
     EspEvent,
     HardExpired,
     LargeSent,
+    OffloadRefused,
     PathNarrowed,
     PayloadsLost,
     SoftExpired,
@@ -345,6 +346,9 @@ class Keying:
                 log.info("path_narrowed", extra={"fields": {"address": event.address, "octets": event.octets}})
                 where = [(peer, peer.contact.whereabouts.esp.address) for peer in self.peers.values()]
                 return [peer for peer, address in where if address == event.address]
+            case OffloadRefused():
+                log.info("offload_refused", extra={"fields": {"offload": event.offload.value, "reason": event.reason}})
+                return []
             case Unanswered():
                 found = self.peers.get(event.peer)
             case _:
@@ -381,6 +385,8 @@ class Keying:
                 self._perform(peer, [Tell("payloads_lost", whose + loss, warning=True)])
             case LargeSent():
                 self._perform(peer, peer.path.used(now))
+            case OffloadRefused():
+                pass  # no peer's affair
             case PathNarrowed():
                 self._perform(peer, peer.path.narrowed(event.address, event.octets, now))
             case EndpointMoved():

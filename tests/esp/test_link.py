@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import struct
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ from support.namespaces import namespace, run, within
 
 from esp.datagram import Incoming, Outgoing
 from esp.errors import EspError
-from esp.link import BATCH, BUFFER_OCTETS, LinkUnavailable, UdpLink
+from esp.link import BATCH, BUFFER_OCTETS, UDP_GRO, UDP_SEGMENT, LinkUnavailable, UdpLink
+from esp.offload import ALL_OFFLOADS, NO_OFFLOADS, OF_TUN, OF_UDP
 from esp.sa import Endpoint
 
 if TYPE_CHECKING:
@@ -53,6 +55,35 @@ async def receive(link: UdpLink) -> list[Incoming]:
 def test_one_port_for_both_families(link: UdpLink) -> None:
     assert [each.address for each in link.local] == list(LOOPBACKS)
     assert link.local[0].port == link.local[1].port != 0
+
+
+def test_offloads_are_granted_where_the_kernel_has_them(link: UdpLink) -> None:
+    assert link.offloads == ALL_OFFLOADS.without(*OF_TUN)
+    assert link.grant.refusals == {}
+    assert [each.getsockopt(socket.IPPROTO_UDP, UDP_GRO) for each in link.sockets] == [1, 1]
+    plain = UdpLink.bind(0, LOOPBACKS, offloads=NO_OFFLOADS)
+    assert plain.offloads == NO_OFFLOADS
+    assert [each.getsockopt(socket.IPPROTO_UDP, UDP_GRO) for each in plain.sockets] == [0, 0]
+    plain.close()
+
+
+def test_an_offload_that_sockets_do_not_have_is_refused() -> None:
+    """A TCP socket stands for UDP of an older kernel: it does not know the options either."""
+    udp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    udp.bind(("127.0.0.1", 0))
+    link = UdpLink([udp])
+    assert link.offloads == NO_OFFLOADS
+    assert set(link.grant.refusals) == set(OF_UDP)
+    link.close()
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+async def test_a_run_of_datagrams_comes_as_if_one_by_one(link: UdpLink, peer: UdpLink, family: int) -> None:
+    data, remote = os.urandom(1000 * 40 + 77), peer.local[family]
+    segment = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", 1000))]
+    link.sockets[family].sendmsg([data], segment, 0, remote)
+    received = await receive(peer)
+    assert received == [Incoming(data[at : at + 1000], link.local[family]) for at in range(0, len(data), 1000)]
 
 
 def test_wildcards_leave_ipv4_to_the_ipv4_socket() -> None:

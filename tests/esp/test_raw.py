@@ -19,6 +19,7 @@ from support.namespaces import namespace, run, within
 from esp.ah import AH, make_ah_opener, make_ah_sealer, presented
 from esp.datagram import ESP_PROTOCOL, Outgoing
 from esp.link import BATCH, LinkUnavailable, UdpLink
+from esp.offload import NO_OFFLOADS
 from esp.raw import AhLink, Links, RawLink
 from esp.sa import Endpoint
 from esp.suite import SUITES
@@ -224,6 +225,17 @@ async def test_both_links_send_by_the_port_and_receive_from_both(link: RawLink, 
     assert here.take_unreachable() == {Endpoint("127.0.0.3", 0)}
     for each in (here, there):
         each.close()
+
+
+def test_the_sockets_of_both_are_theirs_and_the_offloads_are_those_of_udp(link: RawLink, net: str) -> None:
+    udp = within(net, lambda: UdpLink.bind(0, HERE))
+    both = Links(udp, link)
+    assert both.sockets == (*udp.sockets, *link.sockets)
+    assert [each.family for each in link.sockets] == [socket.AF_INET, socket.AF_INET6]
+    assert both.grant is udp.grant
+    assert both.offloads == udp.offloads != NO_OFFLOADS
+    assert link.offloads == NO_OFFLOADS
+    both.close()
 
 
 async def test_ah_goes_beside_the_others(link: RawLink, peer: RawLink, net: str) -> None:

@@ -6,16 +6,22 @@ import errno
 import os
 import shutil
 import socket
+import struct
 import subprocess
 import sys
+from contextlib import closing
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from support.namespaces import namespace, run, within
+from support.packets import checksum
 
 from esp.errors import EspError
+from esp.offload import ALL_OFFLOADS, NO_OFFLOADS, OF_TUN, OF_UDP, Offload
 from esp.tun import BATCH, TunDevice, TunUnavailable
 
 if TYPE_CHECKING:
@@ -131,6 +137,95 @@ async def test_close_removes_the_interface_and_wakes_who_waits(net: str, tun: Tu
         await tun.wait_readable()
     assert tun.fileno() == -1
     assert "kink0" not in run("ip", "-n", net, "link", "show")
+
+
+@pytest.fixture
+def plain(net: str) -> Iterator[TunDevice]:
+    device = within(net, lambda: TunDevice("kink1", mtu=1300, offloads=NO_OFFLOADS))
+    yield device
+    device.close()
+
+
+def routed(net: str, device: TunDevice, subnet: str) -> None:
+    """What goes to ``subnet`` leaves by ``device``, and nothing else does."""
+    run("ip", "netns", "exec", net, "sh", "-c", f"echo 0 > /proc/sys/net/ipv6/conf/{device.name}/router_solicitations")
+    run("ip", "-n", net, "addr", "add", subnet, "dev", device.name, *(["nodad"] if ":" in subnet else []))
+    run("ip", "-n", net, "link", "set", device.name, "up")
+
+
+def test_offloads_are_granted_where_the_kernel_has_them(tun: TunDevice, plain: TunDevice) -> None:
+    assert tun.vnet
+    assert tun.offloads == ALL_OFFLOADS.without(*OF_UDP)
+    assert tun.grant.refusals == {}
+    assert not plain.vnet
+    assert plain.offloads == NO_OFFLOADS
+
+
+def test_each_offload_can_be_had_alone(net: str) -> None:
+    for each in OF_TUN:
+        wanted = replace(NO_OFFLOADS, **{each.value: True})
+        with closing(within(net, partial(TunDevice, "kink0", offloads=wanted))) as device:
+            assert device.vnet
+            assert device.offloads == wanted
+            assert device.grant.refusals == {}
+
+
+UDP_SEGMENT = 103  # linux/udp.h
+
+
+@pytest.mark.parametrize("version", [4, 6])
+async def test_a_run_of_datagrams_that_the_host_leaves_to_us_is_what_it_would_have_sent(net: str, version: int) -> None:
+    """The kernel's own segmentation is the oracle: the same send through a device with USO and through one without."""
+    family, here, there = {
+        4: (socket.AF_INET, "10.77.0.1", "10.77.0.2"),
+        6: (socket.AF_INET6, "fd77::1", "fd77::2"),
+    }[version]
+    data = os.urandom(1000 * 40 + 77)
+    seen = []
+    for offloads in (ALL_OFFLOADS, NO_OFFLOADS):
+        with (
+            closing(within(net, partial(TunDevice, "kink0", mtu=1300, offloads=offloads))) as device,
+            within(net, lambda: socket.socket(family, socket.SOCK_DGRAM)) as udp,
+        ):
+            routed(net, device, f"{here}/{24 if version == 4 else 64}")
+            udp.bind((here, 7007))
+            udp.sendmsg([data], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", 1000))], 0, (there, 9))
+            packets: list[bytes] = []
+            with trio.fail_after(30):
+                while len(packets) < 41:
+                    await device.wait_readable()
+                    packets += [each for each in device.receive() if is_udp(each)]
+            seen.append(packets)
+    with_uso, without = ([without_identification(packet) for packet in packets] for packets in seen)
+    assert with_uso == without
+    assert b"".join(packet[-1000:] for packet in with_uso[:-1]) + with_uso[-1][-77:] == data
+
+
+def is_udp(packet: bytes) -> bool:
+    return packet[9 if packet[0] >> 4 == 4 else 6] == 17
+
+
+def without_identification(packet: bytes) -> bytes:
+    """The kernel chooses the first; the header checksum goes with it, and has to be right. IPv6 has a flow label."""
+    if packet[0] >> 4 == 6:
+        return packet[:1] + packet[4:]
+    assert checksum(packet[:20]) == 0
+    return packet[:4] + packet[6:10] + packet[12:]
+
+
+def test_a_kernel_without_vnet_headers_or_with_some_offloads_only(net: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flags and requests that this kernel does not know stand for those that an older one does not."""
+    monkeypatch.setattr("esp.tun.TUN_F_USO", 1 << 20)
+    with closing(within(net, lambda: TunDevice("kink0"))) as device:
+        assert device.vnet
+        assert device.offloads == ALL_OFFLOADS.without(*OF_UDP, Offload.USO)
+        assert list(device.grant.refusals) == [Offload.USO]
+    monkeypatch.setattr("esp.tun.IFF_VNET_HDR", 0x0020)  # IFF_NAPI_FRAGS, which TUN devices have not
+    with closing(within(net, lambda: TunDevice("kink0"))) as device:
+        assert not device.vnet
+        assert device.offloads == NO_OFFLOADS
+        assert set(device.grant.refusals) == set(OF_TUN)
+        assert device.receive() == []
 
 
 def test_name_in_use(net: str, tun: TunDevice) -> None:
