@@ -12,7 +12,7 @@ static void nothing_seal(struct cipher *cipher, uint8_t *packet, size_t text, ui
 static int nothing_open(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence) { return 1; }
 static void nothing_free(struct cipher *cipher) { free(cipher); }
 
-static struct cipher *nothing_keyed(const struct cipher_suite *suite, const struct cipher_keys *keys, int esn) {
+static struct cipher *nothing_keyed(const struct cipher_suite *suite, const struct cipher_keys *keys) {
     struct cipher *cipher = calloc(1, sizeof *cipher);
     if (cipher) {
         cipher->seal = nothing_seal;
@@ -52,12 +52,6 @@ int cipher_preferred(const struct cipher_suite *suite) {
     return cipher_offered(CIPHER_IPSEC_MB, suite) ? CIPHER_IPSEC_MB : CIPHER_OPENSSL;
 }
 
-static uint64_t load64(const uint8_t *octets) {
-    uint64_t number;
-    memcpy(&number, octets, 8);
-    return be64toh(number);
-}
-
 struct cipher *cipher_new(int library, const struct cipher_suite *suite, const uint8_t *keymat, int esn, int sealing,
                           const uint8_t seed[32]) {
     if (!cipher_offered(library, suite))
@@ -66,11 +60,11 @@ struct cipher *cipher_new(int library, const struct cipher_suite *suite, const u
         .encryption = keymat,
         .salt = keymat + suite->encryption,
         .integrity = keymat + suite->encryption + suite->salt,
-        .mask = load64(seed),
+        .mask = get64(seed),
         .chain = seed + 8,
         .sealing = sealing,
     };
-    struct cipher *cipher = provider_of(library)->keyed(suite, &keys, esn);
+    struct cipher *cipher = provider_of(library)->keyed(suite, &keys);
     if (cipher) {
         cipher->suite = *suite;
         cipher->library = library;

@@ -86,7 +86,7 @@ static void mb_gcm(struct mb *self, uint8_t *packet, size_t text, uint64_t seque
 
 static void mb_gcm_seal(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence) {
     struct mb *self = mb_of(cipher);
-    cipher_store64(packet + CIPHER_HEADER, sequence ^ self->mask);
+    put64(packet + CIPHER_HEADER, sequence ^ self->mask);
     mb_gcm(self, packet, text, sequence, packet + CIPHER_HEADER + 8 + text, cipher->suite.icv);
 }
 
@@ -121,7 +121,7 @@ static void mb_gcm_key(struct mb *self, const struct cipher_keys *keys, unsigned
     }
 }
 
-static struct cipher *mb_keyed(const struct cipher_suite *suite, const struct cipher_keys *keys, int esn) {
+static struct cipher *mb_keyed(const struct cipher_suite *suite, const struct cipher_keys *keys) {
     struct mb *self = aligned_alloc(_Alignof(struct mb), sizeof *self);
     if (!self)
         return NULL;
@@ -141,9 +141,7 @@ static const char *mb_name(void) { return mb_manager() ? mb.name : NULL; }
 
 static const char *mb_name(void) { return NULL; }
 static int mb_offered(const struct cipher_suite *suite) { return 0; }
-static struct cipher *mb_keyed(const struct cipher_suite *suite, const struct cipher_keys *keys, int esn) {
-    return NULL;
-}
+static struct cipher *mb_keyed(const struct cipher_suite *suite, const struct cipher_keys *keys) { return NULL; }
 
 #endif
 

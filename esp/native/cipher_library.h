@@ -2,9 +2,9 @@
 #ifndef ESP_NATIVE_CIPHER_LIBRARY_H
 #define ESP_NATIVE_CIPHER_LIBRARY_H
 
-#include <endian.h>
 #include <string.h>
 
+#include "bytes.h"
 #include "cipher.h"
 
 #define CIPHER_HEADER 8 /* SPI and the low half of the sequence number (RFC 4303 §2) */
@@ -22,20 +22,10 @@ struct cipher_provider {
     const char *(*name)(void);
     int (*offered)(const struct cipher_suite *);
     /* Keyed, with seal, open and free; the door fills in the rest. NULL where there is no memory. */
-    struct cipher *(*keyed)(const struct cipher_suite *, const struct cipher_keys *, int esn);
+    struct cipher *(*keyed)(const struct cipher_suite *, const struct cipher_keys *);
 };
 
 extern const struct cipher_provider cipher_openssl, cipher_ipsec_mb;
-
-static inline void cipher_store32(uint8_t *into, uint32_t number) {
-    number = htobe32(number);
-    memcpy(into, &number, 4);
-}
-
-static inline void cipher_store64(uint8_t *into, uint64_t number) {
-    number = htobe64(number);
-    memcpy(into, &number, 8);
-}
 
 /* What a combined mode authenticates besides the text: the header, with all of the sequence number where it is extended
  * (RFC 4106 §5). Returns its octets. */
@@ -46,7 +36,7 @@ static inline size_t cipher_additional(uint8_t into[12], const struct cipher *ci
         return 8;
     }
     memcpy(into, packet, 4);
-    cipher_store32(into + 4, sequence >> 32);
+    put32(into + 4, sequence >> 32);
     memcpy(into + 8, packet + 4, 4);
     return 12;
 }

@@ -1,111 +1,156 @@
 /* Suites by OpenSSL: its contexts are keyed once for an SA, and a packet sets the IV and nothing else. */
 #include "cipher_library.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 
 #include <openssl/crypto.h>
-#include <openssl/evp.h>
 
-struct openssl {
+#include "encryption.h"
+#include "openssl.h"
+
+/* A combined mode. */
+struct combined {
     struct cipher cipher;
     EVP_CIPHER_CTX *context;
     uint64_t mask;
-    uint8_t nonce[16]; /* the salt, and behind it the IV of the packet */
+    uint8_t nonce[12]; /* the salt, and behind it the IV of the packet */
 };
 
-/* Nonce and additional data of a packet, which is what all combined modes but CCM begin with. */
-static int openssl_begin(struct openssl *self, const uint8_t *packet, uint64_t sequence) {
+static int combined_nonce(struct combined *self, const uint8_t *packet) {
+    memcpy(self->nonce + self->cipher.suite.salt, packet + CIPHER_HEADER, 8);
+    return EVP_CipherInit_ex(self->context, NULL, NULL, NULL, self->nonce, -1) > 0;
+}
+
+static int combined_additional(struct combined *self, const uint8_t *packet, uint64_t sequence) {
     uint8_t additional[12];
     int octets;
-    memcpy(self->nonce + self->cipher.suite.salt, packet + CIPHER_HEADER, 8);
     size_t count = cipher_additional(additional, &self->cipher, packet, sequence);
-    return EVP_CipherInit_ex(self->context, NULL, NULL, NULL, self->nonce, -1) > 0 &&
-           EVP_CipherUpdate(self->context, NULL, &octets, additional, count) > 0;
+    return EVP_CipherUpdate(self->context, NULL, &octets, additional, count) > 0;
 }
 
-static int openssl_final(struct openssl *self, uint8_t *end) {
+static int combined_text(struct combined *self, uint8_t *packet, size_t text) {
+    uint8_t *body = packet + CIPHER_HEADER + 8;
     int octets;
-    return EVP_CipherFinal_ex(self->context, end, &octets) > 0;
+    return EVP_CipherUpdate(self->context, body, &octets, body, text) > 0;
 }
 
-static int openssl_tag_written(struct openssl *self, uint8_t *icv) {
-    return EVP_CIPHER_CTX_ctrl(self->context, EVP_CTRL_AEAD_GET_TAG, self->cipher.suite.icv, icv) > 0;
+/* All that is left to be done for a tag when all has gone in. */
+static int combined_final(struct combined *self) {
+    uint8_t none[CIPHER_TAG];
+    int octets;
+    return EVP_CipherFinal_ex(self->context, none, &octets) > 0;
 }
 
-static int openssl_tag_expected(struct openssl *self, uint8_t *icv) {
+static int combined_expect(struct combined *self, uint8_t *icv) {
     return EVP_CIPHER_CTX_ctrl(self->context, EVP_CTRL_AEAD_SET_TAG, self->cipher.suite.icv, icv) > 0;
 }
 
 /* GCM (RFC 4106) and ChaCha20-Poly1305 (RFC 7634). */
-static void combined_seal(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence) {
-    struct openssl *self = (struct openssl *)cipher;
-    uint8_t *body = packet + CIPHER_HEADER + 8, *icv = body + text;
+static int gcm_apply(struct combined *self, uint8_t *packet, size_t text, uint64_t sequence) {
+    return combined_additional(self, packet, sequence) && combined_text(self, packet, text) && combined_final(self);
+}
+
+/* GCM of nothing; IV and text are among what it authenticates (RFC 4543 §3.3, §3.5). */
+static int gmac_apply(struct combined *self, uint8_t *packet, size_t text, uint64_t sequence) {
     int octets;
-    cipher_store64(packet + CIPHER_HEADER, sequence ^ self->mask);
-    if (!(openssl_begin(self, packet, sequence) &&
-          EVP_CipherUpdate(self->context, body, &octets, body, text) > 0 && openssl_final(self, icv) &&
-          openssl_tag_written(self, icv)))
+    return combined_additional(self, packet, sequence) &&
+           EVP_CipherUpdate(self->context, NULL, &octets, packet + CIPHER_HEADER, 8 + text) > 0 &&
+           combined_final(self);
+}
+
+/* CCM wants to know the length of the text before anything else (RFC 4309 §4), and has nothing left for the end. */
+static int ccm_apply(struct combined *self, uint8_t *packet, size_t text, uint64_t sequence) {
+    int octets;
+    return EVP_CipherUpdate(self->context, NULL, &octets, NULL, text) > 0 &&
+           combined_additional(self, packet, sequence) && combined_text(self, packet, text);
+}
+
+typedef int combined_apply(struct combined *, uint8_t *packet, size_t text, uint64_t sequence);
+
+static inline void combined_seal(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence,
+                                 combined_apply *apply) {
+    struct combined *self = (struct combined *)cipher;
+    put64(packet + CIPHER_HEADER, sequence ^ self->mask);
+    if (!(combined_nonce(self, packet) && apply(self, packet, text, sequence) &&
+          EVP_CIPHER_CTX_ctrl(self->context, EVP_CTRL_AEAD_GET_TAG, cipher->suite.icv,
+                              packet + CIPHER_HEADER + 8 + text) > 0))
         cipher_spoil(cipher, packet, text);
 }
 
-static int combined_open(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence) {
-    struct openssl *self = (struct openssl *)cipher;
-    uint8_t *body = packet + CIPHER_HEADER + 8, *icv = body + text;
-    int octets;
-    return openssl_begin(self, packet, sequence) && EVP_CipherUpdate(self->context, body, &octets, body, text) > 0 &&
-           openssl_tag_expected(self, icv) && openssl_final(self, icv);
+static inline int combined_open(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence,
+                                combined_apply *apply) {
+    struct combined *self = (struct combined *)cipher;
+    return combined_nonce(self, packet) && combined_expect(self, packet + CIPHER_HEADER + 8 + text) &&
+           apply(self, packet, text, sequence);
 }
 
-static void openssl_free(struct cipher *cipher) {
-    struct openssl *self = (struct openssl *)cipher;
+#define COMBINED(mode)                                                                                                 \
+    static void mode##_seal(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence) {                  \
+        combined_seal(cipher, packet, text, sequence, mode##_apply);                                                   \
+    }                                                                                                                  \
+    static int mode##_open(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence) {                   \
+        return combined_open(cipher, packet, text, sequence, mode##_apply);                                            \
+    }
+
+COMBINED(gcm)
+COMBINED(gmac)
+COMBINED(ccm)
+
+static void combined_free(struct cipher *cipher) {
+    struct combined *self = (struct combined *)cipher;
     EVP_CIPHER_CTX_free(self->context);
     OPENSSL_cleanse(self, sizeof *self);
     free(self);
 }
 
-/* What OpenSSL has under that name; NULL for what this one was built without, or a policy forbids. */
-static EVP_CIPHER *openssl_fetch(const struct cipher_suite *suite) {
-    char name[32];
-    unsigned bits = suite->encryption * 8;
-    switch (suite->cipher) {
-    case CIPHER_AES_GCM:
-        snprintf(name, sizeof name, "AES-%u-GCM", bits);
-        break;
-    default:
-        return NULL;
+static void combined_mode(struct combined *self, int algorithm) {
+    self->cipher.free = combined_free;
+    self->cipher.seal = gcm_seal;
+    self->cipher.open = gcm_open;
+    if (algorithm == CIPHER_AES_GMAC) {
+        self->cipher.seal = gmac_seal;
+        self->cipher.open = gmac_open;
+    } else if (algorithm == CIPHER_AES_CCM) {
+        self->cipher.seal = ccm_seal;
+        self->cipher.open = ccm_open;
     }
-    return EVP_CIPHER_fetch(NULL, name, NULL);
+}
+
+/* CCM's nonce is shorter than OpenSSL assumes (RFC 4309 §4), and what it makes depends on the length of the ICV. The key
+ * follows both. */
+static int ccm_sizes(struct combined *self, const struct cipher_suite *suite, const struct cipher_keys *keys) {
+    return EVP_CIPHER_CTX_ctrl(self->context, EVP_CTRL_AEAD_SET_IVLEN, suite->salt + 8, NULL) > 0 &&
+           EVP_CIPHER_CTX_ctrl(self->context, EVP_CTRL_AEAD_SET_TAG, suite->icv, NULL) > 0 &&
+           EVP_CipherInit_ex(self->context, NULL, NULL, keys->encryption, NULL, -1) > 0;
+}
+
+static struct cipher *combined_new(const struct cipher_suite *suite, const struct cipher_keys *keys) {
+    struct combined *self = calloc(1, sizeof *self);
+    if (!self)
+        return NULL;
+    combined_mode(self, suite->cipher);
+    self->mask = keys->mask;
+    memcpy(self->nonce, keys->salt, suite->salt);
+    self->context = openssl_context(openssl_name_of(suite), keys->encryption, keys->sealing);
+    if (self->context && (suite->cipher != CIPHER_AES_CCM || ccm_sizes(self, suite, keys)))
+        return &self->cipher;
+    combined_free(&self->cipher);
+    return NULL;
+}
+
+static struct cipher *openssl_keyed(const struct cipher_suite *suite, const struct cipher_keys *keys) {
+    if (suite->integrity == INTEGRITY_NONE)
+        return combined_new(suite, keys);
+    return separate_new(encryption_openssl(suite, keys), suite, keys);
 }
 
 static int openssl_offered(const struct cipher_suite *suite) {
-    EVP_CIPHER *algorithm = openssl_fetch(suite);
+    if (suite->cipher == CIPHER_NULL)
+        return 1;
+    const char *name = openssl_name_of(suite);
+    EVP_CIPHER *algorithm = name ? EVP_CIPHER_fetch(NULL, name, NULL) : NULL;
     EVP_CIPHER_free(algorithm);
     return algorithm != NULL;
-}
-
-static int openssl_key(struct openssl *self, const struct cipher_suite *suite, const struct cipher_keys *keys) {
-    EVP_CIPHER *algorithm = openssl_fetch(suite);
-    self->context = EVP_CIPHER_CTX_new();
-    int keyed = algorithm && self->context &&
-                EVP_CipherInit_ex(self->context, algorithm, NULL, keys->encryption, NULL, keys->sealing) > 0;
-    EVP_CIPHER_free(algorithm); /* the context holds it */
-    return keyed;
-}
-
-static struct cipher *openssl_keyed(const struct cipher_suite *suite, const struct cipher_keys *keys, int esn) {
-    struct openssl *self = calloc(1, sizeof *self);
-    if (!self)
-        return NULL;
-    self->mask = keys->mask;
-    memcpy(self->nonce, keys->salt, suite->salt);
-    self->cipher.seal = combined_seal;
-    self->cipher.open = combined_open;
-    self->cipher.free = openssl_free;
-    if (openssl_key(self, suite, keys))
-        return &self->cipher;
-    openssl_free(&self->cipher);
-    return NULL;
 }
 
 static const char *openssl_name(void) { return OpenSSL_version(OPENSSL_VERSION); }
