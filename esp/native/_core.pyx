@@ -3,3 +3,4 @@
 
 include "cipher.pxi"
 include "engine.pxi"
+include "offload.pxi"

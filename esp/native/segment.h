@@ -26,19 +26,23 @@ struct segments {
     size_t largest;      /* octets of the largest segment, headers included */
     unsigned count;      /* of segments */
     unsigned taken;
-    /* more as the implementation needs: it is made for one pass, on the stack */
-    size_t network, transport, offset;
-    uint16_t size, identification;
+    /* The rest is the implementation's: it is made for one pass, on the stack. */
+    size_t transport;       /* where that header begins */
+    uint16_t size;          /* octets of payload of each segment but the last; 0 where nothing is cut */
+    uint16_t identification;
     uint32_t sequence;
-    uint64_t constant[2];
+    uint64_t constant[2];   /* sums of what is the same in each: of the network header, of the transport header */
     int version, protocol;
 };
 
 /* Makes ready to cut `packet`, as it was read with `vnet`. Returns the number of segments; 1 for a packet that is whole,
- * whose checksum is completed in place where the kernel left that to us; 0 for what makes no sense. Nothing that `vnet`
- * says of lengths is believed unless the packet says so too. */
+ * whose checksum is completed in place where the kernel left that to us, so that it need not be taken; 0 for what makes
+ * no sense. Nothing that `vnet` says of lengths is believed unless the packet says so too.
+ *
+ * IPv4 options and IPv6 hop-by-hop, routing and destination options come along into each segment. Fragments, other
+ * extension headers, UFO, and what has no payload are refused. */
 unsigned segments_begin(struct segments *, const struct vnet *vnet, uint8_t *packet, size_t octets);
-/* Octets of the next segment. */
+/* Octets of the next segment; 0 once all have been taken. */
 size_t segments_next_octets(const struct segments *);
 /* Writes the next segment to `into`, complete with all checksums. */
 void segments_take(struct segments *, uint8_t *into);
