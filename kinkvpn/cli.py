@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from kinkvpn import __version__
-from kinkvpn.config import DEFAULT_PATH, ControlSettings, engine_choice, load
+from kinkvpn.config import DEFAULT_PATH, ControlSettings, engine_settings, load
 from kinkvpn.document import DocumentError
 from kinkvpn.errors import KinkvpnError
 
@@ -233,7 +233,7 @@ def complain(error: Exception | str, code: int) -> int:
 def run_up(asked: argparse.Namespace) -> int:
     """``kinkvpn up``."""
     configuration = load(asked.config)
-    engine = engine_choice(configuration.esp.engine, os.environ)
+    engine = engine_settings(configuration.esp.engine, os.environ)
 
     import trio
 
@@ -256,18 +256,19 @@ def run_up(asked: argparse.Namespace) -> int:
 def run_check(asked: argparse.Namespace) -> int:
     """``kinkvpn check``."""
     configuration = load(asked.config)
-    engine = engine_choice(configuration.esp.engine, os.environ)
+    engine = engine_settings(configuration.esp.engine, os.environ)
 
     import trio
 
     from kinkvpn import view
     from kinkvpn.service import preflight
-    from kinkvpn.service.daemon import choose_engine
+    from kinkvpn.service.engines import choose_engine, obstacle
     from kinkvpn.service.obstacles import StartRefused
 
     reasons: list[str] = []
+    chosen = ""
     try:
-        choose_engine(engine)
+        chosen = choose_engine(engine, obstacle()).headline
     except StartRefused as refused:
         reasons += refused.reasons
     reasons += preflight.check_kerberos(configuration.host)
@@ -280,7 +281,7 @@ def run_check(asked: argparse.Namespace) -> int:
     reasons += key_log_refusals(configuration.log.keys)
     if reasons:
         return complain("\n".join(reasons), CANNOT)
-    print(f"{asked.config} is good: {counted(configuration)}\n\n{view.check(configuration, addresses)}")
+    print(f"{asked.config} is good: {counted(configuration)}\n\n{view.check(configuration, addresses, chosen)}")
     return DONE
 
 
@@ -376,6 +377,7 @@ def run_esp(asked: argparse.Namespace) -> int:
     if asked.peer and not asked.form:
         return complain("--peer goes with --print", CANNOT)
     manual = file.load(asked.manual)
+    engine = engine_settings(manual.engine, os.environ)
     if asked.form:
         pairs = [pair.turned_about() for pair in manual.pairs] if asked.peer else manual.pairs
         for line in printing.lines(pairs, printing.Form(asked.form)):
@@ -392,7 +394,7 @@ def run_esp(asked: argparse.Namespace) -> int:
     log.configure(sys.stderr, level="info", as_json=False)
     failure: KinkvpnError | EspError | None = None
     try:
-        trio.run(partial(run, manual, sys.stdout, as_json=asked.json))
+        trio.run(partial(run, manual, engine, sys.stdout, as_json=asked.json))
     except* (KinkvpnError, EspError) as group:
         failure = first_leaf(group)
     if failure is None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from esp.policy import covers
 from esp.sa import Endpoint, Mode, SecurityProtocol
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from esp.policy import Policy, Selector
     from kinkvpn.values import Interface
 
+E = TypeVar("E", bound=Enum)
+
 DEFAULT_PATH = Path("/etc/kinkvpn/kinkvpn.toml")
 
 # specification
@@ -51,6 +53,14 @@ class EngineChoice(Enum):
     AUTO = "auto"
     PORTABLE = "portable"
     NATIVE = "native"
+
+
+class CipherLibrary(Enum):
+    """Who seals and opens for the native engine."""
+
+    AUTO = "auto"
+    OPENSSL = "openssl"
+    IPSEC_MB = "ipsec-mb"
 
 
 class LogLevel(Enum):
@@ -116,11 +126,24 @@ class KinkSettings:
 
 
 @dataclass(frozen=True, slots=True)
+class EngineSettings:
+    """Which engine moves packets.
+
+    Args:
+        choice: AUTO takes the native one where it is built.
+        library: of the native one; AUTO is the fastest for each suite.
+    """
+
+    choice: EngineChoice = EngineChoice.AUTO
+    library: CipherLibrary = CipherLibrary.AUTO
+
+
+@dataclass(frozen=True, slots=True)
 class EspSettings:
     """Where ESP listens and what moves it."""
 
     port: int = ESP_PORT
-    engine: EngineChoice = EngineChoice.AUTO
+    engine: EngineSettings = EngineSettings()
     hop_limit: int | None = None  # of outer headers; None is the kernel's
 
 
@@ -261,19 +284,26 @@ def parse(text: str, source: Path) -> Configuration:
     return configuration
 
 
-def engine_choice(configured: EngineChoice, environment: Mapping[str, str]) -> EngineChoice:
-    """``configured``, unless ESP_ENGINE in the environment says otherwise.
+def engine_settings(configured: EngineSettings, environment: Mapping[str, str]) -> EngineSettings:
+    """``configured``, unless ESP_ENGINE or ESP_CIPHER_LIBRARY in the environment say otherwise.
 
     Raises:
-        DocumentError: ESP_ENGINE names no engine.
+        DocumentError: they name nothing that there is; both at once.
     """
-    value = environment.get("ESP_ENGINE")
-    if not value:
-        return configured
-    try:
-        return values.one_of(EngineChoice)(value)
-    except Unexpected as expected:
-        raise DocumentError("environment", [Problem(0, f'ESP_ENGINE = "{value}": expected {expected}')]) from None
+    problems: list[Problem] = []
+
+    def chosen(name: str, configured: E) -> E:
+        value = environment.get(name)
+        try:
+            return values.one_of(type(configured))(value) if value else configured
+        except Unexpected as expected:
+            problems.append(Problem(0, f'{name} = "{value}": expected {expected}'))
+            return configured
+
+    settings = EngineSettings(chosen("ESP_ENGINE", configured.choice), chosen("ESP_CIPHER_LIBRARY", configured.library))
+    if problems:
+        raise DocumentError("environment", problems)
+    return settings
 
 
 # Sections.
@@ -310,11 +340,20 @@ def _kink(table: Table) -> KinkSettings:
 def _esp(table: Table) -> EspSettings:
     settings = EspSettings(
         port=table.get("port", values.port, ESP_PORT),
-        engine=table.get("engine", values.one_of(EngineChoice), EngineChoice.AUTO),
+        engine=read_engine(table),
         hop_limit=table.get("hop_limit", values.integer(1, 255), None),
     )
     table.close()
     return settings
+
+
+def read_engine(table: Table) -> EngineSettings:
+    """What [esp], of any file that has one, says of the engine."""
+    default = EngineSettings()
+    return EngineSettings(
+        table.get("engine", values.one_of(EngineChoice), default.choice),
+        table.get("cipher_library", values.one_of(CipherLibrary), default.library),
+    )
 
 
 def read_tun(table: Table) -> TunSettings:

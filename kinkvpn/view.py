@@ -45,6 +45,7 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
             ("  tickets", tickets(answer["tickets"])),
             ("  device", f"{tun['name']}, MTU {tun['mtu']}, {', '.join(tun['addresses']) or 'no addresses'}"),
             ("  engine", f"{answer['engine']}: {answer['engine_reason']}"),
+            ("  ciphers", answer["ciphers"]),
             (
                 "  listening",
                 f"KINK {', '.join(listeners['kink']) or 'on the ESP port'}; ESP {', '.join(listeners['esp'])}",
@@ -142,6 +143,9 @@ def _pair_lines(policy: Mapping[str, Any], mtu: int) -> Iterator[str]:
         why = ", for the path carries no more" if policy["largest"] < mtu else ""
         words.append(f"packets up to {min(policy['largest'], mtu)} octets{why}")
     yield ", ".join(words)
+    if policy["engine_reason"]:
+        left = [way for way in ("in", "out") if policy[f"engine_{way}"] == "portable"]
+        yield f"{' and '.join(left)} by the portable engine: {policy['engine_reason']}"
     yield from _rate_lines(policy)
 
 
@@ -186,16 +190,17 @@ def _next_try(policy: Mapping[str, Any]) -> str:
     return f"next try in {duration(policy['next_try'])}"
 
 
-def check(configuration: Configuration, addresses: Mapping[str, str]) -> str:
+def check(configuration: Configuration, addresses: Mapping[str, str], engine: str) -> str:
     """What ``kinkvpn up`` would do with a configuration that is good.
 
     Args:
         addresses: by name of peer, what its address resolves to.
+        engine: which one would run, and why.
     """
-    return "\n".join(printable(line) for line in _check_lines(configuration, addresses))
+    return "\n".join(printable(line) for line in _check_lines(configuration, addresses, engine))
 
 
-def _check_lines(configuration: Configuration, addresses: Mapping[str, str]) -> Iterator[str]:
+def _check_lines(configuration: Configuration, addresses: Mapping[str, str], engine: str) -> Iterator[str]:
     tun, kink, esp, log = configuration.tun, configuration.kink, configuration.esp, configuration.log
     only_esp = kink.over is KinkOver.ESP_PORT
     kink_port = "KINK and " if only_esp else f"KINK {', '.join(kink.listen)} port {kink.port}; "
@@ -207,6 +212,7 @@ def _check_lines(configuration: Configuration, addresses: Mapping[str, str]) -> 
             ("device", _device(tun)),
             ("routes", ", ".join(routes) or "none"),
             ("listens", f"{kink_port}ESP port {esp.port}{hops}"),
+            ("engine", engine),
             ("control", str(configuration.control.socket)),
             ("log", f"{log.level.value} and worse, as {log.format.value}, to stderr"),
         ]

@@ -26,6 +26,18 @@ def why_missing(directory: Path = HERE) -> str | None:
     return None
 
 
+def libraries() -> dict[str, str]:
+    """The libraries of ciphers that are here and serve this processor: how they are asked for, and name and version.
+
+    The one that is preferred where it has a suite comes first. Raises ImportError: see :func:`why_missing`.
+    """
+    from esp.native import _core
+
+    numbers = {"ipsec-mb": _core.IPSEC_MB, "openssl": _core.OPENSSL}
+    names = {name: _core.library_name(number) for name, number in numbers.items()}
+    return {name: said for name, said in names.items() if said is not None}
+
+
 def _why_not_built(directory: Path) -> str:
     try:
         reason = (directory / "missing.txt").read_text().strip()

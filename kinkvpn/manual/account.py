@@ -34,6 +34,8 @@ def _sa(sa: SaStatistics) -> dict[str, Any]:
         "direction": "inbound" if sa.inbound else "outbound",
         "spi": view.spi(sa.spi),
         "suite": sa.suite,
+        "engine": sa.engine,
+        "engine_reason": sa.engine_reason,
         "remote": spell(sa.remote),
         "packets": sa.packets,
         "octets": sa.octets,
@@ -44,10 +46,11 @@ def _sa(sa: SaStatistics) -> dict[str, Any]:
 
 def text(account: Mapping[str, Any]) -> str:
     """A table of the SAs there are, and sums of all there have been."""
-    rows: list[view.Row] = [("policy", "direction", "spi", "packets", "octets", "sequence", "dropped")]
+    rows: list[view.Row] = [("policy", "direction", "spi", "packets", "octets", "sequence", "engine", "dropped")]
     for sa in account["sas"]:
         numbers = str(sa["packets"]), view.octets(sa["octets"]), str(sa["sequence"])
-        rows.append((sa["policy"], sa["direction"], sa["spi"], *numbers, view.counted(sa["drops"]) or "nothing"))
+        dropped = view.counted(sa["drops"]) or "nothing"
+        rows.append((sa["policy"], sa["direction"], sa["spi"], *numbers, sa["engine"], dropped))
     sums = [
         ("traffic", f"in {view.traffic(account, 'in')}, out {view.traffic(account, 'out')}"),
         ("dropped", view.counted(account["drops"]) or "nothing"),

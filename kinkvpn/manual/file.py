@@ -25,7 +25,7 @@ from esp.sa import (
 )
 from esp.suite import GRAMMAR, SUITES, Suite
 from kinkvpn import values
-from kinkvpn.config import ESP_PORT, TunSettings, read_tun
+from kinkvpn.config import ESP_PORT, EngineSettings, TunSettings, read_engine, read_tun
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected, read_file
 from kinkvpn.manual.pair import Pair
 from kinkvpn.options import read_headers
@@ -49,12 +49,14 @@ class ManualFile:
     Args:
         listen: addresses; of several of one family the wildcard is bound.
         port: UDP, at this end.
+        engine: as the daemon has it.
         tun: the device.
         pairs: in order.
     """
 
     listen: tuple[str, ...]
     port: int
+    engine: EngineSettings
     tun: TunSettings
     pairs: tuple[Pair, ...]
 
@@ -90,8 +92,9 @@ def parse(text: str, source: Path) -> ManualFile:
     esp = root.table("esp")
     listen = esp.items("listen", values.ip_address, ("0.0.0.0", "::"))  # noqa: S104 # as the daemon does
     port = esp.get("port", values.port, ESP_PORT)
+    engine = read_engine(esp)
     esp.close()
-    manual = ManualFile(listen, port, read_tun(root.table("tun")), _pairs(root, port))
+    manual = ManualFile(listen, port, engine, read_tun(root.table("tun")), _pairs(root, port))
     root.close()
     document.raise_problems()
     return manual

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 import signal
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, TextIO
 
 import trio
 
-from esp.dataplane import Dataplane
-from esp.engine import Engine
 from esp.events import (
     Acquired,
     CounterExhausted,
@@ -27,6 +24,7 @@ from esp.policy import Policy
 from esp.sa import Encapsulation, Mode, SecurityProtocol
 from kinkvpn.manual import account
 from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
+from kinkvpn.service.engines import choose_engine, obstacle
 from kinkvpn.service.netconf import NetworkConfiguration
 from kinkvpn.service.paths import with_mtu
 from kinkvpn.service.report import spell
@@ -34,14 +32,15 @@ from kinkvpn.service.report import spell
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from esp.dataplane import Dataplane
     from esp.sa import Endpoint
-    from kinkvpn.config import TunSettings
+    from kinkvpn.config import EngineSettings, TunSettings
     from kinkvpn.manual.file import ManualFile
 
 log = logging.getLogger(__name__)
 
 
-async def run(manual: ManualFile, out: TextIO, *, as_json: bool) -> None:
+async def run(manual: ManualFile, engine: EngineSettings, out: TextIO, *, as_json: bool) -> None:
     """Carry packets until SIGINT or SIGTERM; SIGUSR1 has the statistics printed to ``out``, and so has the end.
 
     Raises:
@@ -51,14 +50,15 @@ async def run(manual: ManualFile, out: TextIO, *, as_json: bool) -> None:
     """
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as signals:
         async with AsyncExitStack() as held, trio.open_nursery() as nursery:
-            dataplane = await _start(manual, held)
+            dataplane = await _start(manual, engine, held)
             await nursery.start(dataplane.run)
             nursery.start_soon(_tell_events, dataplane)
             await _obey(signals, dataplane, out, as_json=as_json)
             nursery.cancel_scope.cancel()
 
 
-async def _start(manual: ManualFile, held: AsyncExitStack) -> Dataplane:
+async def _start(manual: ManualFile, engine: EngineSettings, held: AsyncExitStack) -> Dataplane:
+    chosen = choose_engine(engine, obstacle())
     outbound = [pair.outbound for pair in manual.pairs]
     without_udp = {sa.protocol for sa in outbound if sa.encapsulation is Encapsulation.RAW}
     link = open_links(esp_addresses(listening_addresses(manual.listen)), manual.port, without_udp)
@@ -66,8 +66,7 @@ async def _start(manual: ManualFile, held: AsyncExitStack) -> Dataplane:
     settings = _settle_tun(manual)
     tun = open_tun(settings)
     held.callback(tun.close)
-    engine = Engine(random=secrets.token_bytes, inside=inside_of(settings))
-    dataplane = Dataplane(engine, tun, link, receive_control=_ignore)
+    dataplane = chosen.dataplane(tun, link, inside=inside_of(settings), receive_control=_ignore)
     for pair in manual.pairs:
         dataplane.add_policy(Policy(pair.outbound.policy, pair.outbound.selector))
         dataplane.install_inbound(pair.inbound)
@@ -79,7 +78,8 @@ async def _start(manual: ManualFile, held: AsyncExitStack) -> Dataplane:
     plan = network_plan(settings, protected, outside, link.local, hosts, ah=ah)
     await held.enter_async_context(NetworkConfiguration(plan))
     where = [spell(endpoint) for endpoint in link.local]
-    log.info("started", extra={"fields": {"tun": tun.name, "esp": where, "policies": len(manual.pairs)}})
+    about = {"tun": tun.name, "esp": where, "policies": len(manual.pairs)}
+    log.info("started", extra={"fields": about | chosen.fields})
     return dataplane
 
 

@@ -17,13 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from esp.dataplane import Dataplane
-from esp.engine import Engine
 from esp.errors import EspError
 from esp.policy import Policy
 from esp.sa import Encapsulation, Mode, SecurityProtocol
 from kinkvpn import __version__
-from kinkvpn.config import EngineChoice
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import Acceptor
@@ -37,6 +34,7 @@ from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.service import preflight
 from kinkvpn.service.api import AlreadyRunning, ControlSocket, ControlUnavailable
 from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
+from kinkvpn.service.engines import choose_engine, obstacle
 from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
 from kinkvpn.service.netconf import NetworkConfiguration
 from kinkvpn.service.obstacles import StartRefused, explain_bind, first_leaf
@@ -49,12 +47,14 @@ if TYPE_CHECKING:
     from pathlib import Path as FilePath
     from types import TracebackType
 
+    from esp.dataplane import Dataplane
     from esp.link import UdpLink
     from esp.raw import Links
     from esp.sa import Endpoint, SaParameters
     from esp.tun import TunDevice
-    from kinkvpn.config import Configuration, HostSettings, TunSettings
+    from kinkvpn.config import Configuration, EngineSettings, HostSettings, TunSettings
     from kinkvpn.proto.settings import PeerSettings
+    from kinkvpn.service.engines import ChosenEngine
 
 log = logging.getLogger(__name__)
 
@@ -73,38 +73,17 @@ REKEY_SECONDS = 10.0
 TGT_SECONDS = 30.0
 
 
-@dataclass(frozen=True, slots=True)
-class ChosenEngine:
-    """Which engine runs, and why that one."""
-
-    name: str
-    reason: str
-
-
-def choose_engine(choice: EngineChoice) -> ChosenEngine:
-    """The engine for ``choice``.
-
-    Raises:
-        StartRefused: the native engine is asked for and not built.
-    """
-    if choice is EngineChoice.NATIVE:
-        raise StartRefused('engine "native" is not built into this installation: expected "auto" or "portable"')
-    if choice is EngineChoice.PORTABLE:
-        return ChosenEngine("portable", "chosen in the configuration or by ESP_ENGINE")
-    return ChosenEngine("portable", "the native engine is not built into this installation")
-
-
 class Daemon:
     """One ``kinkvpn up``.
 
     Args:
         configuration: validated.
-        engine: what was asked for, ESP_ENGINE taken into account.
+        engine: what was asked for, the environment taken into account.
     """
 
-    def __init__(self, configuration: Configuration, engine: EngineChoice) -> None:
+    def __init__(self, configuration: Configuration, engine: EngineSettings) -> None:
         self._configuration = configuration
-        self._engine_choice = engine
+        self._engine_settings = engine
         self._started = time.monotonic()
         self._stopping = trio.Event()
         self._up = False
@@ -152,10 +131,10 @@ class Daemon:
                 scope.cancel()
 
     async def _start(self, held: AsyncExitStack, nursery: trio.Nursery) -> Keying:
-        engine = choose_engine(self._engine_choice)
+        engine = choose_engine(self._engine_settings, obstacle())
         resources = await acquire(self._configuration, held)
         acceptor = open_acceptor(self._configuration.host)
-        keying, dataplane = compose(self._configuration, resources, acceptor)
+        keying, dataplane = compose(self._configuration, resources, acceptor, engine)
         if any(peer.user_to_user is not UserToUser.NEVER for peer in resources.peers):
             await nursery.start(offer_tgts, resources.tickets, acceptor, self._configuration.host.kdc_timeout)
         await nursery.start(dataplane.run)
@@ -364,16 +343,22 @@ def policies_of(configuration: Configuration, peers: Sequence[PeerSettings]) -> 
     return [*configuration.before, *protecting, *configuration.after]
 
 
-def compose(configuration: Configuration, resources: Resources, acceptor: Acceptor) -> tuple[Keying, Dataplane]:
+def compose(
+    configuration: Configuration, resources: Resources, acceptor: Acceptor, engine: ChosenEngine
+) -> tuple[Keying, Dataplane]:
     """The two planes, each knowing the other: KINK behind the non-ESP marker comes up from the data plane's loop."""
 
     def receive_control(datagram: bytes, source: Endpoint) -> None:
         keying.receive(datagram, Path(source, marked=True))
 
     host = configuration.host
-    engine = Engine(random=secrets.token_bytes, inside=inside_of(resources.tun_settings))
-    witness = None if resources.keys is None else partial(write_keys, resources.keys)
-    dataplane = Dataplane(engine, resources.tun, resources.link, receive_control=receive_control, witness=witness)
+    dataplane = engine.dataplane(
+        resources.tun,
+        resources.link,
+        inside=inside_of(resources.tun_settings),
+        receive_control=receive_control,
+        witness=None if resources.keys is None else partial(write_keys, resources.keys),
+    )
     for policy in policies_of(configuration, resources.peers):
         dataplane.add_policy(policy)
     keying = Keying(
@@ -456,8 +441,7 @@ class Running:
             "version": self.version,
             "pid": os.getpid(),
             "principal": configuration.host.principal,
-            "engine": self.engine.name,
-            "engine_reason": self.engine.reason,
+            **self.engine.fields,
             "tun": resources.tun.name,
             "mtu": resources.tun_settings.mtu,
             "addresses": [str(address) for address in configuration.tun.addresses],
@@ -470,7 +454,7 @@ class Running:
         """What ``kinkvpn status --json`` shows: JSON-able, and free of secrets."""
         headline = self.headline()
         return {
-            **{key: headline[key] for key in ("version", "pid", "principal", "engine", "engine_reason")},
+            **{key: headline[key] for key in ("version", "pid", "principal", *self.engine.fields)},
             "uptime": round(time.monotonic() - self.started, 3),
             "tun": {"name": headline["tun"], "mtu": headline["mtu"], "addresses": headline["addresses"]},
             "key_log": None if self.resources.keys is None else str(self.resources.keys.path),

@@ -103,7 +103,7 @@ def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
 def with_traffic(status: dict[str, Any], traffic: Statistics, link: LinkStatistics) -> dict[str, object]:
     """Keying's status with what the data plane counted, for each policy and in all."""
     peers = [
-        peer | {"policies": [policy | policy_traffic(policy["name"], traffic) for policy in peer["policies"]]}
+        peer | {"policies": [policy | policy_counts(policy["name"], traffic) for policy in peer["policies"]]}
         for peer in status["peers"]
     ]
     counters = {
@@ -118,6 +118,22 @@ def with_traffic(status: dict[str, Any], traffic: Statistics, link: LinkStatisti
         "link": asdict(link),
     }
     return {"peers": peers, "counters": counters}
+
+
+def policy_counts(name: str, traffic: Statistics) -> dict[str, object]:
+    """What the data plane knows of a policy."""
+    return policy_traffic(name, traffic) | policy_engines(name, traffic)
+
+
+def policy_engines(name: str, traffic: Statistics) -> dict[str, object]:
+    """Whose the newest SAs of a policy are, null without one; and why the compiled engine has left one to the other."""
+    newest = {("in" if sa.inbound else "out"): sa for sa in traffic.sas if sa.policy == name}
+    reasons = [sa.engine_reason for sa in newest.values() if sa.engine_reason]
+    return {
+        "engine_in": newest["in"].engine if "in" in newest else None,
+        "engine_out": newest["out"].engine if "out" in newest else None,
+        "engine_reason": reasons[0] if reasons else None,
+    }
 
 
 def policy_traffic(name: str, traffic: Statistics) -> dict[str, int]:

@@ -18,6 +18,7 @@ from kinkvpn import __version__
 from kinkvpn.cli import main
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.service.api import ControlSocket
+from kinkvpn.service.engines import obstacle
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -121,8 +122,10 @@ def test_a_missing_configuration() -> None:
 
 @pytest.mark.parametrize("command", ["up", "check"])
 def test_an_unknown_engine_in_the_environment(good: Path, command: str) -> None:
-    (line,) = lines(kinkvpn(command, "-c", str(good), ESP_ENGINE="quick"), 2)
-    assert line == 'environment: ESP_ENGINE = "quick": expected one of auto, portable, native'
+    assert lines(kinkvpn(command, "-c", str(good), ESP_ENGINE="quick", ESP_CIPHER_LIBRARY="mine"), 2) == [
+        'environment: ESP_CIPHER_LIBRARY = "mine": expected one of auto, openssl, ipsec-mb',
+        'environment: ESP_ENGINE = "quick": expected one of auto, portable, native',
+    ]
 
 
 def test_up_refuses_a_missing_keytab_and_leaves_nothing(good: Path) -> None:
@@ -134,8 +137,9 @@ def test_check_names_everything_at_once(good: Path) -> None:
     good.write_text(GOOD.replace("127.0.0.2", "::1").replace("[control]", '[kink]\nlisten = "127.0.0.1"\n[control]'))
     with good.open("a") as file:
         file.write('[log]\nkeys = "/nonexistent/keys"\n')
+    missing = obstacle()
     assert lines(kinkvpn_alone("check", "-c", str(good), ESP_ENGINE="native"), 2) == [
-        'engine "native" is not built into this installation: expected "auto" or "portable"',
+        *([f'engine "native" is {missing}: expected "auto" or "portable"'] if missing else []),
         "keytab /nonexistent/keytab does not exist",
         "peer east: ::1 is ::1, but kink.listen has IPv4 addresses only",
         "key log /nonexistent/keys: there is no directory /nonexistent",
@@ -162,6 +166,7 @@ ANSWER = {
     "principal": "kink/west.example.com@EXAMPLE.COM",
     "engine": "portable",
     "engine_reason": "so",
+    "ciphers": "OpenSSL 3",
     "tun": {"name": "kink0", "mtu": 1400, "addresses": []},
     "listeners": {"kink": ["0.0.0.0:910"], "esp": ["0.0.0.0:4500"]},
     "tickets": {"kept": 2, "first_ends": 18000.0, "not_renewed": 0},

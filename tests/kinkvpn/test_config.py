@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
 from pathlib import Path
 
@@ -55,6 +56,7 @@ over = "910"
 [esp]
 port = 4501
 engine = "portable"
+cipher_library = "openssl"
 [tun]
 name = "tun7"
 addresses = "10.1.0.1/24"
@@ -176,7 +178,7 @@ def test_a_gateway_in_fourteen_lines_has_the_right_defaults() -> None:
     found = config.parse(SMALL, SOURCE)
     assert found.host == config.HostSettings("kink/west.example.com@EXAMPLE.COM", keytab=Path("/etc/krb5.keytab"))
     assert (found.kink.listen, found.kink.port) == (("0.0.0.0", "::"), 910)
-    assert (found.esp.port, found.esp.engine) == (4500, config.EngineChoice.AUTO)
+    assert (found.esp.port, found.esp.engine) == (4500, config.EngineSettings())
     assert (found.tun.name, found.tun.mtu, found.tun.routes) == ("kink0", None, True)
     assert found.tun.addresses == (ip_interface("10.1.0.1/24"), ip_interface("fd00:1::1/64"))
     assert found.control.socket == Path("/run/kinkvpn/kinkvpn.sock")
@@ -249,7 +251,7 @@ def test_every_key_arrives() -> None:
         replay_cache="file2:/var/lib/rcache",
     )
     assert found.kink == config.KinkSettings(("192.0.2.1",), 1910, KinkOver.KINK_PORT)
-    assert found.esp == config.EspSettings(4501, config.EngineChoice.PORTABLE)
+    assert found.esp == config.EspSettings(4501, WRITTEN)
     assert found.tun == config.TunSettings("tun7", (ip_interface("10.1.0.1/24"),), 9000, routes=False)
     assert found.control == config.ControlSettings(Path("/etc/kinkvpn/west.sock"))
     assert found.log == config.LogSettings(config.LogLevel.DEBUG, config.LogFormat.JSON, Path("/etc/kinkvpn/keys"))
@@ -478,21 +480,29 @@ def test_overlaps_are_found_exactly(policies: list[tuple[IPv4Network, IPv4Networ
         config.parse(text, SOURCE)
 
 
+WRITTEN = config.EngineSettings(config.EngineChoice.PORTABLE, config.CipherLibrary.OPENSSL)
+
+
 @pytest.mark.parametrize(
     ("environment", "expected"),
     [
-        ({}, config.EngineChoice.AUTO),
-        ({"ESP_ENGINE": ""}, config.EngineChoice.AUTO),
-        ({"ESP_ENGINE": "native"}, config.EngineChoice.NATIVE),
+        ({}, WRITTEN),
+        ({"ESP_ENGINE": "", "ESP_CIPHER_LIBRARY": ""}, WRITTEN),
+        ({"ESP_ENGINE": "native"}, replace(WRITTEN, choice=config.EngineChoice.NATIVE)),
+        ({"ESP_CIPHER_LIBRARY": "ipsec-mb"}, replace(WRITTEN, library=config.CipherLibrary.IPSEC_MB)),
     ],
 )
-def test_the_environment_may_choose_the_engine(environment: dict[str, str], expected: config.EngineChoice) -> None:
-    assert config.engine_choice(config.EngineChoice.AUTO, environment) is expected
+def test_the_environment_may_choose_the_engine(environment: dict[str, str], expected: config.EngineSettings) -> None:
+    assert config.engine_settings(WRITTEN, environment) == expected
 
 
-def test_an_unknown_engine_in_the_environment_is_named() -> None:
-    with pytest.raises(DocumentError, match='ESP_ENGINE = "fast": expected one of auto, portable, native'):
-        config.engine_choice(config.EngineChoice.AUTO, {"ESP_ENGINE": "fast"})
+def test_what_the_environment_names_and_there_is_not_is_named_at_once() -> None:
+    with pytest.raises(DocumentError) as caught:
+        config.engine_settings(WRITTEN, {"ESP_ENGINE": "fast", "ESP_CIPHER_LIBRARY": "mine"})
+    assert str(caught.value).splitlines() == [
+        'environment: ESP_CIPHER_LIBRARY = "mine": expected one of auto, openssl, ipsec-mb',
+        'environment: ESP_ENGINE = "fast": expected one of auto, portable, native',
+    ]
 
 
 @pytest.mark.parametrize(

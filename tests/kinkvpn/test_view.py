@@ -36,6 +36,9 @@ def policy(name: str, **changes: object) -> dict[str, Any]:
         "failures": 0,
         "last_error": "",
         "next_try": None,
+        "engine_in": None,
+        "engine_out": None,
+        "engine_reason": None,
         **EMPTY,
         **changes,
     }
@@ -70,7 +73,8 @@ ANSWER = {
     "key_log": None,
     "principal": "kink/west.example.com@EXAMPLE.COM",
     "engine": "portable",
-    "engine_reason": "the native engine is not built",
+    "engine_reason": "the native one is not built",
+    "ciphers": "OpenSSL 3.0.19 27 Jan 2026",
     "tun": {"name": "kink0", "mtu": 1400, "addresses": ["10.1.0.1/24", "fd00:1::1/64"]},
     "listeners": {"kink": ["0.0.0.0:910", "[::]:910"], "esp": ["0.0.0.0:4500"]},
     "tickets": {"kept": 2, "first_ends": 18000.0, "not_renewed": 0},
@@ -111,7 +115,8 @@ kinkvpn 0.1.0, pid 42, up 3h 12m
   principal  kink/west.example.com@EXAMPLE.COM
   tickets    2, the first ends in 5h 0m
   device     kink0, MTU 1400, 10.1.0.1/24, fd00:1::1/64
-  engine     portable: the native engine is not built
+  engine     portable: the native one is not built
+  ciphers    OpenSSL 3.0.19 27 Jan 2026
   listening  KINK 0.0.0.0:910, [::]:910; ESP 0.0.0.0:4500
 
 east  ESTABLISHED  192.0.2.2  kink/east.example.com@EXAMPLE.COM
@@ -278,11 +283,14 @@ lifetime = 90
 suites = ["aes128-cbc-sha1"]
 """
 
+ENGINE = "portable: for the fun of it"
+
 CHECKED = """\
 principal  kink/west.example.com@EXAMPLE.COM
 device     kink0, MTU auto, 10.1.0.1/24
 routes     10.2.0.0/24, 10.3.0.0/24
 listens    KINK 0.0.0.0, :: port 910; ESP port 4500
+engine     portable: for the fun of it
 control    /run/kinkvpn/kinkvpn.sock
 log        info and worse, as text, to stderr
 
@@ -295,6 +303,19 @@ east  east.example.com (192.0.2.2)  kink/east.example.com@EXAMPLE.COM
   web     boot   1m 30s    10.1.0.0/24 > 10.3.0.0/24 tcp any:443
     suites   aes128-cbc-sha1
     packets  ESP in UDP, tunnel mode, extended sequence numbers if the peer has them too, replay window of 8192"""
+
+
+@pytest.mark.parametrize(
+    ("engines", "shown"),
+    [
+        (("portable", "portable"), "in and out by the portable engine: IP-TFS"),
+        (("native", "portable"), "out by the portable engine: IP-TFS"),
+    ],
+)
+def test_what_the_compiled_engine_has_left_to_the_other(engines: tuple[str, str], shown: str) -> None:
+    left = {"engine_in": engines[0], "engine_out": engines[1], "engine_reason": "IP-TFS"}
+    peer = {**ANSWER["peers"][0], "policies": [UP | left]}
+    assert f"\n      {shown}\n" in view.status({**ANSWER, "peers": [peer]})
 
 
 def test_a_peer_that_moved_and_a_nat_in_between() -> None:
@@ -315,7 +336,7 @@ def test_a_peer_that_moved_and_a_nat_in_between() -> None:
 def test_what_has_no_address_and_no_port_910() -> None:
     text = CONFIGURATION.replace('address = "east.example.com"\n', "").replace('start = "boot"\n', "")
     found = config.parse(text.replace("[tun]", '[kink]\nover = "4500"\n[tun]'), Path("k.toml"))
-    shown = view.check(found, {"east": ""})
+    shown = view.check(found, {"east": ""}, ENGINE)
     assert "listens    KINK and ESP port 4500\n" in shown
     assert "east  wherever it is heard  kink/east" in shown
     east = {**ANSWER["peers"][1], "address": ""}
@@ -326,7 +347,7 @@ def test_what_has_no_address_and_no_port_910() -> None:
 
 def test_check() -> None:
     found = config.parse(CONFIGURATION, Path("k.toml"))
-    assert view.check(found, {"east": "192.0.2.2"}) == CHECKED
+    assert view.check(found, {"east": "192.0.2.2"}, ENGINE) == CHECKED
 
 
 def checked(*lines: str) -> list[str]:
@@ -334,7 +355,7 @@ def checked(*lines: str) -> list[str]:
     peer, _, rest = CONFIGURATION.partition("[[peer.policy]]")
     text = "\n".join([peer.rstrip("\n"), *lines, "[[peer.policy]]", rest.partition("[[peer.policy]]")[0]])
     found = config.parse(text, Path("k.toml"))
-    return [line.strip() for line in view.check(found, {}).splitlines()]
+    return [line.strip() for line in view.check(found, {}, ENGINE).splitlines()]
 
 
 USUAL = "packets  ESP in UDP, tunnel mode, extended sequence numbers if the peer has them too, replay window of 8192"
@@ -402,12 +423,12 @@ def test_check_says_nothing_of_what_is_as_usual() -> None:
 def test_in_transport_mode_the_traffic_class_is_the_packets_own() -> None:
     text = CONFIGURATION.partition("[[peer.policy]]")[0] + 'dscp = 46\ndf = "set"\nmode = "transport"\n'
     hosts = '[[peer.policy]]\nlocal = "192.0.2.1/32"\nremote = "192.0.2.2/32"\n'
-    assert "    headers  DF set\n" in view.check(config.parse(text + hosts, Path("k.toml")), {}) + "\n"
+    assert "    headers  DF set\n" in view.check(config.parse(text + hosts, Path("k.toml")), {}, ENGINE) + "\n"
 
 
 def test_policies_that_are_alike_are_one_table_in_their_order() -> None:
     more = '[[peer.policy]]\nlocal = "10.1.0.0/24"\nremote = "10.9.0.0/24"\n'
-    lines = view.check(config.parse(f"{CONFIGURATION}{more}{more.replace('10.9', '10.8')}", Path("k.toml")), {})
+    lines = view.check(config.parse(f"{CONFIGURATION}{more}{more.replace('10.9', '10.8')}", Path("k.toml")), {}, ENGINE)
     names = [line.split()[0] for line in lines.splitlines() if line.startswith("  ")]
     block = ["suites", "packets"]
     assert names == ["policy", "east/1", *block, "policy", "web", *block, "policy", "east/3", "east/4", *block]
@@ -416,7 +437,7 @@ def test_policies_that_are_alike_are_one_table_in_their_order() -> None:
 def test_check_shows_the_rest_of_what_was_chosen() -> None:
     sections = '[log]\nkeys = "/run/keys"\nformat = "json"\nlevel = "debug"\n[esp]\nhop_limit = 64\n[tun]\n'
     written = CONFIGURATION.replace("[tun]\n", f"{sections}clamp_mss = false\n")
-    lines = view.check(config.parse(written, Path("k.toml")), {}).splitlines()
+    lines = view.check(config.parse(written, Path("k.toml")), {}, ENGINE).splitlines()
     assert "log        debug and worse, as json, to stderr" in lines
     assert "KEYS WILL BE WRITTEN to /run/keys: whoever reads it reads what the tunnels carry" in lines
     assert "device     kink0, MTU auto, 10.1.0.1/24; the MSS of TCP is left as it is" in lines
@@ -427,7 +448,7 @@ def test_check_shows_what_is_not_protected_where_it_stands_in_the_list() -> None
     ports = '[[policy]]\naction = "discard"\nprotocol = "tcp"\nremote_port = [25, "465-587"]\nremote = "10.3.0.0/24"\n'
     rest = '[[policy]]\naction = "bypass"\norder = "after"\nlocal = "10.1.0.0/24"\n'
     found = config.parse(f"{CONFIGURATION}\n{rest}{ports}", Path("k.toml"))
-    lines = view.check(found, {"east": "192.0.2.2"}).splitlines()
+    lines = view.check(found, {"east": "192.0.2.2"}, ENGINE).splitlines()
     before, after = lines.index("before the peers' policies"), lines.index("after the peers' policies")
     assert lines[before + 1 : before + 3] == [
         "  policy     action   traffic",

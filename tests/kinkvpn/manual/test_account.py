@@ -28,8 +28,8 @@ def test_the_object_is_json_and_has_every_sa() -> None:
 
 def test_the_text_has_a_row_for_each_sa_and_the_sums() -> None:
     lines = account.text(found()).splitlines()
-    assert re.fullmatch(r"policy +direction +spi +packets +octets +sequence +dropped", lines[0])
-    assert re.fullmatch(r"four +inbound +0x00001000 +2 +\d+ B +2 +replayed 1", lines[1])
-    assert re.fullmatch(r"six +inbound +0x00002000 +0 +0 B +0 +nothing", lines[2])
+    assert re.fullmatch(r"policy +direction +spi +packets +octets +sequence +engine +dropped", lines[0])
+    assert re.fullmatch(r"four +inbound +0x00001000 +2 +\d+ B +2 +portable +replayed 1", lines[1])
+    assert re.fullmatch(r"six +inbound +0x00002000 +0 +0 B +0 +portable +nothing", lines[2])
     assert lines[-2] == "traffic  in 2 (240 B), out 0 (0 B)"
     assert lines[-1] == "dropped  replayed 1"

@@ -11,6 +11,7 @@ import pytest
 from esp.headers import DontFragment, HeaderRules
 from esp.sa import Encapsulation, Endpoint, Lifetime, Mode, SecurityProtocol
 from esp.suite import SUITES
+from kinkvpn.config import CipherLibrary, EngineChoice, EngineSettings
 from kinkvpn.document import DocumentError
 from kinkvpn.manual.file import load, parse
 
@@ -73,6 +74,8 @@ def test_everything() -> None:
     [esp]
     listen = "2001:db8::1"
     port = 4501
+    engine = "portable"
+    cipher_library = "ipsec-mb"
     [tun]
     name = "esp0"
     addresses = ["10.1.0.1/24"]
@@ -106,6 +109,7 @@ def test_everything() -> None:
     """
     manual = parse(text, SOURCE)
     (pair,) = manual.pairs
+    assert manual.engine == EngineSettings(EngineChoice.PORTABLE, CipherLibrary.IPSEC_MB)
     assert (manual.listen, manual.port, manual.tun.name, manual.tun.mtu) == (("2001:db8::1",), 4501, "esp0", 1300)
     assert (pair.local, pair.remote) == (Endpoint("2001:db8::1", 4501), Endpoint("2001:db8::2", 4502))
     sa = pair.outbound

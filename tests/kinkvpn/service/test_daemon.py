@@ -24,7 +24,7 @@ from support.manual import pair
 from esp.policy import Action
 from esp.sa import Endpoint
 from esp.suite import SUITES
-from kinkvpn.config import EngineChoice, HostSettings, parse
+from kinkvpn.config import HostSettings, parse
 from kinkvpn.demo.lab import Lab
 from kinkvpn.demo.namespace import Namespace
 from kinkvpn.demo.realm import Realm
@@ -37,7 +37,6 @@ from kinkvpn.service import daemon
 from kinkvpn.service.api import ControlUnavailable
 from kinkvpn.service.daemon import (
     Refusals,
-    choose_engine,
     open_acceptor,
     open_key_log,
     policies_of,
@@ -72,12 +71,6 @@ DAEMON_SECONDS = 30.0  # a Python process that starts, on a machine with better 
 
 
 # What needs no host at all.
-
-
-def test_the_engines() -> None:
-    assert choose_engine(EngineChoice.AUTO).name == choose_engine(EngineChoice.PORTABLE).name == "portable"
-    with pytest.raises(StartRefused, match="not built into this installation"):
-        choose_engine(EngineChoice.NATIVE)
 
 
 def test_keys_are_written_only_where_they_may_be(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

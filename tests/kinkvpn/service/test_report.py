@@ -9,7 +9,7 @@ from esp.dataplane import LinkStatistics
 from esp.errors import DropReason
 from esp.sa import Endpoint
 from esp.statistics import SaStatistics, Statistics
-from kinkvpn.service.report import policy_traffic, spell, with_traffic
+from kinkvpn.service.report import policy_counts, policy_engines, policy_traffic, spell, with_traffic
 
 
 def sa(policy: str, packets: int, octets: int, *, inbound: bool) -> SaStatistics:
@@ -50,6 +50,23 @@ def test_a_policy_has_what_all_its_sas_carried() -> None:
     assert set(policy_traffic("none", TRAFFIC).values()) == {0}
 
 
+def test_whose_the_newest_sas_are_and_why() -> None:
+    native = {"engine": "native"}
+    sas = [
+        replace(sa("b/1", 1, 100, inbound=False), engine_reason="of one that is replaced"),
+        replace(sa("b/1", 1, 100, inbound=False), **native),
+        replace(sa("b/1", 1, 100, inbound=True), engine_reason="transport mode"),
+        replace(sa("b/2", 1, 100, inbound=True), **native),
+    ]
+    traffic = replace(TRAFFIC, sas=tuple(sas))
+    names = ("engine_in", "engine_out", "engine_reason")
+    assert [tuple(policy_engines(name, traffic)[key] for key in names) for name in ("b/1", "b/2", "b/3")] == [
+        ("portable", "native", "transport mode"),
+        ("native", None, None),
+        (None, None, None),
+    ]
+
+
 def test_sizes_are_those_of_the_newest_sa_that_sends() -> None:
     sizes = ((1438, 0), (1234, 900))
     sas = [replace(sa("b/1", 1, 100, inbound=False), largest=one, padded=other) for one, other in sizes]
@@ -76,7 +93,7 @@ def test_the_rest_of_keying_s_status_stays() -> None:
     assert json.loads(json.dumps(found)) == found
     (peer,) = found["peers"]
     assert peer["epoch"] == 1
-    assert peer["policies"] == [{"name": "b/1", "state": "established"} | policy_traffic("b/1", TRAFFIC)]
+    assert peer["policies"] == [{"name": "b/1", "state": "established"} | policy_counts("b/1", TRAFFIC)]
     counters = found["counters"]
     assert isinstance(counters, dict)
     assert counters["kink"] == {"malformed": 2}

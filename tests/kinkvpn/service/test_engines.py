@@ -1,0 +1,72 @@
+"""Which engine is chosen, why, and what it says of itself; and what it makes."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from esp.dataplane import Dataplane
+from esp.fit import Inside
+from esp.native import libraries, why_missing
+from esp.sa import Endpoint
+from esp.testing import MemoryLink, MemoryTun
+from kinkvpn.config import CipherLibrary, EngineChoice, EngineSettings
+from kinkvpn.service.engines import choose_engine, native_ciphers, obstacle
+from kinkvpn.service.obstacles import StartRefused
+
+NOT_BUILT = "not built: no C compiler (gcc), when kinkvpn was installed"
+needs_native = pytest.mark.skipif(why_missing() is not None, reason="the extension is not built: make test builds it")
+
+
+def test_what_is_not_built_is_not_taken_and_says_why() -> None:
+    chosen = choose_engine(EngineSettings(), NOT_BUILT)
+    assert (chosen.name, chosen.reason) == ("portable", f"the native one is {NOT_BUILT}")
+    assert chosen.ciphers.startswith("OpenSSL ")
+    assert chosen.headline == f"portable: {chosen.reason}; ciphers of {chosen.ciphers}"
+    assert chosen.fields == {"engine": "portable", "engine_reason": chosen.reason, "ciphers": chosen.ciphers}
+
+
+def test_what_is_not_built_and_asked_for_is_refused() -> None:
+    with pytest.raises(StartRefused) as refused:
+        choose_engine(EngineSettings(EngineChoice.NATIVE), NOT_BUILT)
+    assert refused.value.reasons == (f'engine "native" is {NOT_BUILT}: expected "auto" or "portable"',)
+
+
+@pytest.mark.parametrize("missing", [None, NOT_BUILT])
+def test_the_portable_one_can_always_be_had(missing: str | None) -> None:
+    chosen = choose_engine(EngineSettings(EngineChoice.PORTABLE, CipherLibrary.IPSEC_MB), missing)
+    assert (chosen.name, chosen.reason) == ("portable", "chosen in the configuration or by ESP_ENGINE")
+
+
+@needs_native
+@pytest.mark.parametrize("choice", [EngineChoice.AUTO, EngineChoice.NATIVE])
+def test_what_is_built_is_taken(choice: EngineChoice) -> None:
+    chosen = choose_engine(EngineSettings(choice), None)
+    assert chosen.name == "native"
+    assert ("chosen" in chosen.reason) == (choice is EngineChoice.NATIVE)
+    assert chosen.ciphers == ", ".join(libraries().values())
+
+
+@needs_native
+def test_a_library_is_taken_where_it_is_there_and_refused_where_not() -> None:
+    for library in (CipherLibrary.OPENSSL, CipherLibrary.IPSEC_MB):
+        if library.value in libraries():
+            assert native_ciphers(library) == libraries()[library.value]
+        else:
+            with pytest.raises(StartRefused, match=f'cipher library "{library.value}" is not here'):
+                choose_engine(EngineSettings(library=library), None)
+
+
+def test_what_cannot_be_run_here_is_the_reason_of_the_extension_or_that_there_is_none() -> None:
+    assert obstacle() == (why_missing() or "not built: it is not written yet")
+
+
+def test_the_portable_one_makes_the_portable_dataplane() -> None:
+    async def made() -> Dataplane:
+        chosen = choose_engine(EngineSettings(EngineChoice.PORTABLE), None)
+        return chosen.dataplane(
+            MemoryTun(), MemoryLink(Endpoint("192.0.2.1", 4500)), inside=Inside(), receive_control=lambda *_: None
+        )
+
+    dataplane = trio.run(made)
+    assert (type(dataplane), dataplane.engine_name) == (Dataplane, "portable")
