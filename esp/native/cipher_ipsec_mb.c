@@ -1,148 +1,185 @@
-/* Suites by Intel's ipsec-mb, where it is installed: it has the wide AES instructions that OpenSSL 3.0 leaves alone. */
+/* Suites by Intel's ipsec-mb: it has the wide AES instructions that OpenSSL 3.0 leaves alone, and is less in the way. */
 #include "cipher_library.h"
 
-#if defined(__x86_64__) && __has_include(<intel-ipsec-mb.h>)
+#include "ipsec_mb.h"
 
-#include <dlfcn.h>
-#include <pthread.h>
-#include <stdio.h>
+#ifndef ESP_NO_IPSEC_MB
+
 #include <stdlib.h>
 
-#include <intel-ipsec-mb.h>
 #include <openssl/crypto.h>
 
-/* The library, found once for the process. Its direct functions keep nothing in the manager, so all threads share it. */
-static struct {
-    pthread_once_t once;
-    IMB_MGR *manager; /* NULL where there is none */
-    char name[64];
-} mb = {.once = PTHREAD_ONCE_INIT};
+#include "encryption.h"
 
-static const char *mb_architecture(const IMB_MGR *manager) {
-    switch (manager->used_arch) {
-    case IMB_ARCH_SSE:
-        return "sse";
-    case IMB_ARCH_AVX:
-        return "avx";
-    case IMB_ARCH_AVX2:
-        return "avx2";
-    case IMB_ARCH_AVX512:
-        return "avx512";
-    default: /* AES without the processor's help takes its time by what the key is */
-        return NULL;
-    }
-}
-
-/* Within a major version what is new comes behind what was there, so a later one than that of the header will do. */
-static int mb_fits(unsigned version) {
-    return version >= IMB_VERSION_NUM && version >> 16 == IMB_VERSION_NUM >> 16;
-}
-
-static void mb_load(void) {
-    void *library = dlopen("libIPSec_MB.so.1", RTLD_NOW | RTLD_LOCAL);
-    if (!library)
-        return;
-    unsigned (*version)(void) = dlsym(library, "imb_get_version");
-    const char *(*version_name)(void) = dlsym(library, "imb_get_version_str");
-    IMB_MGR *(*allocate)(uint64_t) = dlsym(library, "alloc_mb_mgr");
-    void (*initialise)(IMB_MGR *, IMB_ARCH *) = dlsym(library, "init_mb_mgr_auto");
-    if (!version || !version_name || !allocate || !initialise || !mb_fits(version()))
-        return;
-    IMB_MGR *manager = allocate(0);
-    if (!manager)
-        return;
-    initialise(manager, NULL);
-    const char *architecture = mb_architecture(manager);
-    /* It tries each algorithm on known answers before it says so. */
-    if (!architecture || !(manager->features & IMB_FEATURE_SELF_TEST_PASS))
-        return;
-    snprintf(mb.name, sizeof mb.name, "ipsec-mb %s (%s)", version_name(), architecture);
-    mb.manager = manager;
-}
-
-static IMB_MGR *mb_manager(void) {
-    pthread_once(&mb.once, mb_load);
-    return mb.manager;
-}
-
-struct mb {
+struct combined {
     struct gcm_key_data key; /* first, for its alignment of 64 octets, which the instructions insist on */
     struct cipher cipher;
-    struct gcm_context_data context;
-    aes_gcm_enc_dec_t apply;
+    union {
+        struct gcm_context_data gcm;
+        struct chacha20_poly1305_context_data chacha;
+    } context;
+    aes_gcm_enc_dec_t gcm;
+    aes_gmac_init_t gmac_init;
+    aes_gmac_update_t gmac_update;
+    aes_gmac_finalize_t gmac_finalize;
+    chacha_poly_init_t chacha_init;
+    chacha_poly_enc_dec_update_t chacha_update;
+    chacha_poly_finalize_t chacha_finalize;
     uint64_t mask;
+    uint8_t chacha_key[32];
     uint8_t nonce[12]; /* the salt, and behind it the IV of the packet */
 };
 
-static struct mb *mb_of(struct cipher *cipher) { return (struct mb *)((char *)cipher - offsetof(struct mb, cipher)); }
+static struct combined *combined_of(struct cipher *cipher) {
+    return (struct combined *)((char *)cipher - offsetof(struct combined, cipher));
+}
 
-/* GCM (RFC 4106). */
-static void mb_gcm(struct mb *self, uint8_t *packet, size_t text, uint64_t sequence, uint8_t *tag, size_t octets) {
-    uint8_t additional[12], *body = packet + CIPHER_HEADER + 8;
+/* What each mode does to the packet, whose IV stands there, and to the nonce; all of them write a tag of the suite's
+ * length. */
+typedef void combined_apply(struct combined *, uint8_t *packet, size_t text, const uint8_t *additional, size_t count,
+                            uint8_t *tag);
+
+/* RFC 4106. */
+static void gcm_apply(struct combined *self, uint8_t *packet, size_t text, const uint8_t *additional, size_t count,
+                      uint8_t *tag) {
+    uint8_t *body = packet + CIPHER_HEADER + 8;
+    self->gcm(&self->key, &self->context.gcm, body, body, text, self->nonce, additional, count, tag,
+              self->cipher.suite.icv);
+}
+
+/* GCM of nothing; IV and text are among what it authenticates (RFC 4543 §3.3, §3.5). */
+static void gmac_apply(struct combined *self, uint8_t *packet, size_t text, const uint8_t *additional, size_t count,
+                       uint8_t *tag) {
+    self->gmac_init(&self->key, &self->context.gcm, self->nonce, sizeof self->nonce);
+    self->gmac_update(&self->key, &self->context.gcm, additional, count);
+    self->gmac_update(&self->key, &self->context.gcm, packet + CIPHER_HEADER, 8 + text);
+    self->gmac_finalize(&self->key, &self->context.gcm, tag, self->cipher.suite.icv);
+}
+
+/* RFC 7634. */
+static void chacha_apply(struct combined *self, uint8_t *packet, size_t text, const uint8_t *additional, size_t count,
+                         uint8_t *tag) {
+    uint8_t *body = packet + CIPHER_HEADER + 8;
+    self->chacha_init(self->chacha_key, &self->context.chacha, self->nonce, additional, count);
+    self->chacha_update(self->chacha_key, &self->context.chacha, body, body, text);
+    self->chacha_finalize(&self->context.chacha, tag, self->cipher.suite.icv);
+}
+
+static inline void combined_do(struct combined *self, uint8_t *packet, size_t text, uint64_t sequence, uint8_t *tag,
+                               combined_apply *apply) {
+    uint8_t additional[12];
     size_t count = cipher_additional(additional, &self->cipher, packet, sequence);
     memcpy(self->nonce + 4, packet + CIPHER_HEADER, 8);
-    self->apply(&self->key, &self->context, body, body, text, self->nonce, additional, count, tag, octets);
+    apply(self, packet, text, additional, count, tag);
 }
 
-static void mb_gcm_seal(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence) {
-    struct mb *self = mb_of(cipher);
+static inline void combined_seal(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence,
+                                 combined_apply *apply) {
+    struct combined *self = combined_of(cipher);
     put64(packet + CIPHER_HEADER, sequence ^ self->mask);
-    mb_gcm(self, packet, text, sequence, packet + CIPHER_HEADER + 8 + text, cipher->suite.icv);
+    combined_do(self, packet, text, sequence, packet + CIPHER_HEADER + 8 + text, apply);
 }
 
-static int mb_gcm_open(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence) {
+static inline int combined_open(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence,
+                                combined_apply *apply) {
     uint8_t tag[CIPHER_TAG];
-    mb_gcm(mb_of(cipher), packet, text, sequence, tag, cipher->suite.icv);
+    combined_do(combined_of(cipher), packet, text, sequence, tag, apply);
     return CRYPTO_memcmp(tag, packet + CIPHER_HEADER + 8 + text, cipher->suite.icv) == 0;
 }
 
-static void mb_free(struct cipher *cipher) {
-    struct mb *self = mb_of(cipher);
+#define COMBINED(mode)                                                                                                 \
+    static void mode##_seal(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence) {                  \
+        combined_seal(cipher, packet, text, sequence, mode##_apply);                                                   \
+    }                                                                                                                  \
+    static int mode##_open(struct cipher *cipher, uint8_t *packet, size_t text, uint64_t sequence) {                   \
+        return combined_open(cipher, packet, text, sequence, mode##_apply);                                            \
+    }
+
+COMBINED(gcm)
+COMBINED(gmac)
+COMBINED(chacha)
+
+static void combined_free(struct cipher *cipher) {
+    struct combined *self = combined_of(cipher);
     OPENSSL_cleanse(self, sizeof *self);
     free(self);
 }
 
-static int mb_offered(const struct cipher_suite *suite) { return mb_manager() && suite->cipher == CIPHER_AES_GCM; }
+#define GCM_KEY(self, manager, keys, bits)                                                                             \
+    do {                                                                                                               \
+        manager->gcm##bits##_pre(keys->encryption, &self->key);                                                        \
+        self->gcm = keys->sealing ? manager->gcm##bits##_enc : manager->gcm##bits##_dec;                               \
+        self->gmac_init = manager->gmac##bits##_init;                                                                  \
+        self->gmac_update = manager->gmac##bits##_update;                                                              \
+        self->gmac_finalize = manager->gmac##bits##_finalize;                                                          \
+    } while (0)
 
-static void mb_gcm_key(struct mb *self, const struct cipher_keys *keys, unsigned octets) {
-    IMB_MGR *manager = mb_manager();
-    switch (octets) {
-    case IMB_KEY_128_BYTES:
-        manager->gcm128_pre(keys->encryption, &self->key);
-        self->apply = keys->sealing ? manager->gcm128_enc : manager->gcm128_dec;
-        break;
-    case IMB_KEY_192_BYTES:
-        manager->gcm192_pre(keys->encryption, &self->key);
-        self->apply = keys->sealing ? manager->gcm192_enc : manager->gcm192_dec;
-        break;
-    default:
-        manager->gcm256_pre(keys->encryption, &self->key);
-        self->apply = keys->sealing ? manager->gcm256_enc : manager->gcm256_dec;
-    }
+static void gcm_key(struct combined *self, const IMB_MGR *manager, const struct cipher_suite *suite,
+                    const struct cipher_keys *keys) {
+    self->cipher.seal = suite->cipher == CIPHER_AES_GMAC ? gmac_seal : gcm_seal;
+    self->cipher.open = suite->cipher == CIPHER_AES_GMAC ? gmac_open : gcm_open;
+    if (suite->encryption == IMB_KEY_128_BYTES)
+        GCM_KEY(self, manager, keys, 128);
+    else if (suite->encryption == IMB_KEY_192_BYTES)
+        GCM_KEY(self, manager, keys, 192);
+    else
+        GCM_KEY(self, manager, keys, 256);
 }
 
-static struct cipher *mb_keyed(const struct cipher_suite *suite, const struct cipher_keys *keys) {
-    struct mb *self = aligned_alloc(_Alignof(struct mb), sizeof *self);
+static void chacha_key(struct combined *self, const IMB_MGR *manager, const struct cipher_keys *keys) {
+    self->cipher.seal = chacha_seal;
+    self->cipher.open = chacha_open;
+    self->chacha_init = manager->chacha20_poly1305_init;
+    self->chacha_update =
+        keys->sealing ? manager->chacha20_poly1305_enc_update : manager->chacha20_poly1305_dec_update;
+    self->chacha_finalize = manager->chacha20_poly1305_finalize;
+    memcpy(self->chacha_key, keys->encryption, sizeof self->chacha_key);
+}
+
+static struct cipher *combined_new(const struct cipher_suite *suite, const struct cipher_keys *keys) {
+    struct combined *self = aligned_alloc(_Alignof(struct combined), sizeof *self);
     if (!self)
         return NULL;
     memset(self, 0, sizeof *self);
-    self->cipher.seal = mb_gcm_seal;
-    self->cipher.open = mb_gcm_open;
-    self->cipher.free = mb_free;
+    self->cipher.free = combined_free;
     self->mask = keys->mask;
     memcpy(self->nonce, keys->salt, suite->salt);
-    mb_gcm_key(self, keys, suite->encryption);
+    if (suite->cipher == CIPHER_CHACHA20_POLY1305)
+        chacha_key(self, ipsec_mb(), keys);
+    else
+        gcm_key(self, ipsec_mb(), suite, keys);
     return &self->cipher;
 }
 
-static const char *mb_name(void) { return mb_manager() ? mb.name : NULL; }
+static struct cipher *mb_keyed(const struct cipher_suite *suite, const struct cipher_keys *keys) {
+    if (suite->integrity == INTEGRITY_NONE)
+        return combined_new(suite, keys);
+    return separate_new(encryption_ipsec_mb(suite, keys), suite, keys);
+}
+
+/* What it is faster at. It would do others, by putting packets of many SAs side by side: one packet alone then takes
+ * several times what it takes OpenSSL. */
+static int mb_offered(const struct cipher_suite *suite) {
+    switch (suite->cipher) {
+    case CIPHER_AES_GCM:
+    case CIPHER_AES_GMAC:
+    case CIPHER_CHACHA20_POLY1305:
+    case CIPHER_AES_CBC:
+    case CIPHER_AES_CTR:
+        return ipsec_mb() != NULL;
+    default:
+        return 0;
+    }
+}
+
+const struct cipher_provider cipher_ipsec_mb = {ipsec_mb_name, mb_offered, mb_keyed};
 
 #else
 
-static const char *mb_name(void) { return NULL; }
-static int mb_offered(const struct cipher_suite *suite) { return 0; }
-static struct cipher *mb_keyed(const struct cipher_suite *suite, const struct cipher_keys *keys) { return NULL; }
+static const char *nothing_name(void) { return NULL; }
+static int nothing_offered(const struct cipher_suite *suite) { return 0; }
+static struct cipher *nothing_keyed(const struct cipher_suite *suite, const struct cipher_keys *keys) { return NULL; }
+
+const struct cipher_provider cipher_ipsec_mb = {nothing_name, nothing_offered, nothing_keyed};
 
 #endif
-
-const struct cipher_provider cipher_ipsec_mb = {mb_name, mb_offered, mb_keyed};

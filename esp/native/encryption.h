@@ -13,6 +13,8 @@ struct encryption {
 
 /* By OpenSSL; NULL where it has no such cipher, or no memory. */
 struct encryption *encryption_openssl(const struct cipher_suite *, const struct cipher_keys *);
+/* By ipsec-mb, which has to be there: CBC or counter mode of AES. NULL where there is no memory. */
+struct encryption *encryption_ipsec_mb(const struct cipher_suite *, const struct cipher_keys *);
 
 /* The whole suite, with an ICV made by OpenSSL whoever encrypts: one packet at a time, nobody makes them faster. Takes
  * the encryption, NULL included, and frees it even where it fails. */
