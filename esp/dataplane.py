@@ -107,11 +107,15 @@ class Dataplane:
         """
         with self._publisher:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._carry_outbound)
-                nursery.start_soon(self._carry_inbound)
+                self._carry(nursery)
                 nursery.start_soon(self._watch_clock)
                 nursery.start_soon(self._keep_pace)
                 task_status.started()
+
+    def _carry(self, nursery: trio.Nursery) -> None:
+        """Start what carries packets."""
+        nursery.start_soon(self._carry_outbound)
+        nursery.start_soon(self._carry_inbound)
 
     async def _carry_outbound(self) -> None:
         while True:
@@ -124,14 +128,17 @@ class Dataplane:
     async def _carry_inbound(self) -> None:
         while True:
             await self._wait_inbound()
-            protected = self._sort(self._link.receive())
-            now = self._clock()
-            packets = self._engine.unprotect(protected, now)
-            packets += self._engine.release(now)
+            self._deliver(self._sort(self._link.receive()))
             self._answer()
-            if packets:
-                self._engine.count_drop(DropReason.TUN_REFUSED, self._tun.send(packets))
             self._publish()
+
+    def _deliver(self, protected: Sequence[Incoming]) -> None:
+        """Open ``protected`` and give the inside what may pass, and what has waited long enough."""
+        now = self._clock()
+        packets = self._engine.unprotect(protected, now)
+        packets += self._engine.release(now)
+        if packets:
+            self._engine.count_drop(DropReason.TUN_REFUSED, self._tun.send(packets))
 
     async def _wait_inbound(self) -> None:
         """Until there are datagrams, or something has waited long enough for one that is missing."""

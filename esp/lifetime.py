@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from enum import Enum
 from math import inf
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from esp.sa import Encapsulation, Endpoint
 from esp.silence import Silence
@@ -44,6 +44,8 @@ class SaState:
         "remote",
         "silence",
     )
+
+    engine: ClassVar[str] = "portable"  # whose it is
 
     def __init__(self, parameters: SaParameters, now: float) -> None:
         self.parameters = parameters

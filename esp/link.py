@@ -286,6 +286,16 @@ class UdpLink:
             for begin in range(0, len(datagram), octets) if octets else range(1):
                 keep(Incoming(datagram[begin : begin + octets] if octets else datagram, endpoint, traffic_class))
 
+    def take_errors(self, source: socket.socket) -> None:
+        """Take what the error queue of ``source`` holds; for whoever reads the sockets in our place."""
+        if source in self.sockets:
+            self._take_errors(source)
+
+    def undress(self) -> None:
+        """Leave the headers of what others send by these sockets to the kernel again."""
+        for port in self._ports.values():
+            port.dress(port.traffic_class, None)
+
     def _take_errors(self, source: socket.socket) -> None:
         errors = icmp.take_errors(source)
         self._refused += max(errors.count, 1)

@@ -204,6 +204,20 @@ class Links:
         """As :meth:`esp.link.Link.send_whole`."""
         return self._udp.send_whole(datagram, remote)  # KINK goes over UDP
 
+    def of_protocol(self, protocol: int) -> RawLink:
+        """The link that has it."""
+        return next(each for each in self._raw if each.protocol == protocol)
+
+    def take_errors(self, source: socket.socket) -> None:
+        """As :meth:`esp.link.UdpLink.take_errors`."""
+        for each in self._all:
+            each.take_errors(source)
+
+    def undress(self) -> None:
+        """As :meth:`esp.link.UdpLink.undress`."""
+        for each in self._all:
+            each.undress()
+
     def take_unreachable(self) -> set[Endpoint]:
         """As :meth:`esp.link.Link.take_unreachable`."""
         return {remote for each in self._all for remote in each.take_unreachable()}

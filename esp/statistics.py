@@ -82,4 +82,5 @@ def sa_statistics(sa: InboundSa | OutboundSa) -> SaStatistics:
         payload_octets=0 if isinstance(sa, InboundSa) or sa.rate is None else sa.rate.octets,
         largest=0 if isinstance(sa, InboundSa) else sa.largest,
         padded=0 if confidentiality is None else confidentiality.octets,
+        engine=sa.engine,
     )

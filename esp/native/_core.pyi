@@ -126,3 +126,39 @@ class Coalescer:
     def allow(self, *, tcp: bool, udp: bool) -> None: ...
     def add(self, packet: ReadableBuffer) -> None: ...
     def flush(self) -> None: ...
+
+PACKETS: Final[int]
+CONTROL: Final[int]
+NEWS: Final[int]
+PACKET: Final[int]
+DATAGRAM: Final[int]
+OPENED: Final[int]
+CONTROL_DATAGRAM: Final[int]
+ATTENTION: Final[int]
+TROUBLE: Final[int]
+ERRORS: Final[int]
+
+# Kind, detail, number, traffic class, source, octets.
+Record = tuple[int, int, int, int, Endpoint, bytes]
+
+class Loop:
+    def __init__(
+        self,
+        core: Core,
+        lane: int,
+        *,
+        tun: int,
+        vnet: bool,
+        ports: list[tuple[int, int, bool]],
+        runs: bool,
+        coalesce_tcp: bool,
+        coalesce_udp: bool,
+        clock_offset: float,
+        wake: int,
+    ) -> None: ...
+    def run(self) -> int: ...
+    def stop(self) -> None: ...
+    def errors_taken(self, port: int) -> None: ...
+    def look(self) -> None: ...
+    def take(self, number: int, most: int) -> list[Record]: ...
+    def counters(self) -> dict[str, int]: ...

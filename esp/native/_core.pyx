@@ -4,3 +4,5 @@
 include "cipher.pxi"
 include "engine.pxi"
 include "offload.pxi"
+
+include "loop.pxi"

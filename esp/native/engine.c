@@ -165,8 +165,8 @@ void engine_remove_inbound(struct engine *engine, struct inbound *sa) {
 
 /* --- a lane --- */
 
-static enum verdict dropped(struct lane *lane, enum drop reason) {
-    count(&lane->drops[reason], 1);
+static enum verdict dropped(struct lane *lane, enum drop reason, unsigned packets) {
+    count(&lane->drops[reason], packets);
     return DROPPED;
 }
 
@@ -185,19 +185,19 @@ int outbound_ended(const struct outbound *sa, double now) {
            counted(&sa->octets) + counted(&sa->control_octets) >= sa->hard_octets;
 }
 
-enum verdict lane_choose(struct lane *lane, const uint8_t *packet, size_t octets, size_t largest, double now,
-                         struct outbound **sa) {
+enum verdict lane_choose(struct lane *lane, const uint8_t *packet, size_t octets, size_t largest, unsigned packets,
+                         double now, struct outbound **sa) {
     struct flow flow;
     if (octets == 0 || flow_parse(packet, octets, &flow) != octets)
-        return dropped(lane, DROP_NOT_IP);
+        return dropped(lane, DROP_NOT_IP, packets);
     const struct spd *spd = atomic_load_explicit(&lane->engine->spd, memory_order_acquire);
     if (flow.fragment && spd->by_ports)
         return SLOW;
     struct policy *policy = spd_lookup(spd, lane->decisions, &flow);
     if (policy == NULL)
-        return dropped(lane, DROP_NO_POLICY);
+        return dropped(lane, DROP_NO_POLICY, packets);
     if (policy->action != ACTION_PROTECT)
-        return dropped(lane, policy->action == ACTION_BYPASS ? DROP_BYPASS_NOT_ROUTED : DROP_POLICY_DISCARD);
+        return dropped(lane, policy->action == ACTION_BYPASS ? DROP_BYPASS_NOT_ROUTED : DROP_POLICY_DISCARD, packets);
     struct outbound *carrier = atomic_load_explicit(&policy->carrier, memory_order_acquire);
     if (carrier == NULL || largest > carrier->largest || outbound_ended(carrier, now))
         return SLOW;
@@ -220,7 +220,7 @@ size_t lane_seal(struct lane *lane, struct outbound *sa, uint8_t *esp, size_t oc
     if (sealed == 0) {
         *attention = attend(&sa->attention, ATTENTION_EXHAUSTED);
         count(&sa->drops[DROP_SEQUENCE_EXHAUSTED], 1);
-        dropped(lane, DROP_SEQUENCE_EXHAUSTED);
+        dropped(lane, DROP_SEQUENCE_EXHAUSTED, 1);
         return 0;
     }
     count(&sa->packets, 1);
@@ -256,11 +256,11 @@ enum verdict lane_open(struct lane *lane, uint8_t *esp, size_t octets, uint8_t t
                        struct inbound **found, struct opened *opened, unsigned *attention) {
     *attention = 0;
     if (octets < ESP_HEADER)
-        return dropped(lane, DROP_MALFORMED);
+        return dropped(lane, DROP_MALFORMED, 1);
     struct inbound *sa = find(atomic_load_explicit(&lane->engine->sad, memory_order_acquire), get32(esp));
     if (sa == NULL) {
         if (now < lane->tell_unknown_at)
-            return dropped(lane, DROP_UNKNOWN_SPI);
+            return dropped(lane, DROP_UNKNOWN_SPI, 1);
         lane->tell_unknown_at = now + 1.0; /* esp.engine.UNKNOWN_SPI_SECONDS; the control counts and tells this one */
         return SLOW;
     }
@@ -281,7 +281,7 @@ enum verdict lane_open(struct lane *lane, uint8_t *esp, size_t octets, uint8_t t
     }
     if (opened->drop >= 0) {
         count(&sa->drops[opened->drop], 1);
-        return dropped(lane, (enum drop)opened->drop);
+        return dropped(lane, (enum drop)opened->drop, 1);
     }
     count(&lane->packets_in, 1);
     count(&lane->octets_in, opened->octets);

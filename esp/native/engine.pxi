@@ -118,7 +118,8 @@ cdef extern from "engine.h" nogil:
     enum verdict:
         SEAL, OPEN, SLOW, DROPPED
 
-    verdict lane_choose(lane *, const uint8_t *packet, size_t octets, size_t largest, double now, outbound **) 
+    verdict lane_choose(lane *, const uint8_t *packet, size_t octets, size_t largest, unsigned packets, double now,
+                        outbound **)
     size_t lane_seal(lane *, outbound *, uint8_t *esp, size_t octets, double now, unsigned *attention)
     verdict lane_open(lane *, uint8_t *esp, size_t octets, uint8_t traffic_class, double now, inbound **, opened *,
                       unsigned *attention)
@@ -624,7 +625,7 @@ cdef class Core:
             packet = packets[number]
             octets = <const uint8_t *>PyBytes_AS_STRING(packet)
             size = PyBytes_GET_SIZE(packet)
-            found = lane_choose(here, octets, size, size, now, &sa)
+            found = lane_choose(here, octets, size, size, 1, now, &sa)
             if found == SLOW:
                 return number, 0, 0
             if found == DROPPED:

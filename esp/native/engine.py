@@ -7,6 +7,7 @@ matter, and SAs that ask for what lanes do not have.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from esp.engine import Engine
@@ -59,6 +60,7 @@ class NativeEngine(Engine):
         self._only = None if library == "auto" else LIBRARIES[library]
         self._policies: dict[str, Policy] = {}
         self._unpublished = False  # policies have changed, and lanes do not know
+        self.running = False  # threads have the lanes: whoever calls does the rest as the reference engine does
         super().__init__(random=random, inside=inside)
 
     def _make_sad(self, random: Callable[[int], bytes]) -> Sad:
@@ -81,13 +83,18 @@ class NativeEngine(Engine):
         self._sad.places[policy.name] = _core.Policy(self.lanes, _ACTIONS[policy.action])
         self._policies[policy.name] = policy
         self._unpublished = True
+        if self.running:
+            self.publish()
 
     def remove_policy(self, name: str) -> None:
         """As of any engine."""
         super().remove_policy(name)
         del self._policies[name]
-        self._gone = self._sad.places.pop(name)
+        gone = self._sad.places.pop(name)
         self._unpublished = True
+        if self.running:
+            self.publish()
+        del gone  # lanes know of it no more
 
     def publish(self) -> None:
         """Have lanes know the policies, if they have changed."""
@@ -107,7 +114,9 @@ class NativeEngine(Engine):
     # --- packets ---
 
     def protect(self, packets: Sequence[bytes], now: float) -> list[Outgoing]:
-        """As of any engine."""
+        """As of any engine; while loops run the lanes, for what they have left."""
+        if self.running:
+            return super().protect(packets, now)
         self.publish()
         sealed: list[Outgoing] = []
         batch, at = list(packets), 0
@@ -135,7 +144,9 @@ class NativeEngine(Engine):
             self._expire(sa, now)
 
     def unprotect(self, datagrams: Sequence[Incoming], now: float) -> list[bytes]:
-        """As of any engine."""
+        """Likewise."""
+        if self.running:
+            return super().unprotect(datagrams, now)
         packets: list[bytes] = []
         batch, at = list(datagrams), 0
         while (stop := self.lanes.unprotect(batch, at, now, packets)) is not None:
@@ -150,6 +161,26 @@ class NativeEngine(Engine):
                     packets[-1] = self._clamped(packets[-1], sa)
                 self._look_at_inbound(sa, attention, batch[at - 1].source, now)
         return packets
+
+    def look_at(self, number: int, attention: int, source: Endpoint, now: float) -> None:
+        """What a loop has noticed of an SA, by its number.
+
+        Args:
+            number: of the SA, which may have gone since.
+            attention: what it is, :data:`esp.native._core.ALARM` and its like.
+            source: where the packet came from, if one did.
+            now: seconds.
+        """
+        sa = self._sad.numbered.get(number)
+        if isinstance(sa, NativeInboundSa):
+            self._look_at_inbound(sa, attention, source, now)
+        else:
+            self._look_at_outbound(sa, attention, now)
+
+    def clamped(self, packet: bytes, number: int) -> bytes:
+        """A SYN that a loop has opened, from the SA of that number, with the MSS that goes through the other way."""
+        sa = self._sad.numbered.get(number)
+        return self._clamped(packet, sa) if isinstance(sa, NativeInboundSa) else packet
 
     def _look_at_inbound(self, sa: NativeInboundSa, attention: int, source: Endpoint, now: float) -> None:
         sa.core.clear(attention)
@@ -193,4 +224,9 @@ class NativeEngine(Engine):
     def statistics(self) -> Statistics:
         """As of any engine."""
         self.collect()
-        return super().statistics()
+        made = super().statistics()
+        reasons = (self._sad.why_foreign(sa) for sa in self._sad.all())  # in the order of the statistics
+        sas = tuple(
+            replace(each, engine_reason=why) if why else each for each, why in zip(made.sas, reasons, strict=True)
+        )
+        return replace(made, sas=sas)

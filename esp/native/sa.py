@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from esp.datagram import Outgoing
 from esp.errors import DropReason
@@ -82,6 +82,7 @@ class InLanes:
 
     __slots__ = ()
 
+    engine: ClassVar[str] = "native"
     core: _core.Outbound | _core.Inbound
     library: int  # number of the one that has its cipher (:data:`esp.native._core.LIBRARIES`)
     number: int  # of it, among all that there ever were

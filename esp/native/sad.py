@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from esp.inbound import InboundSa
 from esp.native import _core
 from esp.native.sa import NativeInboundSa, NativeOutboundSa, why_not
 from esp.sad import Sad
@@ -11,7 +12,6 @@ from esp.sad import Sad
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from esp.inbound import InboundSa
     from esp.outbound import OutboundSa
     from esp.sa import SaParameters
 
@@ -33,6 +33,13 @@ class NativeSad(Sad):
         self.places: dict[str, _core.Policy] = {}  # by policy
         self.numbered: dict[int, NativeInboundSa | NativeOutboundSa] = {}
         self._foreign: dict[int, _core.Inbound] = {}  # by SPI
+
+    def why_foreign(self, sa: InboundSa | OutboundSa) -> str:
+        """Why the reference engine runs ``sa``; empty where lanes do."""
+        if isinstance(sa, NativeInboundSa | NativeOutboundSa):
+            return ""
+        inbound = isinstance(sa, InboundSa)
+        return why_not(sa.parameters, inbound=inbound) or f"no library that may has {sa.parameters.suite.name}"
 
     def _make_inbound(self, parameters: SaParameters, now: float) -> InboundSa:
         library = self._library(parameters)

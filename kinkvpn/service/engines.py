@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from importlib.metadata import version
-from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from cryptography.hazmat.backends.openssl import backend
@@ -97,8 +96,7 @@ def choose_engine(settings: EngineSettings, missing: str | None) -> ChosenEngine
 
 def obstacle() -> str | None:
     """Why the native engine cannot run here; None if it can."""
-    there = all(map(find_spec, ("esp.native.engine", "esp.native.dataplane")))
-    return why_missing() or (None if there else "not built: it is not written yet")
+    return why_missing()
 
 
 def native_ciphers(library: CipherLibrary) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address, ip_network
 from random import Random
@@ -13,32 +13,26 @@ from typing import TYPE_CHECKING, ClassVar
 import pytest
 import trio
 import trio.testing
-from support.namespaces import namespace, run, within
+from support.namespaces import run
+from support.sites import FAMILIES, FOREVER, LEFT, RIGHT, dataplane_of, key_sites, sa, selector, sites
+from support.tunnel import TWINS
 
 from esp.aggfrag import LONGEST_GAP
 from esp.dataplane import EVENTS, Dataplane, LinkStatistics
 from esp.engine import Engine
 from esp.errors import DropReason, InvalidSa
 from esp.events import Acquired, HardExpired, SoftExpired, UnreachableReported
-from esp.link import UdpLink
 from esp.policy import Policy, Selector
 from esp.sa import Aggregation, Endpoint, Lifetime, SaParameters
-from esp.suite import SUITES
 from esp.testing import BATCH, QUEUE, LossyLink, MemoryLink, MemoryTun, Weather, memory_links
-from esp.tun import TunDevice, TunUnavailable
+from esp.tun import TunUnavailable
 from esp.wire import KEEPALIVE, NON_ESP_MARKER, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator
 
     from esp.link import Link
-    from esp.tun import Tun
 
-SUITE = SUITES["aes256-gcm16"]
-KEYMAT = bytes(range(SUITE.keymat_octets))
-LEFT, RIGHT = Endpoint("192.0.2.1", 4500), Endpoint("192.0.2.2", 4500)
-FAMILIES = {"ipv4": ("10.0.1.0/24", "10.0.2.0/24"), "ipv6": ("fd00:1::/64", "fd00:2::/64")}
-FOREVER = Lifetime()
 ONE = ("10.0.1.1", "10.0.2.1")
 NOBODY = Endpoint("192.0.2.99", 4500)
 # What comes to a link besides, what it is, and what it counts as.
@@ -83,30 +77,6 @@ class Host:
 
     def drops(self) -> dict[DropReason, int]:
         return {reason: number for reason, number in self.dataplane.statistics().drops.items() if number}
-
-
-def dataplane_of(
-    tun: Tun, link: Link, mine: int, receive_control: Callable[[bytes, Endpoint], None], offset: float = 0.0
-) -> Dataplane:
-    dataplane = Dataplane(
-        Engine(random=os.urandom),
-        tun,
-        link,
-        clock=lambda: trio.current_time() + offset,
-        receive_control=receive_control,
-    )
-    for family in FAMILIES:
-        dataplane.add_policy(Policy(family, selector(family, mine)))
-    return dataplane
-
-
-def selector(family: str, mine: int) -> Selector:
-    subnets = FAMILIES[family]
-    return Selector(ip_network(subnets[mine]), ip_network(subnets[1 - mine]))
-
-
-def sa(spi: int, family: str, mine: int, remote: Endpoint, lifetime: Lifetime = FOREVER) -> SaParameters:
-    return SaParameters(spi, SUITE, KEYMAT, family, selector(family, mine), remote, lifetime)
 
 
 def key(sender: Host, receiver: Host, *, lifetime: Lifetime = FOREVER) -> list[int]:
@@ -528,58 +498,11 @@ async def test_bad_weather_delivers_each_packet_once_at_most(autojump_clock: tri
     assert right.drops() == {DropReason.REPLAYED: 400 - lossy.dropped + lossy.duplicated - len(delivered)}
 
 
-@dataclass(frozen=True, slots=True)
-class Site:
-    """A namespace with its data plane on a real TUN and real sockets."""
-
-    net: str
-    tun: TunDevice
-    link: UdpLink
-    dataplane: Dataplane
-
-
-@contextmanager
-def sites() -> Iterator[tuple[Site, Site]]:
-    """Two namespaces, a veth between them, and beyond each TUN the other's subnets. All gone when the block ends."""
-    with namespace() as left, namespace() as right:
-        run("ip", "-n", left, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", right)
-        made = _site(left, 0), _site(right, 1)
-        try:
-            yield made
-        finally:
-            for each in made:
-                each.tun.close()
-                each.link.close()
-
-
-def _site(net: str, mine: int) -> Site:
-    run("ip", "-n", net, "addr", "add", f"192.0.2.{mine + 1}/24", "dev", "wire")
-    run("ip", "-n", net, "link", "set", "wire", "up")
-    tun = within(net, lambda: TunDevice("kink0", mtu=1400))
-    for subnets in FAMILIES.values():
-        inside, outside = ip_network(subnets[mine]), ip_network(subnets[1 - mine])
-        run("ip", "-n", net, "addr", "add", f"{inside[1]}/{inside.prefixlen}", "dev", "kink0", *_nodad(inside.version))
-        run("ip", "-n", net, "link", "set", "kink0", "up")
-        run("ip", "-n", net, "route", "add", str(outside), "dev", "kink0")
-    link = within(net, UdpLink.bind)
-    return Site(net, tun, link, dataplane_of(tun, link, mine, lambda *_: None))
-
-
-def _nodad(version: int) -> list[str]:
-    return ["nodad"] if version == 6 else []
-
-
-def _key_sites(sender: Site, receiver: Site, mine: int) -> None:
-    for family in FAMILIES:
-        spi = receiver.dataplane.allocate_spi()
-        receiver.dataplane.install_inbound(sa(spi, family, 1 - mine, (LEFT, RIGHT)[mine]))
-        sender.dataplane.install_outbound(sa(spi, family, mine, (LEFT, RIGHT)[1 - mine]))
-
-
 @pytest.mark.root
+@pytest.mark.parametrize("engine", TWINS)
 @pytest.mark.parametrize("address", ["10.0.2.1", "fd00:2::1"])
-async def test_real_hosts_reach_each_other(address: str) -> None:
-    with sites() as (left, right):
+async def test_real_hosts_reach_each_other(address: str, engine: str) -> None:
+    with sites(engine) as (left, right):
         async with trio.open_nursery() as nursery:
             for site in (left, right):
                 await nursery.start(site.dataplane.run)
@@ -590,8 +513,8 @@ async def test_real_hosts_reach_each_other(address: str) -> None:
                 while event == Acquired("ipv6") and "." in address:  # the host's own router solicitations
                     event = await left.dataplane.events.receive()
                 assert isinstance(event, Acquired)
-                _key_sites(left, right, 0)
-                _key_sites(right, left, 1)
+                key_sites(left, right, 0)
+                key_sites(right, left, 1)
                 assert await pinging.wait() == 0
             nursery.cancel_scope.cancel()
         carried = right.dataplane.link_statistics()
@@ -600,8 +523,9 @@ async def test_real_hosts_reach_each_other(address: str) -> None:
 
 
 @pytest.mark.root
-async def test_run_ends_when_the_interface_is_deleted() -> None:
-    with sites() as (left, _), pytest.RaisesGroup(TunUnavailable, flatten_subgroups=True), trio.fail_after(10):
+@pytest.mark.parametrize("engine", TWINS)
+async def test_run_ends_when_the_interface_is_deleted(engine: str) -> None:
+    with sites(engine) as (left, _), pytest.RaisesGroup(TunUnavailable, flatten_subgroups=True), trio.fail_after(10):
         async with trio.open_nursery() as nursery:
             await nursery.start(left.dataplane.run)
             run("ip", "-n", left.net, "link", "del", "kink0")

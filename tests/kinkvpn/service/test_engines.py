@@ -11,7 +11,7 @@ from esp.native import libraries, why_missing
 from esp.sa import Endpoint
 from esp.testing import MemoryLink, MemoryTun
 from kinkvpn.config import CipherLibrary, EngineChoice, EngineSettings
-from kinkvpn.service.engines import choose_engine, native_ciphers, obstacle
+from kinkvpn.service.engines import choose_engine, native_ciphers
 from kinkvpn.service.obstacles import StartRefused
 
 NOT_BUILT = "not built: no C compiler (gcc), when kinkvpn was installed"
@@ -55,10 +55,6 @@ def test_a_library_is_taken_where_it_is_there_and_refused_where_not() -> None:
         else:
             with pytest.raises(StartRefused, match=f'cipher library "{library.value}" is not here'):
                 choose_engine(EngineSettings(library=library), None)
-
-
-def test_what_cannot_be_run_here_is_the_reason_of_the_extension_or_that_there_is_none() -> None:
-    assert obstacle() == (why_missing() or "not built: it is not written yet")
 
 
 def test_the_portable_one_makes_the_portable_dataplane() -> None:

@@ -1,0 +1,61 @@
+/* The packet loop of one lane: TUN to sockets and back, in a thread of its own, without Python.
+ *
+ * Everything is made at the start, and of a fixed size; nothing waits in here. What a batch does not send or write is
+ * dropped and counted, and what comes while a batch is at work waits in the queues of the kernel, which drop when full.
+ */
+#ifndef ESP_NATIVE_LOOP_H
+#define ESP_NATIVE_LOOP_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#include "engine.h"
+#include "outbox.h"
+#include "ring.h"
+
+struct loop_settings {
+    int tun;
+    int vnet; /* reads and writes of the TUN begin with a vnet header */
+    struct port ports[MAX_SOCKETS];
+    unsigned port_count;
+    int runs, coalesce_tcp, coalesce_udp;
+    double clock_offset; /* what CLOCK_MONOTONIC is behind the engine's `now`, seconds */
+    int wake;            /* eventfd: Python is to look at the rings */
+};
+
+/* What passed, besides what the lane counts; written by the loop. */
+struct loop_counters {
+    _Atomic uint64_t esp_received, control_received, keepalives_received, junk_received, refused;
+    _Atomic uint64_t polls, reads, writes, receives, sends; /* calls */
+    _Atomic uint64_t packets_read, packets_written, datagrams_received, datagrams_sent;
+};
+
+/* Records that wait: packets that Python has to do, KINK, and what else it is told. */
+enum { RING_PACKETS, RING_CONTROL, RING_NEWS, RINGS };
+
+/* Offloads that may fail in service, in `detail` of RECORD_TROUBLE. */
+enum { TROUBLE_UDP_SEGMENT = 1, TROUBLE_COALESCE_UDP = 2, TROUBLE_COALESCE = 3 };
+
+struct loop {
+    struct lane *lane;
+    struct loop_settings settings;
+    struct loop_counters counters;
+    struct ring rings[RINGS];
+    atomic_int signalled;     /* Python has been woken, and has not looked since */
+    atomic_int stop;
+    _Atomic unsigned errors;  /* bit for each port whose errors Python has been told of, and has not taken */
+    int alarm;                /* eventfd that ends a sleep */
+    struct loop_private *own;
+};
+
+/* NULL where there is no memory or no descriptor. */
+struct loop *loop_new(struct lane *lane, const struct loop_settings *settings);
+void loop_free(struct loop *loop);
+/* Carries packets until loop_stop: 0, or the errno with which the TUN went. */
+int loop_run(struct loop *loop);
+/* From any thread; the loop ends with the batch that it is at. */
+void loop_stop(struct loop *loop);
+/* Python has taken the errors of that port. */
+void loop_errors_taken(struct loop *loop, unsigned port);
+
+#endif
