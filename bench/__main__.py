@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from bench import create, engine, keying, policies
+from bench import cipher, create, engine, keying, policies
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,6 +27,7 @@ def main(arguments: list[str]) -> int:
     keying.add_command(measurements)
     create.add_command(measurements)
     policies.add_command(measurements)
+    cipher.add_command(measurements)
     options = parser.parse_args(arguments)
     code: int = options.run(options)
     return code

@@ -45,9 +45,28 @@ static int combined_expect(struct combined *self, uint8_t *icv) {
     return EVP_CIPHER_CTX_ctrl(self->context, EVP_CTRL_AEAD_SET_TAG, self->cipher.suite.icv, icv) > 0;
 }
 
-/* GCM (RFC 4106) and ChaCha20-Poly1305 (RFC 7634). */
+/* RFC 4106. */
 static int gcm_apply(struct combined *self, uint8_t *packet, size_t text, uint64_t sequence) {
     return combined_additional(self, packet, sequence) && combined_text(self, packet, text) && combined_final(self);
+}
+
+/* OpenSSL 3.0's ChaCha20 leaves the upper halves of the vector registers in use, and then whatever in this thread does
+ * not know of them waits for them: its own SHA-256 takes 430 ns more for a packet, until somebody says that they are
+ * free. */
+#ifdef __x86_64__
+__attribute__((target("avx"))) static void free_registers(void) { __builtin_ia32_vzeroupper(); }
+static int has_upper_halves(void) { return __builtin_cpu_supports("avx"); }
+#else
+static void free_registers(void) {}
+static int has_upper_halves(void) { return 0; }
+#endif
+
+/* RFC 7634: in OpenSSL's hands as GCM is. */
+static int chacha_apply(struct combined *self, uint8_t *packet, size_t text, uint64_t sequence) {
+    int done = gcm_apply(self, packet, text, sequence);
+    if (has_upper_halves())
+        free_registers();
+    return done;
 }
 
 /* GCM of nothing; IV and text are among what it authenticates (RFC 4543 §3.3, §3.5). */
@@ -95,6 +114,7 @@ static inline int combined_open(struct cipher *cipher, uint8_t *packet, size_t t
 COMBINED(gcm)
 COMBINED(gmac)
 COMBINED(ccm)
+COMBINED(chacha)
 
 static void combined_free(struct cipher *cipher) {
     struct combined *self = (struct combined *)cipher;
@@ -103,18 +123,15 @@ static void combined_free(struct cipher *cipher) {
     free(self);
 }
 
-static void combined_mode(struct combined *self, int algorithm) {
-    self->cipher.free = combined_free;
-    self->cipher.seal = gcm_seal;
-    self->cipher.open = gcm_open;
-    if (algorithm == CIPHER_AES_GMAC) {
-        self->cipher.seal = gmac_seal;
-        self->cipher.open = gmac_open;
-    } else if (algorithm == CIPHER_AES_CCM) {
-        self->cipher.seal = ccm_seal;
-        self->cipher.open = ccm_open;
-    }
-}
+static const struct {
+    void (*seal)(struct cipher *, uint8_t *packet, size_t text, uint64_t sequence);
+    int (*open)(struct cipher *, uint8_t *packet, size_t text, uint64_t sequence);
+} modes[] = {
+    [CIPHER_AES_GCM] = {gcm_seal, gcm_open},
+    [CIPHER_AES_CCM] = {ccm_seal, ccm_open},
+    [CIPHER_AES_GMAC] = {gmac_seal, gmac_open},
+    [CIPHER_CHACHA20_POLY1305] = {chacha_seal, chacha_open},
+};
 
 /* CCM's nonce is shorter than OpenSSL assumes (RFC 4309 §4), and what it makes depends on the length of the ICV. The key
  * follows both. */
@@ -128,7 +145,9 @@ static struct cipher *combined_new(const struct cipher_suite *suite, const struc
     struct combined *self = calloc(1, sizeof *self);
     if (!self)
         return NULL;
-    combined_mode(self, suite->cipher);
+    self->cipher.seal = modes[suite->cipher].seal;
+    self->cipher.open = modes[suite->cipher].open;
+    self->cipher.free = combined_free;
     self->mask = keys->mask;
     memcpy(self->nonce, keys->salt, suite->salt);
     self->context = openssl_context(openssl_name_of(suite), keys->encryption, keys->sealing);
