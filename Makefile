@@ -1,6 +1,6 @@
 # make demo      install what is missing, then show the whole journey: realm, two hosts, tunnel, traffic, proof
 # make test      install what is missing, then ruff, mypy and every test
-# make bench     install what is missing, strongSwan to be measured beside us too, then measure keying and the engine
+# make bench     install what is missing, others to be measured beside us too, then measure keying, engine and tunnel
 # make sanitize  the tests of esp with the engine compiled for AddressSanitizer and UBSan
 # make clean     remove .venv and everything else that these made in the clone
 #
@@ -19,10 +19,13 @@ PACKAGES := gcc libc6-dev libssl-dev libkrb5-dev krb5-kdc krb5-admin-server ipro
 # Intel's AES, for processors of that family.
 FASTER := libipsec-mb-dev
 # The clock of one process; kinit, with a password and with a certificate; a NAT; an Active Directory domain controller,
-# of which the tests run the KDC alone; what runs the Wireshark dissector.
-TESTED := faketime krb5-user krb5-pkinit nftables samba samba-dsdb-modules samba-ad-provision tshark
+# of which the tests run the KDC alone; what runs the Wireshark dissector; what measures a tunnel.
+TESTED := faketime krb5-user krb5-pkinit nftables samba samba-dsdb-modules samba-ad-provision tshark iperf3 ethtool
 # A Linux kernel that is an ordinary process, and what loads its modules. Not every machine that has the others has it.
 KERNEL := user-mode-linux kmod
+# Other VPNs, and what loads a tunnel.
+MEASURED := charon-systemd libcharon-extra-plugins libstrongswan-standard-plugins \
+	openvpn wireguard-go wireguard-tools iperf3 ethtool
 # Debian splits its own Python; any other has these two inside.
 PACKAGES += $(shell $(PYTHON) -c 'import sys; sys.base_prefix == "/usr" and print("libpython3-dev python3-venv")')
 
@@ -51,6 +54,7 @@ bench: root $(VENV)/bench.installed $(NATIVE)
 	$(BIN)/python -m bench keying
 	$(BIN)/python -m bench create
 	$(BIN)/python -m bench engine
+	$(BIN)/python -m bench datapath --quick
 
 sanitize: $(VENV)/test.installed
 	ESP_SANITIZE=address,undefined ESP_BUILD=native $(BIN)/python setup.py --quiet build --build-lib $(SANITIZED)
@@ -84,10 +88,10 @@ $(VENV)/test.installed: $(VENV)/demo.installed Makefile .ci/debian-unpacked
 	@$(PIP) install --editable '.[build,test]'
 	@touch $@
 
-$(VENV)/bench.installed: $(VENV)/demo.installed
-	@.ci/debian-packages charon-systemd libcharon-extra-plugins libstrongswan-standard-plugins
-	@echo "kinkvpn: installing what drives strongSwan into $(VENV) by pip"
-	@$(PIP) install --editable '.[bench]'
+$(VENV)/bench.installed: $(VENV)/demo.installed Makefile
+	@.ci/debian-packages $(MEASURED)
+	@echo "kinkvpn: installing what drives strongSwan and what draws into $(VENV) by pip"
+	@$(PIP) install --editable '.[build,bench]'
 	@touch $@
 
 clean:

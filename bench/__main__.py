@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from bench import cipher, create, engine, keying, policies
+from bench import cipher, create, datapath, engine, keying, policies
 
 
 class Parser(argparse.ArgumentParser):
@@ -24,6 +24,7 @@ def main(arguments: list[str]) -> int:
     )
     measurements = parser.add_subparsers(required=True, metavar="NAME")
     engine.add_command(measurements)
+    datapath.add_command(measurements)
     keying.add_command(measurements)
     create.add_command(measurements)
     policies.add_command(measurements)

@@ -242,19 +242,38 @@ def _finish(stream: Iterator[object]) -> None:
         pass
 
 
-def configure(session: Session, side: int) -> None:
-    """The connection, as the initiator (0) or the responder (1) has it."""
+def establish(session: Session) -> None:
+    """The connection with its CHILD_SA. Raises LabFailed, with what charon said."""
+    from vici.exception import CommandException
+
+    try:
+        _finish(session.initiate({"ike": "bench", "child": "bench", "timeout": "20000"}))
+    except CommandException as refused:
+        raise LabFailed(f"no SA: {refused}", host="initiator") from refused
+
+
+def configure(
+    session: Session,
+    side: int,
+    *,
+    addresses: Sequence[str] = ("192.0.2.1", "192.0.2.2"),
+    inside: Sequence[Sequence[str]] = (("10.1.0.0/24",), ("10.2.0.0/24",)),
+    suite: str = "aes256gcm16",
+) -> None:
+    """The connection, as the initiator (0) or the responder (1) has it.
+
+    Args:
+        addresses: outside, of both sides.
+        inside: what is behind each side.
+        suite: of ESP, as strongSwan names it.
+    """
     far = 1 - side
     session.load_shared({"type": "IKE", "data": "the shared key of a benchmark"})
-    child = {
-        "esp_proposals": ["aes256gcm16"],
-        "local_ts": [f"10.{side + 1}.0.0/24"],
-        "remote_ts": [f"10.{far + 1}.0.0/24"],
-    }
+    child = {"esp_proposals": [suite], "local_ts": [*inside[side]], "remote_ts": [*inside[far]]}
     connection = {
         "version": "2",
-        "local_addrs": [f"192.0.2.{side + 1}"],
-        "remote_addrs": [f"192.0.2.{far + 1}"],
+        "local_addrs": [addresses[side]],
+        "remote_addrs": [addresses[far]],
         "proposals": ["aes256gcm16-prfsha256-x25519"],
         "encap": "yes",
         "unique": "never",

@@ -96,6 +96,11 @@ class Site:
         return f"kink/{self.name}.kinkvpn.test"
 
     @property
+    def wire_interface(self) -> str:
+        """As ``ip address add`` takes it: two hosts, and nobody else to ask whether an IPv6 address is taken."""
+        return f"{self.wire}/126 nodad" if ":" in self.wire else f"{self.wire}/30"
+
+    @property
     def subnets(self) -> tuple[Network, ...]:
         return tuple(ip_interface(address).network for address in self.inner)
 
@@ -260,6 +265,7 @@ class Lab:
         options: for the daemons.
         realms: makes them, for a directory and what to put before the command line of a KDC. Of two, host a is in
             the first and host b in the second.
+        sites: where its hosts are.
         waiting: called every POLL_SECONDS while the laboratory waits for something.
     """
 
@@ -269,16 +275,18 @@ class Lab:
         options: DaemonOptions | None = None,
         *,
         realms: Callable[[Path, Sequence[str]], Sequence[KerberosRealm]] = one_realm,
+        sites: tuple[Site, Site] = SITES,
         waiting: Callable[[], None] = lambda: None,
     ) -> None:
         self._directory = directory
         self._options = options or DaemonOptions()
+        self._sites = sites
         self._waiting = waiting
         self._undo = ExitStack()
         self.kdc = self._undo.enter_context(Namespace("kdc"))
         self.realms = realms(directory, self.kdc.prefix)
         self.realm = self.realms[0]
-        self._realm_of = {site: self.realms[index % len(self.realms)] for index, site in enumerate(SITES)}
+        self._realm_of = {site: self.realms[index % len(self.realms)] for index, site in enumerate(sites)}
         self.hosts: tuple[Host, Host]
 
     def start_realm(self) -> None:
@@ -297,12 +305,12 @@ class Lab:
 
     def start_hosts(self) -> None:
         """Both hosts, connected, configured. Raises LabFailed."""
-        a, b = (self._host(site) for site in SITES)
+        a, b = (self._host(site) for site in self._sites)
         join(a.namespace, WIRE, b.namespace, WIRE)
         a.configure(b, self._options)
         b.configure(a, self._options)
         for host in (a, b):
-            host.namespace.ip(f"address add {host.site.wire}/30 dev {WIRE}")
+            host.namespace.ip(f"address add {host.site.wire_interface} dev {WIRE}")
         self.hosts = a, b
 
     def _host(self, site: Site) -> Host:
@@ -314,10 +322,10 @@ class Lab:
         self._undo.callback(host.kill)
         return host
 
-    def start_daemons(self) -> None:
-        """Both daemons; returns when both answer. Raises LabFailed."""
+    def start_daemons(self, prefix: Sequence[str] = ()) -> None:
+        """Both daemons, behind ``prefix`` if there is one; returns when both answer. Raises LabFailed."""
         for host in self.hosts:
-            host.start()
+            host.start(prefix)
         for host in self.hosts:
             self.wait_until(host.answers, START_SECONDS, host, "does not answer")
 
