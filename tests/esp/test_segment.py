@@ -6,7 +6,7 @@ import struct
 from typing import Any
 
 import pytest
-from hypothesis import assume, example, given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP, UDP
 from scapy.layers.inet6 import IPv6, IPv6ExtHdrDestOpt
@@ -193,5 +193,4 @@ def test_whatever_comes_raises_nothing_and_never_grows_without_bound(vnet: bytes
         packet = spoilt(packet, at, draw.draw(st.integers(0, 255)))
     cut = segments(vnet, packet)
     assert 1 <= len(cut) <= max(len(packet), 1)
-    assume(cut != NONSENSE)
     assert all(len(each) <= len(packet) for each in cut)
