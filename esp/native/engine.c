@@ -186,8 +186,9 @@ int outbound_ended(const struct outbound *sa, double now) {
 }
 
 enum verdict lane_choose(struct lane *lane, const uint8_t *packet, size_t octets, size_t largest, unsigned packets,
-                         double now, struct outbound **sa) {
+                         double now, struct outbound **sa, unsigned *share) {
     struct flow flow;
+    *share = 0;
     if (octets == 0 || flow_parse(packet, octets, &flow) != octets)
         return dropped(lane, DROP_NOT_IP, packets);
     const struct spd *spd = atomic_load_explicit(&lane->engine->spd, memory_order_acquire);
@@ -196,6 +197,7 @@ enum verdict lane_choose(struct lane *lane, const uint8_t *packet, size_t octets
     struct policy *policy = spd_lookup(spd, lane->decisions, &flow);
     if (policy == NULL)
         return dropped(lane, DROP_NO_POLICY, packets);
+    *share = (unsigned)((uintptr_t)policy / sizeof(struct policy));
     if (policy->action != ACTION_PROTECT)
         return dropped(lane, policy->action == ACTION_BYPASS ? DROP_BYPASS_NOT_ROUTED : DROP_POLICY_DISCARD, packets);
     struct outbound *carrier = atomic_load_explicit(&policy->carrier, memory_order_acquire);

@@ -84,12 +84,13 @@ static inline void lane_leave(struct lane *lane) {
 
 enum verdict { SEAL, OPEN = SEAL, SLOW, DROPPED };
 
-/* The SA that seals a packet of the inside, of whose flow all of `octets` are.
+/* The SA that seals a packet of the inside, of whose flow all of `octets` are; `share` is a number that packets of one
+ * policy have in common, and seldom with those of another.
  *
  * octets: of the packet, as its header has to have them. packets, largest: how many it will be cut into, and octets of the
  * largest of them. */
 enum verdict lane_choose(struct lane *lane, const uint8_t *packet, size_t octets, size_t largest, unsigned packets,
-                         double now, struct outbound **sa);
+                         double now, struct outbound **sa, unsigned *share);
 /* Whether its hard lifetime is over (RFC 4301 §4.4.2.1): asked by lane_choose, and between the segments of a packet. */
 int outbound_ended(const struct outbound *sa, double now);
 /* Has `sa` seal the `octets` of IP packet at `esp + outbound_front(sa)`, and counts it. Octets of the ESP packet; 0 where it

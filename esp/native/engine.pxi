@@ -119,7 +119,7 @@ cdef extern from "engine.h" nogil:
         SEAL, OPEN, SLOW, DROPPED
 
     verdict lane_choose(lane *, const uint8_t *packet, size_t octets, size_t largest, unsigned packets, double now,
-                        outbound **)
+                        outbound **, unsigned *share)
     size_t lane_seal(lane *, outbound *, uint8_t *esp, size_t octets, double now, unsigned *attention)
     verdict lane_open(lane *, uint8_t *esp, size_t octets, uint8_t traffic_class, double now, inbound **, opened *,
                       unsigned *attention)
@@ -618,14 +618,14 @@ cdef class Core:
         cdef uint8_t *at
         cdef size_t size, total
         cdef outbound *sa = NULL
-        cdef unsigned attention = 0
+        cdef unsigned attention = 0, share = 0
         cdef verdict found
         cdef object outgoing = Outgoing
         for number in range(start, len(packets)):
             packet = packets[number]
             octets = <const uint8_t *>PyBytes_AS_STRING(packet)
             size = PyBytes_GET_SIZE(packet)
-            found = lane_choose(here, octets, size, size, 1, now, &sa)
+            found = lane_choose(here, octets, size, size, 1, now, &sa, &share)
             if found == SLOW:
                 return number, 0, 0
             if found == DROPPED:

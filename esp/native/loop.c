@@ -68,13 +68,19 @@ static int put(struct loop *loop, int ring, const struct record *record, const u
 }
 
 /* A packet for Python; one that finds no room is dropped. */
-static void hand_up(struct loop *loop, enum record_kind kind, uint64_t number, const uint8_t *octets, size_t count_,
-                    const struct remote *source, uint8_t traffic_class) {
-    struct record record = {.octets = (uint32_t)count_, .kind = (uint16_t)kind, .traffic_class = traffic_class, .number = number};
-    if (source != NULL)
-        record.source = *source;
-    if (!put(loop, RING_PACKETS, &record, octets))
-        count(&loop->lane->drops[DROP_ENGINE_BUSY], 1);
+static void hand_up(struct loop *loop, struct record record, const uint8_t *octets) {
+    _Atomic int64_t *share = &loop->shares[record.share %= SHARES];
+    if (atomic_load_explicit(share, memory_order_relaxed) + record.octets <= SHARE_OCTETS) {
+        atomic_fetch_add_explicit(share, record.octets, memory_order_relaxed);
+        if (put(loop, RING_PACKETS, &record, octets))
+            return;
+        atomic_fetch_sub_explicit(share, record.octets, memory_order_relaxed);
+    }
+    count(&loop->lane->drops[DROP_ENGINE_BUSY], 1);
+}
+
+void loop_packet_taken(struct loop *loop, const struct record *record) {
+    atomic_fetch_sub_explicit(&loop->shares[record->share], record->octets, memory_order_relaxed);
 }
 
 /* Tells Python to look at an SA; where there is no room the next packet tells. */
@@ -144,31 +150,31 @@ static int seal(struct loop *loop, struct outbound *sa, struct segments *segment
 }
 
 /* All that is left of `segments`, for Python. */
-static void hand_up_segments(struct loop *loop, struct segments *segments) {
+static void hand_up_segments(struct loop *loop, struct segments *segments, unsigned share) {
     for (size_t octets; (octets = segments_next_octets(segments)) != 0;) {
         segments_take(segments, loop->own->piece);
-        hand_up(loop, RECORD_PACKET, 0, loop->own->piece, octets, NULL, 0);
+        hand_up(loop, (struct record){.octets = (uint32_t)octets, .kind = RECORD_PACKET, .share = share}, loop->own->piece);
     }
 }
 
 static void carry_out(struct loop *loop, const struct vnet *vnet, uint8_t *packet, size_t octets) {
     struct segments segments;
     struct outbound *sa;
-    unsigned pieces = segments_begin(&segments, vnet, packet, octets);
+    unsigned share, pieces = segments_begin(&segments, vnet, packet, octets);
     if (pieces == 0) {
         count(&loop->lane->drops[DROP_NOT_IP], 1);
         return;
     }
     size_t largest = pieces > 1 ? segments.largest : octets;
     count(&loop->counters.packets_read, pieces);
-    switch (lane_choose(loop->lane, packet, octets, largest, pieces, loop->own->now, &sa)) {
+    switch (lane_choose(loop->lane, packet, octets, largest, pieces, loop->own->now, &sa, &share)) {
     case DROPPED:
         return;
     case SLOW:
         if (pieces > 1)
-            hand_up_segments(loop, &segments);
+            hand_up_segments(loop, &segments, share);
         else
-            hand_up(loop, RECORD_PACKET, 0, packet, octets, NULL, 0);
+            hand_up(loop, (struct record){.octets = (uint32_t)octets, .kind = RECORD_PACKET, .share = share}, packet);
         return;
     case SEAL:
         break;
@@ -179,7 +185,7 @@ static void carry_out(struct loop *loop, const struct vnet *vnet, uint8_t *packe
     }
     for (size_t next; (next = segments_next_octets(&segments)) != 0;) {
         if (outbound_ended(sa, loop->own->now)) {
-            hand_up_segments(loop, &segments);
+            hand_up_segments(loop, &segments, share);
             return;
         }
         seal(loop, sa, &segments, packet, next);
@@ -247,7 +253,9 @@ static void carry_in(struct loop *loop, uint8_t *esp, size_t octets, const struc
     enum verdict verdict =
         lane_open(loop->lane, esp, octets, traffic_class, loop->own->now, &sa, &opened, &attention);
     if (verdict == SLOW) {
-        hand_up(loop, RECORD_DATAGRAM, 0, esp, octets, source, traffic_class);
+        struct record record = {.octets = (uint32_t)octets, .kind = RECORD_DATAGRAM, .traffic_class = traffic_class,
+                                .share = octets < ESP_HEADER ? 0 : get32(esp), .source = *source};
+        hand_up(loop, record, esp);
         return;
     }
     if (sa != NULL && opened.advanced && !remote_equal(source, atomic_load_explicit(&sa->remote, memory_order_acquire))) {
@@ -258,10 +266,13 @@ static void carry_in(struct loop *loop, uint8_t *esp, size_t octets, const struc
         tell(loop, sa->id, attention, &sa->attention, source);
     if (verdict != OPEN)
         return;
-    if (loop->lane->engine->clamp_mss && is_syn(opened.packet, opened.octets))
-        hand_up(loop, RECORD_OPENED, sa->id, opened.packet, opened.octets, source, traffic_class);
-    else
+    if (!loop->lane->engine->clamp_mss || !is_syn(opened.packet, opened.octets)) {
         coalescer_add(loop->own->coalescer, opened.packet, opened.octets);
+        return;
+    }
+    struct record record = {.octets = (uint32_t)opened.octets, .kind = RECORD_OPENED, .number = sa->id, .share = sa->spi,
+                            .source = *source};
+    hand_up(loop, record, opened.packet);
 }
 
 /* One datagram of a UDP socket (RFC 3948 §2). */

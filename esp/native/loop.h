@@ -33,6 +33,11 @@ struct loop_counters {
 /* Records that wait: packets that Python has to do, KINK, and what else it is told. */
 enum { RING_PACKETS, RING_CONTROL, RING_NEWS, RINGS };
 
+/* No policy and no SA has more of the packets' ring than a part: what waits for one that Python is slow with, or for a peer
+ * that does not answer, leaves room for the others'. */
+#define SHARES 1024
+#define SHARE_OCTETS (128 * 1024)
+
 /* Offloads that may fail in service, in `detail` of RECORD_TROUBLE. */
 enum { TROUBLE_UDP_SEGMENT = 1, TROUBLE_COALESCE_UDP = 2, TROUBLE_COALESCE = 3 };
 
@@ -41,6 +46,7 @@ struct loop {
     struct loop_settings settings;
     struct loop_counters counters;
     struct ring rings[RINGS];
+    _Atomic int64_t shares[SHARES]; /* octets that wait in the packets' ring */
     atomic_int signalled;     /* Python has been woken, and has not looked since */
     atomic_int stop;
     _Atomic unsigned errors;  /* bit for each port whose errors Python has been told of, and has not taken */
@@ -55,6 +61,8 @@ void loop_free(struct loop *loop);
 int loop_run(struct loop *loop);
 /* From any thread; the loop ends with the batch that it is at. */
 void loop_stop(struct loop *loop);
+/* Python has taken a record of the packets' ring. */
+void loop_packet_taken(struct loop *loop, const struct record *record);
 /* Python has taken the errors of that port. */
 void loop_errors_taken(struct loop *loop, unsigned port);
 

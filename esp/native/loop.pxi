@@ -46,6 +46,7 @@ cdef extern from "loop.h" nogil:
     void loop_free(loop *)
     int loop_run(loop *)
     void loop_stop(loop *)
+    void loop_packet_taken(loop *, const record *)
     void loop_errors_taken(loop *, unsigned port)
     int remote_text(const remote *, char *text)
 
@@ -119,6 +120,8 @@ cdef class Loop:
             port = remote_text(&found.source, text)
             taken.append((found.kind, found.detail, found.number, found.traffic_class, Endpoint(text.decode(), port),
                           PyBytes_FromStringAndSize(<const char *>octets, found.octets)))
+            if number == PACKETS:
+                loop_packet_taken(self.at, found)
             ring_drop(from_)
         return taken
 

@@ -24,6 +24,7 @@ struct record {
     uint16_t kind;
     uint8_t traffic_class, detail;
     uint64_t number; /* of the SA, or as the kind has it */
+    uint32_t share;  /* whose part of the ring it takes */
     struct remote source;
 };
 
