@@ -4,8 +4,6 @@
 
 #include "bytes.h"
 
-enum { TCP = 6, SYN = 0x02 };
-
 /* In the place of an SA that has gone: a search goes on behind it. */
 static struct inbound GONE;
 
@@ -16,7 +14,7 @@ static struct sad *sad_new(size_t places) {
     return sad;
 }
 
-struct engine *engine_new(unsigned lanes, int clamp_mss) {
+struct engine *engine_new(unsigned lanes, uint32_t clamp) {
     struct engine *engine = aligned_alloc(64, (sizeof *engine + 63) / 64 * 64);
     if (engine == NULL || lanes == 0 || lanes > MAX_LANES) {
         free(engine);
@@ -24,7 +22,7 @@ struct engine *engine_new(unsigned lanes, int clamp_mss) {
     }
     memset(engine, 0, sizeof *engine);
     atomic_store(&engine->epoch, 1);
-    engine->clamp_mss = clamp_mss;
+    engine->clamp = clamp;
     engine->lanes = lanes;
     int complete = 1;
     for (unsigned i = 0; i < lanes; i++) {
@@ -170,16 +168,6 @@ static enum verdict dropped(struct lane *lane, enum drop reason, unsigned packet
     return DROPPED;
 }
 
-int is_syn(const uint8_t *packet, size_t octets) {
-    size_t header = 40;
-    int protocol = packet[6];
-    if (packet[0] >> 4 == 4) {
-        header = (packet[0] & 0x0f) * 4;
-        protocol = packet[9];
-    }
-    return protocol == TCP && header + 13 < octets && (packet[header + 13] & SYN);
-}
-
 int outbound_ended(const struct outbound *sa, double now) {
     return now >= sa->hard_at || counted(&sa->packets) + counted(&sa->control_packets) >= sa->hard_packets ||
            counted(&sa->octets) + counted(&sa->control_octets) >= sa->hard_octets;
@@ -203,8 +191,6 @@ enum verdict lane_choose(struct lane *lane, const uint8_t *packet, size_t octets
     struct outbound *carrier = atomic_load_explicit(&policy->carrier, memory_order_acquire);
     if (carrier == NULL || largest > carrier->largest || outbound_ended(carrier, now))
         return SLOW;
-    if (lane->engine->clamp_mss && is_syn(packet, octets))
-        return SLOW;
     *sa = carrier;
     return SEAL;
 }
@@ -216,8 +202,17 @@ static unsigned attend(_Atomic unsigned *attention, unsigned what) {
     return what & ~atomic_fetch_or_explicit(attention, what, memory_order_relaxed);
 }
 
+/* Octets of the largest packet that goes through by `sa`. */
+static size_t clamp_for(const struct lane *lane, const struct outbound *sa) {
+    uint32_t largest = sa->largest;
+    return largest < lane->engine->clamp ? largest : lane->engine->clamp;
+}
+
 size_t lane_seal(struct lane *lane, struct outbound *sa, uint8_t *esp, size_t octets, double now, unsigned *attention) {
     *attention = 0;
+    uint8_t *packet = esp + outbound_front(sa);
+    if (lane->engine->clamp && is_syn(packet, octets))
+        mss_clamp(packet, octets, clamp_for(lane, sa));
     size_t sealed = outbound_seal(sa, sa->cipher, esp, octets);
     if (sealed == 0) {
         *attention = attend(&sa->attention, ATTENTION_EXHAUSTED);
@@ -287,5 +282,13 @@ enum verdict lane_open(struct lane *lane, uint8_t *esp, size_t octets, uint8_t t
     }
     count(&lane->packets_in, 1);
     count(&lane->octets_in, opened->octets);
+    opened->unclamped = 0;
+    if (lane->engine->clamp && is_syn(opened->packet, opened->octets)) {
+        /* What the inside will send by it has to go through the other way. */
+        const struct outbound *back = atomic_load_explicit(&sa->policy->carrier, memory_order_acquire);
+        opened->unclamped = back == NULL;
+        if (back != NULL)
+            mss_clamp(opened->packet, opened->octets, clamp_for(lane, back));
+    }
     return OPEN;
 }

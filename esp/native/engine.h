@@ -14,6 +14,7 @@
 #include <stdint.h>
 
 #include "counter.h"
+#include "mss.h"
 #include "sa.h"
 #include "spd.h"
 
@@ -49,14 +50,14 @@ struct engine {
     _Atomic(struct spd *) spd;
     _Atomic(struct sad *) sad;
     _Atomic uint64_t epoch;
-    int clamp_mss; /* SYNs are the control's */
+    uint32_t clamp; /* octets of the largest packet that the inside takes, to lower the MSS of SYNs to; 0: they are let be */
     unsigned lanes;
     struct lane lane[MAX_LANES];
     struct retired *retired; /* the control's */
 };
 
 /* NULL where there is no memory. */
-struct engine *engine_new(unsigned lanes, int clamp_mss);
+struct engine *engine_new(unsigned lanes, uint32_t clamp);
 void engine_free(struct engine *engine);
 
 /* --- the control --- */
@@ -100,8 +101,5 @@ size_t lane_seal(struct lane *lane, struct outbound *sa, uint8_t *esp, size_t oc
 /* What a datagram of the outside is, ESP by its first octets, and nothing is changed unless the verdict is OPEN or DROPPED. */
 enum verdict lane_open(struct lane *lane, uint8_t *esp, size_t octets, uint8_t traffic_class, double now,
                        struct inbound **sa, struct opened *opened, unsigned *attention);
-
-/* Whether it is a TCP segment with SYN, behind no extension header: esp.fit. */
-int is_syn(const uint8_t *packet, size_t octets);
 
 #endif

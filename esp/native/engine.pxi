@@ -19,6 +19,10 @@ cdef extern from "engine.h" nogil:
     struct remote:
         pass
 
+    struct policy:
+        int action
+        outbound *carrier
+
     struct silence:
         double since, heard_at
         int watched
@@ -66,6 +70,7 @@ cdef extern from "engine.h" nogil:
         double hard_at
         silence *silence
         box box
+        const policy *policy
         const remote *remote
         cipher *cipher
         window *window
@@ -83,11 +88,7 @@ cdef extern from "engine.h" nogil:
     struct opened:
         uint8_t *packet
         size_t octets
-        int drop, advanced
-
-    struct policy:
-        int action
-        outbound *carrier
+        int drop, advanced, unclamped
 
     struct rule:
         box box
@@ -107,7 +108,7 @@ cdef extern from "engine.h" nogil:
         unsigned lanes
         lane lane[1]
 
-    engine *engine_new(unsigned lanes, int clamp_mss)
+    engine *engine_new(unsigned lanes, uint32_t clamp)
     void engine_free(engine *)
     void engine_set_spd(engine *, spd *)
     int engine_add_inbound(engine *, inbound *)
@@ -123,7 +124,10 @@ cdef extern from "engine.h" nogil:
     size_t lane_seal(lane *, outbound *, uint8_t *esp, size_t octets, double now, unsigned *attention)
     verdict lane_open(lane *, uint8_t *esp, size_t octets, uint8_t traffic_class, double now, inbound **, opened *,
                       unsigned *attention)
+
+cdef extern from "mss.h" nogil:
     int is_syn(const uint8_t *packet, size_t octets)
+    void mss_clamp(uint8_t *packet, size_t octets, size_t mtu)
 
 cdef extern from "remote.h" nogil:
     remote *remote_new(const char *address, int port)
@@ -150,7 +154,7 @@ SILENCE = 2
 LARGE = 4
 EXHAUSTED = 8
 MOVED = 16
-CLAMP = 32  # the packet that was opened last is a SYN
+CLAMP = 32  # the packet that was opened last is a SYN, and no lane knows what goes through the other way
 
 cdef enum:
     LONGEST = 65536
@@ -193,6 +197,15 @@ cdef void _release_inbound(void *what) noexcept nogil:
 
 cdef void _release_anything(void *what) noexcept nogil:
     free(what)
+
+
+def clamp(bytes packet, size_t mtu):
+    """As :func:`esp.mss.clamp`, of any well-formed packet."""
+    cdef bytes changed = PyBytes_FromStringAndSize(PyBytes_AS_STRING(packet), PyBytes_GET_SIZE(packet))
+    cdef uint8_t *at = <uint8_t *>PyBytes_AS_STRING(changed)
+    if is_syn(at, len(packet)):
+        mss_clamp(at, len(packet), mtu)
+    return changed
 
 
 cdef class Silence:
@@ -439,6 +452,7 @@ cdef class Inbound:
     cdef readonly object remote, alarms
     cdef public object silence
     cdef readonly bint foreign
+    cdef Policy place
     cdef uint64_t reported[DROPS]
 
     def __cinit__(self, Core core, uint64_t number, uint32_t spi, *, bint foreign=False):
@@ -470,6 +484,11 @@ cdef class Inbound:
         self.at.cipher = cipher_new(library, &about, keymat, esn, False, <const uint8_t *>(b"\0" * 32))
         if self.at.cipher is NULL:
             raise MemoryError
+
+    def serve(self, Policy place):
+        """Before it is installed: of which policy it is."""
+        self.place = place
+        self.at.policy = place.at
 
     def use(self, Window window):
         """Before it is installed: have this replay window."""
@@ -563,10 +582,10 @@ cdef class Core:
     cdef uint64_t reported_ecn[MAX_LANES][ECN_PAIRS]
     cdef uint64_t reported_traffic[MAX_LANES][4]
 
-    def __cinit__(self, unsigned lanes=1, *, bint clamp_mss=True):
+    def __cinit__(self, unsigned lanes=1, *, uint32_t clamp=0):
         self.unwatched = Silence(True)
         self.remotes = {}
-        self.engine = engine_new(lanes, clamp_mss)
+        self.engine = engine_new(lanes, clamp)
         self.scratch = <uint8_t *>malloc(2 * LONGEST)
         if self.engine is NULL or self.scratch is NULL:
             raise MemoryError
@@ -670,7 +689,7 @@ cdef class Core:
                     attention |= ATTENTION_MOVED
             if found == OPEN:
                 packets.append(PyBytes_FromStringAndSize(<char *>result.packet, result.octets))
-                if is_syn(result.packet, result.octets):
+                if result.unclamped:
                     attention |= CLAMP
             if attention:
                 return number + 1, attention, sa.id

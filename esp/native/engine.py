@@ -56,7 +56,8 @@ class NativeEngine(Engine):
         library: str = "auto",
         lanes: int = 1,
     ) -> None:
-        self.lanes = _core.Core(lanes, clamp_mss=(inside or Inside()).clamp_mss)
+        inside = inside or Inside()
+        self.lanes = _core.Core(lanes, clamp=inside.mtu if inside.clamp_mss else 0)
         self._only = None if library == "auto" else LIBRARIES[library]
         self._policies: dict[str, Policy] = {}
         self._unpublished = False  # policies have changed, and lanes do not know

@@ -266,7 +266,7 @@ static void carry_in(struct loop *loop, uint8_t *esp, size_t octets, const struc
         tell(loop, sa->id, attention, &sa->attention, source);
     if (verdict != OPEN)
         return;
-    if (!loop->lane->engine->clamp_mss || !is_syn(opened.packet, opened.octets)) {
+    if (!opened.unclamped) {
         coalescer_add(loop->own->coalescer, opened.packet, opened.octets);
         return;
     }

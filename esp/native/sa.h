@@ -20,6 +20,8 @@
 
 #define ESP_HEADER 8 /* SPI and sequence number (RFC 4303 §2) */
 
+struct policy;
+
 /* Whether a peer answers: esp.silence.Silence, for all its SAs. */
 struct silence {
     _Atomic double since, heard_at;
@@ -73,6 +75,7 @@ struct inbound {
     uint64_t hard_packets, hard_octets;
     _Atomic double hard_at;
     struct silence *silence;
+    const struct policy *policy; /* what it serves: spd.h */
     struct box box;
     _Atomic(const struct remote *) remote;
     /* lane */
@@ -109,6 +112,7 @@ struct opened {
     size_t octets;
     int drop;     /* why there is none, or -1 */
     int advanced; /* it is the newest so far */
+    int unclamped; /* a SYN, and no lane knows what goes through the other way */
 };
 
 /* Authenticates, opens and checks an ESP packet of `sa`, in place. Nothing of the SA changes before the ICV is verified

@@ -59,6 +59,7 @@ class NativeSad(Sad):
         super()._open(sa)
         if isinstance(sa, NativeInboundSa):
             self.numbered[sa.number] = sa
+            sa.core.serve(self.places[sa.parameters.policy])
             self._lanes.add_inbound(sa.core)
         else:
             spi = sa.parameters.spi
