@@ -1,7 +1,7 @@
 # make demo      install what is missing, then show the whole journey: realm, two hosts, tunnel, traffic, proof
 # make test      install what is missing, then ruff, mypy and every test
 # make bench     install what is missing, others to be measured beside us too, then measure keying, engine and tunnel
-# make sanitize  the tests of esp with the engine compiled for AddressSanitizer and UBSan
+# make sanitize  what tests the compiled engine, with one for AddressSanitizer and UBSan; a part of make test
 # make clean     remove .venv and everything else that these made in the clone
 #
 # System packages come from apt, and only those that are not there; Python packages from pip, into .venv. The second
@@ -49,6 +49,7 @@ ifeq ($(shell id -u),0)
 else
 	@echo "make test: not root, so the tests that need network namespaces (marked root) are left out"
 endif
+	@$(MAKE) --no-print-directory sanitize
 
 bench: root $(VENV)/bench.installed $(NATIVE)
 	$(BIN)/python -m bench keying
@@ -60,7 +61,8 @@ sanitize: $(VENV)/test.installed
 	ESP_SANITIZE=address,undefined ESP_BUILD=native $(BIN)/python setup.py --quiet build --build-lib $(SANITIZED)
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-		$(BIN)/pytest -n 2 --dist worksteal -p no:cacheprovider -o pythonpath="$(SANITIZED) tests" -m "not root" tests/esp
+		$(BIN)/pytest -n 2 --dist worksteal -p no:cacheprovider -o pythonpath="$(SANITIZED) tests" \
+		-m "not root" -k "(native or fuzz_engine) and not unprotect" tests/esp tests/fuzz
 
 root: # before a minute of installing
 	@test "$$(id -u)" = 0 || \

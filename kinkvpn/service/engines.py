@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 from dataclasses import dataclass
 from functools import partial
-from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING
 
@@ -70,8 +69,11 @@ class ChosenEngine:
 
 
 def _native(library: CipherLibrary) -> tuple[Callable[..., Engine], Callable[..., Dataplane]]:
-    engine, dataplane = import_module("esp.native.engine"), import_module("esp.native.dataplane")
-    return partial(engine.NativeEngine, library=library.value), dataplane.NativeDataplane
+    # Not above: where nothing is compiled there is nothing to import.
+    from esp.native.dataplane import NativeDataplane
+    from esp.native.engine import NativeEngine
+
+    return partial(NativeEngine, library=library.value), NativeDataplane
 
 
 def choose_engine(settings: EngineSettings, missing: str | None) -> ChosenEngine:

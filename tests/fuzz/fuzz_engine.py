@@ -1,14 +1,17 @@
-"""Fuzz target of the ESP engine: any octets count once, or come out as packets that may pass. Nothing else happens.
+"""Fuzz target of the ESP engines: any octets count once, or come out as packets that may pass. Nothing else happens.
 
     python tests/fuzz/fuzz_engine.py [atheris options]     coverage guided, until a finding or Ctrl-C, with atheris
     python tests/fuzz/fuzz_engine.py                       20,000 examples of hypothesis, without atheris
 
 What is hostile in an authentic packet is sealed here with the right keys: an engine believes its peer no more than it
-has to. tests/fuzz/test_fuzz_engine.py runs a bounded number of examples of the same check in the suite.
+has to. Where the compiled engine is built it is given the same, and has to do the same; ESP_ENGINE=portable leaves it
+out. native_unprotect.c is faster, and sees that engine alone. tests/fuzz/test_fuzz_engine.py runs a bounded number of
+examples of the same check in the suite.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 import sys
 from collections import Counter
@@ -16,6 +19,7 @@ from dataclasses import replace
 from ipaddress import ip_network
 from math import inf
 from pathlib import Path
+from random import Random
 from typing import TYPE_CHECKING
 
 if __name__ == "__main__":
@@ -24,12 +28,14 @@ if __name__ == "__main__":
 
 from hypothesis import strategies as st
 from support.fuzzing import fuzz
-from support.tunnel import LEFT, engine, ipv4, ipv6, ports
+from support.tunnel import LEFT, ipv4, ipv6, ports
 
 from esp.aggfrag import AGGFRAG
 from esp.crypto import make_sealer
 from esp.datagram import Incoming
+from esp.engine import Engine
 from esp.inner import parse_inner
+from esp.native import why_missing
 from esp.policy import Direction, Policy, Selector
 from esp.sa import Aggregation, Mode, SaParameters
 from esp.spd import Match, SelectorMatcher
@@ -37,7 +43,7 @@ from esp.suite import SUITES
 from esp.wire import IPV4_IN_ESP, IPV6_IN_ESP, NO_NEXT_HEADER, build_trailers
 
 if TYPE_CHECKING:
-    from esp.engine import Engine
+    from esp.errors import DropReason
 
 SUITE = SUITES["aes128-gcm16"]
 KEYMAT = bytes(range(SUITE.keymat_octets))
@@ -66,14 +72,31 @@ STEP = struct.Struct("!BBH")
 AGAIN = 0x80
 
 
+def engines() -> list[type[Engine]]:
+    """The reference engine, and its twin where that is built."""
+    if why_missing() or os.environ.get("ESP_ENGINE") == "portable":
+        return [Engine]
+    from esp.native.engine import NativeEngine
+
+    return [Engine, NativeEngine]
+
+
+ENGINES = engines()
+
+
 def check(octets: bytes) -> None:
     """What must hold of any octets, as steps. Raises AssertionError, or whatever the engine should not have raised."""
-    let_in(octets)
+    reference, *twins = (let_in(octets, make) for make in ENGINES)
+    assert all(twin == reference for twin in twins), (reference, twins)
 
 
-def let_in(octets: bytes) -> int:
-    """The same; how many packets have come in."""
-    here, sealers = engine(2), [make_sealer(SUITE, sa.spi, KEYMAT, bytes, esn=sa.esn) for sa in SAS]
+def let_in(octets: bytes, make: type[Engine]) -> tuple[list[bytes], dict[DropReason, int]]:
+    """The same, of one engine; the packets that came in, and why others did not."""
+    came_in: list[bytes] = []
+    here, sealers = (
+        make(random=Random(2).randbytes),
+        [make_sealer(SUITE, sa.spi, KEYMAT, bytes, esn=sa.esn) for sa in SAS],
+    )
     for name, selector in (("four", SUBNETS4), ("six", SUBNETS6)):
         here.add_policy(Policy(name, selector))
     for sa in SAS:
@@ -93,10 +116,10 @@ def let_in(octets: bytes) -> int:
         sealed = sealers[at].seal(numbers[at], text + bytes(-len(text) % 4))
         check_hostile(here, Incoming(text, LEFT, traffic_class))
         check_hostile(here, Incoming(sealed[:-1] + bytes([sealed[-1] ^ 1]), LEFT, traffic_class))
-        check_authentic(here, at, Incoming(sealed, LEFT, traffic_class))
+        came_in += check_authentic(here, at, Incoming(sealed, LEFT, traffic_class))
         check_out(here, text)
     check_end(here)
-    return here.statistics().packets_in
+    return came_in, {reason: count for reason, count in here.statistics().drops.items() if count}
 
 
 def sums(of: Engine) -> tuple[int, int, int]:
@@ -113,7 +136,7 @@ def check_hostile(here: Engine, incoming: Incoming) -> None:
     assert [replace(sa, drops={}) for sa in after.sas] == [replace(sa, drops={}) for sa in before.sas]
 
 
-def check_authentic(here: Engine, at: int, incoming: Incoming) -> None:
+def check_authentic(here: Engine, at: int, incoming: Incoming) -> list[bytes]:
     """What comes out is whole, and the SA's traffic; without aggregation it is one packet, or one drop."""
     carried, _, dropped = sums(here)
     packets = here.unprotect([incoming], 0.0)
@@ -126,6 +149,7 @@ def check_authentic(here: Engine, at: int, incoming: Incoming) -> None:
     assert now_carried - carried == len(packets)
     if SAS[at].aggregation is None:
         assert len(packets) + now_dropped - dropped == 1
+    return packets
 
 
 def check_out(here: Engine, packet: bytes) -> None:
