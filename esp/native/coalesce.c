@@ -147,7 +147,7 @@ static int is_next_in_network(const struct group *g, const struct arrival *a) {
 /* CWR is of the first segment alone (RFC 3168 §6.1.2): with it, another group begins. */
 static int is_next_in_tcp(const struct group *g, const struct arrival *a) {
     const uint8_t *first = g->packet + g->transport, *header = a->packet + a->transport;
-    return get32(header + TCP_SEQUENCE) == g->next && g->headers == a->headers &&
+    return get32(header + TCP_SEQUENCE) == g->next &&
            get32(first + TCP_ACKNOWLEDGMENT) == get32(header + TCP_ACKNOWLEDGMENT) &&
            first[TCP_OFFSET] == header[TCP_OFFSET] && get16(first + TCP_WINDOW) == get16(header + TCP_WINDOW) &&
            get16(first + TCP_URGENT) == get16(header + TCP_URGENT) &&

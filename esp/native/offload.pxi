@@ -92,6 +92,8 @@ def cut(const uint8_t[::1] header not None, const uint8_t[::1] packet not None):
             segment = PyBytes_FromStringAndSize(NULL, segments_next_octets(&found))
             segments_take(&found, <uint8_t *><char *>segment)
             taken.append(segment)
+        if found.count == 1 and taken[0] != PyBytes_FromStringAndSize(<char *>whole, packet.shape[0]):
+            raise AssertionError("a whole packet has not been completed where it was")
         return taken
     finally:
         free(whole)

@@ -104,7 +104,7 @@ unsigned segments_begin(struct segments *s, const struct vnet *vnet, uint8_t *pa
     *s = (struct segments){.packet = packet, .octets = octets, .headers = octets, .largest = octets};
     if (vnet->gso_type == VNET_GSO_NONE)
         return s->count = (unsigned)complete(vnet, packet, octets);
-    if (!vnet->gso_size || octets > UINT16_MAX || !find_transport(s) || !find_headers(s, vnet->gso_type & ~VNET_GSO_ECN))
+    if (!vnet->gso_size || !find_transport(s) || !find_headers(s, vnet->gso_type & ~VNET_GSO_ECN))
         return 0;
     unsigned offset = s->protocol == TCP ? TCP_CHECKSUM : UDP_CHECKSUM;
     if (vnet->flags & VNET_NEEDS_CSUM && (vnet->csum_start != s->transport || vnet->csum_offset != offset))

@@ -13,7 +13,7 @@ from scapy.layers.inet6 import ICMPv6EchoRequest
 from scapy.packet import Packet, Raw
 from support.namespaces import run
 from support.offload import Large, larges
-from support.packets import fragments, parse
+from support.packets import checksum, fragments, parse
 from support.scapy_esp import IP, IPOption_NOP, IPv6
 from support.vnet import (
     CSUM,
@@ -142,7 +142,8 @@ UNMERGED = {
     "tcp checksum": ip(4) / tcp(seq=8, chksum=5) / Raw(b"abcd"),
     "data offset too small": ip(4) / tcp(seq=8, dataofs=4) / Raw(b"abcd"),
     "data offset too large": ip(4) / tcp(seq=8, dataofs=15) / Raw(b"abcd"),
-    "cut header": ip(4, len=39) / tcp(seq=8),
+    "length too small": ip(4, len=43) / tcp(seq=8) / Raw(b"abcd"),
+    "length too large": ip(4, len=45) / tcp(seq=8) / Raw(b"abcd"),
 }
 
 
@@ -169,6 +170,43 @@ def test_a_datagram_that_cannot_be_put_together_goes_as_it_is(packet: bytes) -> 
     writes = written([*before, packet])
     assert cut_again(writes[:1]) == before
     assert writes[1:] == [(Vnet(), packet, 1)]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_says_another_length_than_it_has_passes_nobody(version: int) -> None:
+    *before, wrong = stream(version, 3)
+    # The checksum of TCP is that of the octets which are there.
+    field = 3 if version == 4 else 5
+    for change in (-1, 1):
+        other = bytearray(wrong)
+        other[field] += change
+        if version == 4:
+            other[10:12] = bytes(2)
+            other[10:12] = checksum(bytes(other[:20])).to_bytes(2)
+        writes = written([*before, bytes(other)])
+        assert cut_again(writes[:1]) == before
+        assert writes[1:] == [(Vnet(), bytes(other), 1)]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("upper", [tcp(), udp()], ids=["tcp", "udp"])
+def test_whatever_a_header_is_cut_to_goes_as_it_is(version: int, upper: Packet) -> None:
+    transport = bytes(ip(version) / upper)[20 if version == 4 else 40 :]
+    for length in range(len(transport)):
+        packet = bytes(
+            ip(version, **{"proto" if version == 4 else "nh": 6 if TCP in upper else 17}) / transport[:length]
+        )
+        assert written([packet]) == [(Vnet(), packet, 1)]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_no_checksum_is_none_even_where_zero_were_right(version: int) -> None:
+    unsummed = bytes(ip(version) / udp() / Raw(bytes(2)))
+    # With the checksum of zeros for its data, a datagram has the sum 0, which is sent as 0xFFFF.
+    summed = bytes(ip(version) / udp() / Raw(unsummed[-4:-2]))
+    assert summed[-4:-2] == b"\xff\xff"
+    packet = summed[:-4] + bytes(2) + summed[-2:]
+    assert written([packet] * 2) == [(Vnet(), packet, 1)] * 2
 
 
 @pytest.mark.parametrize("version", [4, 6])

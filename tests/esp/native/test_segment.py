@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import TCP, UDP
-from scapy.layers.inet6 import IPv6ExtHdrFragment, IPv6ExtHdrRouting
+from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting
 from scapy.packet import Packet, Raw
 from support.offload import PLAIN, TCP_HEADERS, UDP_HEADERS, WITH_OPTIONS, Large, is_right, larges
 from support.packets import checksum
@@ -43,16 +43,17 @@ from esp.native._core import cut
 ADDRESSES = {4: ("10.0.0.1", "192.0.2.9"), 6: ("fd00::1", "2001:db8::9")}
 
 
-def tcp(version: int = 4, **fields: object) -> Packet:
+def ip(version: int) -> Packet:
     source, destination = ADDRESSES[version]
-    header = IP(src=source, dst=destination, flags="DF") if version == 4 else IPv6(src=source, dst=destination)
-    return header / TCP(sport=40_001, dport=40_002, **{"flags": "A", **fields})
+    return (IP if version == 4 else IPv6)(src=source, dst=destination)
+
+
+def tcp(version: int = 4, **fields: object) -> Packet:
+    return ip(version) / TCP(sport=40_001, dport=40_002, **{"flags": "A", **fields})
 
 
 def udp(version: int = 4) -> Packet:
-    source, destination = ADDRESSES[version]
-    header = IP(src=source, dst=destination) if version == 4 else IPv6(src=source, dst=destination)
-    return header / UDP(sport=40_001, dport=40_002)
+    return ip(version) / UDP(sport=40_001, dport=40_002)
 
 
 @given(larges(st.one_of(PLAIN, WITH_OPTIONS)))
@@ -66,11 +67,11 @@ def test_without_needs_csum_the_field_is_not_read(large: Large) -> None:
     assert cut(header.build(), large.octets) == large.segments()
 
 
-@pytest.mark.parametrize("version", [4, 6])
-def test_the_largest_that_there_is(version: int) -> None:
+@pytest.mark.parametrize(("version", "octets"), [(4, 65_535), (6, 40 + 65_535)])
+def test_the_largest_that_there_is(version: int, octets: int) -> None:
     headers = tcp(version)
-    large = Large(headers, bytes(range(256)) * 255 + bytes(255 - len(headers)), 1_368)
-    assert len(large.octets) == 65_535
+    large = Large(headers, bytes(range(256)) * 255 + bytes(octets - 255 * 256 - len(headers)), 1_368)
+    assert len(large.octets) == octets
     assert cut(large.header, large.octets) == large.segments()
 
 
@@ -131,7 +132,10 @@ def changed(large: Large, place: int, value: bytes) -> bytes:
     return large.octets[:place] + value + large.octets[place + len(value) :]
 
 
-FOUR, SIX, DATAGRAM = Large(tcp(), bytes(100), 30), Large(tcp(6), bytes(100), 30), Large(udp(), bytes(100), 30)
+# What would be a data offset, were the header four octets shorter, is one.
+FOUR = Large(tcp(ack=0x50 << 24), bytes(100), 30)
+SIX, DATAGRAM = Large(tcp(6), bytes(100), 30), Large(udp(), bytes(100), 30)
+EXTENDED = Large(ip(6) / IPv6ExtHdrHopByHop() / IPv6ExtHdrDestOpt() / udp(6)[UDP], bytes(100), 30)
 FOUR_HEADER, SIX_HEADER, DATAGRAM_HEADER = (Vnet.parse(large.header) for large in (FOUR, SIX, DATAGRAM))
 LONG_CHAIN = IPv6(src="fd00::1", dst="fd00::2", nh=60) / Raw(b"\x3c\0" + bytes(6)) / Raw((b"\x3c\0" + bytes(6)) * 8)
 
@@ -149,7 +153,7 @@ LONG_CHAIN = IPv6(src="fd00::1", dst="fd00::2", nh=60) / Raw(b"\x3c\0" + bytes(6
         (FOUR_HEADER, FOUR.octets[:-1]),
         (FOUR_HEADER, FOUR.octets + b"\0"),
         (FOUR_HEADER, b""),
-        (FOUR_HEADER, changed(FOUR, 0, b"\x44")),
+        (FOUR_HEADER._replace(flags=0), changed(FOUR, 0, b"\x44")),
         (FOUR_HEADER, changed(FOUR, 0, b"\x55")),
         (FOUR_HEADER, changed(FOUR, 6, b"\x20\0")),
         (FOUR_HEADER, changed(FOUR, 6, b"\0\1")),
@@ -195,7 +199,7 @@ def test_damaged_ones_are_cut_or_refused(large: Large, data: st.DataObject) -> N
 
 
 def test_every_truncation_is_refused() -> None:
-    for large in (FOUR, SIX, DATAGRAM):
+    for large in (FOUR, SIX, DATAGRAM, EXTENDED):
         assert all(cut(large.header, large.octets[:length]) is None for length in range(len(large.octets)))
 
 
