@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from scapy.layers.inet import TCP, UDP
 from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrFragment, IPv6ExtHdrHopByHop, IPv6ExtHdrRouting
 from scapy.packet import Packet, Raw
-from support.offload import PLAIN, TCP_HEADERS, UDP_HEADERS, WITH_OPTIONS, Large, is_right, larges
+from support.offload import FIELD, PLAIN, TCP_HEADERS, UDP_HEADERS, WITH_OPTIONS, Large, is_right, larges
 from support.packets import checksum
 from support.scapy_esp import IP, IPv6
 from support.vnet import (
@@ -34,6 +34,7 @@ from support.vnet import (
 )
 
 from esp.native import why_missing
+from esp.segment import segments
 
 if (missing := why_missing()) is not None:
     pytest.skip(f"the compiled engine is not built: {missing}", allow_module_level=True)
@@ -61,6 +62,22 @@ def test_segments_are_those_that_scapy_builds(large: Large) -> None:
     assert cut(large.header, large.octets) == large.segments()
 
 
+@given(larges(st.one_of(PLAIN, WITH_OPTIONS)))
+def test_the_portable_engine_cuts_the_same(large: Large) -> None:
+    ours, theirs = cut(large.header, large.octets) or [], segments(large.header, large.octets)
+    field = large.transport + FIELD[large.protocol]
+    assert [one_zero(segment, field) for segment in ours] == [one_zero(segment, field) for segment in theirs]
+
+
+def one_zero(packet: bytes, field: int) -> bytes:
+    """Zero has two forms in ones' complement, and in the headers of IPv4 and TCP either is right."""
+    octets = bytearray(packet)
+    for at in (10, field) if octets[0] >> 4 == 4 else (field,):
+        if octets[at : at + 2] == b"\xff\xff":
+            octets[at : at + 2] = bytes(2)
+    return bytes(octets)
+
+
 @given(larges())
 def test_without_needs_csum_the_field_is_not_read(large: Large) -> None:
     header = Vnet.parse(large.header)._replace(flags=0, csum_start=0, csum_offset=0)
@@ -79,10 +96,10 @@ def test_the_end_of_a_source_route_stays_in_the_checksum() -> None:
     """The kernel has put the last address into the sum, which is not the one that the packet shows on its way."""
     routed = IPv6(src="fd00::1", dst="2001:db8::5") / IPv6ExtHdrRouting(addresses=["2001:db8::9"], segleft=1)
     large = Large(routed / tcp(6)[TCP], bytes(range(200)), 60)
-    segments = cut(large.header, large.octets)
-    assert segments == large.segments()
+    found = cut(large.header, large.octets)
+    assert found == large.segments()
     final = bytes.fromhex("20010db8000000000000000000000009")
-    for segment in segments:
+    for segment in found:
         covered = segment[8:24] + final + struct.pack("!II", len(segment) - 64, 6) + segment[64:]
         assert checksum(covered) == 0
 
@@ -123,9 +140,9 @@ def test_udp_never_sends_zero_for_a_checksum_that_is_zero(version: int) -> None:
 
 def test_flags_stand_where_they_belong() -> None:
     large = Large(tcp(flags="FPAEC", seq=2**32 - 5), b"0123456789", 4)
-    segments = [IP(segment)[TCP] for segment in cut(large.header, large.octets) or []]
-    assert [str(segment.flags) for segment in segments] == ["AEC", "AE", "FPAE"]
-    assert [segment.seq for segment in segments] == [2**32 - 5, 2**32 - 1, 3]
+    found = [IP(segment)[TCP] for segment in cut(large.header, large.octets) or []]
+    assert [str(segment.flags) for segment in found] == ["AEC", "AE", "FPAE"]
+    assert [segment.seq for segment in found] == [2**32 - 5, 2**32 - 1, 3]
 
 
 def changed(large: Large, place: int, value: bytes) -> bytes:
@@ -185,8 +202,8 @@ def test_what_makes_no_sense_is_refused(header: Vnet, packet: bytes) -> None:
 
 @given(header=st.binary(min_size=OCTETS, max_size=OCTETS), packet=st.binary(max_size=200))
 def test_any_octets_are_cut_or_refused(header: bytes, packet: bytes) -> None:
-    segments = cut(header, packet)
-    assert segments is None or sum(map(len, segments)) >= len(packet)
+    found = cut(header, packet)
+    assert found is None or sum(map(len, found)) >= len(packet)
 
 
 @given(large=larges(st.one_of(PLAIN, WITH_OPTIONS)), data=st.data())
@@ -194,8 +211,8 @@ def test_damaged_ones_are_cut_or_refused(large: Large, data: st.DataObject) -> N
     damaged = bytearray(large.header + large.octets[: data.draw(st.integers(1, len(large.octets)))])
     place = data.draw(st.integers(0, min(len(damaged) - 1, OCTETS + 80)))
     damaged[place] = data.draw(st.integers(0, 255))
-    segments = cut(damaged[:OCTETS], damaged[OCTETS:])
-    assert segments is None or sum(map(len, segments)) >= len(damaged) - OCTETS
+    found = cut(damaged[:OCTETS], damaged[OCTETS:])
+    assert found is None or sum(map(len, found)) >= len(damaged) - OCTETS
 
 
 def test_every_truncation_is_refused() -> None:
@@ -213,10 +230,10 @@ class Cut:
     def __call__(self, batch: list[bytes]) -> list[bytes]:
         found: list[bytes] = []
         for read in batch:
-            segments = cut(read[:OCTETS], read[OCTETS:])
-            assert segments is not None, read[:100].hex()
-            self.reads[Vnet.parse(read[:OCTETS]).gso_type & ~ECN if len(segments) > 1 else 0] += 1
-            found += segments
+            pieces = cut(read[:OCTETS], read[OCTETS:])
+            assert pieces is not None, read[:100].hex()
+            self.reads[Vnet.parse(read[:OCTETS]).gso_type & ~ECN if len(pieces) > 1 else 0] += 1
+            found += pieces
         self.segments += found
         return [Vnet().build() + segment for segment in found]
 
