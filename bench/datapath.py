@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 import tempfile
@@ -41,6 +42,7 @@ FULL: Final = Effort(rounds=5, seconds=2, trials=2)
 QUICKLY: Final = Effort(rounds=2, seconds=1, trials=1)
 USUAL: Final = Setting()
 SETTINGS: Final = (USUAL, Setting("aes256-gcm16"), Setting(outer=6))
+INTERRUPTED: Final = 128 + signal.SIGINT
 OURS, OPENVPN, STRONGSWAN, CEILING = "kinkvpn", "openvpn", "strongswan", "ceiling"
 
 
@@ -100,7 +102,11 @@ def run(options: argparse.Namespace) -> int:
     chosen = [each for each in CONTESTANTS if not options.only or each.name in options.only]
     findings = Findings()
     about = machine.describe()
-    _measure(chosen, effort, findings, quick=options.quick)
+    try:
+        _measure(chosen, effort, findings, quick=options.quick)
+    except KeyboardInterrupt:
+        print("\nbench datapath: interrupted; nothing is kept, and nothing still runs", file=sys.stderr)
+        return INTERRUPTED
     for name, reason in findings.left_out.items():
         print(f"bench datapath: {name} is left out: {reason}", file=sys.stderr)
     values, noises = ratios(findings.rows)

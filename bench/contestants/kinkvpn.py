@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 from bench.contestants.contestant import LOG_LINES, Setting, Tunnel
 from bench.underlay import OUTER
 from esp import native
+from kinkvpn import __version__
 from kinkvpn.demo.lab import SITES, DaemonOptions, Lab
 from kinkvpn.demo.namespace import LabFailed
 
@@ -54,8 +55,8 @@ class Kinkvpn:
             assert a.pid is not None
             assert b.pid is not None
             status = a.status() or {}
-            engine = f"{status.get('engine')}: {status.get('engine_reason')}"
-            yield Tunnel((a.namespace, b.namespace), setting.suite, (a.pid, b.pid), f"kinkvpn ({engine})")
+            engine = f"{status.get('engine')} engine, ciphers of {status.get('ciphers')}"
+            yield Tunnel((a.namespace, b.namespace), setting.suite, (a.pid, b.pid), f"kinkvpn {__version__}, {engine}")
 
 
 @dataclass(frozen=True, slots=True)
