@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from bench import cipher, create, datapath, engine, keying, policies
+from bench import cipher, create, datapath, engine, keying, offload, policies
 
 
 class Parser(argparse.ArgumentParser):
@@ -29,6 +29,7 @@ def main(arguments: list[str]) -> int:
     create.add_command(measurements)
     policies.add_command(measurements)
     cipher.add_command(measurements)
+    offload.add_command(measurements)
     options = parser.parse_args(arguments)
     code: int = options.run(options)
     return code
