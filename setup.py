@@ -43,7 +43,7 @@ if no_cipher:
 NEEDS = (
     ("no C compiler (gcc)", "int nothing;\n"),
     ("no headers of Python (libpython3-dev)", "#include <Python.h>\n"),
-    ("no headers of OpenSSL (libssl-dev)", "#include <openssl/evp.h>\n"),
+    ("no headers of OpenSSL 3 (libssl-dev)", "#include <openssl/opensslv.h>\nint three[OPENSSL_VERSION_MAJOR - 2];\n"),
 )
 
 

@@ -205,7 +205,7 @@ def test_who_insists_on_it_is_told_by_the_exit_code(tree: Path) -> None:
 
 HEADERS = {
     "no headers of Python (libpython3-dev)": sysconfig.get_path("include"),
-    "no headers of OpenSSL (libssl-dev)": "/usr/include/openssl",
+    "no headers of OpenSSL 3 (libssl-dev)": "/usr/include/openssl",
 }
 
 
