@@ -111,6 +111,9 @@ class SaParameters:
         legacy: whoever asks for this SA knows what a legacy ``suite`` costs; others need not say so.
         protocol: AH has the integrity of a ``suite`` whose cipher is none, and goes without UDP.
         local: outbound, with AH: the outer address that datagrams leave from, text form. The ICV covers it.
+        queue: outbound: the one queue of the engine whose traffic it carries, counted from 0, so that no other has to
+            share its counter (RFC 9611 §4); None carries that of every queue without one of its own. An engine that
+            has no queue of that number takes it for None.
     """
 
     spi: int
@@ -132,6 +135,7 @@ class SaParameters:
     fragments: bool = False
     protocol: SecurityProtocol = SecurityProtocol.ESP
     local: str = ""
+    queue: int | None = None
 
     @property
     def sequence_max(self) -> int:
@@ -172,6 +176,8 @@ def check_parameters(sa: SaParameters) -> None:
     if not 0 <= sa.sequence <= sa.sequence_max:
         raise InvalidSa(f"sequence {sa.sequence} is not within 0 to {sa.sequence_max}")
     _check_shape(sa)
+    if sa.queue is not None and sa.queue < 0:
+        raise InvalidSa(f"queue {sa.queue} is none")
     if sa.protocol is SecurityProtocol.AH:
         _check_ah(sa)
     if len(sa.headers.dscp) != DSCP_VALUES or max(sa.headers.dscp) >= DSCP_VALUES:

@@ -6,3 +6,4 @@ include "engine.pxi"
 include "offload.pxi"
 
 include "loop.pxi"
+include "exercise.pxi"

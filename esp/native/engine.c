@@ -28,6 +28,7 @@ struct engine *engine_new(unsigned lanes, uint32_t clamp) {
     for (unsigned i = 0; i < lanes; i++) {
         struct lane *lane = &engine->lane[i];
         lane->engine = engine;
+        lane->number = i;
         lane->tell_unknown_at = -1e300;
         lane_leave(lane);
         lane->decisions = calloc(DECISIONS, sizeof *lane->decisions);
@@ -169,8 +170,8 @@ static enum verdict dropped(struct lane *lane, enum drop reason, unsigned packet
 }
 
 int outbound_ended(const struct outbound *sa, double now) {
-    return now >= sa->hard_at || counted(&sa->packets) + counted(&sa->control_packets) >= sa->hard_packets ||
-           counted(&sa->octets) + counted(&sa->control_octets) >= sa->hard_octets;
+    return now >= sa->hard_at || counted(&sa->sequence) >= sa->hard_sequence ||
+           (sa->hard_octets != UINT64_MAX && outbound_octets(sa) >= sa->hard_octets);
 }
 
 enum verdict lane_choose(struct lane *lane, const uint8_t *packet, size_t octets, size_t largest, unsigned packets,
@@ -188,7 +189,7 @@ enum verdict lane_choose(struct lane *lane, const uint8_t *packet, size_t octets
     *share = (unsigned)((uintptr_t)policy / sizeof(struct policy));
     if (policy->action != ACTION_PROTECT)
         return dropped(lane, policy->action == ACTION_BYPASS ? DROP_BYPASS_NOT_ROUTED : DROP_POLICY_DISCARD, packets);
-    struct outbound *carrier = atomic_load_explicit(&policy->carrier, memory_order_acquire);
+    struct outbound *carrier = atomic_load_explicit(&policy->carriers[lane->number], memory_order_acquire);
     if (carrier == NULL || largest > carrier->largest || outbound_ended(carrier, now))
         return SLOW;
     *sa = carrier;
@@ -213,29 +214,27 @@ size_t lane_seal(struct lane *lane, struct outbound *sa, uint8_t *esp, size_t oc
     uint8_t *packet = esp + outbound_front(sa);
     if (lane->engine->clamp && is_syn(packet, octets))
         mss_clamp(packet, octets, clamp_for(lane, sa));
-    size_t sealed = outbound_seal(sa, sa->cipher, esp, octets);
+    size_t sealed = outbound_seal(sa, outbound_sealer(sa, lane->number), esp, octets, now);
     if (sealed == 0) {
         *attention = attend(&sa->attention, ATTENTION_EXHAUSTED);
-        count(&sa->drops[DROP_SEQUENCE_EXHAUSTED], 1);
         dropped(lane, DROP_SEQUENCE_EXHAUSTED, 1);
         return 0;
     }
-    count(&sa->packets, 1);
-    count(&sa->octets, outbound_text(sa, octets));
     count(&lane->packets_out, 1);
     count(&lane->octets_out, octets);
-    atomic_store_explicit(&sa->sent_at, now, memory_order_relaxed);
     unsigned what = 0;
     if (octets > sa->told_above && now >= sa->tell_at)
         what |= ATTENTION_LARGE;
-    if (atomic_load_explicit(&sa->silence->since, memory_order_relaxed) > now)
-        atomic_store_explicit(&sa->silence->since, now, memory_order_relaxed);
-    if (!atomic_load_explicit(&sa->silence->watched, memory_order_relaxed)) {
-        atomic_store_explicit(&sa->silence->watched, 1, memory_order_relaxed);
+    struct silence *silence = atomic_load_explicit(&sa->silence, memory_order_acquire);
+    if (atomic_load_explicit(&silence->since, memory_order_relaxed) > now)
+        atomic_store_explicit(&silence->since, now, memory_order_relaxed);
+    if (!atomic_load_explicit(&silence->watched, memory_order_relaxed)) {
+        atomic_store_explicit(&silence->watched, 1, memory_order_relaxed);
         what |= ATTENTION_SILENCE;
     }
-    if (counted(&sa->packets) + sa->control_packets >= sa->alarm_packets ||
-        counted(&sa->octets) + sa->control_octets >= sa->alarm_octets)
+    uint64_t alarm_octets = counted(&sa->alarm_octets);
+    if (counted(&sa->sequence) >= counted(&sa->alarm_sequence) ||
+        (alarm_octets != UINT64_MAX && outbound_octets(sa) >= alarm_octets))
         what |= ATTENTION_ALARM;
     *attention = attend(&sa->attention, what);
     return sealed;
@@ -265,27 +264,35 @@ enum verdict lane_open(struct lane *lane, uint8_t *esp, size_t octets, uint8_t t
         counted(&sa->octets) >= sa->hard_octets)
         return SLOW;
     *found = sa;
+    /* As a rule all packets of an SA come to one lane, for the sockets sort them by SPI. Not those of a run that the kernel
+     * has put together of several SAs' packets (UDP_GRO looks at no SPI), nor those of raw ESP. */
+    int shared = lane->engine->lanes > 1;
+    if (shared)
+        window_take(sa->window);
     uint64_t before = counted(&sa->packets);
     inbound_open(sa, esp, octets, traffic_class, lane->unused_ecn, opened);
-    if (counted(&sa->packets) != before) { /* it was authentic, whatever else is wrong with it */
-        struct silence *silence = sa->silence;
+    uint64_t after = counted(&sa->packets);
+    if (opened->drop >= 0)
+        count(&sa->drops[opened->drop], 1);
+    if (shared)
+        window_give(sa->window);
+    if (after != before) { /* it was authentic, whatever else is wrong with it */
+        struct silence *silence = atomic_load_explicit(&sa->silence, memory_order_acquire);
         if (silence->heard_at < now) {
             atomic_store_explicit(&silence->heard_at, now, memory_order_relaxed);
             atomic_store_explicit(&silence->since, __builtin_inf(), memory_order_relaxed);
         }
-        if (before + 1 >= sa->alarm_packets || counted(&sa->octets) >= sa->alarm_octets)
+        if (after >= sa->alarm_packets || counted(&sa->octets) >= sa->alarm_octets)
             *attention = attend(&sa->attention, ATTENTION_ALARM);
     }
-    if (opened->drop >= 0) {
-        count(&sa->drops[opened->drop], 1);
+    if (opened->drop >= 0)
         return dropped(lane, (enum drop)opened->drop, 1);
-    }
     count(&lane->packets_in, 1);
     count(&lane->octets_in, opened->octets);
     opened->unclamped = 0;
     if (lane->engine->clamp && is_syn(opened->packet, opened->octets)) {
         /* What the inside will send by it has to go through the other way. */
-        const struct outbound *back = atomic_load_explicit(&sa->policy->carrier, memory_order_acquire);
+        const struct outbound *back = atomic_load_explicit(&sa->policy->carriers[lane->number], memory_order_acquire);
         opened->unclamped = back == NULL;
         if (back != NULL)
             mss_clamp(opened->packet, opened->octets, clamp_for(lane, back));

@@ -18,12 +18,11 @@
 #include "sa.h"
 #include "spd.h"
 
-#define MAX_LANES 16
-
 struct engine;
 
 struct lane {
     struct engine *engine;
+    unsigned number;
     _Atomic uint64_t seen; /* the epoch that it has come to; LANE_OUTSIDE while it holds nothing */
     _Atomic uint64_t packets_out, octets_out, packets_in, octets_in;
     _Atomic uint64_t drops[DROPS];
@@ -76,7 +75,8 @@ size_t engine_reclaim(struct engine *engine);
 
 static inline void lane_enter(struct lane *lane) {
     atomic_store_explicit(&lane->seen, atomic_load_explicit(&lane->engine->epoch, memory_order_acquire),
-                          memory_order_seq_cst);
+                          memory_order_release);
+    atomic_thread_fence(memory_order_seq_cst); /* before it looks at anything: engine_reclaim's other half */
 }
 
 static inline void lane_leave(struct lane *lane) {

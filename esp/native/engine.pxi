@@ -13,15 +13,16 @@ from esp.errors import SequenceExhausted
 cdef object _new = tuple.__new__
 
 cdef extern from "engine.h" nogil:
-    enum: DROPS, ECN_PAIRS, ESP_HEADER, MAX_LANES
+    enum: DROPS, ECN_PAIRS, ESP_HEADER, MAX_LANES, SA_FRONT, SA_BACK
     enum: ATTENTION_EXHAUSTED, ATTENTION_MOVED
+    enum: DROP_SEQUENCE_EXHAUSTED
 
     struct remote:
         pass
 
     struct policy:
         int action
-        outbound *carrier
+        outbound *carriers[MAX_LANES]
 
     struct silence:
         double since, heard_at
@@ -40,28 +41,31 @@ cdef extern from "engine.h" nogil:
         int version, names_opaque
 
     struct window:
-        uint64_t top
         uint32_t size
         unsigned users
 
+    uint64_t window_top(const window *)
     window *window_new(uint32_t size)
     void window_release(window *)
     int window_check(const window *, uint64_t number)
     int window_seen(const window *, uint64_t number)
     void window_mark(window *, uint64_t number)
 
+    struct sealer:
+        cipher *cipher
+        uint64_t octets, exhausted
+        double sent_at
+
     struct outbound:
-        uint64_t id, sequence_max, alarm_packets, alarm_octets, hard_packets, hard_octets
-        uint64_t control_packets, control_octets, sequence, packets, octets
+        uint64_t id, sequence_max, alarm_sequence, alarm_octets, hard_sequence, hard_octets, sequence
         uint32_t spi, largest, told_above
-        double hard_at, tell_at, control_sent_at, sent_at
+        double hard_at, tell_at
         silence *silence
         const remote *remote
+        cipher_suite suite
         uint8_t outer_class[256]
-        cipher *control_cipher
-        cipher *cipher
-        uint64_t drops[DROPS]
-        unsigned attention
+        unsigned attention, first_lane, sealer_count
+        sealer sealers[1]
 
     struct inbound:
         uint64_t id, alarm_packets, alarm_octets, hard_packets, hard_octets, packets, octets
@@ -77,9 +81,11 @@ cdef extern from "engine.h" nogil:
         uint64_t drops[DROPS]
         unsigned attention
 
+    outbound *outbound_new(unsigned first_lane, unsigned lanes)
     void outbound_free(outbound *)
     void inbound_free(inbound *)
-    size_t outbound_seal(outbound *, cipher *, uint8_t *esp, size_t octets)
+    size_t outbound_seal(outbound *, sealer *, uint8_t *esp, size_t octets, double now)
+    uint64_t outbound_octets(const outbound *)
     size_t outbound_front(const outbound *)
     size_t outbound_text(const outbound *, size_t octets)
     size_t outbound_esp(const outbound *, size_t octets)
@@ -261,7 +267,7 @@ cdef class Window:
 
     @property
     def top(self):
-        return self.at.top
+        return window_top(self.at)
 
     @property
     def size(self):
@@ -296,46 +302,54 @@ cdef class Policy:
         if self.at is not NULL:
             engine_retire(self.core.engine, self.at, _release_anything)
 
-    def carry(self, Outbound sa):
-        """Have ``sa`` carry its traffic; None where the reference engine does, or nobody."""
-        self.at.carrier = NULL if sa is None else sa.at
+    def carry(self, unsigned lane, Outbound sa):
+        """Have ``sa`` carry its traffic of that lane; None where the reference engine does, or nobody."""
+        if lane >= self.core.engine.lanes or (
+            sa is not None and not sa.at.first_lane <= lane < sa.at.first_lane + sa.at.sealer_count - 1
+        ):
+            raise ValueError("lane")
+        self.at.carriers[lane] = NULL if sa is None else sa.at
 
 
 @cython.no_gc_clear
 cdef class Outbound:
-    """An outbound SA as a lane runs it."""
+    """An outbound SA as lanes run it: all of them, or the one of that number."""
 
     cdef outbound *at
     cdef Core core
     cdef readonly object remote, alarms
     cdef public object silence
-    cdef uint64_t reported[DROPS]
+    cdef uint64_t first, reported
 
     def __cinit__(self, Core core, uint64_t number, uint32_t spi, uint64_t sequence, uint64_t sequence_max, suite,
-                  bytes keymat, bint esn, int library, bytes seed, bytes outer_class):
+                  bytes keymat, bint esn, int library, bytes seed, bytes outer_class, lane=None):
         cdef cipher_suite about = suite_in_c(suite)
         self.core = core
         if len(seed) != 32 or len(outer_class) != 256 or len(keymat) != about.encryption + about.salt + about.integrity_key:
             raise ValueError("octets of the seed, the classes or KEYMAT")
-        self.at = <outbound *>calloc(1, sizeof(outbound))
+        if lane is not None and not 0 <= lane < core.engine.lanes:
+            raise ValueError("lane")
+        self.at = outbound_new(lane or 0, core.engine.lanes if lane is None else 1)
         if self.at is NULL:
             raise MemoryError
         self.at.id = number
         self.at.spi = spi
-        self.at.sequence = sequence
+        self.at.sequence = self.first = sequence
         self.at.sequence_max = sequence_max
-        self.at.hard_packets = self.at.hard_octets = self.at.alarm_packets = self.at.alarm_octets = NEVER
+        self.at.suite = about
+        self.at.hard_sequence = self.at.hard_octets = self.at.alarm_sequence = self.at.alarm_octets = NEVER
         self.alarms = INFINITY, INFINITY
         self.at.tell_at = -1e300
         self.at.hard_at = 1e300
         self.at.told_above = 0xFFFFFFFF
         memcpy(self.at.outer_class, <const char *>outer_class, 256)
-        self.at.cipher = cipher_new(library, &about, keymat, esn, True, seed)
-        self.at.control_cipher = cipher_new(library, &about, keymat, esn, True, seed)
         self.at.silence = core.unwatched.at
         core.unwatched.at.users += 1
-        if self.at.cipher is NULL or self.at.control_cipher is NULL:
-            raise MemoryError
+        # All of one seed: their IVs are numbers of the one counter, changed in the same way.
+        for i in range(self.at.sealer_count):
+            self.at.sealers[i].cipher = cipher_new(library, &about, keymat, esn, True, seed)
+            if self.at.sealers[i].cipher is NULL:
+                raise MemoryError
 
     def __dealloc__(self):
         if self.at is not NULL:
@@ -371,11 +385,8 @@ cdef class Outbound:
         cdef bytes sealed = PyBytes_FromStringAndSize(NULL, outbound_esp(self.at, octets))
         cdef uint8_t *esp = <uint8_t *>PyBytes_AS_STRING(sealed)
         memcpy(esp + outbound_front(self.at), payload, octets)
-        if outbound_seal(self.at, self.at.control_cipher, esp, octets) == 0:
+        if outbound_seal(self.at, &self.at.sealers[0], esp, octets, now) == 0:
             raise SequenceExhausted("the last sequence number of this SA has been used")
-        self.at.control_packets += 1
-        self.at.control_octets += outbound_text(self.at, octets)
-        self.at.control_sent_at = now
         return sealed, self.at.outer_class[traffic_class_of(payload)]
 
     def clear(self, unsigned attention):
@@ -384,7 +395,11 @@ cdef class Outbound:
 
     def take_drops(self):
         """What lanes have dropped since the last call, by the reason's position."""
-        return _take(<const void *>self.at.drops, self.reported, DROPS)
+        cdef uint64_t total = 0
+        for i in range(1, self.at.sealer_count):
+            total += self.at.sealers[i].exhausted
+        fresh, self.reported = total - self.reported, total
+        return {DROP_SEQUENCE_EXHAUSTED: fresh} if fresh else {}
 
     @property
     def sequence(self):
@@ -392,19 +407,19 @@ cdef class Outbound:
 
     @property
     def packets(self):
-        return self.at.packets + self.at.control_packets
+        return self.at.sequence - self.first
 
     @property
     def octets(self):
-        return self.at.octets + self.at.control_octets
+        return outbound_octets(self.at)
 
     @property
     def sent_at(self):
-        return max(self.at.sent_at, self.at.control_sent_at)
+        return max([self.at.sealers[i].sent_at for i in range(self.at.sealer_count)])
 
     @sent_at.setter
     def sent_at(self, double value):
-        self.at.control_sent_at = value
+        self.at.sealers[0].sent_at = value
 
     @property
     def largest(self):
@@ -433,13 +448,13 @@ cdef class Outbound:
     def limit(self, double hard_at, hard_packets, hard_octets):
         """Carry nothing any more from there on."""
         self.at.hard_at = hard_at
-        self.at.hard_packets = _limit(hard_packets)
+        self.at.hard_sequence = _limit(self.first + hard_packets)
         self.at.hard_octets = _limit(hard_octets)
 
     def alarm(self, packets, octets):
         """Tell from there on."""
         self.alarms = packets, octets
-        self.at.alarm_packets = _limit(packets)
+        self.at.alarm_sequence = _limit(self.first + packets)
         self.at.alarm_octets = _limit(octets)
 
 
@@ -593,6 +608,11 @@ cdef class Core:
     def __dealloc__(self):
         engine_free(self.engine)
         free(self.scratch)
+
+    @property
+    def count(self):
+        """How many lanes there are."""
+        return self.engine.lanes
 
     cdef void retire_silence(self, silence *before):
         engine_retire(self.engine, before, _release_silence)

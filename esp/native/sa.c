@@ -24,12 +24,23 @@ void silence_release(struct silence *silence) {
         free(silence);
 }
 
+struct outbound *outbound_new(unsigned first_lane, unsigned lanes) {
+    size_t octets = sizeof(struct outbound) + (1 + lanes) * sizeof(struct sealer); /* both are multiples of 64 */
+    struct outbound *sa = aligned_alloc(64, octets);
+    if (sa == NULL)
+        return NULL;
+    memset(sa, 0, octets);
+    sa->first_lane = first_lane;
+    sa->sealer_count = 1 + lanes;
+    return sa;
+}
+
 void outbound_free(struct outbound *sa) {
     if (sa == NULL)
         return;
-    cipher_free(sa->cipher);
-    cipher_free(sa->control_cipher);
-    silence_release(sa->silence);
+    for (unsigned i = 0; i < sa->sealer_count; i++)
+        cipher_free(sa->sealers[i].cipher);
+    silence_release(atomic_load(&sa->silence));
     free((void *)atomic_load(&sa->remote));
     free(sa);
 }
@@ -38,7 +49,7 @@ void inbound_free(struct inbound *sa) {
     if (sa == NULL)
         return;
     cipher_free(sa->cipher);
-    silence_release(sa->silence);
+    silence_release(atomic_load(&sa->silence));
     window_release(sa->window);
     free((void *)atomic_load(&sa->remote));
     free(sa);
@@ -49,16 +60,16 @@ uint8_t traffic_class_of(const uint8_t *packet) {
 }
 
 size_t outbound_front(const struct outbound *sa) {
-    return ESP_HEADER + sa->cipher->suite.iv;
+    return ESP_HEADER + sa->suite.iv;
 }
 
 size_t outbound_text(const struct outbound *sa, size_t octets) {
-    size_t block = sa->cipher->suite.block; /* a power of two, at least 4 (RFC 4303 §2.4) */
+    size_t block = sa->suite.block; /* a power of two, at least 4 (RFC 4303 §2.4) */
     return (octets + 2 + block - 1) & ~(block - 1);
 }
 
 size_t outbound_esp(const struct outbound *sa, size_t octets) {
-    return ESP_HEADER + sa->cipher->suite.iv + outbound_text(sa, octets) + sa->cipher->suite.icv;
+    return ESP_HEADER + sa->suite.iv + outbound_text(sa, octets) + sa->suite.icv;
 }
 
 /* Every padding there is: 1, 2, 3, ... (RFC 4303 §2.4). */
@@ -71,7 +82,7 @@ static const uint8_t PADDING[256] = {
 #undef ROW
 };
 
-/* The next number, or 0 when there is none. Two threads may seal by one SA, and each number is given out once. */
+/* The next number, or 0 when there is none. Several threads may seal by one SA, and each number is given out once. */
 static uint64_t next_sequence(struct outbound *sa) {
     uint64_t last = atomic_load_explicit(&sa->sequence, memory_order_relaxed);
     do {
@@ -82,11 +93,21 @@ static uint64_t next_sequence(struct outbound *sa) {
     return last + 1;
 }
 
-size_t outbound_seal(struct outbound *sa, struct cipher *cipher, uint8_t *esp, size_t octets) {
+uint64_t outbound_octets(const struct outbound *sa) {
+    uint64_t octets = 0;
+    for (unsigned i = 0; i < sa->sealer_count; i++)
+        octets += counted(&sa->sealers[i].octets);
+    return octets;
+}
+
+size_t outbound_seal(struct outbound *sa, struct sealer *sealer, uint8_t *esp, size_t octets, double now) {
     uint64_t sequence = next_sequence(sa);
-    if (sequence == 0)
+    if (sequence == 0) {
+        count(&sealer->exhausted, 1);
         return 0;
-    size_t front = ESP_HEADER + cipher->suite.iv, text = outbound_text(sa, octets), pad = text - octets - 2;
+    }
+    struct cipher *cipher = sealer->cipher;
+    size_t front = outbound_front(sa), text = outbound_text(sa, octets), pad = text - octets - 2;
     uint8_t *payload = esp + front, *trailer = payload + octets;
     int next_header = payload[0] >> 4 == 4 ? IPV4_IN_ESP : IPV6_IN_ESP;
     for (size_t i = 0; i < pad; i++)
@@ -96,7 +117,9 @@ size_t outbound_seal(struct outbound *sa, struct cipher *cipher, uint8_t *esp, s
     put32(esp, sa->spi);
     put32(esp + 4, (uint32_t)sequence);
     cipher->seal(cipher, esp, text, sequence);
-    return front + text + cipher->suite.icv;
+    count(&sealer->octets, text);
+    atomic_store_explicit(&sealer->sent_at, now, memory_order_relaxed);
+    return front + text + sa->suite.icv;
 }
 
 /* RFC 6040 §4.2, figure 4: the ECN field of a packet that leaves the tunnel, by inner << 2 | outer; -1: dropped, for its
@@ -216,7 +239,7 @@ void inbound_open(struct inbound *sa, uint8_t *esp, size_t octets, uint8_t traff
         opened->drop = DROP_AUTHENTICATION_FAILED;
         return;
     }
-    opened->advanced = sequence > sa->window->top;
+    opened->advanced = sequence > window_top(sa->window);
     window_mark(sa->window, sequence);
     count(&sa->packets, 1);
     count(&sa->octets, text);

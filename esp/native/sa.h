@@ -2,8 +2,8 @@
  *
  * Tunnel mode. What an SA asks for that is not here (transport mode, AH, IP-TFS, padding) the reference engine does.
  *
- * Every field is written by one thread: those under "control" by Python's, the others by the lane that runs the SA. The
- * other reads what it finds there; a counter that is a packet old does no harm.
+ * Every field is written by one thread, those under "control" by Python's, unless its comment says how it is shared.
+ * Others read what they find there; a counter that is a packet old does no harm.
  */
 #ifndef ESP_NATIVE_SA_H
 #define ESP_NATIVE_SA_H
@@ -40,29 +40,36 @@ void silence_release(struct silence *silence);
 /* What Python is to look at, in `attention`. */
 enum { ATTENTION_ALARM = 1, ATTENTION_SILENCE = 2, ATTENTION_LARGE = 4, ATTENTION_EXHAUSTED = 8, ATTENTION_MOVED = 16 };
 
+/* What one thread seals with, and what it has sealed: nobody else writes here, or waits for it. */
+struct sealer {
+    struct cipher *cipher;
+    _Atomic uint64_t octets; /* of payload and trailer */
+    _Atomic double sent_at;
+    _Atomic uint64_t exhausted; /* packets for which there was no number */
+} __attribute__((aligned(64)));
+
+/* An SA has a sealer for each thread that may seal by it, and one counter. That of one lane alone (RFC 9611 §4: a queue
+ * has an SA of its own) has two, Python's and the lane's, and its counter moves from one cache to another only where
+ * Python seals. */
 struct outbound {
     /* control */
     uint64_t id;
     uint32_t spi;
     uint64_t sequence_max;
-    _Atomic uint64_t alarm_packets, alarm_octets; /* Python is told from there on */
-    uint64_t hard_packets, hard_octets;           /* and from there on carries it no more */
+    _Atomic uint64_t alarm_sequence, alarm_octets; /* Python is told from there on */
+    uint64_t hard_sequence, hard_octets;           /* and from there on carries it no more */
     _Atomic double hard_at, tell_at;
     _Atomic uint32_t largest, told_above;
-    struct silence *silence;
+    _Atomic(struct silence *) silence;
     _Atomic(const struct remote *) remote;
+    struct cipher_suite suite;
     uint8_t outer_class[256]; /* by inner traffic class */
-    struct cipher *control_cipher; /* for what Python seals: an SA has a cipher for each thread, and one counter */
-    _Atomic uint64_t control_packets, control_octets;
-    _Atomic double control_sent_at;
-    /* both: the one counter, whose numbers are given out once each */
-    _Atomic uint64_t sequence;
-    /* lane */
-    struct cipher *cipher;
-    _Atomic uint64_t packets, octets; /* sealed; octets of payload and trailer */
-    _Atomic double sent_at;
-    _Atomic uint64_t drops[DROPS];
-    _Atomic unsigned attention; /* set by the lane, cleared by Python */
+    unsigned first_lane, sealer_count;
+    /* set by lanes, cleared by Python */
+    _Atomic unsigned attention;
+    /* all: the one counter, whose numbers are given out once each */
+    _Alignas(64) _Atomic uint64_t sequence;
+    struct sealer sealers[]; /* Python's, then one for each lane from first_lane on */
 };
 
 struct inbound {
@@ -74,27 +81,34 @@ struct inbound {
     _Atomic uint64_t alarm_packets, alarm_octets;
     uint64_t hard_packets, hard_octets;
     _Atomic double hard_at;
-    struct silence *silence;
+    _Atomic(struct silence *) silence;
     const struct policy *policy; /* what it serves: spd.h */
     struct box box;
     _Atomic(const struct remote *) remote;
-    /* lane */
-    struct cipher *cipher;
     struct window *window;
+    /* set by lanes, cleared by Python */
+    _Atomic unsigned attention;
+    /* the lane that has the window, where several may come (window_take) */
+    struct cipher *cipher;
     _Atomic uint64_t packets, octets;
     uint64_t failed, failed_after;
     _Atomic uint64_t drops[DROPS];
-    _Atomic unsigned attention;
 };
 
+/* One without ciphers, for `lanes` of them from first_lane on; NULL where there is no memory. */
+struct outbound *outbound_new(unsigned first_lane, unsigned lanes);
 void outbound_free(struct outbound *sa);
 void inbound_free(struct inbound *sa);
 
-/* Seals the `octets` of IP packet that lie at `esp + outbound_front(sa)`, with SA_BACK octets of room behind them. Octets of
- * the ESP packet; 0 when the counter is at its end, which must not cycle (RFC 4303 §3.3.3).
- *
- * sa->packets, octets and sent_at are the caller's to add to: the lane's or the control's. */
-size_t outbound_seal(struct outbound *sa, struct cipher *cipher, uint8_t *esp, size_t octets);
+/* The sealer of a lane that may use the SA. Python's is the first of them all. */
+static inline struct sealer *outbound_sealer(struct outbound *sa, unsigned lane) {
+    return &sa->sealers[1 + lane - sa->first_lane];
+}
+/* Seals the `octets` of IP packet that lie at `esp + outbound_front(sa)`, with SA_BACK octets of room behind them, and counts
+ * it. Octets of the ESP packet; 0 when the counter is at its end, which must not cycle (RFC 4303 §3.3.3). */
+size_t outbound_seal(struct outbound *sa, struct sealer *sealer, uint8_t *esp, size_t octets, double now);
+/* What all its sealers have sealed, octets of payload and trailer. */
+uint64_t outbound_octets(const struct outbound *sa);
 /* Octets before the payload of an ESP packet: header and IV. */
 size_t outbound_front(const struct outbound *sa);
 /* Octets of payload and trailer that `octets` of IP packet are sealed as. */

@@ -151,9 +151,12 @@ class NativeOutboundSa(InLanes, OutboundSa):
     Args:
         lanes: where they find it.
         library: number of the one that seals (:data:`esp.native._core.LIBRARIES`).
+
+    Attributes:
+        lane: number of the only one that seals by it; None where all do.
     """
 
-    __slots__ = ("_told_above", "core", "library", "number")
+    __slots__ = ("_told_above", "core", "lane", "library", "number")
 
     core: _core.Outbound
 
@@ -162,6 +165,7 @@ class NativeOutboundSa(InLanes, OutboundSa):
     ) -> None:
         self.library = library
         self.number = next(_numbers)
+        self.lane = parameters.queue if parameters.queue in range(lanes.count) else None
         self.core = _core.Outbound(
             lanes,
             self.number,
@@ -174,6 +178,7 @@ class NativeOutboundSa(InLanes, OutboundSa):
             library,
             random(32),
             outer_traffic_classes(parameters.headers.ecn, parameters.headers.dscp),
+            self.lane,
         )
         super().__init__(parameters, now, random)
         self.core.limit(self.hard_at, self._hard_packets, self._hard_octets)

@@ -83,4 +83,16 @@ class NativeSad(Sad):
         super()._carry(policy, sa)
         place = self.places.get(policy)
         if place is not None:
-            place.carry(sa.core if isinstance(sa, NativeOutboundSa) else None)
+            for lane in range(self._lanes.count):
+                place.carry(lane, self._carrier_of(policy, lane))
+
+    def _carrier_of(self, policy: str, lane: int) -> _core.Outbound | None:
+        """What ``lane`` seals by: the newest of its own, or else of those that are everybody's (RFC 9611 §4).
+
+        None leaves its packets to Python, which seals by the newest of all, whoever's it is.
+        """
+        sas = self._outbound.get(policy, [])
+        own = [sa for sa in sas if isinstance(sa, NativeOutboundSa) and sa.lane == lane]
+        everybodys = [sa for sa in sas if not isinstance(sa, NativeOutboundSa) or sa.lane is None]
+        carrier = next(reversed(own or everybodys), None)
+        return carrier.core if isinstance(carrier, NativeOutboundSa) else None

@@ -14,10 +14,13 @@
 
 enum action { ACTION_PROTECT, ACTION_BYPASS, ACTION_DISCARD };
 
-/* What a policy does. The carrier is NULL where there is no SA, or one that the reference engine runs. */
+#define MAX_LANES 16
+
+/* What a policy does, and which SA carries its traffic for each lane: one of the lane's own, or one that all may use
+ * (RFC 9611 §4). NULL where there is none, or one that the reference engine runs. */
 struct policy {
     int action;
-    _Atomic(struct outbound *) carrier;
+    _Atomic(struct outbound *) carriers[MAX_LANES];
 };
 
 /* One selector of it. */

@@ -12,24 +12,27 @@ struct window *window_new(uint32_t size) {
         window->size = size;
         window->mask = words - 1;
         window->users = 1;
+        pthread_mutex_init(&window->turn, NULL);
     }
     return window;
 }
 
 void window_release(struct window *window) {
-    if (window != NULL && --window->users == 0)
-        free(window);
+    if (window == NULL || --window->users)
+        return;
+    pthread_mutex_destroy(&window->turn);
+    free(window);
 }
 
 uint64_t window_extended(const struct window *window, uint32_t low) {
     const uint64_t last = UINT64_MAX - UINT32_MAX; /* subspace: none follows it (RFC 4303 §3.3.3) */
-    uint64_t bottom = last;
-    if (window->top < last) {
-        if (window->top + 1 < window->size)
+    uint64_t bottom = last, top = window_top(window);
+    if (top < last) {
+        if (top + 1 < window->size)
             return low; /* before the first subspace there is none */
-        bottom = window->top + 1 - window->size;
-    } else if (window->top - last + 1 < window->size) {
-        bottom = window->top + 1 - window->size;
+        bottom = top + 1 - window->size;
+    } else if (top - last + 1 < window->size) {
+        bottom = top + 1 - window->size;
     }
     return bottom + (uint32_t)(low - (uint32_t)bottom);
 }
@@ -39,18 +42,20 @@ int window_seen(const struct window *window, uint64_t number) {
 }
 
 int window_check(const struct window *window, uint64_t number) {
-    if (number > window->top || window->size == 0)
+    uint64_t top = window_top(window);
+    if (number > top || window->size == 0)
         return -1;
     /* The first packet has number 1 (RFC 4303 §2.2): zero is older than any. */
-    if (window->top - number >= window->size || number == 0)
+    if (top - number >= window->size || number == 0)
         return DROP_TOO_OLD;
     return window_seen(window, number) ? DROP_REPLAYED : -1;
 }
 
 void window_mark(struct window *window, uint64_t number) {
-    if (number > window->top) {
+    uint64_t top = window_top(window);
+    if (number > top) {
         /* The words between belonged to numbers that have left the window: there is a word more than it needs. */
-        uint64_t from = window->top / 64 + 1, to = number / 64;
+        uint64_t from = top / 64 + 1, to = number / 64;
         if (to >= from) {
             if (to - from >= window->mask)
                 memset(window->seen, 0, (window->mask + 1) * sizeof window->seen[0]);
@@ -58,7 +63,7 @@ void window_mark(struct window *window, uint64_t number) {
                 for (uint64_t word = from; word <= to; word++)
                     window->seen[word & window->mask] = 0;
         }
-        window->top = number;
+        atomic_store_explicit(&window->top, number, memory_order_relaxed);
     }
     if (window->size)
         window->seen[number / 64 & window->mask] |= 1ull << number % 64;
