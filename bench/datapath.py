@@ -72,8 +72,8 @@ RATIOS: Final = (
 def ratios(rows: Sequence[Row]) -> tuple[dict[str, Any], dict[str, Any]]:
     """The few figures that everything is about, and their noise.
 
-    Each is the median of the ratios of every round, in which both were measured one after the other; its noise is the
-    interquartile range of those over it. None where one of both was not measured; loss is a fraction. CPU, sender and
+    Each is the median of the ratios of every round, in which both were measured one after the other; its noise is that
+    of those. None where one of both was not measured; loss is a fraction. CPU, sender and
     receiver, is a pair.
     """
     found = {(row.contestant, row.case, row.figure): row.samples for row in rows if row.setting == USUAL}
@@ -84,7 +84,7 @@ def ratios(rows: Sequence[Row]) -> tuple[dict[str, Any], dict[str, Any]]:
         theirs = found.get((ratio.over, ratio.case, ratio.figure)) if ratio.over else (1.0,) * len(ours or ())
         paired = [one / other for one, other in zip(ours or (), theirs or (), strict=False) if other]
         values[ratio.name] = float(f"{statistics.median(paired):.4g}") if paired else None
-        noises[ratio.name] = noise(paired) if paired else None
+        noises[ratio.name] = noise(paired, ratio.figure) if paired else None
     for figures in (values, noises):
         figures["cpu_vs_openvpn"] = [figures.pop(f"{side}_cpu_vs_openvpn") for side in ("sender", "receiver")]
     return values, noises

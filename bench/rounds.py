@@ -9,7 +9,7 @@ from __future__ import annotations
 import statistics
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from kinkvpn.demo.namespace import LabFailed
 from kinkvpn.demo.realm import RealmFailed
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from bench.cases import Case
     from bench.contestants.contestant import Setting
     from bench.load import Figures, Load
+
+
+LOSS: Final = "loss"
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +36,7 @@ class Effort:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One figure of one contestant in one case; ``noise`` is the interquartile range over the median.
+    """One figure of one contestant in one case; ``noise`` as :func:`noise` has it.
 
     Args:
         suite: what it ran.
@@ -155,13 +158,18 @@ def rows(figures: Sequence[Figures], about: tuple[str, Setting, str, str], *, pi
     found = []
     for name in figures[0]:
         samples = tuple(float(f"{sample[name]:.5g}") for sample in figures)
-        found.append(Row(*about, name, statistics.median(samples), noise(samples), samples, pinned))
+        found.append(Row(*about, name, statistics.median(samples), noise(samples, name), samples, pinned))
     return found
 
 
-def noise(samples: Sequence[float]) -> float:
-    """Interquartile range over median; 0 of a single sample, and where the median is 0."""
+def noise(samples: Sequence[float], figure: str = "") -> float:
+    """Interquartile range over median; of a loss, that is a share already and may be 0, the range itself.
+
+    Args:
+        samples: a single one has no noise.
+        figure: what they are of.
+    """
     if len(samples) < 2:
         return 0.0
     low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
-    return round((high - low) / middle, 3) if middle else 0.0
+    return round((high - low) / (1.0 if figure == LOSS or not middle else middle), 5)

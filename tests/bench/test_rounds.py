@@ -90,3 +90,8 @@ def test_noise_is_the_interquartile_range_over_the_median() -> None:
     assert noise([1, 2, 3, 4, 5]) == pytest.approx(2 / 3, abs=0.001)
     assert noise([7]) == 0
     assert noise([0, 0, 0]) == 0
+
+
+def test_noise_of_a_loss_is_the_range_itself() -> None:
+    assert noise([0, 0.01, 0.02, 0.03, 0.04], "loss") == pytest.approx(0.02)
+    assert noise([0, 0, 0, 0.01], "loss") < 0.01
