@@ -62,7 +62,7 @@ sanitize: $(VENV)/test.installed
 	LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 		$(BIN)/pytest -n 2 --dist worksteal -p no:cacheprovider -o pythonpath="$(SANITIZED) tests" \
-		-m "not root" -k "(native or fuzz_engine) and not unprotect" tests/esp tests/fuzz
+		-m "not root" -k "(native or fuzz_engine) and not (unprotect or native_offload)" tests/esp tests/fuzz
 
 root: # before a minute of installing
 	@test "$$(id -u)" = 0 || \
