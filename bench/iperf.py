@@ -18,7 +18,6 @@ if TYPE_CHECKING:
 
 # The same everywhere, whatever the kernel prefers.
 CONGESTION: Final = "cubic"
-GRACE_SECONDS: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +67,3 @@ def parse(report: str) -> Transfer:
     if not transfer.octets:
         raise LabFailed("iperf3: nothing arrived")
     return transfer
-
-
-def finish(client: subprocess.Popen[str], seconds: float) -> Transfer:
-    """Waits for a client that was started with its output piped. Raises LabFailed."""
-    try:
-        report, _ = client.communicate(timeout=seconds + GRACE_SECONDS)
-    except subprocess.TimeoutExpired:
-        end(client)
-        raise LabFailed(f"iperf3 takes longer than {seconds + GRACE_SECONDS:.0f} s") from None
-    return parse(report)

@@ -32,6 +32,7 @@ PING_SECONDS: Final = 0.002  # between two; the shortest that leaves an idle tun
 SETTLED_SECONDS: Final = 0.3
 # What of a datagram that was sent last is still under way.
 UNDER_WAY_SECONDS: Final = 0.3
+GRACE_SECONDS: Final = 20.0
 MICROSECONDS: Final = 1000.0  # of a millisecond
 
 
@@ -57,11 +58,11 @@ class Load:
 
     def tcp(self, seconds: float, *, streams: int = 1, backwards: bool = False, version: int = 4) -> Figures:
         """Gbit/s of payload, and CPU seconds a gigabyte of the daemons at the sender's and the receiver's end."""
-        before = [cpu_seconds(daemon) for daemon in self.tunnel.daemons]
+        before = self._cpu_seconds()
         client = self._client(seconds, streams=streams, backwards=backwards, version=version)
-        transfer = iperf.finish(client, seconds)
-        used = [cpu_seconds(daemon) - spent for daemon, spent in zip(self.tunnel.daemons, before, strict=True)]
-        costs = [spent / transfer.octets * 1e9 for spent in used]
+        transfer = iperf.parse(said_by(client, seconds))
+        after = self._cpu_seconds()
+        costs = [(now - then) / transfer.octets * 1e9 for now, then in zip(after, before, strict=True)]
         names = ("receiver_cpu", "sender_cpu") if backwards else ("sender_cpu", "receiver_cpu")
         return {"gbit": transfer.gbit_per_second} | dict(zip(names, costs, strict=False))
 
@@ -74,9 +75,7 @@ class Load:
         """Median and 99th percentile in microseconds, of a ping every PING_SECONDS."""
         count = max(round(seconds / PING_SECONDS), 10)
         command = ["ping", "-n", "-c", str(count), "-i", str(PING_SECONDS), "-W", "1", INNER[4][1]]
-        ping = self._spawn(0, command)
-        said, _ = ping.communicate(timeout=10 * seconds + iperf.GRACE_SECONDS)
-        return round_trip_figures(said)
+        return round_trip_figures(said_by(self._spawn(0, command), 10 * seconds))
 
     def round_trip_loaded(self, seconds: float) -> Figures:
         """The same beside a TCP stream."""
@@ -85,7 +84,7 @@ class Load:
         try:
             return self.round_trip(seconds + 1 - 2 * SETTLED_SECONDS)
         finally:
-            iperf.finish(client, seconds + 1)
+            iperf.parse(said_by(client, seconds + 1))
 
     def flood(self, seconds: float, *, octets: int) -> Figures:
         """IPv4 packets a second, of ``octets`` octets inside, as many as can be made: sent and received."""
@@ -108,14 +107,20 @@ class Load:
             receiver.stdout.readline()
             rate = [str(octets), str(per_second), str(seconds)]
             sender = self._spawn(0, [*program, "send", address, str(UDP_PORT), *rate])
-            sent, _ = sender.communicate(timeout=seconds + iperf.GRACE_SECONDS)
+            sent = said_by(sender, seconds)
             time.sleep(patience)
-            received, _ = receiver.communicate(timeout=iperf.GRACE_SECONDS)
+            received = said_by(receiver)  # which ends its input first
         finally:
             end(receiver)
         if not sent or not received or not int(sent):
             raise LabFailed("datagrams could not be sent or received")
         return int(sent), int(received)
+
+    def _cpu_seconds(self) -> list[float]:
+        try:
+            return [cpu_seconds(daemon) for daemon in self.tunnel.daemons]
+        except OSError:
+            raise LabFailed("a daemon has ended") from None
 
     def _client(self, seconds: float, *, streams: int, backwards: bool, version: int) -> subprocess.Popen[str]:
         address = INNER[version][1]
@@ -142,6 +147,16 @@ class Load:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._undo.close()
+
+
+def said_by(process: subprocess.Popen[str], seconds: float = 0.0) -> str:
+    """Output of one that should end by itself after ``seconds``. Raises LabFailed, and ends it, if it does not."""
+    try:
+        said, _ = process.communicate(timeout=seconds + GRACE_SECONDS)
+    except subprocess.TimeoutExpired:
+        end(process)
+        raise LabFailed(f"no end of the load after {seconds + GRACE_SECONDS:.0f} s") from None
+    return said
 
 
 def round_trip_figures(said: str) -> Figures:

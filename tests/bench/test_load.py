@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+
 import pytest
 
-from bench.load import round_trip_figures
+from bench.load import round_trip_figures, said_by
 from kinkvpn.demo.namespace import LabFailed
 
 PING = """\
@@ -29,3 +32,15 @@ def test_median_and_percentile_are_those_of_the_answers() -> None:
 def test_without_answers_there_is_no_figure(said: str) -> None:
     with pytest.raises(LabFailed, match="no answers"):
         round_trip_figures(said)
+
+
+def test_what_does_not_end_by_itself_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bench.load.GRACE_SECONDS", 0.01)
+    endless = subprocess.Popen(["sleep", "1000"], stdout=subprocess.PIPE, text=True)
+    with pytest.raises(LabFailed, match="no end of the load"):
+        said_by(endless)
+    assert endless.returncode == -signal.SIGKILL
+
+
+def test_what_it_says_is_what_it_said() -> None:
+    assert said_by(subprocess.Popen(["echo", "42"], stdout=subprocess.PIPE, text=True)) == "42\n"
