@@ -122,6 +122,32 @@ def test_a_source_distribution_has_what_is_compiled(whole_tree: Path) -> None:
     assert names == SOURCES | {"__init__.py", "_core.pyi"} | {path.name for path in (ROOT / "esp/native").glob("*.py")}
 
 
+def test_make_compiles_again_what_has_changed_and_nothing_else(whole_tree: Path) -> None:
+    built = whole_tree / "esp/native" / CORE
+    shutil.copy(ROOT / "Makefile", whole_tree)
+    shutil.copytree(ROOT / ".ci", whole_tree / ".ci")
+    (whole_tree / ".venv").mkdir()
+    (whole_tree / ".venv/demo.installed").touch()  # as after an installation
+    built.touch()
+
+    def stale() -> bool:
+        done = run(whole_tree, ["make", "--question", f"PYTHON={sys.executable}", f"esp/native/{CORE}"])
+        assert done.returncode in (0, 1), done.stderr
+        return done.returncode == 1
+
+    assert not stale()
+    made_of = ["setup.py", *(f"esp/native/{name}" for name in sorted(SOURCES))]
+    assert {Path(name).suffix for name in made_of} == {".py", ".c", ".h", ".pyx", ".pxi"}
+    for kind in (".py", ".c", ".h", ".pyx", ".pxi"):
+        changed = whole_tree / next(name for name in made_of if name.endswith(kind))
+        was = changed.stat()
+        later = built.stat().st_mtime_ns + 1_000_000_000
+        os.utime(changed, ns=(later, later))
+        assert stale(), changed.name
+        os.utime(changed, ns=(was.st_mtime_ns, was.st_mtime_ns))
+    assert not stale()
+
+
 def test_what_is_compiled_has_no_warnings(tmp_path: Path) -> None:
     sources = sorted(map(str, (ROOT / "esp/native").glob("*.c")))
     flags = ["-std=gnu11", "-fsyntax-only", "-Wall", "-Wextra", "-Wno-unused-parameter", "-Werror"]
