@@ -1,5 +1,5 @@
-/* What bench/offload.py runs: writes for each kind of packet IP version, protocol, octets of a segment, and nanoseconds a
- * segment to sum its checksum, to cut it, and to put it together again. */
+/* What bench/offload.py runs: writes for each kind of packet IP version, protocol, octets of a segment, and nanoseconds
+ * a segment to sum its checksum, to cut it, and to put it together again. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -104,7 +104,8 @@ int main(int count, char **arguments) {
     for (int version = 4; version <= 6; version += 2)
         for (int protocol = TCP; protocol <= UDP; protocol += UDP - TCP)
             for (int i = 0; i < 3; i++) {
-                size_t front = (version == 4 ? IPV4_OCTETS : IPV6_OCTETS) + (protocol == TCP ? TCP_OCTETS + 12 : UDP_OCTETS);
+                size_t front = version == 4 ? IPV4_OCTETS : IPV6_OCTETS;
+                front += protocol == TCP ? TCP_OCTETS + 12 : UDP_OCTETS;
                 if (whole[i] > front)
                     measure(coalescer, version, protocol, whole[i] - front, rounds);
             }

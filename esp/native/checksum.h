@@ -1,8 +1,8 @@
 /* The internet checksum (RFC 1071).
  *
  * A sum is one of 16-bit words as they lie in memory, whatever this machine's order of octets (§2 (B)): what has been
- * folded is stored with memcpy, and a number that lies nowhere is added as checksum_number has it. Sums of 64 bits never
- * overflow: no packet has enough words.
+ * folded is stored with memcpy, and a number that lies nowhere is added as checksum_number has it. No packet has
+ * words enough for 64 bits to overflow.
  */
 #ifndef ESP_NATIVE_CHECKSUM_H
 #define ESP_NATIVE_CHECKSUM_H

@@ -8,7 +8,7 @@
 #include "headers.h"
 
 /* Flows at once: eight may share what their hashes have in common, of eight such sets. A ninth makes one of them be
- * written early, which costs speed and nothing else; so nobody is kept from choosing addresses to that end. 64 is what a
+ * written early, which costs speed and nothing else: nobody is kept from choosing addresses to that end. 64 is what a
  * word has bits for, and as many as a batch has datagrams. */
 enum { WAYS = 8, SETS = 8, FLOWS = WAYS * SETS };
 /* Segments of one write: 65,535 octets are 47 of 1,368, and 64 is the most that the kernel's own GRO makes of UDP. */

@@ -13,16 +13,18 @@
 
 #include "segment.h"
 
+/* The most that one write has: 64 segments and the vnet header. */
+#define COALESCED_VECTORS 65
+
 /* Called for each packet that is ready, out of coalescer_add or coalescer_flush: `vectors[0]` is the vnet header,
  * `vectors[1]` and those that follow the packet; at most COALESCED_VECTORS. `packets` is how many of those given went
  * into it. */
-#define COALESCED_VECTORS 65
 typedef void coalescer_write(void *context, const struct iovec *vectors, int count, unsigned packets);
 
 struct coalescer;
 
-/* tcp, udp: whether segments of that protocol may be put together. NULL where there is no memory; it takes no more later.
- */
+/* tcp, udp: whether segments of that protocol may be put together. NULL where there is no memory; none is taken
+ * later. */
 struct coalescer *coalescer_new(coalescer_write *write, void *context, int tcp, int udp);
 void coalescer_free(struct coalescer *);
 /* The same switches later; what waits is written first. */

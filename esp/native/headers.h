@@ -1,5 +1,5 @@
-/* What cutting and putting together know of the headers of IP, TCP and UDP: numbers, sizes, places (RFC 791 §3.1, RFC 8200
- * §3, RFC 9293 §3.1, RFC 768). */
+/* What cutting and putting together know of the headers of IP, TCP and UDP: numbers, sizes, places (RFC 791 §3.1, RFC
+ * 8200 §3, RFC 9293 §3.1, RFC 768). */
 #ifndef ESP_NATIVE_HEADERS_H
 #define ESP_NATIVE_HEADERS_H
 

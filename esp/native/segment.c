@@ -10,7 +10,7 @@
 enum { EXTENSIONS = 8 };
 
 /* A whole packet. The kernel leaves the sum of the pseudo-header in the field, so that all that is left is to sum from
- * there to the end. What is not an IP packet passes as well: to find that out is the business of who asks for its flow. */
+ * there to the end. What is not an IP packet passes as well: that is found out by who asks for its flow. */
 static int complete(const struct vnet *vnet, uint8_t *packet, size_t octets) {
     if (!octets)
         return 0;
@@ -23,8 +23,8 @@ static int complete(const struct vnet *vnet, uint8_t *packet, size_t octets) {
     return 1;
 }
 
-/* Where the upper-layer header of an IPv6 packet begins, whose protocol goes to *protocol. Fragments are not for cutting:
- * their header is a protocol like any other that is neither TCP nor UDP. */
+/* Where the upper-layer header of an IPv6 packet begins, whose protocol goes to *protocol. Fragments are not cut: their
+ * header is a protocol like any other that is neither TCP nor UDP. */
 static size_t behind_extensions(const uint8_t *packet, size_t octets, int *protocol) {
     size_t offset = IPV6_OCTETS;
     *protocol = packet[IPV6_NEXT_HEADER];
@@ -79,7 +79,8 @@ static uint64_t pseudo_header(const struct segments *s, int in_field, const uint
         uint16_t length = htobe16((uint16_t)(s->octets - s->transport));
         return checksum_less((const uint8_t *)&length);
     }
-    uint64_t addresses = s->version == 4 ? checksum_header(s->packet + IPV4_ADDRESSES, 8) : checksum_header(s->packet + IPV6_ADDRESSES, 32);
+    uint64_t addresses = s->version == 4 ? checksum_header(s->packet + IPV4_ADDRESSES, 8)
+                                         : checksum_header(s->packet + IPV6_ADDRESSES, 32);
     return addresses + checksum_number((uint16_t)s->protocol) + checksum_less(field);
 }
 

@@ -1,5 +1,5 @@
-/* Fuzz target of cutting and putting together: any octets are cut, or refused; what has been cut is put together and cut
- * again the same; nothing is lost, and nothing read beyond its end.
+/* Fuzz target of cutting and putting together: any octets are cut, or refused; what has been cut is put together and
+ * cut again the same; nothing is lost, and nothing read beyond its end.
  *
  *     clang -g -O1 -fsanitize=fuzzer,address,undefined -Iesp/native tests/fuzz/native_offload.c \
  *         esp/native/{checksum,coalesce,segment}.c
