@@ -7,3 +7,5 @@ include "offload.pxi"
 
 include "loop.pxi"
 include "exercise.pxi"
+
+include "testing.pxi"

@@ -48,6 +48,7 @@ cdef extern from "engine.h" nogil:
     window *window_new(uint32_t size)
     void window_release(window *)
     int window_check(const window *, uint64_t number)
+    uint64_t window_extended(const window *, uint32_t low)
     int window_seen(const window *, uint64_t number)
     void window_mark(window *, uint64_t number)
 
@@ -103,6 +104,7 @@ cdef extern from "engine.h" nogil:
     struct spd:
         size_t count
         int by_ports
+        uint64_t generation
         rule rules[1]
 
     struct lane:
@@ -272,6 +274,10 @@ cdef class Window:
     @property
     def size(self):
         return self.at.size
+
+    def extended(self, uint32_t low):
+        """The number that a packet has whose header shows ``low``."""
+        return window_extended(self.at, low)
 
     def check(self, uint64_t number):
         """The position of a drop reason, or -1."""

@@ -4,6 +4,8 @@
 #include <string.h>
 
 struct window *window_new(uint32_t size) {
+    if (size > WINDOW_LARGEST)
+        return NULL;
     uint32_t words = 2;
     while (words * 64u < size + 64u)
         words *= 2;

@@ -18,7 +18,8 @@ struct window {
     uint64_t seen[];  /* a bit for each number */
 };
 
-/* NULL where there is no memory. */
+#define WINDOW_LARGEST 65536 /* as esp.sa checks it */
+/* NULL where it would be larger than that, or there is no memory. */
 struct window *window_new(uint32_t size);
 /* Gives it up; the last user frees it. */
 void window_release(struct window *window);
