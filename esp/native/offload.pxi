@@ -78,7 +78,8 @@ def checksum(const uint8_t[::1] octets not None):
 def cut(const uint8_t[::1] header not None, const uint8_t[::1] packet not None):
     """The segments of ``packet`` as it was read from a TUN with the vnet header ``header``.
 
-    None for what makes no sense. One that is whole is all there is, its checksum completed where the kernel left that to us.
+    None for what makes no sense. One that is whole is all there is, its checksum completed where the kernel left that
+    to us.
     """
     cdef vnet read = vnet_of(header)
     cdef segments found

@@ -36,8 +36,8 @@ struct segments {
 };
 
 /* Makes ready to cut `packet`, as it was read with `vnet`. Returns the number of segments; 1 for a packet that is
- * whole, whose checksum is completed in place where the kernel left that to us, so that it need not be taken; 0 for what
- * makes no sense. Nothing that `vnet` says of lengths is believed unless the packet says so too.
+ * whole, whose checksum is completed in place where the kernel left that to us, so that it need not be taken; 0 for
+ * what makes no sense. Nothing that `vnet` says of lengths is believed unless the packet says so too.
  *
  * IPv4 options and IPv6 hop-by-hop, routing and destination options come along into each segment. Fragments, other
  * extension headers, UFO, and what has no payload are refused. */
