@@ -129,7 +129,7 @@ class Sad:
         sa = self._make_inbound(parameters, now)
         old = self.inbound.get(parameters.spi)
         if old is not None:
-            self.remove_inbound(parameters.spi)
+            self._inbound_of[old.parameters.policy].discard(parameters.spi)
             if old.parameters.esn is parameters.esn and bytes_eq(old.parameters.keymat, parameters.keymat):
                 sa.window = old.window
         self._open(sa)
@@ -163,8 +163,9 @@ class Sad:
         return make_outbound(parameters, now, self._random)
 
     def _open(self, sa: InboundSa) -> None:
-        """Have packets with its SPI go to ``sa`` from now on."""
+        """Have packets with its SPI go to ``sa`` from now on, and to no other."""
         self.inbound[sa.parameters.spi] = sa
+        self.reassembling.pop(sa.parameters.spi, None)
 
     def _close(self, sa: InboundSa) -> None:
         """Have them go nowhere."""

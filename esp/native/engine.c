@@ -143,6 +143,15 @@ static struct sad *grown(struct engine *engine, struct sad *before) {
 
 int engine_add_inbound(struct engine *engine, struct inbound *sa) {
     struct sad *sad = atomic_load(&engine->sad);
+    for (size_t at = place_of(sad, sa->spi);; at = (at + 1) & sad->mask) {
+        struct inbound *there = atomic_load_explicit(&sad->at[at], memory_order_relaxed);
+        if (there == NULL)
+            break;
+        if (there != &GONE && there->spi == sa->spi) { /* its place: no packet finds neither */
+            atomic_store_explicit(&sad->at[at], sa, memory_order_seq_cst);
+            return 0;
+        }
+    }
     if ((sad->used + 1) * 2 > sad->mask + 1 && (sad = grown(engine, sad)) == NULL)
         return -1;
     put(sad, sa);

@@ -63,7 +63,7 @@ void engine_free(struct engine *engine);
 
 /* Takes the place of the SPD there is. */
 void engine_set_spd(struct engine *engine, struct spd *spd);
-/* 0, or -1 where there is no memory. An SA with its SPI must not be there. */
+/* 0, or -1 where there is no memory. Takes the place of the SA with its SPI, if there is one. */
 int engine_add_inbound(struct engine *engine, struct inbound *sa);
 void engine_remove_inbound(struct engine *engine, struct inbound *sa);
 /* Has `release(what)` called when no lane can reach it any more: at once if all are outside. */

@@ -592,6 +592,7 @@ cdef void _release_silence(void *what) noexcept nogil:
     silence_release(<silence *>what)
 
 
+@cython.no_gc_clear  # SAs tell it that they go, and may go after it
 cdef class Core:
     """What lanes share, and the first of them, which runs in the caller's thread while no loop runs."""
 
@@ -637,7 +638,7 @@ cdef class Core:
         engine_set_spd(self.engine, fresh)
 
     def add_inbound(self, Inbound sa):
-        """Open its packets from now on."""
+        """Open its packets from now on, in place of the SA with its SPI, if there is one."""
         if engine_add_inbound(self.engine, sa.at) < 0:
             raise MemoryError
 

@@ -56,15 +56,19 @@ class NativeSad(Sad):
         return sa
 
     def _open(self, sa: InboundSa) -> None:
+        spi = sa.parameters.spi
+        before, foreign = self.inbound.get(spi), self._foreign.pop(spi, None)
         super()._open(sa)
         if isinstance(sa, NativeInboundSa):
             self.numbered[sa.number] = sa
             sa.core.serve(self.places[sa.parameters.policy])
             self._lanes.add_inbound(sa.core)
         else:
-            spi = sa.parameters.spi
             known = self._foreign[spi] = _core.Inbound(self._lanes, 0, spi, foreign=True)
             self._lanes.add_inbound(known)
+        if isinstance(before, NativeInboundSa):
+            del self.numbered[before.number]
+        del before, foreign  # lanes know of them no more: the new one is in their place
 
     def _close(self, sa: InboundSa) -> None:
         super()._close(sa)
