@@ -14,6 +14,8 @@ from bench.__main__ import main
         (["kying"], "invalid choice: 'kying'"),
         (["keying", "--json", "x"], "unrecognized arguments: x"),
         (["engine", "--suite", "des"], "argument --suite: invalid choice: 'des'"),
+        (["soak", "--loss", "51"], "argument --loss: invalid percentage value: '51'"),
+        (["soak", "--whole", "--split"], "argument --split: not allowed with argument --whole"),
     ],
 )
 def test_bad_arguments_are_one_line_and_exit_code_2(
