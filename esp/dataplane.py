@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from esp.datagram import Incoming, Outgoing
+from esp.datagram import Incoming, Outgoing, Run
 from esp.errors import DropReason
 from esp.events import EspEvent, OffloadRefused, UnreachableReported
 from esp.wire import NON_ESP_MARKER, Kind, classify
@@ -132,10 +132,20 @@ class Dataplane:
             self._answer()
             self._publish()
 
-    def _deliver(self, protected: Sequence[Incoming]) -> None:
+    def _deliver(self, protected: Sequence[Incoming | Run]) -> None:
         """Open ``protected`` and give the inside what may pass, and what has waited long enough."""
         now = self._clock()
-        packets = self._engine.unprotect(protected, now)
+        packets: list[bytes] = []
+        alone: list[Incoming] = []
+        for each in protected:
+            if isinstance(each, Incoming):
+                alone.append(each)
+                continue
+            if alone:
+                packets += self._engine.unprotect(alone, now)
+                alone = []
+            packets += self._engine.unprotect_run(each, now)
+        packets += self._engine.unprotect(alone, now)
         packets += self._engine.release(now)
         if packets:
             self._engine.count_drop(DropReason.TUN_REFUSED, self._tun.send(packets))
@@ -175,11 +185,15 @@ class Dataplane:
                 await self._pace_changed.wait()
             await trio.lowlevel.checkpoint()
 
-    def _sort(self, datagrams: Sequence[Incoming]) -> list[Incoming]:
+    def _sort(self, datagrams: Sequence[Incoming | Run]) -> list[Incoming | Run]:
         """The ESP among ``datagrams``. Control goes up at once: no batch of ESP before it holds it up."""
-        protected: list[Incoming] = []
+        protected: list[Incoming | Run] = []
         esp = Kind.ESP
         for incoming in datagrams:
+            if isinstance(incoming, Run):
+                protected.append(incoming)
+                self._received[esp] += incoming.count - 1
+                continue
             kind = classify(incoming.datagram)
             # Without UDP there is nothing but ESP: whatever else it looks like, the engine refuses.
             if kind is esp or not incoming.source.port:

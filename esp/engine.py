@@ -10,7 +10,6 @@ from collections import defaultdict
 from math import inf
 from typing import TYPE_CHECKING
 
-from esp.datagram import Outgoing
 from esp.errors import DropReason, InvalidSa, NotSealed
 from esp.events import (
     LARGE_OCTETS,
@@ -32,30 +31,27 @@ from esp.fragment_flows import FragmentFlows, is_later_fragment
 from esp.hold import HoldQueue
 from esp.inbound import InboundSa
 from esp.inner import TCP, parse_inner
+from esp.keepalive import Keepalives
 from esp.lifetime import Limit
 from esp.outbound import OutboundSa
 from esp.path import Paths
 from esp.policy import Action, by_ports, check_selector, covers
 from esp.sa import Encapsulation, Endpoint, check_parameters
 from esp.sad import Sad
+from esp.shape import NO_SHAPE, runs, shape_of
 from esp.silence import Silence
 from esp.spd import Spd
 from esp.statistics import Statistics, sa_statistics
-from esp.wire import ESP_HEADER, KEEPALIVE
+from esp.wire import ESP_HEADER
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from esp.datagram import Incoming
+    from esp.datagram import Incoming, Outgoing, Run
     from esp.events import EspEvent
     from esp.policy import Policy
     from esp.sa import SaParameters
 
-# RFC 3948 §4: 20 seconds by default; NAT mappings for UDP live for 30 and more.
-KEEPALIVE_SECONDS = 20.0
-# Ours. Whether one is due is found by a look at every outbound SA, so what is due within a second goes with it: else
-# two thousand peers, each due at its own moment, would mean a hundred such looks a second.
-KEEPALIVE_EARLY = 1.0
 # Ours. Anybody can send packets with SPIs that are not here; one of them a second is worth a word to keying.
 UNKNOWN_SPI_SECONDS = 1.0
 
@@ -81,7 +77,7 @@ class Engine:
         self._fragments: FragmentFlows | None = None  # of what comes from the inside, once a policy asks for ports
         self._held: dict[str, HoldQueue] = {}
         self._waiting: dict[str, HoldQueue] = {}  # those of them that are not empty
-        self._keepalive_at = inf  # none is due before
+        self._keepalives = Keepalives(self._sad)
         self._silences: dict[str, Silence] = {}  # by peer
         # Those of them that had a packet without an answer when last looked at, in the order of those packets.
         self._unanswered: dict[Silence, None] = {}
@@ -165,7 +161,7 @@ class Engine:
         if self._spd[sa.policy].large:
             added.told_above = LARGE_OCTETS
         if sa.encapsulation is Encapsulation.UDP:
-            self._keepalive_at = min(self._keepalive_at, now + KEEPALIVE_SECONDS)
+            self._keepalives.expect(now)
         held = self._waiting.pop(sa.policy, None)
         if held is not None:
             self.count_drop(DropReason.HOLD_EXPIRED, held.expire(now))
@@ -212,6 +208,30 @@ class Engine:
             now: seconds, on the clock of all other calls.
         """
         sealed: list[Outgoing] = []
+        for alike in runs(packets) if len(packets) > 1 else (packets,):
+            if len(alike) < 2 or not self._protect_run(alike, now, sealed):
+                self._protect_each(alike, now, sealed)
+        return sealed
+
+    def _protect_run(self, packets: Sequence[bytes], now: float, sealed: list[Outgoing]) -> bool:
+        """Add ``packets``, which have the shape of the first, sealed. False where each has to be looked at."""
+        inner = parse_inner(packets[0])
+        if inner is None or inner[0] != len(packets[0]):
+            return False
+        policy = self._lookup(inner[1])
+        sa = None if policy is None else self._sad.carriers.get(policy.name)
+        if sa is None or now >= sa.hard_at or not sa.takes_run(packets):
+            return False
+        sealed += sa.seal_run(packets, now)
+        self._packets_out += len(packets)
+        self._octets_out += len(packets) * len(packets[0])
+        if len(packets[0]) > sa.told_above and now >= sa.tell_at:
+            self._tell_large(sa, now)
+        if sa.silence.since > now:
+            self._has_sealed(sa, now)
+        return True
+
+    def _protect_each(self, packets: Sequence[bytes], now: float, sealed: list[Outgoing]) -> None:
         lookup, carriers, fragments = self._lookup, self._sad.carriers, self._fragments
         for packet in packets:
             inner = parse_inner(packet)
@@ -246,7 +266,6 @@ class Engine:
                 self._tell_large(sa, now)
             if sa.silence.since > now or sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
                 self._has_sealed(sa, now)
-        return sealed
 
     def _protect_otherwise(self, packet: bytes, sa: OutboundSa, now: float) -> list[Outgoing]:
         """The same for a packet that waits for its turn at a constant rate, or is larger than the path carries."""
@@ -421,6 +440,34 @@ class Engine:
                 self._expire(sa, now)
         return packets
 
+    def unprotect_run(self, run: Run, now: float) -> list[bytes]:
+        """As ``unprotect``, for datagrams that have come as one."""
+        spi, _ = ESP_HEADER.unpack_from(run.datagrams)
+        sa = self._sad.inbound.get(spi)
+        if sa is None or now >= sa.hard_at or run.source != sa.remote or not sa.takes_run(run):
+            return self.unprotect(run.split(), now)
+        packets: list[bytes] = []
+        texts = sa.open_run(run)
+        if texts and sa.silence.heard_at < now:
+            sa.silence.heard(now)
+        (octets, mask, value), trailer, end = NO_SHAPE, b"", 0
+        for text in texts:
+            if text[end:] == trailer and int.from_bytes(text[:octets]) & mask == value:
+                packets.append(text[:end])
+                continue
+            (packet,) = sa.unwrap(text, 0, run.traffic_class, now)
+            if not isinstance(packet, bytes):
+                self._drop(packet, sa)
+                continue
+            packets.append(self._clamped(packet, sa) if packet[FLAGS[packet[0]]] in SYN else packet)
+            octets, mask, value = shape_of(packet) or NO_SHAPE
+            end = len(packet)
+            trailer = text[end:]
+        self._packets_in += len(packets)
+        self._octets_in += sum(map(len, packets))
+        # From the first on that was not authentic, and a last one that is shorter.
+        return packets + self.unprotect(run.split(len(texts)), now)
+
     def _drop_unknown(self, spi: int, source: Endpoint, now: float) -> None:
         self._drop(DropReason.UNKNOWN_SPI)
         if now >= self._tell_unknown_spi_at:
@@ -475,7 +522,7 @@ class Engine:
             each.follow(remote)
             if isinstance(each, OutboundSa):
                 each.narrow(self._paths.octets(remote.address))
-        self._keepalive_at = -inf  # there they have perhaps not heard from us for long
+        self._keepalives.look()  # there they have perhaps not heard from us for long
 
     def _follow(self, sa: InboundSa, source: Endpoint) -> None:
         """The peer's newest authentic packet came from ``source``: send there (docs/decisions.md).
@@ -535,34 +582,14 @@ class Engine:
     def deadline(self) -> float | None:
         """When ``expire`` or ``keepalives`` has something to do; None while neither has."""
         held = (at for held in self._waiting.values() if (at := held.deadline()) is not None)
-        earliest = min(self._sad.next_deadline(), self._keepalive_at, self._silence_at, self._paths.deadline(), *held)
+        earliest = min(
+            self._sad.next_deadline(), self._keepalives.due_at, self._silence_at, self._paths.deadline(), *held
+        )
         return None if earliest == inf else earliest
 
     def keepalives(self, now: float) -> list[Outgoing]:
-        """A single octet for each remote that has heard nothing from us for 20 seconds (RFC 3948 §2.3, §4).
-
-        Or that will not have a second from now, once one is due.
-        """
-        if now < self._keepalive_at:
-            return []
-        heard = self._heard()
-        self._keepalive_at = min(heard.values(), default=inf) + KEEPALIVE_SECONDS
-        if now < self._keepalive_at:
-            return []
-        due = {remote for remote, sent in heard.items() if now + KEEPALIVE_EARLY >= sent + KEEPALIVE_SECONDS}
-        for sa in self._sad.outbound():
-            if sa.remote in due:
-                sa.sent_at = now
-        self._keepalive_at = min(now if remote in due else sent for remote, sent in heard.items()) + KEEPALIVE_SECONDS
-        return [Outgoing(KEEPALIVE, remote) for remote in sorted(due)]
-
-    def _heard(self) -> dict[Endpoint, float]:
-        """When each remote behind UDP has last heard from us."""
-        heard: dict[Endpoint, float] = {}
-        for sa in self._sad.outbound():
-            if sa.parameters.encapsulation is Encapsulation.UDP:
-                heard[sa.remote] = max(sa.sent_at, heard.get(sa.remote, sa.sent_at))
-        return heard
+        """As :meth:`esp.keepalive.Keepalives.take`."""
+        return self._keepalives.take(now)
 
     # --- what became of it all ---
 

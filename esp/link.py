@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 from esp import icmp
-from esp.datagram import Incoming, Outgoing
+from esp.datagram import Incoming, Outgoing, Run, gather
 from esp.errors import EspError
 from esp.offload import ALL_OFFLOADS, OF_UDP, Grant, Offload, Offloads
 from esp.readiness import Readiness
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 ESP_PORT = 4500  # RFC 3947 §4, RFC 3948 §2.2: the port of UDP-encapsulated ESP
 LONGEST_DATAGRAM = 65_535  # more than UDP can carry: a read never cuts a datagram
 
+MAX_SEGMENTS = 64  # of a run (linux/udp.h, UDP_MAX_SEGMENTS; 128 in newer kernels)
+LARGEST_RUN = 65_507  # octets of a run: it is one datagram until it leaves, over IPv4 with both headers (RFC 768)
+
 # Ours.
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - a gateway serves all its addresses; packets authenticate themselves
 
@@ -35,6 +38,12 @@ BATCH = 64
 # 4 MiB holds 30 ms at 1 Gbit/s: what arrives while another task has the loop for a KDC's answer is kept. Published
 # measurements give +29 % throughput for buffers of several megabytes. The kernel doubles what it is given.
 BUFFER_OCTETS = 4 << 20
+
+# Ours. So many runs in a row that the kernel finds invalid are no path that has become narrower.
+MAX_FAILURES = 16
+# What says that there is no room now, and what says that there will never be runs.
+_FULL = {errno.EAGAIN, errno.ENOBUFS}
+_NEVER = {errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT}
 
 # linux/socket.h, linux/in.h; Python's socket module does not name them.
 SO_SNDBUFFORCE = 32
@@ -60,6 +69,7 @@ _HEADER_OPTIONS = {
 # And of a run the octets of each, as an int (udp(7)).
 _ANCILLARY = 2 * socket.CMSG_SPACE(4)
 _INT = struct.Struct("=i")
+_SHORT = struct.Struct("=H")
 _LOW_OCTET = 0 if sys.byteorder == "little" else -1
 
 
@@ -92,7 +102,7 @@ class Link(Protocol):
     def grant(self) -> Grant:
         """Which offloads are in use."""
 
-    def receive(self) -> list[Incoming]:
+    def receive(self) -> Sequence[Incoming | Run]:
         """Datagrams that wait now, a bounded number, oldest first; empty when there are none. Never blocks."""
 
     def take_unreachable(self) -> set[Endpoint]:
@@ -207,6 +217,7 @@ class UdpLink:
         self._ports = {each.family: _Port(each, hop_limit) for each in sockets}
         self.local = tuple(endpoint_of(each.getsockname()) for each in sockets)
         self._refused = 0
+        self._failures = 0  # of runs, in a row
         self._errors = icmp.Errors()
         self._readiness = Readiness(sockets)
 
@@ -251,28 +262,30 @@ class UdpLink:
         """Those in use."""
         return self.grant.offloads
 
-    def receive(self) -> list[Incoming]:
+    def receive(self) -> list[Incoming | Run]:
         """Up to :data:`BATCH` datagrams of each socket, or runs of them: neither family waits for the other to run dry.
 
         An error that a read reports (ECONNREFUSED and its like, from ICMP) is about an earlier datagram of ours; it
         counts as refused and the next read goes on. Anybody can forge one, so it must not end anything.
         """
-        datagrams: list[Incoming] = []
+        datagrams: list[Incoming | Run] = []
         for each in self._ports.values():
             self._drain(each.socket, datagrams)
         return datagrams
 
-    def _drain(self, source: socket.socket, datagrams: list[Incoming]) -> None:
+    def _drain(self, source: socket.socket, datagrams: list[Incoming | Run]) -> None:
         keep, receive = datagrams.append, source.recvmsg
         previous: object = None
         endpoint = _NOWHERE
-        for _ in range(BATCH):
+        room = BATCH
+        while room > 0:
             try:
                 datagram, ancillary, _, address = receive(LONGEST_DATAGRAM, _ANCILLARY)
             except BlockingIOError:
                 return
             except OSError:
                 self._take_errors(source)
+                room -= 1
                 continue
             # A batch comes mostly from one peer: its endpoint is made once.
             if address != previous:
@@ -283,8 +296,12 @@ class UdpLink:
                     octets = _INT.unpack(value)[0]
                 else:
                     traffic_class = value[_LOW_OCTET]
-            for begin in range(0, len(datagram), octets) if octets else range(1):
-                keep(Incoming(datagram[begin : begin + octets] if octets else datagram, endpoint, traffic_class))
+            if octets:
+                datagrams += gather(datagram, octets, endpoint, traffic_class)
+                room -= len(datagram) // octets
+            else:
+                keep(Incoming(datagram, endpoint, traffic_class))
+                room -= 1
 
     def take_errors(self, source: socket.socket) -> None:
         """Take what the error queue of ``source`` holds; for whoever reads the sockets in our place."""
@@ -308,6 +325,16 @@ class UdpLink:
         slow down: waiting would only hold up what arrives, and keep packets that get older meanwhile.
         """
         refused = 0
+        if len(datagrams) > 1 and self.grant.offloads.udp_segment:
+            for run in runs(datagrams):
+                refused += self._send_run(run) if len(run) > 1 else self._send_each(run)
+        else:
+            refused = self._send_each(datagrams)
+        self._refused += refused
+        return refused
+
+    def _send_each(self, datagrams: Sequence[Outgoing]) -> int:
+        refused = 0
         previous: object = None
         for datagram, remote, traffic_class, dont_fragment, flow_label, _ in datagrams:
             try:
@@ -319,8 +346,39 @@ class UdpLink:
                 transmit(datagram, address if not flow_label else _labelled(address, flow_label))
             except OSError as error:
                 refused += not self._sent_again(error, datagram, remote)
-        self._refused += refused
         return refused
+
+    def _send_run(self, run: Sequence[Outgoing]) -> int:
+        """Datagrams that differ in nothing but what is in them, in one call (udp(7), UDP_SEGMENT)."""
+        datagram, remote, traffic_class, dont_fragment, flow_label, _ = run[0]
+        segment = [(SOL_UDP, UDP_SEGMENT, _SHORT.pack(len(datagram)))]
+        try:
+            port, address = self._route(remote)
+        except OSError:
+            return len(run)
+        try:
+            port.dress(traffic_class, dont_fragment)
+            buffers = [each[0] for each in run]
+            port.socket.sendmsg(buffers, segment, 0, _labelled(address, flow_label) if flow_label else address)
+        except OSError as error:
+            if error.errno in _FULL:
+                return len(run)
+            self._doubt(error, icmp.take_errors(port.socket))
+            return self._send_each(run)
+        self._failures = 0
+        return 0
+
+    def _doubt(self, error: OSError, earlier: icmp.Errors) -> None:
+        """A run was refused that may go one by one: for an ``earlier`` datagram's sake, if there are such errors.
+
+        Without checksums in hardware some devices say EIO, ever again; EINVAL is for datagrams that are longer than the
+        path, until the engine has heard of it.
+        """
+        self._refused += bool(earlier.count)
+        self._errors.add(earlier)
+        self._failures += error.errno == errno.EINVAL
+        if error.errno in _NEVER or self._failures >= MAX_FAILURES:
+            self.grant.refuse(f"sending a run of datagrams: {error.strerror}", Offload.UDP_SEGMENT)
 
     def send_whole(self, datagram: bytes, remote: Endpoint) -> bool:
         """As :meth:`Link.send_whole`."""
@@ -399,6 +457,27 @@ class UdpLink:
 
 
 _NOWHERE = Endpoint("", 0)
+
+
+def runs(datagrams: Sequence[Outgoing]) -> Iterator[list[Outgoing]]:
+    """``datagrams`` in order; those together that may leave in one call: with one remote and header, of one length but
+    for a shorter last one, and not more than there may be.
+    """
+    run: list[Outgoing] = []
+    header: object = None
+    octets = room = 0
+    for each in datagrams:
+        length = len(each[0])
+        if room and 0 < length <= octets and each[1:] == header:
+            run.append(each)
+            room = room - 1 if length == octets else 0
+            continue
+        if run:
+            yield run
+        run, header, octets = [each], each[1:], length
+        room = min(MAX_SEGMENTS, LARGEST_RUN // length) - 1 if length else 0
+    if run:
+        yield run
 
 
 def endpoint_of(address: tuple[str | int, ...]) -> Endpoint:

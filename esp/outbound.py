@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from esp.aggfrag import AGGFRAG
 from esp.ah import AH, ah_octets, make_ah_sealer
+from esp.combined import CombinedSealer
 from esp.crypto import make_sealer
 from esp.datagram import ESP_PROTOCOL, Outgoing
 from esp.errors import DropReason, InvalidSa
@@ -27,7 +28,7 @@ from esp.tunnel import Tunnel
 from esp.wire import ESP_HEADER, NO_NEXT_HEADER, build_trailers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from esp.sa import SaParameters
 
@@ -55,10 +56,12 @@ class OutboundSa(SaState):
         "_pad_to",
         "_random",
         "_seal",
+        "_seal_run",
         "_trailers",
         "_wrap",
         "largest",
         "rate",
+        "runs",
         "sent_at",
         "tell_at",
         "told_above",
@@ -78,6 +81,8 @@ class OutboundSa(SaState):
         self._random = random
         # Ciphers are keyed for the first packet: an SA may be rekeyed before it carries one (RFC 4430 §3.2).
         self._seal: Callable[[int, bytes], bytes] | None = None
+        self._seal_run: Callable[[int, Iterable[bytes]], list[bytes]] | None = None
+        self.runs = False  # whether it may be given several packets at once, for all it knows
         self._block = suite.block_octets
         transport = parameters.mode is Mode.TRANSPORT
         self._wrap = (Transport(parameters.selector) if transport else Tunnel(parameters.headers, {})).wrap
@@ -114,6 +119,33 @@ class OutboundSa(SaState):
         payload, next_header, traffic_class = self._wrap(packet)
         sealed = self._seal_payload(self._counter.next(), payload, next_header, now)
         return _new(Outgoing, (sealed, self.remote, traffic_class, self._dont_fragment, 0, self.protocol))
+
+    def takes_run(self, packets: Sequence[bytes]) -> bool:
+        """Whether :meth:`seal_run` does what :meth:`seal` of each would do, and nothing becomes of it that wants a look
+        in between: a lifetime that ends, a counter, a packet that does not fit.
+        """
+        count, octets = len(packets), len(packets[0])
+        return (
+            self.runs
+            and octets <= self.largest
+            and self.packets + count < self.alarm_packets
+            and self.octets + count * (octets + self._block + 2) < self.alarm_octets
+            and self._counter.has(count)
+        )
+
+    def seal_run(self, packets: Sequence[bytes], now: float) -> list[Outgoing]:
+        """As :meth:`seal` of each of ``packets``, which have one shape (:mod:`esp.shape`)."""
+        payload, next_header, traffic_class = self._wrap(packets[0])
+        trailer = (self._trailers.get(next_header) or self._trailers_for(next_header))[len(payload) % self._block]
+        if self._seal_run is None:
+            self._keyed()
+        assert self._seal_run is not None
+        sealed = self._seal_run(self._counter.take(len(packets)), [packet + trailer for packet in packets])
+        self.packets += len(packets)
+        self.octets += len(packets) * (len(payload) + len(trailer))
+        self.sent_at = now
+        header = (self.remote, traffic_class, self._dont_fragment, 0, self.protocol)
+        return [_new(Outgoing, (datagram, *header)) for datagram in sealed]
 
     def abandon(self) -> Sequence[DropReason]:
         """As of any SA: what waits for its turn."""
@@ -167,7 +199,10 @@ class OutboundSa(SaState):
 
     def _keyed(self) -> Callable[[int, bytes], bytes]:
         sa = self.parameters
-        self._seal = make_sealer(sa.suite, sa.spi, sa.keymat, self._random, esn=sa.esn).seal
+        sealer = make_sealer(sa.suite, sa.spi, sa.keymat, self._random, esn=sa.esn)
+        self._seal = sealer.seal
+        if isinstance(sealer, CombinedSealer):
+            self._seal_run = sealer.seal_run
         return self._seal
 
 
@@ -241,4 +276,6 @@ def make_outbound(parameters: SaParameters, now: float, random: Callable[[int], 
         return AhOutboundSa(parameters, now, random)
     if parameters.confidentiality is not None or headers.flow_labels or headers.df is DontFragment.COPY:
         return ShapedOutboundSa(parameters, now, random)
-    return OutboundSa(parameters, now, random)
+    plain = OutboundSa(parameters, now, random)
+    plain.runs = parameters.mode is Mode.TUNNEL and plain.rate is None and parameters.suite.integrity is None
+    return plain

@@ -13,7 +13,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from esp.ah import AH, TTL, dressed, presented, rebuilt
-from esp.datagram import ESP_PROTOCOL, Incoming, Outgoing
+from esp.datagram import ESP_PROTOCOL, Incoming, Outgoing, Run
 from esp.link import BATCH, LONGEST_DATAGRAM, WILDCARDS, LinkUnavailable, UdpLink, endpoint_of
 from esp.readiness import Readiness
 from esp.sa import Endpoint
@@ -67,14 +67,16 @@ class RawLink(UdpLink):
                 each.close()
             raise
 
-    def _drain(self, source: socket.socket, datagrams: list[Incoming]) -> None:
+    def _drain(self, source: socket.socket, datagrams: list[Incoming | Run]) -> None:
         if source.family == socket.AF_INET6:
             super()._drain(source, datagrams)
             return
-        packets: list[Incoming] = []
+        packets: list[Incoming | Run] = []
         super()._drain(source, packets)
         # A raw socket for IPv4 gives the IP header too, which is as long as it says (raw(7)).
-        datagrams += [each._replace(datagram=each.datagram[(each.datagram[0] & 0x0F) * 4 :]) for each in packets]
+        for each in packets:
+            assert isinstance(each, Incoming)  # only UDP comes in runs
+            datagrams.append(each._replace(datagram=each.datagram[(each.datagram[0] & 0x0F) * 4 :]))
 
 
 def _bound(address: str, protocol: int) -> socket.socket:
@@ -116,16 +118,18 @@ class AhLink(RawLink):
         whole = (dressed(each, self._hop_limit) for each in datagrams)
         return super().send([Outgoing(packet, each.remote) for packet, each in zip(whole, datagrams, strict=True)])
 
-    def _drain(self, source: socket.socket, datagrams: list[Incoming]) -> None:
-        packets: list[Incoming] = []
+    def _drain(self, source: socket.socket, datagrams: list[Incoming | Run]) -> None:
+        packets: list[Incoming | Run] = []
         if source.family == socket.AF_INET6:
             self._drain_ipv6(source, packets)
         else:
             UdpLink._drain(self, source, packets)  # header and all
         # What is none of AH the engine counts as malformed.
-        datagrams += [each._replace(datagram=presented(each.datagram) or b"") for each in packets]
+        for each in packets:
+            assert isinstance(each, Incoming)
+            datagrams.append(each._replace(datagram=presented(each.datagram) or b""))
 
-    def _drain_ipv6(self, source: socket.socket, packets: list[Incoming]) -> None:
+    def _drain_ipv6(self, source: socket.socket, packets: list[Incoming | Run]) -> None:
         for _ in range(BATCH):
             try:
                 rest, ancillary, _, address = source.recvmsg(LONGEST_DATAGRAM, _ANCILLARY)
@@ -180,13 +184,16 @@ class Links:
         """As :attr:`esp.link.Link.refused`."""
         return self._refused + sum(each.refused for each in self._all)
 
-    def receive(self) -> list[Incoming]:
+    def receive(self) -> list[Incoming | Run]:
         """As :meth:`esp.link.Link.receive`, a batch of each.
 
         What comes in UDP from port 0 would look as if it had come without; the engine counts it as malformed.
         """
-        udp = [each if each.source.port else each._replace(datagram=b"") for each in self._udp.receive()]
-        return udp + [incoming for each in self._raw for incoming in each.receive()]
+        received: list[Incoming | Run] = []
+        for each in self._udp.receive():
+            alone = [each] if each.source.port else each.split() if isinstance(each, Run) else [each]
+            received += alone if each.source.port else [Incoming(b"", one.source) for one in alone]
+        return received + [incoming for each in self._raw for incoming in each.receive()]
 
     def send(self, datagrams: Sequence[Outgoing]) -> int:
         """As :meth:`esp.link.Link.send`; the order is kept within each encapsulation."""

@@ -34,11 +34,29 @@ class SendCounter:
         self.last = number
         return number
 
+    def has(self, count: int) -> bool:
+        """Whether there are that many."""
+        return self.last + count <= self._limit
+
+    def take(self, count: int) -> int:
+        """The first of ``count`` numbers in a row, which are used now.
+
+        Raises:
+            SequenceExhausted: there are not as many, and none is used.
+        """
+        if not self.has(count):
+            raise SequenceExhausted("the last sequence number of this SA would be used")
+        first = self.last + 1
+        self.last += count
+        return first
+
 
 # The low half, which travels (RFC 4303 §2.2.1).
 _LOW = 0xFFFF_FFFF
 # No number is beyond 2^64-1, so the last subspace is not followed by another (RFC 4303 §3.3.3).
 _LAST_SUBSPACE = 2**64 - 2**32
+# What is known of a number in the window.
+_UNSEEN, _SEEN = b"\0", b"\1"
 
 
 class ReplayWindow:
@@ -94,9 +112,17 @@ class ReplayWindow:
         if advance > 0:
             self.top = number
             if advance > 1 and size:
-                self._forget(number - advance + 1, min(advance, size))
+                self._fill(_UNSEEN, number - advance + 1, min(advance, size))  # places of numbers that have left it
         if size:
             self._seen[number % size] = 1
+
+    def mark_run(self, first: int, count: int) -> None:
+        """As ``mark`` of ``count`` numbers from ``first`` on, which is newer than all before."""
+        self.mark(first)
+        self.top = first + count - 1
+        if self.size:
+            newest = min(count, self.size)
+            self._fill(_SEEN, self.top - newest + 1, newest)
 
     def marked(self) -> list[int]:
         """The numbers that have been accepted and are not too old, and the newest."""
@@ -104,9 +130,9 @@ class ReplayWindow:
         seen = self._seen
         return [*(number for number in range(first, self.top) if seen and seen[number % self.size]), self.top]
 
-    def _forget(self, first: int, count: int) -> None:
-        """Clear ``count`` places from that of ``first`` on: they belonged to numbers that have left the window."""
+    def _fill(self, value: bytes, first: int, count: int) -> None:
+        """Set ``count`` places, at most all, from that of ``first`` on."""
         start = first % self.size
         straight = min(count, self.size - start)
-        self._seen[start : start + straight] = bytes(straight)
-        self._seen[: count - straight] = bytes(count - straight)
+        self._seen[start : start + straight] = value * straight
+        self._seen[: count - straight] = value * (count - straight)

@@ -16,13 +16,13 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from heapq import heappop, heappush
-from itertools import count
+from itertools import chain, count
 from random import Random
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import trio
 
-from esp.datagram import Incoming, Outgoing
+from esp.datagram import Incoming, Outgoing, Run
 from esp.offload import NO_OFFLOADS, Grant
 
 if TYPE_CHECKING:
@@ -303,7 +303,7 @@ class LossyLink:
 
     def _weather_arrivals(self) -> None:
         now, chance = trio.current_time(), self._random.random
-        for incoming in self._inner.receive():
+        for incoming in chain.from_iterable(map(_one_by_one, self._inner.receive())):
             if chance() < self._weather.drop or len(self._due) >= UNDER_WAY:
                 self.dropped += 1
                 continue
@@ -314,3 +314,8 @@ class LossyLink:
                 self.delayed += late
                 due = now + self._random.uniform(0, self._weather.delay) * late
                 heappush(self._due, (due, next(self._order), incoming))
+
+
+def _one_by_one(arrived: Incoming | Run) -> list[Incoming]:
+    """Bad weather is nothing that happens to a whole run."""
+    return arrived.split() if isinstance(arrived, Run) else [arrived]

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING, Protocol
 import pytun
 import trio
 
+from esp.coalesce import coalesce
 from esp.errors import EspError
 from esp.offload import ALL_OFFLOADS, OF_TUN, Grant, Offload, Offloads
 from esp.segment import VNET, segments
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
+
+    from esp.coalesce import Joined
 
 DEVICE = "/dev/net/tun"
 
@@ -83,6 +86,7 @@ class TunDevice:
         name: interface name, at most 15 octets; a ``%d`` in it lets the kernel choose a number.
         mtu: octets, or None to leave what the kernel chose (1,500).
         offloads: wanted; which of them there are is in ``grant``.
+        local: addresses that this host will have, packed: as for :func:`esp.coalesce.coalesce`.
 
     Attributes:
         vnet: whether what is read and written at the descriptor starts with a struct virtio_net_hdr of ten octets.
@@ -91,8 +95,11 @@ class TunDevice:
         TunUnavailable: no device node, no permission, name taken, or a value the kernel refuses.
     """
 
-    def __init__(self, name: str, *, mtu: int | None = None, offloads: Offloads = ALL_OFFLOADS) -> None:
+    def __init__(
+        self, name: str, *, mtu: int | None = None, offloads: Offloads = ALL_OFFLOADS, local: Collection[bytes] = ()
+    ) -> None:
         self.grant = Grant(offloads, OF_TUN)
+        self._local = frozenset(local)
         self._device, self.vnet = _open(name, self.grant)
         try:
             if mtu is not None:
@@ -158,17 +165,37 @@ class TunDevice:
         Raises:
             TunUnavailable: somebody deleted the interface, or it is closed.
         """
-        refused = 0
-        write, fd = os.write, self._fd
-        header = bytes(VNET.size) if self.vnet else b""
-        for packet in packets:
-            try:
-                write(fd, header + packet)
-            except OSError as error:
-                if error.errno in _GONE:
-                    raise self._lost(error) from error
-                refused += 1
-        return refused
+        try:
+            if self.grant.offloads.coalesce and len(packets) > 1:
+                return sum(map(self._write_joined, coalesce(packets, self._local)))
+            header = _PLAIN if self.vnet else b""
+            return sum([not self._write(header + packet) for packet in packets])
+        except OSError as error:
+            raise self._lost(error) from error
+
+    def _write_joined(self, joined: Joined) -> int:
+        if len(joined.packets) == 1:
+            return not self._write(b"".join(joined.buffers))
+        try:
+            os.writev(self._fd, joined.buffers)
+        except OSError as error:
+            if error.errno in _GONE:
+                raise
+            refused = sum([not self._write(_PLAIN + packet) for packet in joined.packets])
+            if not refused:
+                self.grant.refuse(f"writing segments put together: {error.strerror}", Offload.COALESCE)
+            return refused
+        return 0
+
+    def _write(self, octets: bytes) -> bool:
+        """Whether the kernel has taken it."""
+        try:
+            os.write(self._fd, octets)
+        except OSError as error:
+            if error.errno in _GONE:
+                raise
+            return False
+        return True
 
     async def wait_readable(self) -> None:
         """Return when the kernel has a packet for us, or the interface is gone."""
@@ -188,6 +215,9 @@ class TunDevice:
     def _lost(self, error: OSError) -> TunUnavailable:
         return TunUnavailable(f"{self._name} is gone: the interface was deleted while in use", error.errno)
 
+
+# Ahead of a packet that is whole.
+_PLAIN = bytes(VNET.size)
 
 # What a read or write says once the interface is deleted, and once our own descriptor is closed.
 _GONE = frozenset({errno.EBADFD, errno.EBADF})

@@ -7,6 +7,7 @@ from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from esp.offload import Offload, Offloads
 from esp.policy import covers
 from esp.sa import Endpoint, Mode, SecurityProtocol
 from kinkvpn import values
@@ -147,6 +148,13 @@ class EspSettings:
     hop_limit: int | None = None  # of outer headers; None is the kernel's
 
 
+class Switch(Enum):
+    """Whether something is used where it is of use."""
+
+    AUTO = "auto"
+    OFF = "off"
+
+
 @dataclass(frozen=True, slots=True)
 class TunSettings:
     """The TUN device.
@@ -233,6 +241,7 @@ class Configuration:
     kink: KinkSettings
     esp: EspSettings
     tun: TunSettings
+    offload: Offloads
     control: ControlSettings
     log: LogSettings
     peers: tuple[PeerConfiguration, ...]
@@ -270,6 +279,7 @@ def parse(text: str, source: Path) -> Configuration:
         kink=kink,
         esp=_esp(root.table("esp")),
         tun=read_tun(root.table("tun")),
+        offload=read_offload(root.table("offload")),
         control=_control(root.table("control"), source.parent),
         log=_log(root.table("log"), source.parent),
         peers=_peers(root, kink, taken),
@@ -371,6 +381,13 @@ def read_tun(table: Table) -> TunSettings:
     )
     table.close()
     return settings
+
+
+def read_offload(table: Table) -> Offloads:
+    """[offload], of any file that has one: those that may be used."""
+    switches = {each.value: table.get(each.value, values.one_of(Switch), Switch.AUTO) for each in Offload}
+    table.close()
+    return Offloads(**{name: switch is Switch.AUTO for name, switch in switches.items()})
 
 
 def _control(table: Table, directory: Path) -> ControlSettings:

@@ -46,6 +46,7 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
             ("  device", f"{tun['name']}, MTU {tun['mtu']}, {', '.join(tun['addresses']) or 'no addresses'}"),
             ("  engine", f"{answer['engine']}: {answer['engine_reason']}"),
             ("  ciphers", answer["ciphers"]),
+            ("  offloads", offloads(answer["offloads"])),
             (
                 "  listening",
                 f"KINK {', '.join(listeners['kink']) or 'on the ESP port'}; ESP {', '.join(listeners['esp'])}",
@@ -72,6 +73,12 @@ def tickets(state: Mapping[str, Any]) -> str:
     """What is at hand should the KDC go, and whether it has."""
     first = f"{state['kept']}, the first ends in {duration(state['first_ends'])}" if state["kept"] else "none"
     return f"{first}, {state['not_renewed']} could not be renewed" if state["not_renewed"] else first
+
+
+def offloads(state: Mapping[str, str | None]) -> str:
+    """Those in use, and why others are not."""
+    used = ", ".join(name for name, reason in state.items() if reason is None)
+    return "; ".join([used or "none", *(f"no {name}: {reason}" for name, reason in state.items() if reason)])
 
 
 def _peer_lines(peer: Mapping[str, Any], probe: str | None, mtu: int) -> Iterator[str]:

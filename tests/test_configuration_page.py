@@ -21,6 +21,7 @@ SMALLEST = {
     "kink": [],
     "esp": [],
     "tun": [],
+    "offload": [],
     "control": [],
     "log": [],
     "policy": ['action = "discard"', 'remote = "10.9.0.0/24"'],

@@ -27,9 +27,11 @@ LAYERS = {
             "esp.fragment_flows",
             "esp.ah",
             "esp.segment",
+            "esp.coalesce",
+            "esp.shape",
         },
         {"esp.path", "esp.fit", "esp.spd", "esp.hold", "esp.silence"},
-        {"esp.lifetime", "esp.outbound", "esp.inbound", "esp.loss", "esp.sad", "esp.statistics"},
+        {"esp.lifetime", "esp.outbound", "esp.inbound", "esp.loss", "esp.sad", "esp.statistics", "esp.keepalive"},
         {"esp.engine"},
         {"esp.icmp"},
         {"esp.readiness"},
@@ -57,7 +59,9 @@ LAYERS = {
 }
 # What each layer of kinkvpn may know of esp. The pure descriptions (what a suite, a selector, an SA is) are one
 # vocabulary for both planes; only service touches what moves packets.
-DESCRIPTIONS = {"esp.suite", "esp.policy", "esp.sa", "esp.headers", "esp.events", "esp.errors", "esp.mtu"}
+DESCRIPTIONS = {
+    *("esp.suite", "esp.policy", "esp.sa", "esp.headers", "esp.events", "esp.errors", "esp.mtu", "esp.offload"),
+}
 ACROSS = {
     "kinkvpn.proto": DESCRIPTIONS,
     "kinkvpn.values": DESCRIPTIONS,
@@ -82,7 +86,6 @@ ACROSS = {
         "esp.icmp",
         "esp.fit",
         "esp.native",
-        "esp.offload",
     },
 }
 PURE = {
@@ -97,6 +100,9 @@ PURE = {
         "esp.mss",
         "esp.offload",
         "esp.segment",
+        "esp.coalesce",
+        "esp.shape",
+        "esp.keepalive",
         "esp.path",
         "esp.fit",
         "esp.crypto",

@@ -44,13 +44,13 @@ def ping(source: Host, target: Host, version: int, count: int = 5, seconds: int 
     return times
 
 
-def transfer(source: Host, target: Host, octets: int, progress: Callable[[int], None]) -> Received:
-    """Sends ``octets`` octets over TCP and IPv4. ``progress`` is told now and then how many have arrived.
+def transfer(source: Host, target: Host, octets: int, progress: Callable[[int], None], version: int = 4) -> Received:
+    """Sends ``octets`` octets over TCP. ``progress`` is told now and then how many have arrived.
 
     Raises:
         LabFailed: the connection failed, or the far end computed another SHA-256.
     """
-    address, port = target.site.inner_address(4), str(TRANSFER_PORT)
+    address, port = target.site.inner_address(version), str(TRANSFER_PORT)
     received = None
     with running(target, ["receive", address, port]) as receiver:
         assert receiver.stdout is not None

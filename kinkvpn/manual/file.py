@@ -25,7 +25,7 @@ from esp.sa import (
 )
 from esp.suite import GRAMMAR, SUITES, Suite
 from kinkvpn import values
-from kinkvpn.config import ESP_PORT, EngineSettings, TunSettings, read_engine, read_tun
+from kinkvpn.config import ESP_PORT, EngineSettings, TunSettings, read_engine, read_offload, read_tun
 from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected, read_file
 from kinkvpn.manual.pair import Pair
 from kinkvpn.options import read_headers
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from esp.offload import Offloads
     from esp.policy import Network
 
 # The parts of KEYMAT, in its order (RFC 4430 §7, RFC 4106 §8.1), where somebody has them one by one.
@@ -51,6 +52,7 @@ class ManualFile:
         port: UDP, at this end.
         engine: as the daemon has it.
         tun: the device.
+        offload: what may be used.
         pairs: in order.
     """
 
@@ -58,6 +60,7 @@ class ManualFile:
     port: int
     engine: EngineSettings
     tun: TunSettings
+    offload: Offloads
     pairs: tuple[Pair, ...]
 
 
@@ -94,7 +97,8 @@ def parse(text: str, source: Path) -> ManualFile:
     port = esp.get("port", values.port, ESP_PORT)
     engine = read_engine(esp)
     esp.close()
-    manual = ManualFile(listen, port, engine, read_tun(root.table("tun")), _pairs(root, port))
+    tun, offload = read_tun(root.table("tun")), read_offload(root.table("offload"))
+    manual = ManualFile(listen, port, engine, tun, offload, _pairs(root, port))
     root.close()
     document.raise_problems()
     return manual

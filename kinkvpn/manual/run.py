@@ -61,10 +61,15 @@ async def _start(manual: ManualFile, engine: EngineSettings, held: AsyncExitStac
     chosen = choose_engine(engine, obstacle())
     outbound = [pair.outbound for pair in manual.pairs]
     without_udp = {sa.protocol for sa in outbound if sa.encapsulation is Encapsulation.RAW}
-    link = open_links(esp_addresses(listening_addresses(manual.listen)), manual.port, without_udp)
+    link = open_links(
+        esp_addresses(listening_addresses(manual.listen)),
+        manual.port,
+        without_udp,
+        offloads=chosen.suited(manual.offload),
+    )
     held.callback(link.close)
     settings = _settle_tun(manual)
-    tun = open_tun(settings)
+    tun = open_tun(settings, chosen.suited(manual.offload))
     held.callback(tun.close)
     dataplane = chosen.dataplane(tun, link, inside=inside_of(settings), receive_control=_ignore)
     for pair in manual.pairs:

@@ -39,7 +39,7 @@ from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
 from kinkvpn.service.netconf import NetworkConfiguration
 from kinkvpn.service.obstacles import StartRefused, explain_bind, first_leaf
 from kinkvpn.service.paths import PathMtus, carriers_of, with_mtu
-from kinkvpn.service.report import spell, with_traffic
+from kinkvpn.service.report import offload_status, spell, with_traffic
 from kinkvpn.service.transport import KinkTransport, OwnAddresses
 
 if TYPE_CHECKING:
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from esp.dataplane import Dataplane
     from esp.link import UdpLink
+    from esp.offload import Offloads
     from esp.raw import Links
     from esp.sa import Endpoint, SaParameters
     from esp.tun import TunDevice
@@ -132,7 +133,7 @@ class Daemon:
 
     async def _start(self, held: AsyncExitStack, nursery: trio.Nursery) -> Keying:
         engine = choose_engine(self._engine_settings, obstacle())
-        resources = await acquire(self._configuration, held)
+        resources = await acquire(self._configuration, engine.suited(self._configuration.offload), held)
         acceptor = open_acceptor(self._configuration.host)
         keying, dataplane = compose(self._configuration, resources, acceptor, engine)
         if any(peer.user_to_user is not UserToUser.NEVER for peer in resources.peers):
@@ -199,8 +200,13 @@ class Resources:
     keys: KeyLog | None
 
 
-async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resources:
+async def acquire(configuration: Configuration, offloads: Offloads, held: AsyncExitStack) -> Resources:
     """What can be refused without asking others first, all of it; then the KDC; what changes the host comes last.
+
+    Args:
+        configuration: of it all.
+        offloads: those that are of use to whoever will have the sockets and the device.
+        held: gets what has to be given back.
 
     Raises:
         StartRefused: a line for everything that stands in the way; ``held`` has what to give back.
@@ -223,12 +229,12 @@ async def acquire(configuration: Configuration, held: AsyncExitStack) -> Resourc
     with refused:
         without_udp = {each.protocol for each in configuration.policies if each.encapsulation is Encapsulation.RAW}
         esp = configuration.esp
-        link = open_links(esp_addresses(listen), esp.port, without_udp, esp.hop_limit)
+        link = open_links(esp_addresses(listen), esp.port, without_udp, esp.hop_limit, offloads=offloads)
         held.callback(link.close)
     with refused:
         paths = PathMtus(peer.esp.address for peer in peers)
         settings = settle_tun(configuration, peers, paths)
-        tun = open_tun(settings)
+        tun = open_tun(settings, offloads)
         held.callback(tun.close)
     with refused:
         keys = open_key_log(configuration.log.keys, held)
@@ -457,6 +463,9 @@ class Running:
             **{key: headline[key] for key in ("version", "pid", "principal", *self.engine.fields)},
             "uptime": round(time.monotonic() - self.started, 3),
             "tun": {"name": headline["tun"], "mtu": headline["mtu"], "addresses": headline["addresses"]},
+            "offloads": offload_status(
+                self.configuration.offload, self.engine.unsuited, self.resources.tun.grant, self.resources.link.grant
+            ),
             "key_log": None if self.resources.keys is None else str(self.resources.keys.path),
             "listeners": {"kink": headline["kink"], "esp": headline["esp"]},
             "tickets": self.resources.tickets.status(),

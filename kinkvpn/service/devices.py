@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from esp.fit import Inside
 from esp.link import LinkUnavailable, UdpLink
+from esp.offload import ALL_OFFLOADS
 from esp.policy import networks_of
 from esp.raw import AhLink, Links, RawLink
 from esp.sa import SecurityProtocol
@@ -21,6 +22,7 @@ from kinkvpn.service.rules import needs_rules, own_rules, policy_rules
 if TYPE_CHECKING:
     from collections.abc import Sequence, Set
 
+    from esp.offload import Offloads
     from esp.policy import Addresses, Policy, Selector
     from esp.sa import Endpoint
     from kinkvpn.config import TunSettings
@@ -85,20 +87,27 @@ def network_plan(
     )
 
 
-def open_link(addresses: Sequence[str], port: int, hop_limit: int | None = None) -> UdpLink:
+def open_link(
+    addresses: Sequence[str], port: int, hop_limit: int | None = None, offloads: Offloads = ALL_OFFLOADS
+) -> UdpLink:
     """Raises StartRefused, with who has the port or what is missing."""
     try:
-        return UdpLink.bind(port, addresses, hop_limit=hop_limit)
+        return UdpLink.bind(port, addresses, hop_limit=hop_limit, offloads=offloads)
     except LinkUnavailable as error:
         raise StartRefused(explain_bind(error.local.address, error.local.port, error.errno)) from error
 
 
 def open_links(
-    addresses: Sequence[str], port: int, without_udp: Set[SecurityProtocol], hop_limit: int | None = None
+    addresses: Sequence[str],
+    port: int,
+    without_udp: Set[SecurityProtocol],
+    hop_limit: int | None = None,
+    *,
+    offloads: Offloads = ALL_OFFLOADS,
 ) -> UdpLink | Links:
     """UDP on ``port``, and what goes ``without_udp``. Raises StartRefused, as those below."""
     with ExitStack() as failed:
-        udp = open_link(addresses, port, hop_limit)
+        udp = open_link(addresses, port, hop_limit, offloads)
         failed.callback(udp.close)
         raw = [open_raw(kind, addresses, hop_limit) for protocol, kind in _RAW.items() if protocol in without_udp]
         failed.pop_all()
@@ -127,9 +136,9 @@ def settled(tun: TunSettings) -> int:
     return tun.mtu
 
 
-def open_tun(tun: TunSettings) -> TunDevice:
+def open_tun(tun: TunSettings, offloads: Offloads) -> TunDevice:
     """Raises StartRefused, with who has the device or what is missing."""
     try:
-        return TunDevice(tun.name, mtu=tun.mtu)
+        return TunDevice(tun.name, mtu=tun.mtu, offloads=offloads, local=[each.ip.packed for each in tun.addresses])
     except TunUnavailable as error:
         raise StartRefused(explain_tun(tun.name, error.errno, str(error))) from error

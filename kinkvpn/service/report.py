@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from esp.offload import Grant, Offload, Offloads
 from kinkvpn.proto.extensions import UNDERSTOOD, Capability
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from esp.dataplane import LinkStatistics
     from esp.sa import Endpoint
     from esp.statistics import Statistics
@@ -153,6 +156,20 @@ def policy_traffic(name: str, traffic: Statistics) -> dict[str, int]:
             if not sa.inbound:
                 sums |= {"largest": sa.largest, "tfc_octets": sa.padded}
     return sums | {"held": traffic.held.get(name, 0)}
+
+
+def offload_status(wanted: Offloads, unsuited: Mapping[Offload, str], *grants: Grant) -> dict[str, object]:
+    """Of each offload null while it is in use, and else why it is not.
+
+    Args:
+        wanted: by whoever wrote the configuration.
+        unsuited: those of no use to the engine, and why.
+        grants: of all who have some.
+    """
+    refusals = {each: reason for grant in grants for each, reason in grant.refusals.items()}
+    used = [each for each in Offload for grant in grants if grant.offloads.has(each)]
+    why = {each: refusals.get(each) or unsuited.get(each) for each in Offload if wanted.has(each)}
+    return {each.value: None if each in used else why.get(each, "off in the configuration") for each in Offload}
 
 
 def spell(endpoint: Endpoint) -> str:

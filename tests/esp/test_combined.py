@@ -10,8 +10,9 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from support.published import records, wycheproof
 
-from esp.combined import Aead, make_aead
-from esp.suite import SUITES
+from esp.combined import Aead, CombinedOpener, CombinedSealer, make_aead
+from esp.crypto import make_opener, make_sealer
+from esp.suite import SUITES, Suite
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -161,3 +162,26 @@ def test_the_cases_of_wycheproof(algorithm: str) -> None:
             refuses(aead, nonce, sealed, additional)
     assert seen["valid"] >= 18
     assert seen["invalid"] >= 50 or algorithm == "aes_ccm"  # its refused cases have nonces of twelve octets
+
+
+@pytest.mark.parametrize(
+    "suite", [suite for suite in SUITES.values() if suite.integrity is None], ids=lambda suite: suite.name
+)
+@pytest.mark.parametrize("esn", [False, True])
+def test_a_run_is_sealed_and_opened_as_one_by_one(suite: Suite, esn: bool) -> None:
+    """And no further than to the first that is not authentic."""
+    random = Random(suite.name)
+    keymat, first = random.randbytes(suite.keymat_octets), 2**33 + 7 if esn else 7
+    sealer = make_sealer(suite, 0x1234, keymat, Random(1).randbytes, esn=esn)
+    opener = make_opener(suite, keymat, esn=esn)
+    assert isinstance(sealer, CombinedSealer)
+    assert isinstance(opener, CombinedOpener)
+    texts = [random.randbytes(16 * 5) for _ in range(9)]
+    sealed = sealer.seal_run(first, texts)
+    assert sealed == [sealer.seal(number, text) for number, text in enumerate(texts, first)]
+    octets = len(sealed[0])
+    assert opener.open_run(b"".join(sealed), octets, first) == texts
+    for at in (4, 8, 20, octets - 1):
+        spoilt = [*sealed[:4], flipped(sealed[4], at), *sealed[5:]]
+        assert opener.open_run(b"".join(spoilt), octets, first) == texts[:4]
+    assert opener.open_run(b"".join(sealed), octets, first + 2**32) == ([] if esn else texts)

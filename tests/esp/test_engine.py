@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections import Counter
 from dataclasses import replace
 from ipaddress import ip_network
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from support.scapy_esp import IPSecIntegrityError, ScapySa, scapy_has
 from support.tunnel import (
     ELSEWHERE,
+    ENDLESS,
     KINDS,
     LEFT,
     RIGHT,
@@ -41,8 +43,8 @@ from support.tunnel import (
 
 from esp.aggfrag import LONGEST_GAP
 from esp.crypto import make_sealer
-from esp.datagram import Incoming, Outgoing
-from esp.engine import KEEPALIVE_SECONDS, Engine
+from esp.datagram import Incoming, Outgoing, Run, gather
+from esp.engine import Engine
 from esp.errors import DropReason, InvalidPolicy, InvalidSa, UnknownSa
 from esp.events import (
     LARGE_OCTETS,
@@ -62,6 +64,7 @@ from esp.fit import Inside
 from esp.fragmentation import fragment
 from esp.headers import DontFragment, HeaderRules
 from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS
+from esp.keepalive import KEEPALIVE_SECONDS
 from esp.mtu import largest_inner
 from esp.outbound import MAX_DATAGRAM
 from esp.pace import MOST_AT_ONCE
@@ -1531,3 +1534,110 @@ def test_a_syn_says_what_goes_through_either_way() -> None:
     assert other.right.learn_path(LEFT, 1300, None, 0.0)
     (packet,) = other.open(*other.seal(syn))
     assert int.from_bytes(packet[42:44]) == mss
+
+
+# --- runs: several packets with one look ---
+
+
+def bulk(six: bool, count: int, size: int = 400, *, flags: int = 0x10, source: int = 1000) -> list[bytes]:
+    """TCP segments of one flow, as a bulk transfer sends them."""
+    wrap = ipv6 if six else ipv4
+    mss = struct.pack("!BBH", 2, 4, 9000)  # which only a SYN may have, and a SYN is clamped by
+    heads = (
+        struct.pack("!HHIIBBHI", source, 2, number * size, 7, 0x60, flags, 500, 0) + mss for number in range(count)
+    )
+    return [wrap(head + bytes((number,)) * size, protocol=6) for number, head in enumerate(heads)]
+
+
+BULKS = st.lists(
+    st.builds(bulk, st.booleans(), st.integers(1, 9), st.sampled_from([100, 101, 1400]), source=st.integers(1, 2))
+    | st.builds(bulk, st.booleans(), st.integers(1, 3), st.just(30), flags=st.just(0x02))
+    | st.just([b"", b"\x45" * 30]),
+    max_size=6,
+).map(lambda bulks: [packet for each in bulks for packet in each])
+
+
+def alike(one: Engine, other: Engine) -> None:
+    """Both have done the same, and would do the same next."""
+    assert one.statistics() == other.statistics()
+    assert one.take_events() == other.take_events()
+
+
+@given(BULKS, st.sampled_from([ENDLESS, Lifetime(soft_packets=4, hard_packets=12), Lifetime(hard_octets=3000)]))
+@settings(deadline=None, max_examples=40)
+def test_a_batch_is_sealed_as_its_packets_one_by_one(packets: list[bytes], lifetime: Lifetime) -> None:
+    batch, ones = (open_tunnel(left_lifetime=lifetime) for _ in range(2))
+    assert batch.left.protect(packets, 1.0) == [out for each in packets for out in ones.left.protect([each], 1.0)]
+    alike(batch.left, ones.left)
+
+
+def run_of(datagrams: list[bytes], source: Endpoint = LEFT, traffic_class: int = 0) -> list[Incoming | Run]:
+    """As the kernel gives a run whose datagrams are as long as the first, and what else there is."""
+    octets = len(datagrams[0])
+    return gather(b"".join(datagrams), octets, source, traffic_class)
+
+
+def opened(engine: Engine, arrived: list[Incoming | Run], now: float = 1.0) -> list[bytes]:
+    packets = []
+    for each in arrived:
+        packets += engine.unprotect_run(each, now) if isinstance(each, Run) else engine.unprotect([each], now)
+    return packets
+
+
+def narrow_tunnel(window: int, lifetime: Lifetime) -> Tunnel:
+    """Left sends what right does not all take: of these packets, those from port 1000. What is sent back has to fit."""
+    tunnel = open_tunnel(window=window, right_lifetime=lifetime)
+    for name, spi, selector in (("four", SPI4, SELECTOR4), ("six", SPI6, SELECTOR6)):
+        sa = parameters(spi=spi, policy=name, selector=replace(selector, protocol=6, local_port=1000))
+        there = replace(sa, selector=flip(sa.selector), remote=LEFT, replay_window=window, lifetime=lifetime)
+        tunnel.right.install_inbound(there, 0.0)
+        tunnel.right.install_outbound(replace(sa, selector=flip(selector), remote=LEFT), 0.0)
+    tunnel.right.confirm_path(LEFT.address, 1400)
+    return tunnel
+
+
+@given(
+    st.booleans(),
+    st.lists(st.sampled_from(["tcp", "tcp", "other", "syn"]), min_size=2, max_size=12),
+    st.sets(st.integers(0, 11), max_size=2),
+    st.sets(st.integers(0, 11), max_size=2),
+    st.sampled_from([0, 0, 0, 3]),
+    st.sampled_from([LEFT, LEFT, ELSEWHERE]),
+    st.sampled_from([ENDLESS, ENDLESS, Lifetime(soft_packets=4, hard_packets=9), Lifetime(hard_octets=3000)]),
+    st.sampled_from([0, 8, 8192]),
+    st.booleans(),
+)
+@settings(deadline=None, max_examples=60)
+def test_a_run_is_opened_as_its_packets_one_by_one(
+    six: bool,
+    kinds: list[str],
+    lost: set[int],
+    spoilt: set[int],
+    ecn: int,
+    source: Endpoint,
+    lifetime: Lifetime,
+    window: int,
+    again: bool,
+) -> None:
+    """Whatever is lost, forged, marked, moved, expired or replayed, or is not for this SA."""
+    made = {"tcp": bulk(six, 12), "other": bulk(six, 12, source=2), "syn": bulk(six, 12, flags=2)}
+    run, ones = (narrow_tunnel(window, lifetime) for _ in range(2))
+    sealed = run.seal(*(made[kind][number] for number, kind in enumerate(kinds)))
+    sealed = [each[:-1] + bytes((each[-1] ^ (at in spoilt),)) for at, each in enumerate(sealed) if at not in lost]
+    for datagrams in [sealed] * (1 + again) if sealed else []:
+        arrived = run_of(datagrams, source, ecn)
+        expected = ones.right.unprotect([Incoming(each, source, ecn) for each in datagrams], 1.0)
+        assert opened(run.right, arrived) == expected
+        alike(run.right, ones.right)
+
+
+@pytest.mark.parametrize("suite", ["aes256-gcm16", "chacha20-poly1305", "aes256-cbc-sha256"])
+def test_runs_cross_into_the_next_subspace(suite: str) -> None:
+    run, ones = crossing(suite, 5), crossing(suite, 5)
+    packets = bulk(False, 12)
+    sealed = run.seal(*packets)
+    assert sealed == [datagram for packet in packets for datagram in ones.seal(packet)] or suite.startswith(
+        "aes256-cbc"
+    )
+    assert opened(run.right, run_of(sealed)) == ones.open(*sealed) == packets
+    alike(run.right, ones.right)

@@ -7,17 +7,19 @@ import os
 import socket
 import struct
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import trio
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 from support.namespaces import namespace, run, within
 
-from esp.datagram import Incoming, Outgoing
+from esp.datagram import Incoming, Outgoing, Run
 from esp.errors import EspError
-from esp.link import BATCH, BUFFER_OCTETS, UDP_GRO, UDP_SEGMENT, LinkUnavailable, UdpLink
-from esp.offload import ALL_OFFLOADS, NO_OFFLOADS, OF_TUN, OF_UDP
+from esp.link import BATCH, BUFFER_OCTETS, MAX_FAILURES, UDP_GRO, UDP_SEGMENT, LinkUnavailable, UdpLink, runs
+from esp.offload import ALL_OFFLOADS, NO_OFFLOADS, OF_TUN, OF_UDP, Offload
 from esp.sa import Endpoint
 
 if TYPE_CHECKING:
@@ -84,6 +86,103 @@ async def test_a_run_of_datagrams_comes_as_if_one_by_one(link: UdpLink, peer: Ud
     link.sockets[family].sendmsg([data], segment, 0, remote)
     received = await receive(peer)
     assert received == [Incoming(data[at : at + 1000], link.local[family]) for at in range(0, len(data), 1000)]
+
+
+def esp(first: int, count: int, octets: int = 1000, spi: int = 7) -> list[bytes]:
+    return [
+        struct.pack("!II", spi, number) + bytes((number % 256,)) * (octets - 8)
+        for number in range(first, first + count)
+    ]
+
+
+@pytest.mark.parametrize("family", [0, 1], ids=["ipv4", "ipv6"])
+async def test_esp_packets_in_a_row_leave_and_come_in_runs(link: UdpLink, peer: UdpLink, family: int) -> None:
+    """As many in a call as there may be; a shorter one, and what follows in another call, ends a run."""
+    remote, source = peer.local[family], link.local[family]
+    burst = esp(1, 100)
+    assert link.send([Outgoing(each, remote) for each in [*burst, *esp(101, 1, 500), *esp(102, 3, 60)]]) == 0
+    received: list[Incoming | Run] = []
+    while len(received) < 4:
+        received += await receive(peer)
+    assert received == [
+        Run(b"".join(burst[:64]), 1000, source, 0),
+        Run(b"".join(burst[64:]), 1000, source, 0),
+        Incoming(*esp(101, 1, 500), source),
+        Run(b"".join(esp(102, 3, 60)), 60, source, 0),
+    ]
+    assert link.offloads.udp_segment
+
+
+HEADERS = st.tuples(
+    st.sampled_from([("a", 1), ("b", 1)]), st.sampled_from([0, 0, 3]), st.sampled_from([None, None, True])
+)
+
+
+@given(st.lists(st.tuples(HEADERS, st.sampled_from([0, 1, 9, 10, 10, 10, 40_000])), max_size=90))
+def test_runs_keep_the_order_and_what_makes_datagrams_differ(drawn: list[Any]) -> None:
+    datagrams = [Outgoing(bytes(octets), *header) for header, octets in drawn]
+    found = list(runs(datagrams))
+    assert [each for together in found for each in together] == datagrams
+    for together in found:
+        *others, last = together
+        assert {each[1:] for each in others} <= {last[1:]}
+        assert len({len(each.datagram) for each in others}) <= 1
+        assert not others or 0 < len(last.datagram) <= len(others[0].datagram)
+        assert len(together) <= 64
+        assert sum(len(each.datagram) for each in together) <= 65_507
+
+
+async def test_without_the_offload_datagrams_leave_one_by_one(peer: UdpLink) -> None:
+    link = UdpLink.bind(0, LOOPBACKS, offloads=NO_OFFLOADS)
+    burst = esp(1, 40)
+    assert link.send([Outgoing(each, peer.local[0]) for each in burst]) == 0
+    assert await receive(peer) == [Incoming(each, link.local[0]) for each in burst]
+    link.close()
+
+
+SO_NO_CHECK = 11  # asm-generic/socket.h: with it, the kernel calls every run invalid
+
+
+async def test_runs_that_the_kernel_refuses_go_one_by_one_and_in_the_end_are_not_tried(
+    link: UdpLink, peer: UdpLink
+) -> None:
+    link.sockets[0].setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, 1)
+    for number in range(MAX_FAILURES):
+        assert link.offloads.udp_segment
+        assert link.send([Outgoing(each, peer.local[0]) for each in esp(3 * number, 3)]) == 0
+    assert not link.offloads.udp_segment
+    assert link.grant.take_refusals() == [(Offload.UDP_SEGMENT, "sending a run of datagrams: Invalid argument")]
+    received: list[Incoming | Run] = []
+    while len(received) < 3 * MAX_FAILURES:
+        received += await receive(peer)
+    assert received == [Incoming(each, link.local[0]) for each in esp(0, 3 * MAX_FAILURES)]
+
+
+async def test_one_run_that_goes_makes_up_for_those_that_did_not(link: UdpLink, peer: UdpLink) -> None:
+    for number in range(2 * MAX_FAILURES):
+        link.sockets[0].setsockopt(socket.SOL_SOCKET, SO_NO_CHECK, number % MAX_FAILURES != 0)
+        assert link.send([Outgoing(each, peer.local[0]) for each in esp(3 * number, 3)]) == 0
+        await receive(peer)
+    assert link.offloads.udp_segment
+
+
+async def test_a_run_in_vain_counts_each_of_it(link: UdpLink, peer: UdpLink) -> None:
+    nowhere = [Outgoing(each, Endpoint("192.0.2.1", 4500)) for each in esp(1, 3)]  # from the loopback: EINVAL
+    assert link.send([*nowhere, Outgoing(b"x", peer.local[0])]) == 3
+    assert link.refused == 3
+    assert [each.datagram for each in await receive(peer)] == [b"x"]
+
+
+async def test_a_run_that_meets_an_icmp_error_of_an_earlier_one_leaves_all_the_same(peer: UdpLink) -> None:
+    link = UdpLink.bind(0, ["127.0.0.1"])
+    link.send([Outgoing(b"x", closed_port())])
+    assert link.send([Outgoing(each, peer.local[0]) for each in esp(1, 3)]) == 0
+    assert await receive(peer) in (
+        [Run(b"".join(esp(1, 3)), 1000, link.local[0], 0)],
+        [Incoming(each, link.local[0]) for each in esp(1, 3)],
+    )
+    assert link.refused == 1
+    link.close()
 
 
 def test_wildcards_leave_ipv4_to_the_ipv4_socket() -> None:

@@ -244,3 +244,33 @@ def test_the_counter_never_wraps(limit: int) -> None:
         with pytest.raises(SequenceExhausted):
             counter.next()
     assert counter.last == limit
+
+
+@given(st.integers(0, 64), st.lists(st.integers(1, 200), max_size=20), st.integers(1, 70), st.integers(1, 90))
+def test_a_run_is_marked_as_one_by_one(size: int, before: list[int], gap: int, count: int) -> None:
+    runs, ones = ReplayWindow(size), ReplayWindow(size)
+    for window in (runs, ones):
+        for number in before:
+            if window.check(number) is None:
+                window.mark(number)
+    first = runs.top + gap
+    runs.mark_run(first, count)
+    for number in range(first, first + count):
+        ones.mark(number)
+    assert runs.top == ones.top
+    probes = range(max(first + count - 2 * size - 2, 0), first + count + 2)
+    assert [runs.check(number) for number in probes] == [ones.check(number) for number in probes]
+
+
+@given(st.integers(0, 2**64), st.integers(1, 100), st.integers(0, 120))
+def test_numbers_in_a_row_are_taken_all_or_none(last: int, count: int, left: int) -> None:
+    counter = SendCounter(last, last + left)
+    if count <= left:
+        assert counter.has(count)
+        assert counter.take(count) == last + 1
+        assert counter.last == last + count
+    else:
+        assert not counter.has(count)
+        with pytest.raises(SequenceExhausted):
+            counter.take(count)
+        assert counter.last == last

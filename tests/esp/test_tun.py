@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from scapy.layers.inet import IP, TCP
+from scapy.layers.inet6 import IPv6
+from scapy.packet import Raw
 from support.namespaces import namespace, run, within
 from support.packets import checksum
 
@@ -31,6 +34,7 @@ pytestmark = pytest.mark.root
 
 ROOT = Path(__file__).parents[2]
 OURS, THEIRS = "10.77.0.1", "10.77.0.2"
+ADDRESSES = {4: (OURS, THEIRS), 6: ("fd77::1", "fd77::2")}
 
 
 @pytest.fixture
@@ -176,10 +180,7 @@ UDP_SEGMENT = 103  # linux/udp.h
 @pytest.mark.parametrize("version", [4, 6])
 async def test_a_run_of_datagrams_that_the_host_leaves_to_us_is_what_it_would_have_sent(net: str, version: int) -> None:
     """The kernel's own segmentation is the oracle: the same send through a device with USO and through one without."""
-    family, here, there = {
-        4: (socket.AF_INET, "10.77.0.1", "10.77.0.2"),
-        6: (socket.AF_INET6, "fd77::1", "fd77::2"),
-    }[version]
+    family, (here, there) = socket.AF_INET6 if version == 6 else socket.AF_INET, ADDRESSES[version]
     data = os.urandom(1000 * 40 + 77)
     seen = []
     for offloads in (ALL_OFFLOADS, NO_OFFLOADS):
@@ -211,6 +212,48 @@ def without_identification(packet: bytes) -> bytes:
         return packet[:1] + packet[4:]
     assert checksum(packet[:20]) == 0
     return packet[:4] + packet[6:10] + packet[12:]
+
+
+def segments_of_a_burst(version: int, port: int, count: int = 4) -> list[bytes]:
+    """TCP segments of one flow to a port of the host's where nobody listens."""
+    here, there = ADDRESSES[version]
+    network = (IPv6 if version == 6 else IP)(src=there, dst=here)
+    segments = (TCP(sport=port, dport=9, flags="A", seq=number * 100, ack=5) for number in range(count))
+    return [bytes(network / segment / Raw(bytes((number,)) * 100)) for number, segment in enumerate(segments)]
+
+
+def resets(device: TunDevice) -> list[int]:
+    """Where they go that wait now."""
+    packets = [(IPv6 if packet[0] >> 4 == 6 else IP)(packet) for packet in device.receive()]
+    return [packet[TCP].dport for packet in packets if TCP in packet and "R" in packet[TCP].flags]
+
+
+@pytest.mark.parametrize("version", [4, 6])
+@pytest.mark.parametrize("local", [True, False])
+async def test_the_host_takes_segments_put_together_where_all_are_right(net: str, version: int, local: bool) -> None:
+    """It answers each write that it finds right with a reset. One octet wrong, and where the host itself verifies what
+    is for it, all that was put together is lost; where it does not, that segment alone is.
+    """
+    here, _ = ADDRESSES[version]
+    packed = socket.inet_pton(socket.AF_INET6 if version == 6 else socket.AF_INET, here)
+    with closing(within(net, partial(TunDevice, "kink0", local=[packed] if local else []))) as device:
+        routed(net, device, f"{here}/{64 if version == 6 else 24}")
+        spoilt = segments_of_a_burst(version, 2)
+        spoilt[2] = spoilt[2][:-1] + b"\xff"
+        batch = [*segments_of_a_burst(version, 1), *spoilt, *segments_of_a_burst(version, 3, count=1)]
+        assert device.send(batch) == 0
+        answered: list[int] = []
+        with trio.fail_after(30):
+            while 3 not in answered:
+                await device.wait_readable()
+                answered += resets(device)
+        assert answered == ([1, 3] if local else [1, 2, 2, 2, 3])
+        assert device.offloads.coalesce
+
+
+def test_segments_for_an_interface_that_is_down_are_refused_one_by_one(tun: TunDevice) -> None:
+    assert tun.send(segments_of_a_burst(4, 1)) == 4
+    assert tun.offloads.coalesce, "the device is not to blame"
 
 
 def test_a_kernel_without_vnet_headers_or_with_some_offloads_only(net: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,6 +75,7 @@ ANSWER = {
     "engine": "portable",
     "engine_reason": "the native one is not built",
     "ciphers": "OpenSSL 3.0.19 27 Jan 2026",
+    "offloads": {"tso": None, "uso": "not there", "coalesce": None},
     "tun": {"name": "kink0", "mtu": 1400, "addresses": ["10.1.0.1/24", "fd00:1::1/64"]},
     "listeners": {"kink": ["0.0.0.0:910", "[::]:910"], "esp": ["0.0.0.0:4500"]},
     "tickets": {"kept": 2, "first_ends": 18000.0, "not_renewed": 0},
@@ -117,6 +118,7 @@ kinkvpn 0.1.0, pid 42, up 3h 12m
   device     kink0, MTU 1400, 10.1.0.1/24, fd00:1::1/64
   engine     portable: the native one is not built
   ciphers    OpenSSL 3.0.19 27 Jan 2026
+  offloads   tso, coalesce; no uso: not there
   listening  KINK 0.0.0.0:910, [::]:910; ESP 0.0.0.0:4500
 
 east  ESTABLISHED  192.0.2.2  kink/east.example.com@EXAMPLE.COM
@@ -506,3 +508,8 @@ def test_status_says_loudly_that_keys_are_written() -> None:
     shown = view.status({**ANSWER, "key_log": "/run/keys"})
     assert "KEYS ARE WRITTEN to /run/keys" in shown
     assert "KEYS" not in view.status(ANSWER)
+
+
+def test_offloads_in_use_come_first() -> None:
+    assert view.offloads({"tso": None, "uso": "not there", "coalesce": None}) == "tso, coalesce; no uso: not there"
+    assert view.offloads({"tso": "off"}) == "none; no tso: off"

@@ -8,10 +8,11 @@ import trio
 from esp.dataplane import Dataplane
 from esp.fit import Inside
 from esp.native import libraries, why_missing
+from esp.offload import ALL_OFFLOADS, Offload
 from esp.sa import Endpoint
 from esp.testing import MemoryLink, MemoryTun
 from kinkvpn.config import CipherLibrary, EngineChoice, EngineSettings
-from kinkvpn.service.engines import choose_engine, native_ciphers
+from kinkvpn.service.engines import ChosenEngine, choose_engine, native_ciphers
 from kinkvpn.service.obstacles import StartRefused
 
 NOT_BUILT = "not built: no C compiler (gcc), when kinkvpn was installed"
@@ -66,3 +67,11 @@ def test_the_portable_one_makes_the_portable_dataplane() -> None:
 
     dataplane = trio.run(made)
     assert (type(dataplane), dataplane.engine_name) == (Dataplane, "portable")
+
+
+def test_the_portable_engine_leaves_cutting_to_the_kernel() -> None:
+    portable = ChosenEngine("portable", "", "")
+    assert portable.suited(ALL_OFFLOADS) == ALL_OFFLOADS.without(Offload.TSO, Offload.USO)
+    assert set(portable.unsuited) == {Offload.TSO, Offload.USO}
+    native = ChosenEngine("native", "", "")
+    assert native.suited(ALL_OFFLOADS) == ALL_OFFLOADS

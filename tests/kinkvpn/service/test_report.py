@@ -7,9 +7,10 @@ from dataclasses import replace
 
 from esp.dataplane import LinkStatistics
 from esp.errors import DropReason
+from esp.offload import ALL_OFFLOADS, OF_TUN, OF_UDP, Grant, Offload
 from esp.sa import Endpoint
 from esp.statistics import SaStatistics, Statistics
-from kinkvpn.service.report import policy_counts, policy_engines, policy_traffic, spell, with_traffic
+from kinkvpn.service.report import offload_status, policy_counts, policy_engines, policy_traffic, spell, with_traffic
 
 
 def sa(policy: str, packets: int, octets: int, *, inbound: bool) -> SaStatistics:
@@ -108,3 +109,16 @@ def test_endpoints() -> None:
     assert spell(Endpoint("192.0.2.1", 910)) == "192.0.2.1:910"
     assert spell(Endpoint("fd00::1", 910)) == "[fd00::1]:910"
     assert spell(Endpoint("fd00::1", 0)) == "fd00::1", "without UDP"
+
+
+def test_of_each_offload_it_is_said_whether_it_is_in_use_and_if_not_why() -> None:
+    tun, link = Grant(ALL_OFFLOADS.without(Offload.TSO, Offload.COALESCE), OF_TUN), Grant(ALL_OFFLOADS, OF_UDP)
+    link.refuse("no such option", Offload.UDP_GRO)
+    wanted = ALL_OFFLOADS.without(Offload.COALESCE)
+    assert offload_status(wanted, {Offload.TSO: "slower", Offload.COALESCE: "slower"}, tun, link) == {
+        "tso": "slower",
+        "uso": None,
+        "coalesce": "off in the configuration",
+        "udp_segment": None,
+        "udp_gro": "no such option",
+    }
