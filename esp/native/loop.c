@@ -27,7 +27,7 @@ enum {
     PACKET = 65536 + 64,    /* the longest of the TUN, and its vnet header */
     READS = 64,             /* of one turn */
     TURN_OCTETS = 384 * 1024,
-    PACKETS_RING = 1 << 20, /* 700 full packets */
+    PACKETS_RING = 8 << 20, /* twice what a socket's buffer holds: Python may be away as long as with the portable engine */
     CONTROL_RING = 1 << 18,
     NEWS_RING = 1 << 16,
     ERRORS_MS = 1,          /* how often to look at a socket that has errors to tell: poll would return at once each time */

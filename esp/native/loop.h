@@ -36,7 +36,7 @@ enum { RING_PACKETS, RING_CONTROL, RING_NEWS, RINGS };
 /* No policy and no SA has more of the packets' ring than a part: what waits for one that Python is slow with, or for a peer
  * that does not answer, leaves room for the others'. */
 #define SHARES 1024
-#define SHARE_OCTETS (128 * 1024)
+#define SHARE_OCTETS (2 << 20)
 
 /* Offloads that may fail in service, in `detail` of RECORD_TROUBLE. */
 enum { TROUBLE_UDP_SEGMENT = 1, TROUBLE_COALESCE_UDP = 2, TROUBLE_COALESCE = 3 };

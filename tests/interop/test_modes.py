@@ -95,7 +95,7 @@ def test_every_mode_in_every_encapsulation(
     in_transport = protocols[ESP if transport == "raw" else UDP]
     kink = 6 if transport == "udp" else 0
     assert in_transport - kink == 4 * PINGS, "requests and answers both ways, one datagram each"
-    assert protocols[ESP if tunnel == "raw" else UDP] > 300
+    assert protocols[ESP if tunnel == "raw" else UDP] > 20, "of runs a capture shows each as one"
     for host, name in ((a, "hosts"), (b, "hosts")):
         hosts = policy(host, name)
         assert hosts["packets_in"] == hosts["packets_out"] == 2 * PINGS
