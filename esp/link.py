@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import socket
 import struct
 import sys
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import TYPE_CHECKING, Protocol
 
 from esp import icmp
@@ -48,6 +49,7 @@ _NEVER = {errno.EIO, errno.EOPNOTSUPP, errno.ENOPROTOOPT}
 # linux/socket.h, linux/in.h; Python's socket module does not name them.
 SO_SNDBUFFORCE = 32
 SO_RCVBUFFORCE = 33
+SO_ATTACH_REUSEPORT_CBPF = 51
 IP_MTU_DISCOVER = 10
 IP_PMTUDISC_DONT, IP_PMTUDISC_PROBE = 0, 3
 IPV6_MTU_DISCOVER = 23
@@ -195,26 +197,39 @@ class UdpLink:
             before it gives up privileges or enters another namespace; :meth:`bind` is the usual way.
         hop_limit: TTL or hop limit of outer headers, 1 to 255; None leaves it to the kernel.
         offloads: wanted; which of them there are is in ``grant``.
+        more: likewise, for each further queue of the compiled engine as many, bound to the same addresses and ports
+            (SO_REUSEPORT). What comes by them its threads receive, and nobody here.
+
+    Attributes:
+        sockets: the first queue's.
     """
 
     remote_ports = range(1, 65_536)
     possible: Sequence[Offload] = OF_UDP
 
     def __init__(
-        self, sockets: Sequence[socket.socket], *, hop_limit: int | None = None, offloads: Offloads = ALL_OFFLOADS
+        self,
+        sockets: Sequence[socket.socket],
+        *,
+        hop_limit: int | None = None,
+        offloads: Offloads = ALL_OFFLOADS,
+        more: Sequence[Sequence[socket.socket]] = (),
     ) -> None:
         families = {each.family for each in sockets}
         if not sockets or len(families) != len(sockets) or not families <= _HEADER_OPTIONS.keys():
             raise ValueError("a link takes one socket for each of IPv4 and IPv6, and at least one")
-        for each in sockets:
+        self._queues = tuple(map(tuple, (sockets, *more)))
+        self._all = tuple(each for queue in self._queues for each in queue)
+        ports = [_Port(each, hop_limit) for each in self._all]
+        for each in self._all:
             each.setblocking(False)
             icmp.ask(each)
             _enlarge_buffers(each)
         self.grant = Grant(offloads, self.possible)
         for offload in self.possible:
-            _try_out(sockets, self.grant, offload)
-        self.sockets = tuple(sockets)
-        self._ports = {each.family: _Port(each, hop_limit) for each in sockets}
+            _try_out(self._all, self.grant, offload)
+        self.sockets = self._queues[0]
+        self._ports = {port.socket.family: port for port in ports[: len(sockets)]}
         self.local = tuple(endpoint_of(each.getsockname()) for each in sockets)
         self._refused = 0
         self._failures = 0  # of runs, in a row
@@ -229,28 +244,29 @@ class UdpLink:
         *,
         hop_limit: int | None = None,
         offloads: Offloads = ALL_OFFLOADS,
+        queues: int = 1,
     ) -> UdpLink:
         """Open a socket for each of ``addresses`` on ``port``; port 0 takes one that is free, the same for all.
 
-        Where the kernel has no IPv6, ``::`` is left out; :attr:`local` shows what there is.
+        Where the kernel has no IPv6, ``::`` is left out; :attr:`local` shows what there is. With several ``queues``
+        that many sockets: what comes is given to that of number SPI modulo ``queues``, what is no ESP to the first.
 
         Raises:
             LinkUnavailable: port taken, address not of this host, or no permission.
         """
-        sockets: list[socket.socket] = []
-        try:
+        families: list[list[socket.socket]] = []
+        with ExitStack() as failed:
             for address in addresses:
                 try:
-                    sockets.append(_bound(address, port))
+                    families.append(_bound_queues(address, port, queues, failed))
                 except LinkUnavailable as error:
-                    if not sockets or address != "::" or error.errno != errno.EAFNOSUPPORT:
+                    if not families or address != "::" or error.errno != errno.EAFNOSUPPORT:
                         raise
-                port = sockets[0].getsockname()[1]
-            return cls(sockets, hop_limit=hop_limit, offloads=offloads)
-        except BaseException:
-            for each in sockets:
-                each.close()
-            raise
+                port = families[0][0].getsockname()[1]
+            first, *more = zip(*families, strict=True)
+            link = cls(first, hop_limit=hop_limit, offloads=offloads, more=more)
+            failed.pop_all()
+        return link
 
     @property
     def refused(self) -> int:
@@ -305,8 +321,12 @@ class UdpLink:
 
     def take_errors(self, source: socket.socket) -> None:
         """Take what the error queue of ``source`` holds; for whoever reads the sockets in our place."""
-        if source in self.sockets:
+        if source in self._all:
             self._take_errors(source)
+
+    def of_queue(self, number: int) -> list[tuple[socket.socket, bool]]:
+        """The sockets that queue sends by, and whether it receives by each as well."""
+        return [(each, True) for each in self._queues[number]]
 
     def undress(self) -> None:
         """Leave the headers of what others send by these sockets to the kernel again."""
@@ -452,8 +472,8 @@ class UdpLink:
         """Close the sockets. Who waits on them gets :class:`trio.ClosedResourceError`."""
         if not self._readiness.close():
             return
-        for each in self._ports.values():
-            each.socket.close()
+        for each in self._all:
+            each.close()
 
 
 _NOWHERE = Endpoint("", 0)
@@ -494,7 +514,44 @@ def _labelled(address: tuple[str | int, ...], flow_label: int) -> tuple[str | in
     return (host, port, flow_label, scope) if ":" in str(host) else address
 
 
-def _bound(address: str, port: int) -> socket.socket:
+def _bound_queues(address: str, port: int, queues: int, failed: ExitStack) -> list[socket.socket]:
+    """As many sockets on one address and port; ``failed`` closes them."""
+    alone = _bound(address, port)
+    if queues == 1:
+        failed.callback(alone.close)
+        return [alone]
+    # Sockets that may share a port share it with those of every process of the same user. One that may not finds out
+    # whether there is another such process, whose traffic we would take half of.
+    port = alone.getsockname()[1]
+    alone.close()
+    group: list[socket.socket] = []
+    for _ in range(queues):
+        group.append(_bound(address, port, shared=True))
+        failed.callback(group[-1].close)
+    _steer_by_spi(group)
+    return group
+
+
+# linux/filter.h: struct sock_filter (code, jt, jf, k) and struct sock_fprog; the payload of the datagram begins at 0.
+_FILTER, _PROGRAM = struct.Struct("=HBBI"), struct.Struct("@HP")
+_LOAD_WORD, _MODULO, _RETURN = 0x20, 0x94, 0x16
+
+
+def _steer_by_spi(group: Sequence[socket.socket]) -> None:
+    """Have all packets of an SA come to one socket: that of number SPI modulo how many there are, in order of binding.
+
+    The non-ESP marker is SPI 0 (RFC 3948 §2.2); for a datagram that is shorter than an SPI the program returns 0 too.
+    """
+    steps = ((_LOAD_WORD, 0), (_MODULO, len(group)), (_RETURN, 0))
+    program = ctypes.create_string_buffer(b"".join(_FILTER.pack(code, 0, 0, value) for code, value in steps))
+    # A kernel that does not take it sorts by addresses and ports: an SA may then have several of our threads wait for
+    # each other, and nothing worse.
+    with suppress(OSError):
+        about = _PROGRAM.pack(len(steps), ctypes.addressof(program))
+        group[0].setsockopt(socket.SOL_SOCKET, SO_ATTACH_REUSEPORT_CBPF, about)
+
+
+def _bound(address: str, port: int, *, shared: bool = False) -> socket.socket:
     family = socket.AF_INET6 if ":" in address else socket.AF_INET
     local = Endpoint(address, port)
     try:
@@ -505,6 +562,8 @@ def _bound(address: str, port: int) -> socket.socket:
         if family == socket.AF_INET6:
             # Else [::] would take the IPv4 port too, and IPv4 peers would come as ::ffff:a.b.c.d.
             bound.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if shared:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         bound.bind((address, port))
     except OSError as error:
         bound.close()

@@ -67,6 +67,10 @@ class RawLink(UdpLink):
                 each.close()
             raise
 
+    def of_queue(self, number: int) -> list[tuple[socket.socket, bool]]:
+        """As of UDP. Each raw socket is given every packet (raw(7)): all queues send by one, and the first receives."""
+        return [(each, number == 0) for each in self.sockets]
+
     def _drain(self, source: socket.socket, datagrams: list[Incoming | Run]) -> None:
         if source.family == socket.AF_INET6:
             super()._drain(source, datagrams)
@@ -173,6 +177,10 @@ class Links:
     def sockets(self) -> tuple[socket.socket, ...]:
         """All of them, those of the UDP link first."""
         return tuple(each for link in self._all for each in link.sockets)
+
+    def of_queue(self, number: int) -> list[tuple[socket.socket, bool]]:
+        """As :meth:`esp.link.UdpLink.of_queue`."""
+        return [port for link in self._all for port in link.of_queue(number)]
 
     @property
     def local(self) -> tuple[Endpoint, ...]:

@@ -87,6 +87,8 @@ class TunDevice:
         mtu: octets, or None to leave what the kernel chose (1,500).
         offloads: wanted; which of them there are is in ``grant``.
         local: addresses that this host will have, packed: as for :func:`esp.coalesce.coalesce`.
+        queues: descriptors, among which the kernel spreads flows (IFF_MULTI_QUEUE). Here the first one's packets are
+            read, the others' by the threads of the compiled engine.
 
     Attributes:
         vnet: whether what is read and written at the descriptor starts with a struct virtio_net_hdr of ten octets.
@@ -96,21 +98,34 @@ class TunDevice:
     """
 
     def __init__(
-        self, name: str, *, mtu: int | None = None, offloads: Offloads = ALL_OFFLOADS, local: Collection[bytes] = ()
+        self,
+        name: str,
+        *,
+        mtu: int | None = None,
+        offloads: Offloads = ALL_OFFLOADS,
+        local: Collection[bytes] = (),
+        queues: int = 1,
     ) -> None:
         self.grant = Grant(offloads, OF_TUN)
         self._local = frozenset(local)
-        self._device, self.vnet = _open(name, self.grant)
+        # Any process that may do so could open one more queue of such a device; so this one is to be new (EXCL).
+        several = pytun.IFF_MULTI_QUEUE | pytun.IFF_TUN_EXCL if queues > 1 else 0
+        self._device, self.vnet = _open(name, self.grant, several)
+        self._others: list[pytun.TunTapDevice] = []
         try:
+            for _ in range(queues - 1):
+                self._others.append(_another(self._device, vnet=self.vnet))
             if mtu is not None:
                 self._device.mtu = mtu
         except OSError as error:
-            self._device.close()
-            raise TunUnavailable(f"{name}: the kernel refuses an MTU of {mtu}", error.errno) from error
-        # pytun leaves the descriptor blocking and open across exec.
+            self._close_all()
+            what = f"an MTU of {mtu}" if len(self._others) == queues - 1 else f"{queues} queues"
+            raise TunUnavailable(f"{name}: the kernel refuses {what}", error.errno) from error
+        # pytun leaves descriptors blocking and open across exec.
+        for each in (self._device, *self._others):
+            os.set_blocking(each.fileno(), False)
+            os.set_inheritable(each.fileno(), False)
         self._fd: int = self._device.fileno()
-        os.set_blocking(self._fd, False)
-        os.set_inheritable(self._fd, False)
         self._name: str = self._device.name
         if self.vnet:
             _leave_segments_to_us(self._fd, self.grant)
@@ -133,6 +148,10 @@ class TunDevice:
     def fileno(self) -> int:
         """The descriptor, -1 when closed."""
         return self._fd
+
+    def of_queue(self, number: int) -> int:
+        """The descriptor of that queue; :meth:`fileno` has the first one's."""
+        return self._others[number - 1].fileno() if number else self._fd
 
     def receive(self) -> list[bytes]:
         """Up to :data:`BATCH` packets, oldest first; one that the host has left to us to cut counts once.
@@ -210,7 +229,11 @@ class TunDevice:
         if trio.lowlevel.in_trio_run():
             trio.lowlevel.notify_closing(self._fd)
         self._fd = -1
-        self._device.close()
+        self._close_all()
+
+    def _close_all(self) -> None:
+        for each in (self._device, *self._others):
+            each.close()
 
     def _lost(self, error: OSError) -> TunUnavailable:
         return TunUnavailable(f"{self._name} is gone: the interface was deleted while in use", error.errno)
@@ -223,9 +246,9 @@ _PLAIN = bytes(VNET.size)
 _GONE = frozenset({errno.EBADFD, errno.EBADF})
 
 
-def _open(name: str, grant: Grant) -> tuple[pytun.TunTapDevice, bool]:
-    """The device, and whether packets have a vnet header: only where one of the ``grant`` needs it."""
-    flags = pytun.IFF_TUN | pytun.IFF_NO_PI
+def _open(name: str, grant: Grant, more: int) -> tuple[pytun.TunTapDevice, bool]:
+    """The device, and whether packets have a vnet header: only where one of the ``grant`` needs it. more: flags."""
+    flags = pytun.IFF_TUN | pytun.IFF_NO_PI | more
     try:
         if any(map(grant.offloads.has, OF_TUN)):
             try:
@@ -240,6 +263,12 @@ def _open(name: str, grant: Grant) -> tuple[pytun.TunTapDevice, bool]:
         return pytun.TunTapDevice(name=name, flags=flags), False
     except OSError as error:
         raise _explain(name, error) from error
+
+
+def _another(device: pytun.TunTapDevice, *, vnet: bool) -> pytun.TunTapDevice:
+    """One more queue of ``device``, which was opened for that."""
+    flags = pytun.IFF_TUN | pytun.IFF_NO_PI | pytun.IFF_MULTI_QUEUE | (IFF_VNET_HDR if vnet else 0)
+    return pytun.TunTapDevice(name=device.name, flags=flags)
 
 
 def _leave_segments_to_us(fd: int, grant: Grant) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -45,6 +45,7 @@ IPV6_MINIMUM_MTU = 1280  # RFC 8200 §5
 
 # ours
 MAXIMUM_MTU = 65400  # sealed with the widest suite it still fits the 65,507 octets of a UDP datagram over IPv4
+MAXIMUM_QUEUES = 16  # as the native engine has it (MAX_LANES)
 MAXIMUM_SILENCE = 3600  # seconds; a peer that may be dead for longer than an hour need not be watched
 
 
@@ -133,10 +134,12 @@ class EngineSettings:
     Args:
         choice: AUTO takes the native one where it is built.
         library: of the native one; AUTO is the fastest for each suite.
+        queues: of the native one, each a thread; None is one for each core.
     """
 
     choice: EngineChoice = EngineChoice.AUTO
     library: CipherLibrary = CipherLibrary.AUTO
+    queues: int | None = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +313,11 @@ def engine_settings(configured: EngineSettings, environment: Mapping[str, str]) 
             problems.append(Problem(0, f'{name} = "{value}": expected {expected}'))
             return configured
 
-    settings = EngineSettings(chosen("ESP_ENGINE", configured.choice), chosen("ESP_CIPHER_LIBRARY", configured.library))
+    settings = replace(
+        configured,
+        choice=chosen("ESP_ENGINE", configured.choice),
+        library=chosen("ESP_CIPHER_LIBRARY", configured.library),
+    )
     if problems:
         raise DocumentError("environment", problems)
     return settings
@@ -363,6 +370,7 @@ def read_engine(table: Table) -> EngineSettings:
     return EngineSettings(
         table.get("engine", values.one_of(EngineChoice), default.choice),
         table.get("cipher_library", values.one_of(CipherLibrary), default.library),
+        table.get("queues", values.automatic(1, MAXIMUM_QUEUES), default.queues),
     )
 
 

@@ -36,6 +36,10 @@ def status(answer: Mapping[str, Any], probes: Mapping[str, str] | None = None) -
     return "\n".join(printable(line) for line in _status_lines(answer, probes or {}))
 
 
+def _queues(number: int) -> str:
+    return f"; {number} queues" if number > 1 else ""
+
+
 def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Iterator[str]:
     tun, listeners, counters = answer["tun"], answer["listeners"], answer["counters"]
     yield f"kinkvpn {answer['version']}, pid {answer['pid']}, up {duration(answer['uptime'])}"
@@ -44,7 +48,7 @@ def _status_lines(answer: Mapping[str, Any], probes: Mapping[str, str]) -> Itera
             ("  principal", answer["principal"]),
             ("  tickets", tickets(answer["tickets"])),
             ("  device", f"{tun['name']}, MTU {tun['mtu']}, {', '.join(tun['addresses']) or 'no addresses'}"),
-            ("  engine", f"{answer['engine']}: {answer['engine_reason']}"),
+            ("  engine", f"{answer['engine']}: {answer['engine_reason']}{_queues(answer['queues'])}"),
             ("  ciphers", answer["ciphers"]),
             ("  offloads", offloads(answer["offloads"])),
             (

@@ -58,14 +58,17 @@ class NativeDataplane(Dataplane):
         self._native = engine
         self._device = tun
         self._sockets = link
-        self._ports = [each for each in link.sockets if each.proto != AH]
         self._loops: list[_core.Loop] = []
+        # What each of them sends by, and whether it receives by that too.
+        self._ports: list[list[tuple[socket.socket, bool]]] = []
         self._wake = -1
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """As there."""
         self._wake = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._loops = [self._loop(0)]
+        lanes = range(self._native.lanes.count)
+        self._ports = [[port for port in self._sockets.of_queue(lane) if port[0].proto != AH] for lane in lanes]
+        self._loops = [self._loop(lane) for lane in lanes]
         self._native.publish()
         self._native.running = True
         try:
@@ -80,9 +83,12 @@ class NativeDataplane(Dataplane):
         return _core.Loop(
             self._native.lanes,
             lane,
-            tun=self._device.fileno(),
+            tun=self._device.of_queue(lane),
             vnet=self._device.vnet,
-            ports=[(each.fileno(), each.family, each.type == socket.SOCK_RAW) for each in self._ports],
+            ports=[
+                (each.fileno(), each.family, each.type == socket.SOCK_RAW, receives)
+                for each, receives in self._ports[lane]
+            ],
             runs=link_offloads.udp_segment,
             coalesce_tcp=offloads.coalesce,
             coalesce_udp=offloads.coalesce and offloads.uso,
@@ -117,8 +123,8 @@ class NativeDataplane(Dataplane):
             for loop in self._loops:
                 loop.look()
             left = False
-            for loop in self._loops:
-                left |= self._serve_loop(loop)
+            for lane in range(len(self._loops)):
+                left |= self._serve_lane(lane)
             self._answer()
             self._publish()
             if left:
@@ -131,11 +137,12 @@ class NativeDataplane(Dataplane):
             await trio.lowlevel.wait_readable(self._wake)
             os.eventfd_read(self._wake)
 
-    def _serve_loop(self, loop: _core.Loop) -> bool:
+    def _serve_lane(self, lane: int) -> bool:
         """A turn; whether there may be more. KINK and the end of an SA never wait for packets."""
+        loop = self._loops[lane]
         news = loop.take(_core.NEWS, BATCH)
         for record in news:
-            self._take_news(loop, record)
+            self._take_news(lane, record)
         control = loop.take(_core.CONTROL, BATCH)
         for _, _, _, _, source, datagram in control:
             self._receive_control(datagram, source)
@@ -143,7 +150,7 @@ class NativeDataplane(Dataplane):
         self._take_packets(packets)
         return BATCH in (len(news), len(control), len(packets))
 
-    def _take_news(self, loop: _core.Loop, record: _core.Record) -> None:
+    def _take_news(self, lane: int, record: _core.Record) -> None:
         kind, detail, number, _, source, _ = record
         if kind == _core.ATTENTION:
             self._native.look_at(number, detail, source, self._clock())
@@ -152,8 +159,8 @@ class NativeDataplane(Dataplane):
             for grant in (self._device.grant, self._sockets.grant):
                 grant.refuse(reason, *_TROUBLES[detail])
         else:
-            self._sockets.take_errors(self._ports[number])
-            loop.errors_taken(number)
+            self._sockets.take_errors(self._ports[lane][number][0])
+            self._loops[lane].errors_taken(number)
 
     def _take_packets(self, records: list[_core.Record]) -> None:
         packets = [octets for kind, *_, octets in records if kind == _core.PACKET]

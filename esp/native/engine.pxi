@@ -739,6 +739,10 @@ cdef class Core:
                 found[pair] = found.get(pair, 0) + packets
         return found
 
+    def passed(self):
+        """Packets that each lane has sealed, and opened, since the start."""
+        return [(self.engine.lane[i].packets_out, self.engine.lane[i].packets_in) for i in range(self.engine.lanes)]
+
     def take_traffic(self):
         """Packets and octets that lanes have sealed, and opened, since the last call."""
         cdef uint64_t totals[4]

@@ -447,8 +447,9 @@ static double clock_now(const struct loop *loop) {
 static unsigned sleep_until_ready(struct loop *loop, int busy) {
     struct pollfd ready[MAX_SOCKETS + 2];
     unsigned ports = loop->settings.port_count, errors = atomic_load(&loop->errors), found = 0;
+    unsigned watched = loop->settings.receives & ~errors;
     for (unsigned i = 0; i < ports; i++) /* a negative descriptor is passed over (poll(2)) */
-        ready[i] = (struct pollfd){errors >> i & 1 ? -1 : loop->settings.ports[i].fd, POLLIN, 0};
+        ready[i] = (struct pollfd){watched >> i & 1 ? loop->settings.ports[i].fd : -1, POLLIN, 0};
     ready[ports] = (struct pollfd){loop->settings.tun, POLLIN, 0};
     ready[ports + 1] = (struct pollfd){loop->alarm, POLLIN, 0};
     lane_leave(loop->lane);
@@ -465,7 +466,7 @@ static unsigned sleep_until_ready(struct loop *loop, int busy) {
         uint64_t drained;
         (void)!read(loop->alarm, &drained, sizeof drained);
     }
-    return found | errors;
+    return found | (errors & loop->settings.receives);
 }
 
 int loop_run(struct loop *loop) {

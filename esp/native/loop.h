@@ -18,6 +18,7 @@ struct loop_settings {
     int vnet; /* reads and writes of the TUN begin with a vnet header */
     struct port ports[MAX_SOCKETS];
     unsigned port_count;
+    unsigned receives; /* bit for each port that this loop receives by: what comes by the others is another's */
     int runs, coalesce_tcp, coalesce_udp;
     double clock_offset; /* what CLOCK_MONOTONIC is behind the engine's `now`, seconds */
     int wake;            /* eventfd: Python is to look at the rings */

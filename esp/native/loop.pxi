@@ -27,7 +27,7 @@ cdef extern from "loop.h" nogil:
     struct loop_settings:
         int tun, vnet
         port ports[MAX_SOCKETS]
-        unsigned port_count
+        unsigned port_count, receives
         int runs, coalesce_tcp, coalesce_udp
         double clock_offset
         int wake
@@ -69,10 +69,11 @@ cdef class Loop:
         memset(&settings, 0, sizeof(settings))
         settings.tun = tun
         settings.vnet = vnet
-        for fd, family, raw in ports:
+        for fd, family, raw, receives in ports:
             settings.ports[settings.port_count].fd = fd
             settings.ports[settings.port_count].family = family
             settings.ports[settings.port_count].raw = raw
+            settings.receives |= <unsigned>bool(receives) << settings.port_count
             settings.port_count += 1
         settings.runs = runs
         settings.coalesce_tcp = coalesce_tcp

@@ -66,10 +66,11 @@ async def _start(manual: ManualFile, engine: EngineSettings, held: AsyncExitStac
         manual.port,
         without_udp,
         offloads=chosen.suited(manual.offload),
+        queues=chosen.queues,
     )
     held.callback(link.close)
     settings = _settle_tun(manual)
-    tun = open_tun(settings, chosen.suited(manual.offload))
+    tun = open_tun(settings, chosen.suited(manual.offload), chosen.queues)
     held.callback(tun.close)
     dataplane = chosen.dataplane(tun, link, inside=inside_of(settings), receive_control=_ignore)
     for pair in manual.pairs:

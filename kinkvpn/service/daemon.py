@@ -49,7 +49,6 @@ if TYPE_CHECKING:
 
     from esp.dataplane import Dataplane
     from esp.link import UdpLink
-    from esp.offload import Offloads
     from esp.raw import Links
     from esp.sa import Endpoint, SaParameters
     from esp.tun import TunDevice
@@ -133,7 +132,7 @@ class Daemon:
 
     async def _start(self, held: AsyncExitStack, nursery: trio.Nursery) -> Keying:
         engine = choose_engine(self._engine_settings, obstacle())
-        resources = await acquire(self._configuration, engine.suited(self._configuration.offload), held)
+        resources = await acquire(self._configuration, engine, held)
         acceptor = open_acceptor(self._configuration.host)
         keying, dataplane = compose(self._configuration, resources, acceptor, engine)
         if any(peer.user_to_user is not UserToUser.NEVER for peer in resources.peers):
@@ -200,12 +199,12 @@ class Resources:
     keys: KeyLog | None
 
 
-async def acquire(configuration: Configuration, offloads: Offloads, held: AsyncExitStack) -> Resources:
+async def acquire(configuration: Configuration, engine: ChosenEngine, held: AsyncExitStack) -> Resources:
     """What can be refused without asking others first, all of it; then the KDC; what changes the host comes last.
 
     Args:
         configuration: of it all.
-        offloads: those that are of use to whoever will have the sockets and the device.
+        engine: that will have the sockets and the device.
         held: gets what has to be given back.
 
     Raises:
@@ -222,6 +221,7 @@ async def acquire(configuration: Configuration, offloads: Offloads, held: AsyncE
     with refused:
         peers = await preflight.resolve_peers(configuration)
     listen = listening_addresses(configuration.kink.listen)
+    offloads, queues = engine.suited(configuration.offload), engine.queues
     with refused:
         only_esp = configuration.kink.over is KinkOver.ESP_PORT
         transport = open_transport(() if only_esp else listen, configuration.kink.port)
@@ -229,12 +229,12 @@ async def acquire(configuration: Configuration, offloads: Offloads, held: AsyncE
     with refused:
         without_udp = {each.protocol for each in configuration.policies if each.encapsulation is Encapsulation.RAW}
         esp = configuration.esp
-        link = open_links(esp_addresses(listen), esp.port, without_udp, esp.hop_limit, offloads=offloads)
+        link = open_links(esp_addresses(listen), esp.port, without_udp, esp.hop_limit, offloads=offloads, queues=queues)
         held.callback(link.close)
     with refused:
         paths = PathMtus(peer.esp.address for peer in peers)
         settings = settle_tun(configuration, peers, paths)
-        tun = open_tun(settings, offloads)
+        tun = open_tun(settings, offloads, queues)
         held.callback(tun.close)
     with refused:
         keys = open_key_log(configuration.log.keys, held)

@@ -88,11 +88,15 @@ def network_plan(
 
 
 def open_link(
-    addresses: Sequence[str], port: int, hop_limit: int | None = None, offloads: Offloads = ALL_OFFLOADS
+    addresses: Sequence[str],
+    port: int,
+    hop_limit: int | None = None,
+    offloads: Offloads = ALL_OFFLOADS,
+    queues: int = 1,
 ) -> UdpLink:
     """Raises StartRefused, with who has the port or what is missing."""
     try:
-        return UdpLink.bind(port, addresses, hop_limit=hop_limit, offloads=offloads)
+        return UdpLink.bind(port, addresses, hop_limit=hop_limit, offloads=offloads, queues=queues)
     except LinkUnavailable as error:
         raise StartRefused(explain_bind(error.local.address, error.local.port, error.errno)) from error
 
@@ -104,10 +108,11 @@ def open_links(
     hop_limit: int | None = None,
     *,
     offloads: Offloads = ALL_OFFLOADS,
+    queues: int = 1,
 ) -> UdpLink | Links:
     """UDP on ``port``, and what goes ``without_udp``. Raises StartRefused, as those below."""
     with ExitStack() as failed:
-        udp = open_link(addresses, port, hop_limit, offloads)
+        udp = open_link(addresses, port, hop_limit, offloads, queues)
         failed.callback(udp.close)
         raw = [open_raw(kind, addresses, hop_limit) for protocol, kind in _RAW.items() if protocol in without_udp]
         failed.pop_all()
@@ -136,9 +141,10 @@ def settled(tun: TunSettings) -> int:
     return tun.mtu
 
 
-def open_tun(tun: TunSettings, offloads: Offloads) -> TunDevice:
+def open_tun(tun: TunSettings, offloads: Offloads, queues: int = 1) -> TunDevice:
     """Raises StartRefused, with who has the device or what is missing."""
+    local = [each.ip.packed for each in tun.addresses]
     try:
-        return TunDevice(tun.name, mtu=tun.mtu, offloads=offloads, local=[each.ip.packed for each in tun.addresses])
+        return TunDevice(tun.name, mtu=tun.mtu, offloads=offloads, local=local, queues=queues)
     except TunUnavailable as error:
         raise StartRefused(explain_tun(tun.name, error.errno, str(error))) from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +15,7 @@ from esp.dataplane import Dataplane
 from esp.engine import Engine
 from esp.native import libraries, why_missing
 from esp.offload import Offload, Offloads
-from kinkvpn.config import CipherLibrary, EngineChoice, EngineSettings
+from kinkvpn.config import MAXIMUM_QUEUES, CipherLibrary, EngineChoice, EngineSettings
 from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:
@@ -40,22 +41,25 @@ class ChosenEngine:
         reason: why that one.
         ciphers: the libraries that seal and open for it, with their versions.
         library: what it was told about them.
+        queues: threads that carry packets, each with a descriptor of the TUN and sockets of its own.
     """
 
     name: str
     reason: str
     ciphers: str
     library: CipherLibrary = CipherLibrary.AUTO
+    queues: int = 1
 
     @property
     def headline(self) -> str:
         """For a person."""
-        return f"{self.name}: {self.reason}; ciphers of {self.ciphers}"
+        queues = f"; {self.queues} queues" if self.queues > 1 else ""
+        return f"{self.name}: {self.reason}; ciphers of {self.ciphers}{queues}"
 
     @property
     def fields(self) -> dict[str, object]:
         """For the log and for status."""
-        return {"engine": self.name, "engine_reason": self.reason, "ciphers": self.ciphers}
+        return {"engine": self.name, "engine_reason": self.reason, "ciphers": self.ciphers, "queues": self.queues}
 
     @property
     def unsuited(self) -> Mapping[Offload, str]:
@@ -76,17 +80,16 @@ class ChosenEngine:
         witness: Callable[[SaParameters, bool], None] | None = None,
     ) -> Dataplane:
         """An engine of this kind, and what runs it; arguments as those of the two."""
-        make_engine, make_dataplane = (Engine, Dataplane) if self.name == "portable" else _native(self.library)
+        make_engine, make_dataplane = (Engine, Dataplane) if self.name == "portable" else self._native()
         engine = make_engine(random=secrets.token_bytes, inside=inside)
         return make_dataplane(engine, tun, link, receive_control=receive_control, witness=witness)
 
+    def _native(self) -> tuple[Callable[..., Engine], Callable[..., Dataplane]]:
+        # Not above: where nothing is compiled there is nothing to import.
+        from esp.native.dataplane import NativeDataplane
+        from esp.native.engine import NativeEngine
 
-def _native(library: CipherLibrary) -> tuple[Callable[..., Engine], Callable[..., Dataplane]]:
-    # Not above: where nothing is compiled there is nothing to import.
-    from esp.native.dataplane import NativeDataplane
-    from esp.native.engine import NativeEngine
-
-    return partial(NativeEngine, library=library.value), NativeDataplane
+        return partial(NativeEngine, library=self.library.value, lanes=self.queues), NativeDataplane
 
 
 def choose_engine(settings: EngineSettings, missing: str | None) -> ChosenEngine:
@@ -106,7 +109,8 @@ def choose_engine(settings: EngineSettings, missing: str | None) -> ChosenEngine
     if missing:
         return ChosenEngine("portable", f"the native one is {missing}", portable_ciphers())
     reason = CHOSEN if settings.choice is EngineChoice.NATIVE else "it is built, and nothing else was asked for"
-    return ChosenEngine("native", reason, native_ciphers(settings.library), settings.library)
+    queues = settings.queues or min(len(os.sched_getaffinity(0)), MAXIMUM_QUEUES)
+    return ChosenEngine("native", reason, native_ciphers(settings.library), settings.library, queues)
 
 
 def obstacle() -> str | None:

@@ -48,6 +48,54 @@ def closed_port() -> Endpoint:
         return Endpoint(*udp.getsockname())
 
 
+@pytest.mark.parametrize("address", LOOPBACKS)
+def test_packets_of_an_sa_come_to_one_queue(address: str) -> None:
+    """SPI modulo the number of queues, whoever sends it; what is no ESP comes to the first."""
+    link = UdpLink.bind(0, LOOPBACKS, queues=4)
+    queues = [next(each for each, _ in link.of_queue(number) if each.family == family(address)) for number in range(4)]
+    assert {each.getsockname()[:2] for each in queues} == {(address, link.local[0].port)}
+    for _ in range(8):  # from eight ports: by those the kernel would sort else
+        with socket.socket(family(address), socket.SOCK_DGRAM) as sender:
+            for spi in (0x1234, 0x1235, 0xFFFFFFFE, 0xFFFFFFFF, 0):
+                datagram = spi.to_bytes(4) + b"rest"
+                sender.sendto(datagram, (address, link.local[0].port))
+                assert [_taken(each) for each in queues].index(datagram) == spi % 4
+            sender.sendto(b"\xff", (address, link.local[0].port))
+            assert [_taken(each) for each in queues] == [b"\xff", None, None, None]
+    link.close()
+    assert [each.fileno() for each in queues] == [-1] * 4
+
+
+def family(address: str) -> int:
+    return socket.AF_INET6 if ":" in address else socket.AF_INET
+
+
+def _taken(source: socket.socket) -> bytes | None:
+    try:
+        return source.recv(2048)
+    except BlockingIOError:
+        return None
+
+
+def test_queues_share_their_port_with_nobody_else() -> None:
+    link = UdpLink.bind(0, LOOPBACKS, queues=2)
+    for queues in (1, 2):
+        with pytest.raises(LinkUnavailable) as refused:
+            UdpLink.bind(link.local[0].port, LOOPBACKS, queues=queues)
+        assert refused.value.errno == errno.EADDRINUSE
+    assert link.sockets == tuple(each for each, receives in link.of_queue(0) if receives)
+    for number in range(2):
+        for each, _ in link.of_queue(number):
+            assert not each.getblocking()
+            assert each.getsockopt(socket.IPPROTO_UDP, UDP_GRO) == 1
+    link.close()
+
+
+def test_of_addresses_that_fail_nothing_is_left() -> None:
+    with pytest.raises(LinkUnavailable):
+        UdpLink.bind(0, ("127.0.0.1", "192.0.2.77"), queues=3)
+
+
 async def receive(link: UdpLink) -> list[Incoming]:
     with trio.fail_after(30):
         await link.wait_readable()

@@ -9,7 +9,8 @@ import socket
 import struct
 import subprocess
 import sys
-from contextlib import closing
+import time
+from contextlib import closing, suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -24,7 +25,7 @@ from support.namespaces import namespace, run, within
 from support.packets import checksum
 
 from esp.errors import EspError
-from esp.offload import ALL_OFFLOADS, NO_OFFLOADS, OF_TUN, OF_UDP, Offload
+from esp.offload import ALL_OFFLOADS, NO_OFFLOADS, OF_TUN, OF_UDP, Offload, Offloads
 from esp.tun import BATCH, TunDevice, TunUnavailable
 
 if TYPE_CHECKING:
@@ -269,6 +270,34 @@ def test_a_kernel_without_vnet_headers_or_with_some_offloads_only(net: str, monk
         assert device.offloads == NO_OFFLOADS
         assert set(device.grant.refusals) == set(OF_TUN)
         assert device.receive() == []
+
+
+@pytest.mark.parametrize("offloads", [ALL_OFFLOADS, NO_OFFLOADS], ids=["offloads", "without"])
+def test_flows_are_spread_over_queues(net: str, offloads: Offloads) -> None:
+    device = within(net, lambda: TunDevice("kink0", mtu=1300, offloads=offloads, queues=4))
+    queues = [device.of_queue(number) for number in range(4)]
+    assert queues[0] == device.fileno()
+    assert not any(map(os.get_blocking, queues))
+    assert not any(map(os.get_inheritable, queues))
+    run("ip", "-n", net, "addr", "add", f"{OURS}/24", "dev", "kink0")
+    run("ip", "-n", net, "link", "set", "kink0", "up")
+    seen: set[int] = set()
+    deadline = time.monotonic() + 30
+    while len(seen) < 4 and time.monotonic() < deadline:
+        with within(net, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as udp:  # another port each time
+            udp.sendto(b"flow", (THEIRS, 9))
+        for number, each in enumerate(queues):
+            with suppress(BlockingIOError):
+                assert os.read(each, 2048)
+                seen.add(number)
+    assert seen == {0, 1, 2, 3}
+    with pytest.raises(TunUnavailable, match="in use by another process"):  # which would have a part of the packets
+        within(net, lambda: TunDevice("kink0", queues=2))
+    device.close()
+    for each in queues:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.get_blocking(each)
+    within(net, lambda: TunDevice("kink0")).close()
 
 
 def test_name_in_use(net: str, tun: TunDevice) -> None:

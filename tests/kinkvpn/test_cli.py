@@ -167,6 +167,8 @@ ANSWER = {
     "engine": "portable",
     "engine_reason": "so",
     "ciphers": "OpenSSL 3",
+    "queues": 1,
+    "offloads": {},
     "tun": {"name": "kink0", "mtu": 1400, "addresses": []},
     "listeners": {"kink": ["0.0.0.0:910"], "esp": ["0.0.0.0:4500"]},
     "tickets": {"kept": 2, "first_ends": 18000.0, "not_renewed": 0},

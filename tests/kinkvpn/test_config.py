@@ -57,6 +57,7 @@ over = "910"
 port = 4501
 engine = "portable"
 cipher_library = "openssl"
+queues = 4
 [tun]
 name = "tun7"
 addresses = "10.1.0.1/24"
@@ -480,7 +481,7 @@ def test_overlaps_are_found_exactly(policies: list[tuple[IPv4Network, IPv4Networ
         config.parse(text, SOURCE)
 
 
-WRITTEN = config.EngineSettings(config.EngineChoice.PORTABLE, config.CipherLibrary.OPENSSL)
+WRITTEN = config.EngineSettings(config.EngineChoice.PORTABLE, config.CipherLibrary.OPENSSL, 4)
 
 
 @pytest.mark.parametrize(

@@ -75,6 +75,7 @@ ANSWER = {
     "engine": "portable",
     "engine_reason": "the native one is not built",
     "ciphers": "OpenSSL 3.0.19 27 Jan 2026",
+    "queues": 1,
     "offloads": {"tso": None, "uso": "not there", "coalesce": None},
     "tun": {"name": "kink0", "mtu": 1400, "addresses": ["10.1.0.1/24", "fd00:1::1/64"]},
     "listeners": {"kink": ["0.0.0.0:910", "[::]:910"], "esp": ["0.0.0.0:4500"]},
@@ -513,3 +514,8 @@ def test_status_says_loudly_that_keys_are_written() -> None:
 def test_offloads_in_use_come_first() -> None:
     assert view.offloads({"tso": None, "uso": "not there", "coalesce": None}) == "tso, coalesce; no uso: not there"
     assert view.offloads({"tso": "off"}) == "none; no tso: off"
+
+
+def test_several_queues_are_told() -> None:
+    assert "not built; 4 queues\n" in view.status(ANSWER | {"queues": 4})
+    assert "queues" not in view.status(ANSWER)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from esp.tun import TunDevice
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from esp.engine import Engine
     from esp.link import Link
     from esp.tun import Tun
 
@@ -39,15 +41,22 @@ def dataplane_of(
     receive_control: Callable[[bytes, Endpoint], None],
     offset: float = 0.0,
     engine: str = "portable",
+    queues: int = 1,
 ) -> Dataplane:
     """One with policies for both families; ``mine`` is which of a family's two subnets is inside."""
+    make_engine: Callable[..., Engine] = twin(engine)
     make: Callable[..., Dataplane] = Dataplane
-    made = twin(engine)(random=os.urandom)
     if engine == "native":
         from esp.native.dataplane import NativeDataplane
 
-        make = NativeDataplane
-    dataplane = make(made, tun, link, clock=lambda: trio.current_time() + offset, receive_control=receive_control)
+        make, make_engine = NativeDataplane, partial(make_engine, lanes=queues)
+    dataplane = make(
+        make_engine(random=os.urandom),
+        tun,
+        link,
+        clock=lambda: trio.current_time() + offset,
+        receive_control=receive_control,
+    )
     assert dataplane.engine_name == engine
     for family in FAMILIES:
         dataplane.add_policy(Policy(family, selector(family, mine)))
@@ -77,11 +86,11 @@ class Site:
 
 
 @contextmanager
-def sites(engine: str) -> Iterator[tuple[Site, Site]]:
+def sites(engine: str, queues: int = 1) -> Iterator[tuple[Site, Site]]:
     """Two namespaces, a veth between them, and beyond each TUN the other's subnets. All gone when the block ends."""
     with namespace() as left, namespace() as right:
         run("ip", "-n", left, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", right)
-        made = _site(left, 0, engine), _site(right, 1, engine)
+        made = _site(left, 0, engine, queues), _site(right, 1, engine, queues)
         try:
             yield made
         finally:
@@ -90,18 +99,18 @@ def sites(engine: str) -> Iterator[tuple[Site, Site]]:
                 each.link.close()
 
 
-def _site(net: str, mine: int, engine: str) -> Site:
+def _site(net: str, mine: int, engine: str, queues: int) -> Site:
     run("ip", "-n", net, "addr", "add", f"192.0.2.{mine + 1}/24", "dev", "wire")
     run("ip", "-n", net, "link", "set", "wire", "up")
-    tun = within(net, lambda: TunDevice("kink0", mtu=1400))
+    tun = within(net, lambda: TunDevice("kink0", mtu=1400, queues=queues))
     for subnets in FAMILIES.values():
         inside, outside = ip_network(subnets[mine]), ip_network(subnets[1 - mine])
         run("ip", "-n", net, "addr", "add", f"{inside[1]}/{inside.prefixlen}", "dev", "kink0", *_nodad(inside.version))
         run("ip", "-n", net, "link", "set", "kink0", "up")
         run("ip", "-n", net, "route", "add", str(outside), "dev", "kink0")
-    link = within(net, UdpLink.bind)
+    link = within(net, lambda: UdpLink.bind(queues=queues))
     control: list[tuple[bytes, Endpoint]] = []
-    dataplane = dataplane_of(tun, link, mine, lambda *come: control.append(come), engine=engine)
+    dataplane = dataplane_of(tun, link, mine, lambda *come: control.append(come), engine=engine, queues=queues)
     return Site(net, tun, link, dataplane, control)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import trio
 
@@ -24,7 +26,8 @@ def test_what_is_not_built_is_not_taken_and_says_why() -> None:
     assert (chosen.name, chosen.reason) == ("portable", f"the native one is {NOT_BUILT}")
     assert chosen.ciphers.startswith("OpenSSL ")
     assert chosen.headline == f"portable: {chosen.reason}; ciphers of {chosen.ciphers}"
-    assert chosen.fields == {"engine": "portable", "engine_reason": chosen.reason, "ciphers": chosen.ciphers}
+    about = {"engine": "portable", "engine_reason": chosen.reason, "ciphers": chosen.ciphers, "queues": 1}
+    assert chosen.fields == about
 
 
 def test_what_is_not_built_and_asked_for_is_refused() -> None:
@@ -46,6 +49,15 @@ def test_what_is_built_is_taken(choice: EngineChoice) -> None:
     assert chosen.name == "native"
     assert ("chosen" in chosen.reason) == (choice is EngineChoice.NATIVE)
     assert chosen.ciphers == ", ".join(libraries().values())
+
+
+@needs_native
+@pytest.mark.parametrize(("asked", "queues"), [(1, 1), (4, 4), (None, len(os.sched_getaffinity(0)))])
+def test_the_native_one_has_as_many_queues_as_asked_for(asked: int | None, queues: int) -> None:
+    chosen = choose_engine(EngineSettings(queues=asked), None)
+    assert chosen.queues == chosen.fields["queues"] == queues
+    assert ("4 queues" in chosen.headline) == (queues == 4)
+    assert choose_engine(EngineSettings(EngineChoice.PORTABLE, queues=asked), None).queues == 1
 
 
 @needs_native
