@@ -28,7 +28,7 @@ from esp.events import (
 )
 from esp.fit import FLAGS, SYN, Fit, Inside
 from esp.fragment_flows import FragmentFlows, is_later_fragment
-from esp.hold import HoldQueue
+from esp.hold import Holds
 from esp.inbound import InboundSa
 from esp.inner import TCP, parse_inner
 from esp.keepalive import Keepalives
@@ -38,14 +38,14 @@ from esp.path import Paths
 from esp.policy import Action, by_ports, check_selector, covers
 from esp.sa import Encapsulation, Endpoint, check_parameters
 from esp.sad import Sad
-from esp.shape import NO_SHAPE, runs, shape_of
+from esp.shape import runs
 from esp.silence import Silence
 from esp.spd import Spd
 from esp.statistics import Statistics, sa_statistics
 from esp.wire import ESP_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from esp.datagram import Incoming, Outgoing, Run
     from esp.events import EspEvent
@@ -57,7 +57,6 @@ UNKNOWN_SPI_SECONDS = 1.0
 
 # Past IPsec is another road, which the host's routes take; what comes here anyway is not let out in the clear.
 _REFUSALS = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.BYPASS: DropReason.BYPASS_NOT_ROUTED}
-_CLEARTEXT = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.PROTECT: DropReason.NOT_PROTECTED}
 
 
 class Engine:
@@ -75,8 +74,7 @@ class Engine:
         self._lookup = self._spd.outbound.lookup
         self._sad = self._make_sad(random)
         self._fragments: FragmentFlows | None = None  # of what comes from the inside, once a policy asks for ports
-        self._held: dict[str, HoldQueue] = {}
-        self._waiting: dict[str, HoldQueue] = {}  # those of them that are not empty
+        self._holds = Holds()
         self._keepalives = Keepalives(self._sad)
         self._silences: dict[str, Silence] = {}  # by peer
         # Those of them that had a packet without an answer when last looked at, in the order of those packets.
@@ -107,7 +105,7 @@ class Engine:
         if policy.answer_within is not None:
             self._silences.setdefault(policy.peer, self._make_silence(policy.answer_within, policy.peer))
         if policy.action is Action.PROTECT:
-            self._held[policy.name] = HoldQueue()
+            self._holds.add(policy.name)
 
     def remove_policy(self, name: str) -> None:
         """Take out a policy, its SAs and the packets that wait for one.
@@ -121,8 +119,7 @@ class Engine:
         for sa in self._sad.of_policy(name):
             self._drop_waiting(sa)
         self._sad.remove_policy(name)
-        self.count_drop(DropReason.NO_POLICY, len(self._held.pop(name, ())))
-        self._waiting.pop(name, None)
+        self.count_drop(DropReason.NO_POLICY, self._holds.remove(name))
 
     def allocate_spi(self) -> int:
         """An SPI for an inbound SA, nobody else's until it is installed or released (RFC 4303 §2.1)."""
@@ -162,11 +159,9 @@ class Engine:
             added.told_above = LARGE_OCTETS
         if sa.encapsulation is Encapsulation.UDP:
             self._keepalives.expect(now)
-        held = self._waiting.pop(sa.policy, None)
-        if held is not None:
-            self.count_drop(DropReason.HOLD_EXPIRED, held.expire(now))
-            waiting += held.take()
-        return self.protect(waiting, now)
+        expired, held = self._holds.take(sa.policy, now)
+        self.count_drop(DropReason.HOLD_EXPIRED, expired)
+        return self.protect(waiting + held, now)
 
     def remove_inbound(self, spi: int) -> None:
         """Stop to open packets of this SA.
@@ -195,7 +190,7 @@ class Engine:
     def _check(self, sa: SaParameters) -> None:
         check_parameters(sa)
         check_selector(sa.selector)
-        if sa.policy not in self._held:
+        if sa.policy not in self._holds:
             raise InvalidSa(f"there is no policy {sa.policy!r} that protects")
 
     # --- packets ---
@@ -322,20 +317,14 @@ class Engine:
         if quoted is not None and not self._sad.sent_lately(remote.address, quoted):
             return False
         if self._paths.narrow(remote.address, octets, now):
-            self._narrow(remote.address)
+            self._sad.narrow(remote.address, self._paths.octets(remote.address))
             self._events.put(PathNarrowed(remote.address, self._paths.octets(remote.address)))
         return True
 
     def confirm_path(self, address: str, octets: int) -> None:
         """The path to the outer ``address`` carries ``octets`` and no more: that has been tried (RFC 8899)."""
         if self._paths.confirm(address, octets):
-            self._narrow(address)
-
-    def _narrow(self, address: str) -> None:
-        octets = self._paths.octets(address)
-        for sa in self._sad.outbound():
-            if sa.remote.address == address:
-                sa.narrow(octets)
+            self._sad.narrow(address, self._paths.octets(address))
 
     def pace(self, now: float) -> list[Outgoing]:
         """What goes out by the clock: AGGFRAG payloads of SAs with a constant rate, and dummies (RFC 4303 §2.6)."""
@@ -382,19 +371,16 @@ class Engine:
         if policy.action is not Action.PROTECT:
             self._drop(_REFUSALS[policy.action])
             return
-        held = self._waiting[policy.name] = self._held[policy.name]
-        if held.put(packet, now):
+        full, asked = self._holds.put(policy.name, packet, now)
+        if full:
             self._drop(DropReason.HOLD_QUEUE_FULL)
-        self._ask(policy.name, held, now)
+        if asked:
+            self._events.put(Acquired(policy.name))
 
     def _not_sealed(self, reason: DropReason, sa: OutboundSa) -> None:
         if reason is DropReason.SEQUENCE_EXHAUSTED and reason not in sa.drops:
             self._events.put(CounterExhausted(sa.parameters.policy, sa.parameters.spi))
         self._drop(reason, sa)
-
-    def _ask(self, policy: str, held: HoldQueue, now: float) -> None:
-        if held.ask(now):
-            self._events.put(Acquired(policy))
 
     def unprotect(self, datagrams: Sequence[Incoming], now: float) -> list[bytes]:
         """Open ``datagrams`` from the link, in order (RFC 4301 §5.2); returns the inner packets that may pass.
@@ -447,26 +433,29 @@ class Engine:
         if sa is None or now >= sa.hard_at or run.source != sa.remote or not sa.takes_run(run):
             return self.unprotect(run.split(), now)
         packets: list[bytes] = []
-        texts = sa.open_run(run)
-        if texts and sa.silence.heard_at < now:
+        authentic = 0
+        for first, followers in sa.open_run(run, now):
+            packets += self._passed((first,), sa)
+            packets += followers
+            authentic += 1 + len(followers)
+        if authentic and sa.silence.heard_at < now:
             sa.silence.heard(now)
-        (octets, mask, value), trailer, end = NO_SHAPE, b"", 0
-        for text in texts:
-            if text[end:] == trailer and int.from_bytes(text[:octets]) & mask == value:
-                packets.append(text[:end])
-                continue
-            (packet,) = sa.unwrap(text, 0, run.traffic_class, now)
-            if not isinstance(packet, bytes):
+        self._count_in(packets)
+        return packets + self.unprotect(run.split(authentic), now)
+
+    def _passed(self, found: Iterable[bytes | DropReason], sa: InboundSa) -> list[bytes]:
+        """The packets that ``sa`` lets pass; what is none is counted."""
+        packets: list[bytes] = []
+        for packet in found:
+            if isinstance(packet, bytes):
+                packets.append(self._clamped(packet, sa) if packet[FLAGS[packet[0]]] in SYN else packet)
+            else:
                 self._drop(packet, sa)
-                continue
-            packets.append(self._clamped(packet, sa) if packet[FLAGS[packet[0]]] in SYN else packet)
-            octets, mask, value = shape_of(packet) or NO_SHAPE
-            end = len(packet)
-            trailer = text[end:]
+        return packets
+
+    def _count_in(self, packets: Sequence[bytes]) -> None:
         self._packets_in += len(packets)
         self._octets_in += sum(map(len, packets))
-        # From the first on that was not authentic, and a last one that is shorter.
-        return packets + self.unprotect(run.split(len(texts)), now)
 
     def _drop_unknown(self, spi: int, source: Endpoint, now: float) -> None:
         self._drop(DropReason.UNKNOWN_SPI)
@@ -476,17 +465,9 @@ class Engine:
 
     def release(self, now: float) -> list[bytes]:
         """Inner packets that have waited long enough for an AGGFRAG payload before them (RFC 9347 §2.2.3)."""
-        packets: list[bytes] = []
-        for sa in self._sad.reassembling.values():
-            if now < sa.gap_ends():
-                continue
-            for packet in sa.give_up(now):
-                if not isinstance(packet, bytes):
-                    self._drop(packet, sa)
-                    continue
-                packets.append(self._clamped(packet, sa) if packet[FLAGS[packet[0]]] in SYN else packet)
-                self._packets_in += 1
-                self._octets_in += len(packet)
+        late = [sa for sa in self._sad.reassembling.values() if now >= sa.gap_ends()]
+        packets = [packet for sa in late for packet in self._passed(sa.give_up(now), sa)]
+        self._count_in(packets)
         return packets
 
     def release_deadline(self) -> float:
@@ -503,18 +484,10 @@ class Engine:
 
         Whoever has such packets in hand asks; where the kernel has them, nobody does (docs/decisions.md).
         """
-        return [packet for packet in packets if self._admits(packet)]
-
-    def _admits(self, packet: bytes) -> bool:
-        inner = parse_inner(packet)
-        if inner is None or inner[0] != len(packet):
-            self._drop(DropReason.NOT_IP)
-            return False
-        policy = self._spd.inbound.lookup(inner[1])
-        if policy is not None and policy.action is Action.BYPASS:
-            return True
-        self._drop(DropReason.NO_POLICY if policy is None else _CLEARTEXT[policy.action])
-        return False
+        refusals = [self._spd.refusal(packet) for packet in packets]
+        for reason in filter(None, refusals):
+            self._drop(reason)
+        return [packet for packet, reason in zip(packets, refusals, strict=True) if reason is None]
 
     def follow(self, policy: str, remote: Endpoint) -> None:
         """Send what the SAs of ``policy`` carry to ``remote``: keying has authentically heard the peer there."""
@@ -549,16 +522,15 @@ class Engine:
         for sa in self._sad.due(now):
             self._expire(sa, now)
         for address in self._paths.forget(now):
-            self._narrow(address)
+            self._sad.narrow(address, self._paths.octets(address))
         for spi, reassembling in self._sad.reassembling.items():
             told = reassembling.loss.report(reassembling.lost, reassembling.packets, now)
             if told is not None:
                 self._events.put(PayloadsLost(reassembling.parameters.policy, spi, *told))
-        for name, held in list(self._waiting.items()):
-            self.count_drop(DropReason.HOLD_EXPIRED, held.expire(now))
-            self._ask(name, held, now)
-            if not held:
-                del self._waiting[name]
+        expired, asked = self._holds.expire(now)
+        self.count_drop(DropReason.HOLD_EXPIRED, expired)
+        for policy in asked:
+            self._events.put(Acquired(policy))
         for silence in list(self._unanswered):
             if silence.broken(now):
                 self._events.put(Unanswered(silence.peer))
@@ -581,10 +553,8 @@ class Engine:
 
     def deadline(self) -> float | None:
         """When ``expire`` or ``keepalives`` has something to do; None while neither has."""
-        held = (at for held in self._waiting.values() if (at := held.deadline()) is not None)
-        earliest = min(
-            self._sad.next_deadline(), self._keepalives.due_at, self._silence_at, self._paths.deadline(), *held
-        )
+        packets = min(self._keepalives.due_at, self._holds.deadline())
+        earliest = min(packets, self._sad.next_deadline(), self._silence_at, self._paths.deadline())
         return None if earliest == inf else earliest
 
     def keepalives(self, now: float) -> list[Outgoing]:
@@ -612,11 +582,6 @@ class Engine:
         if sa is not None:
             sa.drops[reason] += 1
 
-    def _waiting_for(self, policy: str) -> int:
-        carrier = self._sad.carriers.get(policy)
-        paced = 0 if carrier is None or carrier.rate is None else len(carrier.rate)
-        return len(self._held.get(policy, ())) + paced
-
     def statistics(self) -> Statistics:
         """Counters as they are now; a copy."""
         return Statistics(
@@ -626,7 +591,7 @@ class Engine:
             octets_in=self._octets_in,
             drops=dict(self._drops),
             sas=tuple(sa_statistics(sa) for sa in self._sad.all()),
-            held={name: self._waiting_for(name) for name in self._held},
+            held={name: waiting + self._sad.pacing(name) for name, waiting in self._holds.lengths().items()},
             events_lost=self._events.lost,
             unused_ecn=dict(self._sad.unused_ecn),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from math import inf
 
 # Ours. A CREATE takes a round trip and a visit to the KDC; 32 full packets are 45 kB, enough for the first flight of a
 # few connections, and little if a thousand policies wait.
@@ -59,3 +60,54 @@ class HoldQueue:
     def deadline(self) -> float | None:
         """When ``expire`` or ``ask`` has something to do next."""
         return min(self._packets[0][0], self._ask_at) if self._packets else None
+
+
+class Holds:
+    """A queue for each policy that protects."""
+
+    __slots__ = ("_queues", "_waiting")
+
+    def __init__(self) -> None:
+        self._queues: dict[str, HoldQueue] = {}
+        self._waiting: dict[str, HoldQueue] = {}  # those of them that are not empty
+
+    def __contains__(self, policy: str) -> bool:
+        return policy in self._queues
+
+    def add(self, policy: str) -> None:
+        """One for ``policy``."""
+        self._queues[policy] = HoldQueue()
+
+    def remove(self, policy: str) -> int:
+        """Take it away, if there is one; how many packets that were."""
+        self._waiting.pop(policy, None)
+        return len(self._queues.pop(policy, ()))
+
+    def put(self, policy: str, packet: bytes, now: float) -> tuple[bool, bool]:
+        """Whether the oldest had to leave for ``packet``; whether keying should be asked now."""
+        held = self._waiting[policy] = self._queues[policy]
+        return held.put(packet, now), held.ask(now)
+
+    def take(self, policy: str, now: float) -> tuple[int, list[bytes]]:
+        """How many have waited too long; the others, oldest first."""
+        held = self._waiting.pop(policy, None)
+        return (0, []) if held is None else (held.expire(now), held.take())
+
+    def expire(self, now: float) -> tuple[int, list[str]]:
+        """How many have waited too long; the policies for which keying should be asked now."""
+        expired, asked = 0, []
+        for policy, held in list(self._waiting.items()):
+            expired += held.expire(now)
+            if held.ask(now):
+                asked.append(policy)
+            if not held:
+                del self._waiting[policy]
+        return expired, asked
+
+    def deadline(self) -> float:
+        """When ``expire`` has something to do; infinity while nothing waits."""
+        return min((at for held in self._waiting.values() if (at := held.deadline()) is not None), default=inf)
+
+    def lengths(self) -> dict[str, int]:
+        """How many wait, by policy."""
+        return {policy: len(held) for policy, held in self._queues.items()}

@@ -17,6 +17,7 @@ from esp.loss import Loss
 from esp.policy import Direction, by_ports
 from esp.sa import Mode, SecurityProtocol
 from esp.seqnum import ReplayWindow
+from esp.shape import NO_SHAPE, shape_of
 from esp.spd import Match, SelectorMatcher
 from esp.transport import Transport
 from esp.tunnel import ECN_FIELD, Tunnel, traffic_class_of
@@ -139,8 +140,30 @@ class InboundSa(SaState):
             and self.window.top < (self.window.extended(low) if self._esn else low)
         )
 
-    def open_run(self, run: Run) -> list[bytes]:
-        """Payload and trailer of each packet of ``run``, up to the first that is not authentic."""
+    def open_run(self, run: Run, now: float) -> list[tuple[bytes | DropReason, list[bytes]]]:
+        """What :meth:`unwrap` makes of the packets of ``run``, up to the first that is not authentic.
+
+        Each of what it has looked at, with the packets that follow it and have its shape (:mod:`esp.shape`).
+        """
+        opened: list[tuple[bytes | DropReason, list[bytes]]] = []
+        followers: list[bytes] = []
+        (octets, mask, value), trailer, end = NO_SHAPE, b"", 0
+        from_bytes = int.from_bytes
+        for text in self._authenticate_run(run):
+            if text[end:] == trailer and from_bytes(text[:octets]) & mask == value:
+                followers.append(text[:end])
+                continue
+            (found,) = self.unwrap(text, 0, run.traffic_class, now)
+            followers = []
+            opened.append((found, followers))
+            if isinstance(found, bytes):
+                octets, mask, value = shape_of(found) or NO_SHAPE
+                end = len(found)
+                trailer = text[end:]
+        return opened
+
+    def _authenticate_run(self, run: Run) -> list[bytes]:
+        """Payload and trailer of each packet of ``run``, likewise."""
         first = int.from_bytes(run.datagrams[4:8])
         if self._esn:
             first = self.window.extended(first)

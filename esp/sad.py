@@ -56,6 +56,17 @@ class Sad:
         """Every SA, as a list that stays as it is."""
         return [*self.inbound.values(), *chain.from_iterable(self._outbound.values())]
 
+    def narrow(self, address: str, octets: int) -> None:
+        """What goes to the outer ``address`` is to be IP packets of no more than ``octets``."""
+        for sa in self.outbound():
+            if sa.remote.address == address:
+                sa.narrow(octets)
+
+    def pacing(self, policy: str) -> int:
+        """How many packets of ``policy`` wait for their turn at a constant rate."""
+        carrier = self.carriers.get(policy)
+        return 0 if carrier is None or carrier.rate is None else len(carrier.rate)
+
     def of_policy(self, policy: str) -> list[InboundSa | OutboundSa]:
         """The SAs of ``policy``, both ways."""
         inbound = (self.inbound[spi] for spi in self._inbound_of.get(policy, ()))

@@ -8,9 +8,9 @@ from heapq import merge
 from itertools import count
 from typing import TYPE_CHECKING
 
-from esp.errors import InvalidPolicy
-from esp.inner import OPAQUE, PROTOCOLS_WITH_PORTS, PROTOCOLS_WITH_TYPE
-from esp.policy import Direction, box, check_policy
+from esp.errors import DropReason, InvalidPolicy
+from esp.inner import OPAQUE, PROTOCOLS_WITH_PORTS, PROTOCOLS_WITH_TYPE, parse_inner
+from esp.policy import Action, Direction, box, check_policy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 MAX_FLOWS = 16_384
 
 _SHOW_MORE = PROTOCOLS_WITH_PORTS | PROTOCOLS_WITH_TYPE
+
+# What is to come protected does not pass in the clear (RFC 4301 §5.2); BYPASS does.
+_CLEARTEXT = {Action.DISCARD: DropReason.POLICY_DISCARD, Action.PROTECT: DropReason.NOT_PROTECTED}
 
 # What a flow has, in the order of the packet: source, destination, protocol, source port, destination port.
 Point = tuple[int, int, int, int, int]
@@ -263,6 +266,16 @@ class Spd:
         for direction in policy.directions:
             self._list(direction).remove(name)
         return policy
+
+    def refusal(self, packet: bytes) -> DropReason | None:
+        """Why ``packet``, from the outside in the clear, may not pass (RFC 4301 §5.2, step 3b); None if it may."""
+        inner = parse_inner(packet)
+        if inner is None or inner[0] != len(packet):
+            return DropReason.NOT_IP
+        policy = self.inbound.lookup(inner[1])
+        if policy is None:
+            return DropReason.NO_POLICY
+        return _CLEARTEXT.get(policy.action)
 
     def _list(self, direction: Direction) -> PolicyList:
         return self.outbound if direction is Direction.OUTBOUND else self.inbound

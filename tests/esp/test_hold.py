@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from math import inf
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from esp.hold import ACQUIRE_SECONDS, HOLD_SECONDS, MAX_HELD_PACKETS, HoldQueue
+from esp.hold import ACQUIRE_SECONDS, HOLD_SECONDS, MAX_HELD_PACKETS, HoldQueue, Holds
 
 STEPS = st.lists(st.tuples(st.sampled_from(["put", "put", "put", "expire", "take"]), st.floats(0, 4)), max_size=120)
 
@@ -72,3 +73,28 @@ def test_the_deadline_is_when_something_is_due() -> None:
     assert queue.deadline() == HOLD_SECONDS
     assert queue.expire(HOLD_SECONDS) == 1
     assert queue.deadline() is None
+
+
+def test_each_policy_has_a_queue_of_its_own_until_it_goes() -> None:
+    holds = Holds()
+    holds.add("a")
+    holds.add("b")
+    assert "a" in holds
+    assert "c" not in holds
+    assert holds.deadline() == inf
+    assert holds.put("a", b"1", 0.0) == (False, True)
+    assert holds.put("a", b"2", 0.0) == (False, False)
+    assert holds.put("b", b"3", 5.0) == (False, True)
+    assert holds.lengths() == {"a": 2, "b": 1}
+    assert holds.deadline() == ACQUIRE_SECONDS
+    assert holds.expire(ACQUIRE_SECONDS) == (0, ["a"])
+    assert holds.expire(HOLD_SECONDS) == (2, ["b"]), "nobody is asked for what does not wait any more"
+    assert holds.take("a", HOLD_SECONDS) == (0, [])
+    assert holds.put("a", b"4", 10.0) == (False, True)
+    assert holds.take("b", HOLD_SECONDS) == (0, [b"3"])
+    assert holds.take("a", 10.0 + HOLD_SECONDS) == (1, [])
+    assert [holds.put("a", b"5", 40.0)[0] for _ in range(MAX_HELD_PACKETS + 1)] == [False] * MAX_HELD_PACKETS + [True]
+    assert holds.remove("a") == MAX_HELD_PACKETS
+    assert holds.remove("a") == 0
+    assert "a" not in holds
+    assert holds.deadline() == inf
