@@ -23,6 +23,9 @@ cdef extern from "engine.h" nogil:
 
 from libc.stdint cimport int64_t
 
+cdef extern from "<stdlib.h>" nogil:
+    void *aligned_alloc(size_t alignment, size_t octets)
+
 cdef extern from "ring.h" nogil:
     int ring_init(ring *, size_t capacity)
     void ring_clear(ring *)
@@ -134,14 +137,17 @@ cdef inline uint32_t _length_of(uint64_t number) noexcept nogil:
 cdef class Ring:
     """A ring of this many octets."""
 
-    cdef ring at
+    cdef ring *at  # by itself: no object of Python's lies at a multiple of 64
 
     def __cinit__(self, size_t capacity):
-        if ring_init(&self.at, capacity):
+        self.at = <ring *>aligned_alloc(64, sizeof(ring))
+        if self.at is NULL or ring_init(self.at, capacity):
             raise MemoryError
 
     def __dealloc__(self):
-        ring_clear(&self.at)
+        if self.at is not NULL:
+            ring_clear(self.at)
+        free(self.at)
 
     def put(self, unsigned short kind, uint64_t number, bytes octets):
         """Whether there was room."""
@@ -150,16 +156,16 @@ cdef class Ring:
         made.kind = kind
         made.number = number
         made.octets = <uint32_t>len(octets)
-        return bool(ring_put(&self.at, &made, <const uint8_t *>PyBytes_AS_STRING(octets)))
+        return bool(ring_put(self.at, &made, <const uint8_t *>PyBytes_AS_STRING(octets)))
 
     def take(self):
         """The oldest record: kind, number, octets; None where there is none."""
         cdef const uint8_t *octets = NULL
-        cdef const record *found = ring_peek(&self.at, &octets)
+        cdef const record *found = ring_peek(self.at, &octets)
         if found is NULL:
             return None
         cdef tuple taken = (found.kind, found.number, PyBytes_FromStringAndSize(<const char *>octets, found.octets))
-        ring_drop(&self.at)
+        ring_drop(self.at)
         return taken
 
     def pour(self, uint64_t records):
@@ -173,7 +179,7 @@ cdef class Ring:
                 made.number = number
                 made.octets = _length_of(number)
                 memset(octets, <int>(number % 251), made.octets)
-                while not ring_put(&self.at, &made, octets):
+                while not ring_put(self.at, &made, octets):
                     sched_yield()
 
     def drain(self, uint64_t records):
@@ -184,17 +190,17 @@ cdef class Ring:
         cdef uint32_t i
         with nogil:
             for number in range(records):
-                found = ring_peek(&self.at, &octets)
+                found = ring_peek(self.at, &octets)
                 while found is NULL:
                     sched_yield()
-                    found = ring_peek(&self.at, &octets)
+                    found = ring_peek(self.at, &octets)
                 if found.number == number and found.octets == _length_of(number):
                     right += 1
                     for i in range(found.octets):
                         if octets[i] != number % 251:
                             right -= 1
                             break
-                ring_drop(&self.at)
+                ring_drop(self.at)
         return right
 
 
