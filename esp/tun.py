@@ -129,6 +129,7 @@ class TunDevice:
         self._name: str = self._device.name
         if self.vnet:
             _leave_segments_to_us(self._fd, self.grant)
+        self._left_to_us = self.vnet and (self.offloads.tso or self.offloads.uso)
 
     @property
     def name(self) -> str:
@@ -161,9 +162,12 @@ class TunDevice:
         """
         if not self.vnet:
             return self._read(LONGEST_PACKET)
+        read, vnet = self._read(VNET.size + LONGEST_PACKET), VNET.size
+        if not self._left_to_us:
+            return [each[vnet:] for each in read]  # nothing is left to us, not even a checksum
         packets: list[bytes] = []
-        for each in self._read(VNET.size + LONGEST_PACKET):
-            packets += segments(each[: VNET.size], each[VNET.size :])
+        for each in read:
+            packets += segments(each[:vnet], each[vnet:])
         return packets
 
     def _read(self, longest: int) -> list[bytes]:
