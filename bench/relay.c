@@ -4,8 +4,9 @@
  *
  * Which ones follows from the seed and the frame's number in its direction. A frame that is held back goes after the
  * next 1 to SPAN of its direction, or when nothing has come for QUIET; one that is repeated goes at once and again so
- * much later. What is not IP (ARP) is spared. Frames larger than the MTU, as the kernel hands them on whole, are one.
- * Says `ready`; at the end of its input prints what it did, a JSON object for each direction, left to right first.
+ * much later. What is not IP (ARP) is spared. A run of datagrams that the kernel hands on whole is one frame.
+ * Says `ready`; at the end of its input prints what it did, a JSON object for each direction, left to right first. Counted
+ * are packets of ESP in UDP; of all else (KINK) only the frames that were lost.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -36,6 +37,7 @@ enum {
     FRONT = sizeof(struct virtio_net_hdr),
     ROOM = FRONT + 14 + 65536,
     MILLION = 1000000,
+    ESP_PORT = 4500,
     QUEUE_OCTETS = 64 << 20,     /* of each socket: this path loses what it is told to, and nothing else */
 };
 
@@ -53,7 +55,7 @@ struct direction {
     int in, out;
     uint64_t random;
     struct odds odds;
-    uint64_t frames, lost, held, repeated, refused;
+    uint64_t packets, lost, held, repeated, others_lost, refused;
     unsigned count; /* of what goes out with this batch */
     struct mmsghdr sending[2 * BATCH + PLACES];
     struct iovec vectors[2 * BATCH + PLACES];
@@ -131,6 +133,20 @@ static int spared(const uint8_t *frame, size_t octets) {
     return type != ETHERTYPE_IP && type != ETHERTYPE_IPV6;
 }
 
+/* How many packets of ESP (RFC 3948 §2.1) a frame is; 0 for another. */
+static unsigned esp_packets(const uint8_t *frame, size_t octets) {
+    const struct virtio_net_hdr *run = (const struct virtio_net_hdr *)frame;
+    const uint8_t *ip = frame + FRONT + 14;
+    size_t front = FRONT + 14 + (ip[0] >> 4 == 4 ? (ip[0] & 0x0fu) * 4 : 40) + 8;
+    if (octets < front + 4 || ip[ip[0] >> 4 == 4 ? 9 : 6] != 17)
+        return 0;
+    const uint8_t *udp = frame + front - 8;
+    if ((udp[2] << 8 | udp[3]) != ESP_PORT || !(udp[8] | udp[9] | udp[10] | udp[11]))
+        return 0;
+    return run->gso_type == VIRTIO_NET_HDR_GSO_NONE || !run->gso_size
+               ? 1 : (unsigned)((octets - front + run->gso_size - 1) / run->gso_size);
+}
+
 static void pass(struct direction *way, uint8_t *frame, size_t octets) {
     if (spared(frame, octets)) {
         send_later(way, frame, octets);
@@ -139,15 +155,17 @@ static void pass(struct direction *way, uint8_t *frame, size_t octets) {
     /* Three draws for each frame, whatever comes of them. */
     int lost = draw(way, MILLION) < way->odds.lost, held = draw(way, MILLION) < way->odds.held;
     int repeated = draw(way, MILLION) < way->odds.repeated;
-    way->frames++;
+    unsigned packets = esp_packets(frame, octets);
+    way->packets += packets;
     if (lost) {
-        way->lost++;
+        way->lost += packets;
+        way->others_lost += !packets;
     } else if (held && hold(way, frame, octets)) {
-        way->held++;
+        way->held += packets;
     } else {
         send_later(way, frame, octets);
         if (repeated && hold(way, frame, octets))
-            way->repeated++;
+            way->repeated += packets;
     }
     release(way, 0);
 }
@@ -203,9 +221,11 @@ static void tell(const struct direction *way) {
     struct tpacket_stats queue = {0};
     socklen_t octets = sizeof queue;
     getsockopt(way->in, SOL_PACKET, PACKET_STATISTICS, &queue, &octets);
-    printf("{\"frames\": %llu, \"lost\": %llu, \"held\": %llu, \"repeated\": %llu, \"refused\": %llu, \"overrun\": %u}\n",
-           (unsigned long long)way->frames, (unsigned long long)way->lost, (unsigned long long)way->held,
-           (unsigned long long)way->repeated, (unsigned long long)way->refused, queue.tp_drops);
+    printf("{\"packets\": %llu, \"lost\": %llu, \"held\": %llu, \"repeated\": %llu, \"others_lost\": %llu, "
+           "\"refused\": %llu, \"overrun\": %u}\n",
+           (unsigned long long)way->packets, (unsigned long long)way->lost, (unsigned long long)way->held,
+           (unsigned long long)way->repeated, (unsigned long long)way->others_lost, (unsigned long long)way->refused,
+           queue.tp_drops);
 }
 
 int main(int count, char **arguments) {

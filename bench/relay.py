@@ -33,12 +33,16 @@ class Odds:
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """What became of the frames of one direction; ``refused`` and ``overrun`` are those that nobody meant to lose."""
+    """What became of the packets of ESP of one direction, counted singly where frames are runs of them.
 
-    frames: int
+    ``others_lost`` are frames, KINK's; ``refused`` and ``overrun`` those that nobody meant to lose, of whatever kind.
+    """
+
+    packets: int
     lost: int
     held: int
     repeated: int
+    others_lost: int
     refused: int
     overrun: int
 

@@ -24,7 +24,7 @@ from bench.laboratory import end, scratch
 from bench.path import PathLab
 from bench.relay import Odds
 from bench.verdict import Flow, Gateway, Outcome
-from kinkvpn.demo.lab import START_SECONDS, DaemonOptions, policies
+from kinkvpn.demo.lab import POLL_SECONDS, START_SECONDS, DaemonOptions, policies
 from kinkvpn.demo.namespace import LabFailed
 from kinkvpn.demo.progress import Progress
 from kinkvpn.demo.sandbox import complete_path
@@ -44,6 +44,7 @@ DATAGRAMS_PER_S: Final = 2000.0  # each way of each IP version: a twentieth of a
 # Silence is one way to fail, a trickle another: slower than this it is broken on any machine.
 SLOWEST_OCTETS_PER_S: Final = 5_000_000
 GRACE_SECONDS: Final = 120.0
+LOOKS: Final = 100  # until two find the same
 ANSWER_SECONDS: Final = 60.0  # a rekey on a path with loss waits for KINK's retransmissions: 1, 2, 4 s and so on
 
 
@@ -220,7 +221,15 @@ class Soak:
         )
 
     def _gateways(self) -> tuple[Gateway, Gateway]:
-        a, b = (gateway(host, self._settings.outer) for host in self._lab.hosts)
+        """Once nothing passes any more: what is under way is in nobody's figures."""
+        before: list[Gateway] = []
+        for _ in range(LOOKS):
+            found = [gateway(host, self._settings.outer) for host in self._lab.hosts]
+            if found == before:
+                break
+            before = found
+            time.sleep(POLL_SECONDS)
+        a, b = found
         return a, b
 
 

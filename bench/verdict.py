@@ -83,7 +83,7 @@ class Gateway:
     tun_overruns: int
 
     def faults(self, repeated: int) -> list[str]:
-        """In words; the path has sent ``repeated`` frames to it a second time."""
+        """In words; the path has sent it ``repeated`` packets a second time."""
         allowed = dict.fromkeys(OF_LOAD, self.packets_out) | {REPLAYED: repeated}
         return [
             f"{self.name} dropped {count} packets: {reason}" + (f", {allowed[reason]} at most" if repeated else "")
@@ -143,11 +143,18 @@ class Outcome:
         repeated = [way.repeated for way in self.passed] if self.passed else [0, 0]
         for gateway, again in zip(self.gateways, reversed(repeated), strict=True):
             found += gateway.faults(again)
+        for gateway, packets in zip(reversed(self.gateways), self.unaccounted(), strict=True):
+            if packets and not (packets > 0 and self._overrun(gateway)):
+                found.append(f"of {packets} packets to {gateway.name} it is not known what became")
         if rekeyed and not self.rekeys:
             found.append("no rekey came about")
         if self.rekeys_failed and not odds:
             found.append(f"{self.rekeys_failed} rekeys failed")
         return found
+
+    def _overrun(self, gateway: Gateway) -> bool:
+        """Whether queues on the way to it were full, whose losses the kernel does not count one by one."""
+        return bool(gateway.overruns or (self.passed and any(way.overrun or way.refused for way in self.passed)))
 
     def to_dict(self) -> dict[str, Any]:
         """For JSON."""

@@ -19,6 +19,8 @@ pytestmark = pytest.mark.root
 
 PACKETS = 5000
 FAR = "192.0.2.2"
+ESP_PORT = 4500
+SPI = b"spi!"
 SO_RCVBUFFORCE = 33  # asm-generic/socket.h
 SILENCE_SECONDS = 1.0  # the relay holds no packet for longer than a millisecond of quiet
 
@@ -49,30 +51,30 @@ def sent_through(near: Namespace, far: Namespace) -> list[int]:
 
     numbers = []
     with within(near, made) as source, within(far, made) as target:
-        target.bind((FAR, 7))
+        target.bind((FAR, ESP_PORT))
         target.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
-        source.connect((FAR, 7))
+        source.connect((FAR, ESP_PORT))
         for number in range(PACKETS):
-            source.send(number.to_bytes(4))
+            source.send(SPI + number.to_bytes(4))
         target.settimeout(SILENCE_SECONDS)
         with suppress(TimeoutError):
             while True:
-                numbers.append(int.from_bytes(target.recv(8)))
+                numbers.append(int.from_bytes(target.recv(16)[len(SPI) :]))
     return numbers
 
 
 def test_without_odds_all_pass_in_order(tmp_path: Path) -> None:
     numbers, (there, back) = crossed(tmp_path, Odds(), 1)
     assert numbers == list(range(PACKETS))
-    assert there == Passed(PACKETS, 0, 0, 0, 0, 0)
-    assert back.frames == 0
+    assert there == Passed(PACKETS, 0, 0, 0, 0, 0, 0)
+    assert back.packets == 0
 
 
 def test_what_arrives_is_what_it_says(tmp_path: Path) -> None:
     odds = Odds(lost=0.05, held=0.05, repeated=0.05)
     numbers, (there, _) = crossed(tmp_path, odds, 2)
     again, (same, _) = crossed(tmp_path, odds, 2)
-    assert (there.frames, there.refused, there.overrun) == (PACKETS, 0, 0)
+    assert (there.packets, there.refused, there.overrun) == (PACKETS, 0, 0)
     assert there.lost == same.lost
     for fault in (there.lost, there.held, there.repeated):
         assert PACKETS * 0.03 < fault < PACKETS * 0.07

@@ -21,9 +21,8 @@ pytestmark = [pytest.mark.root, pytest.mark.kdc]
 FAULTS = Odds(lost=0.01, held=0.01, repeated=0.01)
 RUNS = {
     "whole": Settings(octets=200_000_000, whole=True, rekey=0.25, engine="native"),
-    "split": Settings(octets=100_000_000, whole=False, rekey=0.25, engine="native"),
+    "split-IPv6": Settings(octets=100_000_000, whole=False, rekey=0.25, outer=6, engine="native"),
     "faults": Settings(octets=50_000_000, whole=False, rekey=0.5, odds=FAULTS, engine="native"),
-    "outer-IPv6": Settings(octets=50_000_000, whole=True, rekey=0.25, outer=6, engine="native"),
     "portable": Settings(octets=10_000_000, whole=False, rekey=0.5, odds=FAULTS, engine="portable"),
 }
 
@@ -38,7 +37,6 @@ def test_all_arrives_as_it_was_sent(name: str, tmp_path: Path) -> None:
     print("\n".join(table(outcome)))
     assert outcome.faults(odds=settings.odds, rekeyed=True) == []
     assert [flow.octets_received for flow in outcome.flows] == [settings.octets // 2] * 4
-    assert min(outcome.unaccounted()) >= 0
     assert all(flow.datagrams_received for flow in outcome.flows)
     assert [gateway.engines for gateway in outcome.gateways] == [(settings.engine,)] * 2
     if outcome.passed:

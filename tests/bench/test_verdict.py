@@ -30,7 +30,7 @@ FLOW = Flow(
 A = Gateway("a", ("native",), 1000, 900, {"link_refused": 10}, 0, 2)
 B = Gateway("b", ("native",), 900, 990, {}, 0, 0)
 FAULTY = Odds(lost=0.01, repeated=0.01)
-LOSSY = (Passed(990, 20, 3, 7, 0, 0), Passed(900, 0, 0, 0, 0, 0))
+LOSSY = (Passed(990, 20, 3, 7, 1, 0, 0), Passed(900, 0, 0, 0, 0, 0, 0))
 
 
 def outcome(flow: Flow = FLOW, a: Gateway = A, b: Gateway = B, **changes: object) -> Outcome:
@@ -63,22 +63,32 @@ def test_what_a_flow_must_not_be(changed: dict[str, object], said: str) -> None:
 
 @pytest.mark.parametrize("reason", ["replayed", "too_old", "authentication_failed", "tun_refused", "unknown_spi"])
 def test_a_gateway_drops_nothing_but_what_the_link_refuses(reason: str) -> None:
-    assert outcome(b=replace(B, drops={reason: 8})).faults(odds=Odds(), rekeyed=True) == [
-        f"b dropped 8 packets: {reason}"
-    ]
+    found = outcome(b=replace(B, packets_in=982, drops={reason: 8}))
+    assert found.faults(odds=Odds(), rekeyed=True) == [f"b dropped 8 packets: {reason}"]
 
 
 def test_what_the_path_repeats_is_replayed_to_the_far_end_and_no_more_than_that() -> None:
     for drops, said in ({"replayed": 7}, []), ({"replayed": 8}, ["b dropped 8 packets: replayed, 7 at most"]):
-        found = outcome(b=replace(B, drops=drops), passed=LOSSY)
+        found = outcome(b=replace(B, packets_in=977 - drops["replayed"], drops=drops), passed=LOSSY)
         assert found.faults(odds=FAULTY, rekeyed=True) == said
-    near = outcome(a=replace(A, drops={"replayed": 1}), passed=LOSSY)
+    near = outcome(a=replace(A, packets_in=899, drops={"link_refused": 10, "replayed": 1}))
     assert near.faults(odds=FAULTY, rekeyed=True) == ["a dropped 1 packets: replayed"]
 
 
-def test_packets_are_followed_through_the_path() -> None:
-    found = outcome(b=replace(B, packets_in=970, drops={"replayed": 6}, overruns=1), passed=LOSSY)
-    assert found.unaccounted() == (1000 - 10 - 20 + 7 - 1 - 970 - 6, 0)
+@pytest.mark.parametrize("packets_in", [989, 991])
+def test_what_became_of_each_packet_has_to_be_known(packets_in: int) -> None:
+    found = outcome(b=replace(B, packets_in=packets_in))
+    assert found.unaccounted() == (990 - packets_in, 0)
+    said = [f"of {990 - packets_in} packets to b it is not known what became"]
+    assert found.faults(odds=Odds(), rekeyed=True) == said
+
+
+def test_a_full_socket_takes_more_with_it_than_is_counted_and_never_brings_more() -> None:
+    found = outcome(b=replace(B, packets_in=900, overruns=4))
+    assert found.unaccounted() == (86, 0)
+    assert found.faults(odds=Odds(), rekeyed=True) == []
+    found = outcome(b=replace(B, packets_in=990, overruns=4))
+    assert found.faults(odds=Odds(), rekeyed=True) == ["of -4 packets to b it is not known what became"]
 
 
 def test_keys_have_to_be_new_where_they_were_to_be() -> None:
