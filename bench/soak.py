@@ -59,7 +59,7 @@ class Settings:
         rekey: seconds between new keys, by a and b in turn; 0 never.
         whole: runs of datagrams cross the path as one.
         outer: IP version outside.
-        engine: as in the configuration.
+        engine, queues: as in the configuration.
     """
 
     octets: int = 10 * GIGABYTE
@@ -69,6 +69,7 @@ class Settings:
     whole: bool = True
     outer: int = 4
     engine: str = "auto"
+    queues: int = 1
 
     @property
     def connections(self) -> int:
@@ -273,7 +274,7 @@ def overruns(host: Host, outer: int) -> int:
 
 def soak(settings: Settings, directory: Path, progress: Progress) -> Outcome:
     """Build the laboratory, run, and take it down. Raises LabFailed."""
-    options = DaemonOptions(start="boot", engine=settings.engine, level="info")
+    options = DaemonOptions(start="boot", engine=settings.engine, queues=settings.queues)
     with PathLab(
         directory, options, odds=settings.odds, seed=settings.seed, whole=settings.whole, outer=settings.outer
     ) as lab:
@@ -304,6 +305,7 @@ def run(options: argparse.Namespace) -> int:
         whole=not odds if options.whole is None else options.whole,
         outer=options.outer,
         engine=options.engine,
+        queues=options.queues,
     )
     about = machine.describe()
     try:
@@ -381,5 +383,6 @@ def add_command(measurements: argparse._SubParsersAction[argparse.ArgumentParser
     path.add_argument("--split", dest="whole", action="store_false", help="GSO is cut before it (with faults)")
     parser.add_argument("--outer", type=int, choices=VERSIONS, default=4, help="IP version outside (4)")
     parser.add_argument("--engine", choices=("auto", "native", "portable"), default="auto", help="(auto)")
+    parser.add_argument("--queues", type=int, choices=range(1, 17), default=1, metavar="N", help="of each daemon (1)")
     parser.add_argument("--json", action="store_true", help="one JSON object on one line")
     parser.set_defaults(run=run)

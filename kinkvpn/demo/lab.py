@@ -57,6 +57,7 @@ listen = ["{wire}"]
 
 [esp]
 engine = "{engine}"
+queues = {queues}
 
 [tun]
 name = "kink0"
@@ -122,6 +123,7 @@ class DaemonOptions:
     start: str = "demand"
     suites: tuple[str, ...] = ("aes256-gcm16",)
     engine: str = "auto"
+    queues: int = 1
     level: str = "info"
 
 
@@ -173,6 +175,7 @@ class Host:
             peer_wire=peer.site.wire,
             remote=json.dumps([str(subnet) for subnet in peer.site.subnets]),
             engine=options.engine,
+            queues=options.queues,
             level=options.level,
             start=options.start,
             suites=json.dumps(options.suites),

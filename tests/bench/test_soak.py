@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.root, pytest.mark.kdc]
 FAULTS = Odds(lost=0.01, held=0.01, repeated=0.01)
 RUNS = {
     "whole": Settings(octets=200_000_000, whole=True, rekey=0.25, engine="native"),
-    "split-IPv6": Settings(octets=100_000_000, whole=False, rekey=0.25, outer=6, engine="native"),
+    "split-IPv6": Settings(octets=100_000_000, whole=False, rekey=0.25, outer=6, engine="native", queues=3),
     "faults": Settings(octets=50_000_000, whole=False, rekey=0.5, odds=FAULTS, engine="native"),
     "portable": Settings(octets=10_000_000, whole=False, rekey=0.5, odds=FAULTS, engine="portable"),
 }
