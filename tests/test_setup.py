@@ -25,7 +25,10 @@ SECONDS = 120.0  # on a machine with better things to do
 
 ASK = "from esp import native; print(native.__file__); print(native.why_missing())"
 
-pytestmark = pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing: apt-get install gcc")
+pytestmark = [
+    pytest.mark.build,
+    pytest.mark.skipif(shutil.which("gcc") is None, reason="gcc is missing: apt-get install gcc"),
+]
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from scapy.layers.inet6 import IPv6ExtHdrDestOpt, IPv6ExtHdrHopByHop
 from support.offload import Large
 from support.scapy_esp import IP, IPOption_NOP, IPv6
 
+pytestmark = pytest.mark.build
+
 ROOT = Path(__file__).parent.parent.parent
 NATIVE = ROOT / "esp/native"
 TARGET = ROOT / "tests/fuzz/native_offload.c"

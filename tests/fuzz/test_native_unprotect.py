@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from fuzz.fuzz_engine import AGAIN, TEXTS, steps
 
+pytestmark = pytest.mark.build
+
 ROOT = Path(__file__).parent.parent.parent
 NATIVE = ROOT / "esp/native"
 TARGET = ROOT / "tests/fuzz/native_unprotect.c"
