@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from esp.checksum import complement, ones_sum
 from esp.inner import TCP
-from esp.segment import GSO_TCPV4, GSO_TCPV6, NEEDS_CSUM, VNET
+from esp.segment import GSO_TCPV4, GSO_TCPV6, VNET
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
@@ -70,8 +70,8 @@ def _layout(network: int, transport: int) -> _Layout:
     return _Layout(octets, int.from_bytes(mask), 1 << behind - 64, _PSH << behind - 112)
 
 
-def _layout_of(packet: bytes) -> _Layout | None:
-    """Of ``packet``, if others may follow it: TCP that has data and asks for nothing else."""
+def _layout_of(packet: bytes, local: Container[bytes]) -> _Layout | None:
+    """Of ``packet``, if others may follow it: TCP for this host that has data, of even length, and asks for no more."""
     if len(packet) <= 20 + _TCP_OCTETS:
         return None
     network = _network_octets(packet)
@@ -81,6 +81,8 @@ def _layout_of(packet: bytes) -> _Layout | None:
         return None
     transport = (packet[network + 12] >> 4) * 4
     if packet[network + 13] != _ACK or not _TCP_OCTETS <= transport < len(packet) - network:
+        return None
+    if (len(packet) - transport) % 2 or packet[16 if network == 20 else 24 : network] not in local:
         return None
     return _layout(network, transport)
 
@@ -96,14 +98,16 @@ def coalesce(packets: Sequence[bytes], local: Container[bytes]) -> Iterator[Join
         packets: well-formed, and each as long as it says.
         local: addresses of this host, packed. It verifies the checksum of what is for one of them, adding up once more
             what it copies anyway. What it forwards it would give a new checksum, right or wrong: of that each segment
-            is verified here, which costs more than all else.
+            would have to be verified here, which costs Python more than is gained, and so it stays as it is.
     """
     run: list[bytes] = []
     length = room = octets = mask = step = psh = expected = total = 0
     from_bytes = int.from_bytes
     for packet in packets:
         if len(packet) <= length:
-            if not octets and (layout := _layout_of(run[0])) is not None:  # looked at only once there is a second
+            if (
+                not octets and (layout := _layout_of(run[0], local)) is not None
+            ):  # looked at only once there is a second
                 octets, mask, step, psh = layout
                 step *= length - octets
                 total = from_bytes(run[0][:octets])
@@ -120,59 +124,43 @@ def coalesce(packets: Sequence[bytes], local: Container[bytes]) -> Iterator[Join
                         length = 0
                     continue
         if run:
-            yield from _join(run, octets, total, local)
+            yield _join(run, octets, total)
         run, length, octets, room = [packet], len(packet), 0, 0
     if run:
-        yield from _join(run, octets, total, local)
+        yield _join(run, octets, total)
 
 
-def _join(run: Sequence[bytes], octets: int, total: int, local: Container[bytes]) -> Iterator[Joined]:
-    """``run`` as one, or one by one where it must not be.
+def _join(run: Sequence[bytes], octets: int, total: int) -> Joined:
+    """``run`` as one.
 
     Args:
         run: segments that follow each other.
         octets: of the headers of each.
         total: of all headers, as numbers. Sums of their words are the same, modulo 2^16 - 1 (RFC 1071).
-        local: as for :func:`coalesce`.
     """
     first, count = run[0], len(run)
     if count == 1:
-        yield Joined((_AS_IT_IS, first), run)
-        return
+        return Joined((_AS_IT_IS, first), run)
     network = _network_octets(first)
     addresses = first[12:20] if network == 20 else first[8:40]
     pseudo = ones_sum(addresses) + TCP
-    verified = addresses[len(addresses) // 2 :] not in local or len(first) % 2 == 1
-    if verified and not all(_is_right(each, network, pseudo) for each in run):
-        yield from (Joined((_AS_IT_IS, each), (each,)) for each in run)
-        return
     headers = count * octets
     data = sum(map(len, run)) - headers
     segment = octets - network + data
     transport = bytearray(first[network:octets])
     transport[13] |= run[-1][network + 13] & _PSH
     transport[_CHECKSUM : _CHECKSUM + 2] = b"\0\0"
-    if verified:
-        checksum = ones_sum(_WORD.pack(segment) + addresses) + TCP
-        told = NEEDS_CSUM, network, _CHECKSUM
-    else:
-        # What a segment's data adds up to, its header tells: all of a segment that is right, with the pseudo-header, is
-        # nought. An IPv4 header by itself is too, and one that is not spoils the sum, as it should.
-        if network == 40:
-            total -= count * (ones_sum(first[:4] + first[6:40]) + octets - network) + data
-        parts = total + count * (pseudo + octets - network) + data
-        checksum = (parts - pseudo - segment - ones_sum(bytes(transport))) % 0xFFFF
-        told = 0, 0, 0
-    transport[_CHECKSUM : _CHECKSUM + 2] = _WORD.pack(checksum % 0xFFFF)
+    # What a segment's data adds up to, its header tells: all of a segment that is right, with the pseudo-header, is
+    # nought. An IPv4 header by itself is too, and one that is not spoils the sum, as it should.
+    if network == 40:
+        total -= count * (ones_sum(first[:4] + first[6:40]) + octets - network) + data
+    parts = total + count * (pseudo + octets - network) + data
+    checksum = (parts - pseudo - segment - ones_sum(bytes(transport))) % 0xFFFF
+    transport[_CHECKSUM : _CHECKSUM + 2] = _WORD.pack(checksum)
     gso = GSO_TCPV4 if network == 20 else GSO_TCPV6
-    vnet = VNET.pack(told[0], gso, octets, len(first) - octets, *told[1:])
+    vnet = VNET.pack(0, gso, octets, len(first) - octets, 0, 0)
     header = _network_header(first, segment) + transport
-    yield Joined((vnet, header, *[each[octets:] for each in run]), run)
-
-
-def _is_right(packet: bytes, network: int, pseudo: int) -> bool:
-    header_is = network == 40 or ones_sum(packet[:20]) == 0
-    return header_is and (pseudo + len(packet) - network + ones_sum(packet[network:])) % 0xFFFF == 0
+    return Joined((vnet, header, *[each[octets:] for each in run]), run)
 
 
 def _network_header(first: bytes, segment: int) -> bytes:
