@@ -254,6 +254,7 @@ def gateway(host: Host, outer: int) -> Gateway:
     return Gateway(
         name=host.name,
         engines=tuple(sorted({f"{each[f'engine_{way}']}" for each in policies(status) for way in ("in", "out")})),
+        creates=counters["kink_labelled"]["exchanges"].get("create.completed", 0),
         packets_out=counters["packets_out"],
         packets_in=counters["packets_in"],
         drops=counters["drops"],
@@ -341,7 +342,8 @@ def table(outcome: Outcome) -> list[str]:
         dropped = ", ".join(f"{reason} {count}" for reason, count in each.drops.items())
         lines += [
             f"{each.name} ({', '.join(each.engines)}): {each.packets_out} packets out, {each.packets_in} in; "
-            f"dropped: {dropped or 'none'}; no room in a socket: {each.overruns}, in the TUN: {each.tun_overruns}"
+            f"dropped: {dropped or 'none'}; no room in a socket: {each.overruns}, in the TUN: {each.tun_overruns}; "
+            f"{each.creates} CREATEs"
         ]
     for way, passed in zip(("a to b", "b to a"), outcome.passed or (), strict=False):
         lines.append(f"path {way}: " + ", ".join(f"{name} {count}" for name, count in asdict(passed).items()))

@@ -15,6 +15,15 @@ if TYPE_CHECKING:
 # A full queue drops; the senders inside slow down. Everything else that a gateway drops here is a defect.
 OF_LOAD: Final = frozenset({DropReason.LINK_REFUSED.value})
 REPLAYED: Final = DropReason.REPLAYED.value
+# What comes and is not opened; what is dropped later has been counted as opened.
+NOT_OPENED: Final = frozenset(
+    reason.value
+    for reason in (
+        *(DropReason.MALFORMED, DropReason.UNKNOWN_SPI, DropReason.REPLAYED, DropReason.TOO_OLD),
+        *(DropReason.AUTHENTICATION_FAILED, DropReason.BAD_PADDING, DropReason.BAD_NEXT_HEADER),
+        *(DropReason.CE_ON_NOT_ECT, DropReason.SELECTOR_MISMATCH),
+    )
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +77,7 @@ class Gateway:
 
     Args:
         engines: whose its SAs are.
+        creates: CREATEs of its own that were completed: the first one, and new keys.
         packets_out, packets_in: sealed and sent or refused; opened.
         drops: by reason.
         overruns: datagrams that its socket had no room for, as far as the kernel counts them (a run may count as one).
@@ -76,6 +86,7 @@ class Gateway:
 
     name: str
     engines: tuple[str, ...]
+    creates: int
     packets_out: int
     packets_in: int
     drops: Mapping[str, int]
@@ -128,7 +139,7 @@ class Outcome:
             - (self.passed[way].lost - self.passed[way].repeated if self.passed else 0)
             - target.overruns
             - target.packets_in
-            - sum(count for reason, count in target.drops.items() if reason not in OF_LOAD)
+            - sum(count for reason, count in target.drops.items() if reason in NOT_OPENED)
             for way, (source, target) in enumerate(ways)
         )
 
