@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Packets that a lane has left to Python are done so many at a time; then everything else has its turn.
 BATCH = 64
+# More than their ring holds.
+ALL_NEWS = 2048
 # As ring and loop have them.
 _TROUBLES = {1: (Offload.UDP_SEGMENT,), 2: (Offload.USO,), 3: (Offload.COALESCE,)}
 
@@ -120,8 +122,9 @@ class NativeDataplane(Dataplane):
     async def _serve(self) -> None:
         while True:
             await self._wait_for_lanes()
-            for loop in self._loops:
-                loop.look()
+            unread = [loop.look() for loop in self._loops]
+            if any(unread):
+                self._native.look_at_all(self._clock())
             left = False
             for lane in range(len(self._loops)):
                 left |= self._serve_lane(lane)
@@ -140,15 +143,15 @@ class NativeDataplane(Dataplane):
     def _serve_lane(self, lane: int) -> bool:
         """A turn; whether there may be more. KINK and the end of an SA never wait for packets."""
         loop = self._loops[lane]
-        news = loop.take(_core.NEWS, BATCH)
+        # What has been told of an SA was told before the packets that came after.
+        packets, news = loop.take(_core.PACKETS, BATCH), loop.take(_core.NEWS, ALL_NEWS)
         for record in news:
             self._take_news(lane, record)
         control = loop.take(_core.CONTROL, BATCH)
         for _, _, _, _, source, datagram in control:
             self._receive_control(datagram, source)
-        packets = loop.take(_core.PACKETS, BATCH)
         self._take_packets(packets)
-        return BATCH in (len(news), len(control), len(packets))
+        return BATCH in (len(control), len(packets)) or len(news) == ALL_NEWS
 
     def _take_news(self, lane: int, record: _core.Record) -> None:
         kind, detail, number, _, source, _ = record

@@ -179,8 +179,7 @@ static enum verdict dropped(struct lane *lane, enum drop reason, unsigned packet
 }
 
 int outbound_ended(const struct outbound *sa, double now) {
-    return now >= sa->hard_at || counted(&sa->sequence) >= sa->hard_sequence ||
-           (sa->hard_octets != UINT64_MAX && outbound_octets(sa) >= sa->hard_octets);
+    return now >= sa->hard_at || outbound_over(sa);
 }
 
 enum verdict lane_choose(struct lane *lane, const uint8_t *packet, size_t octets, size_t largest, unsigned packets,
@@ -225,8 +224,9 @@ size_t lane_seal(struct lane *lane, struct outbound *sa, uint8_t *esp, size_t oc
         mss_clamp(packet, octets, clamp_for(lane, sa));
     size_t sealed = outbound_seal(sa, outbound_sealer(sa, lane->number), esp, octets, now);
     if (sealed == 0) {
-        *attention = attend(&sa->attention, ATTENTION_EXHAUSTED);
-        dropped(lane, DROP_SEQUENCE_EXHAUSTED, 1);
+        int ended = outbound_over(sa); /* another thread had the last number */
+        *attention = attend(&sa->attention, ended ? ATTENTION_ALARM : ATTENTION_EXHAUSTED);
+        dropped(lane, ended ? DROP_SA_EXPIRED : DROP_SEQUENCE_EXHAUSTED, 1);
         return 0;
     }
     count(&lane->packets_out, 1);
@@ -236,8 +236,8 @@ size_t lane_seal(struct lane *lane, struct outbound *sa, uint8_t *esp, size_t oc
         what |= ATTENTION_LARGE;
     struct silence *silence = atomic_load_explicit(&sa->silence, memory_order_acquire);
     if (atomic_load_explicit(&silence->since, memory_order_relaxed) > now)
-        atomic_store_explicit(&silence->since, now, memory_order_relaxed);
-    if (!atomic_load_explicit(&silence->watched, memory_order_relaxed)) {
+        atomic_store(&silence->since, now); /* before `watched` is read: Python clears that, and then reads this */
+    if (!atomic_load(&silence->watched)) {
         atomic_store_explicit(&silence->watched, 1, memory_order_relaxed);
         what |= ATTENTION_SILENCE;
     }
@@ -269,15 +269,19 @@ enum verdict lane_open(struct lane *lane, uint8_t *esp, size_t octets, uint8_t t
         lane->tell_unknown_at = now + 1.0; /* esp.engine.UNKNOWN_SPI_SECONDS; the control counts and tells this one */
         return SLOW;
     }
-    if (sa->foreign || now >= sa->hard_at || counted(&sa->packets) >= sa->hard_packets ||
-        counted(&sa->octets) >= sa->hard_octets)
+    if (sa->foreign)
         return SLOW;
-    *found = sa;
     /* As a rule all packets of an SA come to one lane, for the sockets sort them by SPI. Not those of a run that the kernel
      * has put together of several SAs' packets (UDP_GRO looks at no SPI), nor those of raw ESP. */
     int shared = lane->engine->lanes > 1;
     if (shared)
         window_take(sa->window);
+    if (now >= sa->hard_at || inbound_over(sa)) { /* asked by who has the window, so that nobody comes between */
+        if (shared)
+            window_give(sa->window);
+        return SLOW;
+    }
+    *found = sa;
     uint64_t before = counted(&sa->packets);
     inbound_open(sa, esp, octets, traffic_class, lane->unused_ecn, opened);
     uint64_t after = counted(&sa->packets);

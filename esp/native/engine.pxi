@@ -15,7 +15,7 @@ cdef object _new = tuple.__new__
 cdef extern from "engine.h" nogil:
     enum: DROPS, ECN_PAIRS, ESP_HEADER, MAX_LANES, SA_FRONT, SA_BACK
     enum: ATTENTION_EXHAUSTED, ATTENTION_MOVED
-    enum: DROP_SEQUENCE_EXHAUSTED
+    enum: DROP_SEQUENCE_EXHAUSTED, DROP_SA_EXPIRED
 
     struct remote:
         pass
@@ -54,7 +54,7 @@ cdef extern from "engine.h" nogil:
 
     struct sealer:
         cipher *cipher
-        uint64_t octets, exhausted
+        uint64_t octets, exhausted, expired
         double sent_at
 
     struct outbound:
@@ -135,6 +135,8 @@ cdef extern from "engine.h" nogil:
 
 cdef extern from "mss.h" nogil:
     int is_syn(const uint8_t *packet, size_t octets)
+    int outbound_over(const outbound *)
+    int inbound_over(const inbound *)
     void mss_clamp(uint8_t *packet, size_t octets, size_t mtu)
 
 cdef extern from "remote.h" nogil:
@@ -296,9 +298,11 @@ cdef class Policy:
 
     cdef policy *at
     cdef Core core
+    cdef list carriers  # what lanes find here lives as long as they do
 
     def __cinit__(self, Core core, int action):
         self.core = core
+        self.carriers = [None] * core.engine.lanes
         self.at = <policy *>calloc(1, sizeof(policy))
         if self.at is NULL:
             raise MemoryError
@@ -315,6 +319,7 @@ cdef class Policy:
         ):
             raise ValueError("lane")
         self.at.carriers[lane] = NULL if sa is None else sa.at
+        self.carriers[lane] = sa  # after that: who was there may go with it
 
 
 @cython.no_gc_clear
@@ -325,7 +330,7 @@ cdef class Outbound:
     cdef Core core
     cdef readonly object remote, alarms
     cdef public object silence
-    cdef uint64_t first, reported
+    cdef uint64_t first, exhausted, expired
 
     def __cinit__(self, Core core, uint64_t number, uint32_t spi, uint64_t sequence, uint64_t sequence_max, suite,
                   bytes keymat, bint esn, int library, bytes seed, bytes outer_class, lane=None):
@@ -401,11 +406,18 @@ cdef class Outbound:
 
     def take_drops(self):
         """What lanes have dropped since the last call, by the reason's position."""
-        cdef uint64_t total = 0
+        cdef uint64_t exhausted = 0, expired = 0
         for i in range(1, self.at.sealer_count):
-            total += self.at.sealers[i].exhausted
-        fresh, self.reported = total - self.reported, total
-        return {DROP_SEQUENCE_EXHAUSTED: fresh} if fresh else {}
+            exhausted += self.at.sealers[i].exhausted
+            expired += self.at.sealers[i].expired
+        fresh = {DROP_SEQUENCE_EXHAUSTED: exhausted - self.exhausted, DROP_SA_EXPIRED: expired - self.expired}
+        self.exhausted, self.expired = exhausted, expired
+        return {reason: packets for reason, packets in fresh.items() if packets}
+
+    @property
+    def attention(self):
+        """What lanes have told of, or had no room to."""
+        return self.at.attention
 
     @property
     def sequence(self):
@@ -451,9 +463,17 @@ cdef class Outbound:
     def tell_at(self, double value):
         self.at.tell_at = value
 
-    def limit(self, double hard_at, hard_packets, hard_octets):
+    @property
+    def hard_at(self):
+        """When its lifetime ends; long ago where packets or octets have ended it."""
+        return -INFINITY if outbound_over(self.at) else self.at.hard_at
+
+    @hard_at.setter
+    def hard_at(self, double value):
+        self.at.hard_at = value
+
+    def limit(self, hard_packets, hard_octets):
         """Carry nothing any more from there on."""
-        self.at.hard_at = hard_at
         self.at.hard_sequence = _limit(self.first + hard_packets)
         self.at.hard_octets = _limit(hard_octets)
 
@@ -549,6 +569,11 @@ cdef class Inbound:
         return _take(<const void *>self.at.drops, self.reported, DROPS)
 
     @property
+    def attention(self):
+        """What lanes have told of, or had no room to."""
+        return self.at.attention
+
+    @property
     def packets(self):
         return self.at.packets
 
@@ -556,9 +581,17 @@ cdef class Inbound:
     def octets(self):
         return self.at.octets
 
-    def limit(self, double hard_at, hard_packets, hard_octets):
+    @property
+    def hard_at(self):
+        """When its lifetime ends; long ago where packets or octets have ended it."""
+        return -INFINITY if inbound_over(self.at) else self.at.hard_at
+
+    @hard_at.setter
+    def hard_at(self, double value):
+        self.at.hard_at = value
+
+    def limit(self, hard_packets, hard_octets):
         """Open nothing any more from there on."""
-        self.at.hard_at = hard_at
         self.at.hard_packets = _limit(hard_packets)
         self.at.hard_octets = _limit(hard_octets)
 
@@ -593,6 +626,7 @@ cdef void _release_silence(void *what) noexcept nogil:
 
 
 @cython.no_gc_clear  # SAs tell it that they go, and may go after it
+@cython.no_gc_clear
 cdef class Core:
     """What lanes share, and the first of them, which runs in the caller's thread while no loop runs."""
 

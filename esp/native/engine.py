@@ -8,6 +8,7 @@ matter, and SAs that ask for what lanes do not have.
 from __future__ import annotations
 
 from dataclasses import replace
+from math import inf
 from typing import TYPE_CHECKING
 
 from esp.engine import Engine
@@ -175,8 +176,23 @@ class NativeEngine(Engine):
         sa = self._sad.numbered.get(number)
         if isinstance(sa, NativeInboundSa):
             self._look_at_inbound(sa, attention, source, now)
-        else:
+        elif sa is not None:
             self._look_at_outbound(sa, attention, now)
+        elif attention & _core.SILENCE:
+            self._watch_unanswered()
+
+    def look_at_all(self, now: float) -> None:
+        """What loops have noticed of SAs and had no room to tell."""
+        for number, sa in list(self._sad.numbered.items()):
+            attention = sa.core.attention & ~_core.MOVED
+            if attention:
+                self.look_at(number, attention, sa.remote, now)
+
+    def _watch_unanswered(self) -> None:
+        """A packet waits for an answer, and the SA that sent it has gone: whose peer it was is not known any more."""
+        for silence in self._silences.values():
+            if isinstance(silence, NativeSilence) and silence.core.watched and silence.deadline() < inf:
+                self._unanswered[silence] = None
 
     def clamped(self, packet: bytes, number: int) -> bytes:
         """A SYN that a loop has opened, from the SA of that number, with the MSS that goes through the other way."""
@@ -199,9 +215,7 @@ class NativeEngine(Engine):
         for silence in watched - self._unanswered.keys():
             if isinstance(silence, NativeSilence):
                 silence.core.watched = False
-                if silence.deadline() < float(
-                    "inf"
-                ):  # a packet has gone out meanwhile, and its lane saw that it was watched
+                if silence.deadline() < inf:  # a packet has gone out meanwhile, and its lane saw that it was watched
                     silence.core.watched = True
                     self._unanswered[silence] = None
         self.lanes.reclaim()

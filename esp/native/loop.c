@@ -83,14 +83,18 @@ void loop_packet_taken(struct loop *loop, const struct record *record) {
     atomic_fetch_sub_explicit(&loop->shares[record->share], record->octets, memory_order_relaxed);
 }
 
-/* Tells Python to look at an SA; where there is no room the next packet tells. */
+/* Tells Python to look at an SA; where there is no room, at all of them. That a packet came from elsewhere the next packet
+ * tells, for where it came from stands nowhere else. */
 static void tell(struct loop *loop, uint64_t number, unsigned what, _Atomic unsigned *attention,
                  const struct remote *source) {
     struct record record = {.kind = RECORD_ATTENTION, .detail = (uint8_t)what, .number = number};
     if (source != NULL)
         record.source = *source;
-    if (!put(loop, RING_NEWS, &record, NULL))
-        atomic_fetch_and(attention, ~what);
+    if (!ring_put(&loop->rings[RING_NEWS], &record, NULL)) {
+        atomic_fetch_and(attention, ~(unsigned)ATTENTION_MOVED);
+        atomic_store(&loop->unread, 1);
+    }
+    wake(loop);
 }
 
 static void trouble(struct loop *loop, int what, int error) {
@@ -349,7 +353,7 @@ static void take_datagram(struct loop *loop, const struct port *port, unsigned n
 static int drain_port(struct loop *loop, unsigned number) {
     const struct port *port = &loop->settings.ports[number];
     struct incoming *incoming = &loop->own->incoming;
-    for (int turn = 0; turn < RECEIVES; turn++) {
+    for (int turn = 0; turn < RECEIVES && !atomic_load(&loop->stop); turn++) {
         for (int i = 0; i < DATAGRAMS; i++) {
             struct msghdr *header = &incoming->headers[i].msg_hdr;
             header->msg_namelen = sizeof incoming->sources[i].address;
@@ -429,6 +433,12 @@ void loop_stop(struct loop *loop) {
     uint64_t one = 1;
     atomic_store(&loop->stop, 1);
     (void)!write(loop->alarm, &one, sizeof one);
+}
+
+int loop_look(struct loop *loop) {
+    /* An exchange, and not a store: what was put in a ring before `signalled` was found set is seen after it. */
+    atomic_exchange(&loop->signalled, 0);
+    return atomic_exchange(&loop->unread, 0);
 }
 
 void loop_errors_taken(struct loop *loop, unsigned port) {

@@ -50,6 +50,7 @@ struct loop {
     _Atomic int64_t shares[SHARES]; /* octets that wait in the packets' ring */
     atomic_int signalled;     /* Python has been woken, and has not looked since */
     atomic_int stop;
+    atomic_int unread;        /* there was no room to tell of some SA: what its `attention` has is yet to be looked at */
     _Atomic unsigned errors;  /* bit for each port whose errors Python has been told of, and has not taken */
     int alarm;                /* eventfd that ends a sleep */
     struct loop_private *own;
@@ -62,6 +63,8 @@ void loop_free(struct loop *loop);
 int loop_run(struct loop *loop);
 /* From any thread; the loop ends with the batch that it is at. */
 void loop_stop(struct loop *loop);
+/* Python is about to look at the rings, and is woken again by what comes after. Whether it has to look at all SAs, too. */
+int loop_look(struct loop *loop);
 /* Python has taken a record of the packets' ring. */
 void loop_packet_taken(struct loop *loop, const struct record *record);
 /* Python has taken the errors of that port. */

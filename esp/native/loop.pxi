@@ -40,12 +40,12 @@ cdef extern from "loop.h" nogil:
     struct loop:
         loop_counters counters
         ring rings[RINGS]
-        int signalled
 
     loop *loop_new(lane *, const loop_settings *)
     void loop_free(loop *)
     int loop_run(loop *)
     void loop_stop(loop *)
+    int loop_look(loop *)
     void loop_packet_taken(loop *, const record *)
     void loop_errors_taken(loop *, unsigned port)
     int remote_text(const remote *, char *text)
@@ -104,8 +104,8 @@ cdef class Loop:
         loop_errors_taken(self.at, port)
 
     def look(self):
-        """Before the rings are looked at: be woken again by what comes after."""
-        self.at.signalled = 0
+        """Before the rings are looked at: be woken again by what comes after. Whether all SAs have to be looked at, too."""
+        return bool(loop_look(self.at))
 
     def take(self, int number, int most):
         """Up to ``most`` records of a ring, oldest first: kind, detail, number, traffic class, source, octets."""

@@ -82,11 +82,12 @@ static const uint8_t PADDING[256] = {
 #undef ROW
 };
 
-/* The next number, or 0 when there is none. Several threads may seal by one SA, and each number is given out once. */
-static uint64_t next_sequence(struct outbound *sa) {
+/* The next number up to `end`, or 0 when there is none. Several threads may seal by one SA, and each number is given out
+ * once. */
+static uint64_t next_sequence(struct outbound *sa, uint64_t end) {
     uint64_t last = atomic_load_explicit(&sa->sequence, memory_order_relaxed);
     do {
-        if (last >= sa->sequence_max)
+        if (last >= end)
             return 0;
     } while (!atomic_compare_exchange_weak_explicit(&sa->sequence, &last, last + 1, memory_order_relaxed,
                                                     memory_order_relaxed));
@@ -100,10 +101,21 @@ uint64_t outbound_octets(const struct outbound *sa) {
     return octets;
 }
 
+int outbound_over(const struct outbound *sa) {
+    return (sa->hard_sequence != UINT64_MAX && counted(&sa->sequence) >= sa->hard_sequence) ||
+           (sa->hard_octets != UINT64_MAX && outbound_octets(sa) >= sa->hard_octets);
+}
+
+int inbound_over(const struct inbound *sa) {
+    return counted(&sa->packets) >= sa->hard_packets || counted(&sa->octets) >= sa->hard_octets;
+}
+
 size_t outbound_seal(struct outbound *sa, struct sealer *sealer, uint8_t *esp, size_t octets, double now) {
-    uint64_t sequence = next_sequence(sa);
+    /* No lane goes beyond the lifetime by a packet. Python may: it looks at limits once for all fragments of one. */
+    uint64_t end = sealer == sa->sealers || sa->hard_sequence > sa->sequence_max ? sa->sequence_max : sa->hard_sequence;
+    uint64_t sequence = next_sequence(sa, end);
     if (sequence == 0) {
-        count(&sealer->exhausted, 1);
+        count(outbound_over(sa) ? &sealer->expired : &sealer->exhausted, 1);
         return 0;
     }
     struct cipher *cipher = sealer->cipher;

@@ -45,7 +45,7 @@ struct sealer {
     struct cipher *cipher;
     _Atomic uint64_t octets; /* of payload and trailer */
     _Atomic double sent_at;
-    _Atomic uint64_t exhausted; /* packets for which there was no number */
+    _Atomic uint64_t exhausted, expired; /* packets for which there was no number, and for which its lifetime was over */
 } __attribute__((aligned(64)));
 
 /* An SA has a sealer for each thread that may seal by it, and one counter. That of one lane alone (RFC 9611 §4: a queue
@@ -105,10 +105,14 @@ static inline struct sealer *outbound_sealer(struct outbound *sa, unsigned lane)
     return &sa->sealers[1 + lane - sa->first_lane];
 }
 /* Seals the `octets` of IP packet that lie at `esp + outbound_front(sa)`, with SA_BACK octets of room behind them, and counts
- * it. Octets of the ESP packet; 0 when the counter is at its end, which must not cycle (RFC 4303 §3.3.3). */
+ * it. Octets of the ESP packet; 0 when the counter is at its end, which must not cycle (RFC 4303 §3.3.3), or at that of the
+ * SA's lifetime in packets. */
 size_t outbound_seal(struct outbound *sa, struct sealer *sealer, uint8_t *esp, size_t octets, double now);
 /* What all its sealers have sealed, octets of payload and trailer. */
 uint64_t outbound_octets(const struct outbound *sa);
+/* Whether packets or octets have ended its lifetime (RFC 4301 §4.4.2.1). */
+int outbound_over(const struct outbound *sa);
+int inbound_over(const struct inbound *sa);
 /* Octets before the payload of an ESP packet: header and IV. */
 size_t outbound_front(const struct outbound *sa);
 /* Octets of payload and trailer that `octets` of IP packet are sealed as. */

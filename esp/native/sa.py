@@ -106,6 +106,15 @@ class InLanes:
         """Likewise."""
 
     @property
+    def hard_at(self) -> float:
+        """When it ends; long ago where lanes have sealed or opened all that it may."""
+        return self.core.hard_at
+
+    @hard_at.setter
+    def hard_at(self, value: float) -> None:
+        self.core.hard_at = value
+
+    @property
     def remote(self) -> Endpoint:
         """Where the peer is."""
         return self.core.remote
@@ -181,7 +190,7 @@ class NativeOutboundSa(InLanes, OutboundSa):
             self.lane,
         )
         super().__init__(parameters, now, random)
-        self.core.limit(self.hard_at, self._hard_packets, self._hard_octets)
+        self.core.limit(self._hard_packets, self._hard_octets)
 
     def seal(self, packet: bytes, now: float) -> Outgoing:
         """As for any SA; in the thread that calls, while a lane may be sealing another."""
@@ -294,7 +303,7 @@ class NativeInboundSa(InLanes, InboundSa):
         headers = parameters.headers
         self.core.admit(parameters.selector.version, matcher.intervals, matcher.names_opaque, headers.dscp_inward)
         super().__init__(parameters, now, unused_ecn)
-        self.core.limit(self.hard_at, self._hard_packets, self._hard_octets)
+        self.core.limit(self._hard_packets, self._hard_octets)
 
     def authenticate(self, packet: bytes, sequence: int) -> bytes | DropReason:
         """Nothing: lanes do. A packet comes here if it was on its way to Python when the SA was installed."""

@@ -47,6 +47,9 @@ cdef extern from "outbox.h" nogil:
     void outbox_flush(outbox *)
     outbox_report outbox_take_report(outbox *)
 
+cdef extern from "stdlib.h" nogil:
+    void *aligned_alloc(size_t alignment, size_t octets)
+
 cdef extern from "sched.h" nogil:
     int sched_yield()
 
