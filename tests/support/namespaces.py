@@ -7,6 +7,7 @@ import os
 import struct
 import subprocess
 import threading
+import time
 from contextlib import contextmanager
 from itertools import count
 from typing import TYPE_CHECKING, TypeVar
@@ -16,6 +17,7 @@ from pyroute2 import netns
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+ADDRESS_SECONDS = 10.0
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000  # linux/if_tun.h
 
 Result = TypeVar("Result")
@@ -73,3 +75,17 @@ def run(*command: str) -> str:
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip() or done.returncode}")
     return done.stdout
+
+
+def wait_for_address(name: str, address: str) -> None:
+    """Until the namespace takes packets to ``address``, which has been added and is on a device that is up.
+
+    IPv6 makes the route that does it later, in a workqueue, with nodad too (net/ipv6/addrconf.c, addrconf_dad_work);
+    what comes before is lost, and a datagram stays so.
+    """
+    deadline = time.monotonic() + ADDRESS_SECONDS
+    family = "-6" if ":" in address else "-4"
+    while f"local {address} " not in run("ip", "-n", name, family, "route", "show", "table", "local"):
+        if time.monotonic() > deadline:
+            raise RuntimeError(f"{name} has not got {address}")
+        time.sleep(0.001)

@@ -10,7 +10,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 import trio
-from support.namespaces import namespace, run, within
+from support.namespaces import namespace, run, wait_for_address, within
 from support.tunnel import twin
 
 from esp.dataplane import Dataplane
@@ -108,6 +108,7 @@ def _site(net: str, mine: int, engine: str, queues: int) -> Site:
         run("ip", "-n", net, "addr", "add", f"{inside[1]}/{inside.prefixlen}", "dev", "kink0", *_nodad(inside.version))
         run("ip", "-n", net, "link", "set", "kink0", "up")
         run("ip", "-n", net, "route", "add", str(outside), "dev", "kink0")
+        wait_for_address(net, str(inside[1]))
     link = within(net, lambda: UdpLink.bind(queues=queues))
     control: list[tuple[bytes, Endpoint]] = []
     dataplane = dataplane_of(tun, link, mine, lambda *come: control.append(come), engine=engine, queues=queues)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NamedTuple
 
-from support.namespaces import IFF_NO_PI, TUNSETIFF, namespace, run, within
+from support.namespaces import IFF_NO_PI, TUNSETIFF, namespace, run, wait_for_address, within
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -79,6 +79,7 @@ def two_ends(offloads: int) -> Iterator[tuple[End, End]]:
             run("ip", "-n", name, "link", "set", "vnet0", "mtu", "1420", "up")
             run("ip", "-n", name, "addr", "add", f"10.77.0.{number}/24", "dev", "vnet0")
             run("ip", "-n", name, "addr", "add", f"fd77::{number}/64", "dev", "vnet0", "nodad")
+            wait_for_address(name, f"fd77::{number}")
             ends.append(End(name, device, {4: f"10.77.0.{number}", 6: f"fd77::{number}"}))
         try:
             yield ends[0], ends[1]
