@@ -2,6 +2,7 @@
 # make test      install what is missing, then ruff, mypy and every test
 # make bench     install what is missing, others to be measured beside us too, then measure keying, engine and tunnel
 # make sanitize  what tests the compiled engine, with one for AddressSanitizer and UBSan; a part of make test
+# make races     what tests its threads, with one for ThreadSanitizer
 # make clean     remove .venv and everything else that these made in the clone
 #
 # System packages come from apt, and only those that are not there; Python packages from pip, into .venv. The second
@@ -32,11 +33,12 @@ PACKAGES += $(shell $(PYTHON) -c 'import sys; sys.base_prefix == "/usr" and prin
 NATIVE := esp/native/_core$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 # An engine for AddressSanitizer and UBSan, in a copy of the packages that goes before them. Python itself leaks by design.
 SANITIZED := $(VENV)/sanitized
+RACED := $(VENV)/raced
 INSTRUMENTED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/pytest -p no:cacheprovider \
 	-o pythonpath="$(SANITIZED) tests" -k "(native or fuzz_engine) and not (unprotect or native_offload)"
 
-.PHONY: demo test bench sanitize install clean root
+.PHONY: demo test bench sanitize races install clean root
 
 demo: root $(NATIVE)
 	$(BIN)/kinkvpn demo
@@ -68,6 +70,13 @@ sanitize: $(VENV)/test.installed
 ifeq ($(shell id -u),0)
 	$(INSTRUMENTED) -m root tests/esp
 endif
+
+# Not a part of make test: ThreadSanitizer wants its addresses where it looks for them, and not every container may say so.
+races: $(VENV)/test.installed
+	ESP_SANITIZE=thread ESP_BUILD=native $(BIN)/python setup.py --quiet build --build-lib $(RACED)
+	LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" TSAN_OPTIONS=exitcode=1 setarch --addr-no-randomize $(BIN)/pytest -s \
+		-p no:cacheprovider -o pythonpath="$(RACED) tests" tests/esp/native/test_lanes.py $(if $(filter 0,$(shell id -u)),\
+		tests/esp/native/test_queues.py)
 
 root: # before a minute of installing
 	@test "$$(id -u)" = 0 || \
