@@ -8,6 +8,7 @@ matter, and SAs that ask for what lanes do not have.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -60,7 +61,7 @@ class NativeEngine(Engine):
         inside = inside or Inside()
         self.lanes = _core.Core(lanes, clamp=inside.mtu if inside.clamp_mss else 0)
         self._only = None if library == "auto" else LIBRARIES[library]
-        self._policies: dict[str, Policy] = {}
+        self._rules: dict[str, list[_core.Rule]] = {}  # by policy
         self._unpublished = False  # policies have changed, and lanes do not know
         self.running = False  # threads have the lanes: whoever calls does the rest as the reference engine does
         super().__init__(random=random, inside=inside)
@@ -83,7 +84,7 @@ class NativeEngine(Engine):
         """As of any engine."""
         super().add_policy(policy)
         self._sad.places[policy.name] = _core.Policy(self.lanes, _ACTIONS[policy.action])
-        self._policies[policy.name] = policy
+        self._rules[policy.name] = self._rules_of(policy)
         self._unpublished = True
         if self.running:
             self.publish()
@@ -91,25 +92,26 @@ class NativeEngine(Engine):
     def remove_policy(self, name: str) -> None:
         """As of any engine."""
         super().remove_policy(name)
-        del self._policies[name]
+        del self._rules[name]
         gone = self._sad.places.pop(name)
         self._unpublished = True
         if self.running:
             self.publish()
         del gone  # lanes know of it no more
 
+    def _rules_of(self, policy: Policy) -> list[_core.Rule]:
+        """Made once: all of them are published each time that one comes or goes."""
+        place = self._sad.places[policy.name]
+        selectors = policy.selectors if Direction.OUTBOUND in policy.directions else ()
+        matchers = [(selector.version, SelectorMatcher(selector, Direction.OUTBOUND)) for selector in selectors]
+        return [(place, version, matcher.intervals, matcher.names_opaque) for version, matcher in matchers]
+
     def publish(self) -> None:
         """Have lanes know the policies, if they have changed."""
         if not self._unpublished:
             return
         self._unpublished = False
-        policies = [each for each in self._policies.values() if Direction.OUTBOUND in each.directions]
-        rules = []
-        for policy in policies:
-            for selector in policy.selectors:
-                matcher = SelectorMatcher(selector, Direction.OUTBOUND)
-                rule = self._sad.places[policy.name], selector.version, matcher.intervals, matcher.names_opaque
-                rules.append(rule)
+        rules = list(chain.from_iterable(self._rules.values()))
         # Once some policy has asked for ports, fragments are followed for good, as in any engine.
         self.lanes.set_policies(rules, self._fragments is not None)
 
