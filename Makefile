@@ -75,7 +75,8 @@ endif
 races: $(VENV)/test.installed
 	ESP_SANITIZE=thread ESP_BUILD=native $(BIN)/python setup.py --quiet build --build-lib $(RACED)
 	LD_PRELOAD="$$(gcc -print-file-name=libtsan.so)" TSAN_OPTIONS=exitcode=1 setarch --addr-no-randomize $(BIN)/pytest -s \
-		-p no:cacheprovider -o pythonpath="$(RACED) tests" tests/esp/native/test_lanes.py $(if $(filter 0,$(shell id -u)),\
+		-p no:cacheprovider -o pythonpath="$(RACED) tests" \
+		$(addprefix tests/esp/native/test_,lanes.py sad.py ring.py dataplane.py) $(if $(filter 0,$(shell id -u)),\
 		tests/esp/native/test_queues.py)
 
 root: # before a minute of installing

@@ -441,6 +441,13 @@ int loop_look(struct loop *loop) {
     return atomic_exchange(&loop->unread, 0);
 }
 
+void loop_count(const struct loop *loop, struct loop_counters *into) {
+    const _Atomic uint64_t *from = (const _Atomic uint64_t *)&loop->counters; /* there is nothing else in it */
+    _Atomic uint64_t *to = (_Atomic uint64_t *)into;
+    for (size_t i = 0; i < sizeof *into / sizeof *to; i++)
+        atomic_store_explicit(&to[i], counted(&from[i]), memory_order_relaxed);
+}
+
 void loop_errors_taken(struct loop *loop, unsigned port) {
     uint64_t one = 1;
     atomic_fetch_and(&loop->errors, ~(1u << port));

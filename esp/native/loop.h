@@ -65,6 +65,8 @@ int loop_run(struct loop *loop);
 void loop_stop(struct loop *loop);
 /* Python is about to look at the rings, and is woken again by what comes after. Whether it has to look at all SAs, too. */
 int loop_look(struct loop *loop);
+/* The counters as they are, each whole. */
+void loop_count(const struct loop *loop, struct loop_counters *into);
 /* Python has taken a record of the packets' ring. */
 void loop_packet_taken(struct loop *loop, const struct record *record);
 /* Python has taken the errors of that port. */

@@ -46,6 +46,7 @@ cdef extern from "loop.h" nogil:
     int loop_run(loop *)
     void loop_stop(loop *)
     int loop_look(loop *)
+    void loop_count(const loop *, loop_counters *)
     void loop_packet_taken(loop *, const record *)
     void loop_errors_taken(loop *, unsigned port)
     int remote_text(const remote *, char *text)
@@ -128,4 +129,6 @@ cdef class Loop:
 
     def counters(self):
         """What passed, by name, since the start."""
-        return self.at.counters
+        cdef loop_counters found
+        loop_count(self.at, &found)
+        return found
