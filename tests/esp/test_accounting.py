@@ -16,12 +16,13 @@ from random import Random
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.tunnel import ELSEWHERE, LEFT, RIGHT, engine, flip, ipv4, ipv6, ports
+from support.tunnel import ELSEWHERE, LEFT, RIGHT, TWIN, TWINS, engine, flip, ipv4, ipv6, ports, twin
 
 from esp.aggfrag import AGGFRAG
 from esp.checksum import complement, ones_sum
 from esp.crypto import make_sealer
 from esp.datagram import Incoming
+from esp.engine import Engine
 from esp.errors import DropReason
 from esp.events import EndpointMoved, UnknownSpiSeen
 from esp.hold import HOLD_SECONDS, MAX_HELD_PACKETS
@@ -32,10 +33,9 @@ from esp.suite import SUITES
 from esp.wire import IPV4_IN_ESP, IPV6_IN_ESP, NO_NEXT_HEADER, build_trailers
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from esp.datagram import Outgoing
-    from esp.engine import Engine
     from esp.events import EspEvent
     from esp.statistics import Statistics
 
@@ -451,8 +451,16 @@ def states(by: Engine) -> list[object]:
     return [*(replace(sa, drops={}) for sa in by.statistics().sas), by.deadline(), by.last_heard("left")]
 
 
+@pytest.fixture(params=TWINS, autouse=True, scope="module")
+def _twin(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every test here is of both engines."""
+    TWIN.make = twin(request.param)
+    yield
+    TWIN.make = Engine
+
+
 @pytest.fixture(scope="module")
-def siege() -> Siege:
+def siege(_twin: None) -> Siege:
     siege = Siege(20261129)
     siege.run(PACKETS)
     siege.end()
