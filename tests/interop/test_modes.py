@@ -50,6 +50,8 @@ def tell(host: Host, peer: Host, version: int, tunnel: str, transport: str) -> N
     here, there = (f"{outer(one, version)}/{length}" for one in (host, peer))
     lines = {"name": "hosts", "mode": "transport", "encapsulation": transport, "local": here, "remote": there}
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
+    # Packets are counted on the wire, where a run of them is one.
+    text += '\n[offload]\nudp_segment = "off"\n'
     host.configuration.write_text(host.configuration.read_text() + "\n[[peer.policy]]\n" + text)
 
 
@@ -95,7 +97,7 @@ def test_every_mode_in_every_encapsulation(
     in_transport = protocols[ESP if transport == "raw" else UDP]
     kink = 6 if transport == "udp" else 0
     assert in_transport - kink == 4 * PINGS, "requests and answers both ways, one datagram each"
-    assert protocols[ESP if tunnel == "raw" else UDP] > 20, "of runs a capture shows each as one"
+    assert protocols[ESP if tunnel == "raw" else UDP] > 200
     for host, name in ((a, "hosts"), (b, "hosts")):
         hosts = policy(host, name)
         assert hosts["packets_in"] == hosts["packets_out"] == 2 * PINGS
@@ -120,7 +122,7 @@ def test_ah_in_both_modes(lab: Lab, directory: Path, version: int) -> None:
         assert capture.stop() == 0
     protocols = seen(directory / "wire.pcap", plain=True)
     assert protocols.keys() <= {UDP, AH, ICMPV6}
-    assert protocols[AH] > 300
+    assert protocols[AH] > 200
     for host in (a, b):
         assert {(one["state"], one["suite"]) for one in policies(status(host))} == {("established", "null-sha256")}
         assert status(host)["counters"]["drops"] == {}
