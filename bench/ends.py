@@ -178,17 +178,17 @@ class Traffic:
 
     def _accept(self, version: str) -> None:
         works = self._works(version, sends=False)
-        with blaming(works), ExitStack() as held:
-            receivers = []
+        receivers = []
+        with blaming(works):
             for _ in works:
-                connection = held.enter_context(self._listeners[version].accept()[0])
+                connection, _ = self._listeners[version].accept()
                 (index,) = INDEX.unpack(patient(connection).recv(INDEX.size, socket.MSG_WAITALL))
                 receivers.append(thread(self._receive, works[index], connection))
-            for each in receivers:
-                each.join()
+        for each in receivers:
+            each.join()
 
     def _receive(self, work: Work, connection: socket.socket) -> None:
-        with blaming([work]):
+        with blaming([work]), connection:
             stream = self._end.stream(self._end.peer, work.version, work.index)
             receive(connection, stream, self._end.octets, work.half)
 
