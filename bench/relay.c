@@ -4,7 +4,7 @@
  *
  * Which ones follows from the seed and the frame's number in its direction. A frame that is held back goes after the
  * next 1 to SPAN of its direction, or when nothing has come for QUIET; one that is repeated goes at once and again so
- * much later. What is not IP (ARP) is spared. A run of datagrams that the kernel hands on whole is one frame.
+ * much later. ARP and ICMPv6 are spared. A run of datagrams that the kernel hands on whole is one frame.
  * Says `ready`; at the end of its input prints what it did, a JSON object for each direction, left to right first. Counted
  * are packets of ESP in UDP; of all else (KINK) only the frames that were lost.
  */
@@ -128,9 +128,12 @@ static void release(struct direction *way, int all) {
     }
 }
 
+/* ARP and ICMPv6: whoever does not find its neighbour loses more than it was to. */
 static int spared(const uint8_t *frame, size_t octets) {
     uint16_t type = octets < FRONT + 14 ? 0 : (uint16_t)(frame[FRONT + 12] << 8 | frame[FRONT + 13]);
-    return type != ETHERTYPE_IP && type != ETHERTYPE_IPV6;
+    if (type == ETHERTYPE_IPV6)
+        return octets < FRONT + 14 + 40 || frame[FRONT + 14 + 6] == 58;
+    return type != ETHERTYPE_IP;
 }
 
 /* How many packets of ESP (RFC 3948 §2.1) a frame is; 0 for another. */

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     from kinkvpn.demo.lab import Host
 
+ESP_PORT: Final = 4500
 NO_FAULTS: Final = Odds()
 GIGABYTE: Final = 1_000_000_000
 VERSIONS: Final = (4, 6)
@@ -156,8 +157,10 @@ class Soak:
             self._stream(began, progress)
             seconds = time.monotonic() - began
             flows = self._flows()
-        passed = self._lab.end_path()
-        return Outcome(flows, self._gateways(), passed, self.rekeys, self.rekeys_failed, seconds)
+        gateways = self._gateways()
+        for host in self._lab.hosts:
+            host.stop()  # in order, or it is a failure
+        return Outcome(flows, gateways, self._lab.end_path(), self.rekeys, self.rekeys_failed, seconds)
 
     def _stream(self, began: float, progress: Progress) -> None:
         """Until TCP is through at both ends; new keys meanwhile."""
@@ -225,7 +228,7 @@ class Soak:
         """Once nothing passes any more: what is under way is in nobody's figures."""
         before: list[Gateway] = []
         for _ in range(LOOKS):
-            found = [gateway(host, self._settings.outer) for host in self._lab.hosts]
+            found = [gateway(host) for host in self._lab.hosts]
             if found == before:
                 break
             before = found
@@ -246,7 +249,7 @@ def ask(host: Host, command: str) -> dict[str, Any]:
         return api.request(daemon, command)
 
 
-def gateway(host: Host, outer: int) -> Gateway:
+def gateway(host: Host) -> Gateway:
     """What is known of its daemon and its devices."""
     status = ask(host, "status")
     counters = status["counters"]
@@ -258,19 +261,16 @@ def gateway(host: Host, outer: int) -> Gateway:
         packets_out=counters["packets_out"],
         packets_in=counters["packets_in"],
         drops=counters["drops"],
-        overruns=overruns(host, outer),
+        overruns=overruns(host),
         tun_overruns=device["stats64"]["tx"]["dropped"],
     )
 
 
-def overruns(host: Host, outer: int) -> int:
-    """Datagrams that a UDP socket of that IP version had no room for, of all sockets of the host."""
-    if outer == 6:
-        lines = host.namespace.run(["cat", "/proc/net/snmp6"]).splitlines()
-        return int(next(line.split()[1] for line in lines if line.startswith("Udp6RcvbufErrors ")))
-    lines = host.namespace.run(["cat", "/proc/net/snmp"]).splitlines()
-    names, values = (line.split() for line in lines if line.startswith("Udp: "))
-    return int(values[names.index("RcvbufErrors")])
+def overruns(host: Host) -> int:
+    """Datagrams that the daemon's sockets on the ESP port had no room for."""
+    lines = host.namespace.run(["cat", "/proc/net/udp", "/proc/net/udp6"]).splitlines()
+    sockets = [fields for line in lines if (fields := line.split())[1].endswith(f":{ESP_PORT:04X}")]
+    return sum(int(fields[-1]) for fields in sockets)
 
 
 def soak(settings: Settings, directory: Path, progress: Progress) -> Outcome:
