@@ -129,7 +129,7 @@ class Outcome:
     def unaccounted(self) -> tuple[int, int]:
         """Packets from a to b, and back, that were sealed and neither refused, lost on the path, opened nor dropped.
 
-        Below 0 it would be packets that came and were not sent.
+        Below 0 it is packets that came and were not sent.
         """
         a, b = self.gateways
         ways = ((a, b), (b, a))
@@ -155,7 +155,7 @@ class Outcome:
         for gateway, again in zip(self.gateways, reversed(repeated), strict=True):
             found += gateway.faults(again)
         for gateway, packets in zip(reversed(self.gateways), self.unaccounted(), strict=True):
-            if packets and not (packets > 0 and self._overrun(gateway)):
+            if packets and not self._overrun(gateway):
                 found.append(f"of {packets} packets to {gateway.name} it is not known what became")
         if rekeyed and not self.rekeys:
             found.append("no rekey came about")
@@ -164,7 +164,7 @@ class Outcome:
         return found
 
     def _overrun(self, gateway: Gateway) -> bool:
-        """Whether queues on the way to it were full, whose losses the kernel does not count one by one."""
+        """Whether queues on the way to it were full: a run of packets may count as one there, and KINK's count too."""
         return bool(gateway.overruns or (self.passed and any(way.overrun or way.refused for way in self.passed)))
 
     def to_dict(self) -> dict[str, Any]:

@@ -86,12 +86,12 @@ def test_what_became_of_each_packet_has_to_be_known(packets_in: int) -> None:
     assert found.faults(odds=Odds(), rekeyed=True) == said
 
 
-def test_a_full_socket_takes_more_with_it_than_is_counted_and_never_brings_more() -> None:
-    found = outcome(b=replace(B, packets_in=900, overruns=4))
-    assert found.unaccounted() == (86, 0)
+@pytest.mark.parametrize("packets_in", [900, 988])
+def test_where_a_socket_is_full_the_sum_is_not_even(packets_in: int) -> None:
+    """A run that finds no room counts as one, and KINK's datagrams on the same port count as well."""
+    found = outcome(b=replace(B, packets_in=packets_in, overruns=4))
+    assert found.unaccounted() == (986 - packets_in, 0)
     assert found.faults(odds=Odds(), rekeyed=True) == []
-    found = outcome(b=replace(B, packets_in=990, overruns=4))
-    assert found.faults(odds=Odds(), rekeyed=True) == ["of -4 packets to b it is not known what became"]
 
 
 def test_keys_have_to_be_new_where_they_were_to_be() -> None:
