@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 LEFT, RIGHT = DEVICES = ("left", "right")
+MACS: Final = ("02:00:00:00:00:01", "02:00:00:00:00:02")
 # Of the hosts on the path, by IP version; with the prefix length that is right for two.
 OUTER: Final = {4: (("192.0.2.1", "192.0.2.2"), 30), 6: (("2001:db8::1", "2001:db8::2"), 126)}
 
@@ -48,10 +49,15 @@ class PathLab(Lab):
         sites = [replace(site, wire=address) for site, address in zip(SITES, addresses, strict=True)]
         self._realm_of |= {site: self._realm_of[before] for before, site in zip(SITES, sites, strict=True)}
         a, b = map(self._host, sites)
-        for host, device in ((a, LEFT), (b, RIGHT)):
+        for host, device, mine, other in ((a, LEFT, 0, 1), (b, RIGHT, 1, 0)):
             join(host.namespace, WIRE, path, device)
             nodad = " nodad" if self._outer == 6 else ""
-            host.namespace.ip(f"address add {host.site.wire}/{prefix} dev {WIRE}{nodad}")
+            # Known for good: while a neighbour is looked for the kernel drops what waits for it, and counts it nowhere.
+            host.namespace.ip(
+                f"link set dev {WIRE} address {MACS[mine]}",
+                f"address add {host.site.wire}/{prefix} dev {WIRE}{nodad}",
+                f"neighbour add {addresses[other]} lladdr {MACS[other]} dev {WIRE}",
+            )
             if not self._whole:
                 host.namespace.run(["ethtool", "-K", WIRE, "tx-udp-segmentation", "off"])
         a.configure(b, self._options)
