@@ -6,7 +6,7 @@ from itertools import product
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
-from support.lab import amend, configure, policy, start, status, wait
+from support.lab import amend, configure, one_by_one, policy, start, status, wait
 
 from esp.wire import ESP_HEADER, Kind, classify
 from kinkvpn.demo.capture import Capture, read_pcap
@@ -80,6 +80,8 @@ def test_at_a_constant_rate_work_and_idleness_look_the_same(lab: Lab, directory:
     a, b = configure(lab, DaemonOptions())
     amend(a, "[peer]", iptfs_rate=RATE, iptfs_octets=600)
     amend(b, "[peer]", iptfs_rate=RATE, iptfs_octets=900)
+    for host in (a, b):
+        one_by_one(host)
     start(lab)
     ping(a, b, 4)
     # The traffic never ends, so the captures end in the middle of it.

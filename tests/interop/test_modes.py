@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
-from support.lab import amend, command, configure, policy, start, status, wait
+from support.lab import amend, command, configure, one_by_one, policy, start, status, wait
 
 from kinkvpn.demo.capture import CANARY, ETHERNET, IPV4, IPV6, Capture, parse_ipv4, parse_ipv6, read_pcap
 from kinkvpn.demo.lab import WIRE, DaemonOptions, Host, Lab, policies
@@ -50,9 +50,8 @@ def tell(host: Host, peer: Host, version: int, tunnel: str, transport: str) -> N
     here, there = (f"{outer(one, version)}/{length}" for one in (host, peer))
     lines = {"name": "hosts", "mode": "transport", "encapsulation": transport, "local": here, "remote": there}
     text = "".join(f"{key} = {json.dumps(value)}\n" for key, value in lines.items())
-    # Packets are counted on the wire, where a run of them is one.
-    text += '\n[offload]\nudp_segment = "off"\n'
     host.configuration.write_text(host.configuration.read_text() + "\n[[peer.policy]]\n" + text)
+    one_by_one(host)
 
 
 def ping_outside(source: Host, target: Host, version: int) -> None:

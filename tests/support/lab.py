@@ -44,6 +44,12 @@ def configure(lab: Lab, options: DaemonOptions | None = None) -> tuple[Host, Hos
     return a, b
 
 
+def one_by_one(host: Host) -> None:
+    """Has its datagrams leave one by one: of a run, which is one to whoever captures, nothing could be counted."""
+    text = host.configuration.read_text()
+    host.configuration.write_text(text + '\n[offload]\nudp_segment = "off"\n')
+
+
 def without_keytab(host: Host, ccache: Path) -> None:
     """Has the host live on a credential cache alone."""
     text = host.configuration.read_text()
