@@ -17,7 +17,7 @@ class Steady(Load):
     """A load that gives the same at each go: ``free`` or, with each end on a core of its own, ``pinned``."""
 
     def __init__(self, free: float, pinned: float, *, fails_after: int = 1000) -> None:
-        self.tunnel = Tunnel(ends=(None, None), suite="steady", daemons=(), description="")  # type: ignore[arg-type]
+        self.tunnel = Tunnel(ends=(None, None), suite="steady", daemons=(), description="")
         self._gives, self._left = (free, pinned), fails_after
 
     def place(self, *, pinned: bool) -> None:

@@ -35,7 +35,7 @@ LOSSY = (Passed(990, 20, 3, 7, 1, 0, 0), Passed(900, 0, 0, 0, 0, 0, 0))
 
 def outcome(flow: Flow = FLOW, a: Gateway = A, b: Gateway = B, **changes: object) -> Outcome:
     made = Outcome(flows=(flow,), gateways=(a, b), passed=None, rekeys=3, rekeys_failed=0, seconds=2.0)
-    return replace(made, **changes)  # type: ignore[arg-type]
+    return replace(made, **changes)
 
 
 def test_loss_retransmission_and_a_full_link_are_none() -> None:
@@ -57,7 +57,7 @@ def test_loss_retransmission_and_a_full_link_are_none() -> None:
     ],
 )
 def test_what_a_flow_must_not_be(changed: dict[str, object], said: str) -> None:
-    flow = replace(FLOW, **changed)  # type: ignore[arg-type]
+    flow = replace(FLOW, **changed)
     assert outcome(flow).faults(odds=FAULTY, rekeyed=True) == [said]
 
 

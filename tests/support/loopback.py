@@ -72,8 +72,8 @@ class End:
     control: list[tuple[bytes, Endpoint]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        made = dataplane_of(self.tun, self.link, self.mine, lambda *come: self.control.append(come), engine="native")  # type: ignore[arg-type]
-        self.dataplane: NativeDataplane = made  # type: ignore[assignment]
+        made = dataplane_of(self.tun, self.link, self.mine, lambda *come: self.control.append(come), engine="native")
+        self.dataplane: NativeDataplane = made
 
     @property
     def at(self) -> Endpoint:

@@ -195,7 +195,7 @@ async def test_sas_and_policies_come_and_go_and_cost_others_no_packet() -> None:
             await carry(left, right, [packet(n, version=4 if n % 2 else 6) for n in range(700)])
             ended = True
         assert drops(left) == drops(right) == {}
-        assert left.dataplane._native.lanes.reclaim() <= 2  # type: ignore[attr-defined]
+        assert left.dataplane._native.lanes.reclaim() <= 2
 
 
 def _besides() -> Selector:

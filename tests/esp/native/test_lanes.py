@@ -80,7 +80,7 @@ def _starts(heads: bytes) -> Iterable[int]:
 def test_no_number_and_no_iv_repeats_on_one_sa(suite: str, each: int) -> None:
     made, total = engine(), len(LANES) * each
     made.install_outbound(parameters(suite), 0.0)
-    heads = bytearray().join(in_threads(partial(seal, made, packets=each)))  # type: ignore[arg-type]
+    heads = bytearray().join(in_threads(partial(seal, made, packets=each)))
     assert len(heads) == total * HEAD
     assert _core.repeats(heads) == (0, 0)
     statistics = made.statistics()
@@ -170,7 +170,7 @@ def test_a_queue_that_is_not_there_is_everybodys() -> None:
 
 def test_the_counter_ends_once_for_all_lanes() -> None:
     made = _installed(parameters("aes128-gcm16", sequence=SEQUENCE_MAX - 1000))
-    heads = bytearray().join(in_threads(partial(seal, made, packets=500)))  # type: ignore[arg-type]
+    heads = bytearray().join(in_threads(partial(seal, made, packets=500)))
     assert sorted(sequence for _, sequence in numbers(heads)) == list(range(SEQUENCE_MAX - 999, SEQUENCE_MAX + 1))
     assert not made.protect([PACKET], 0.0)
     made.look_at(made._sad.numbered.copy().popitem()[0], _core.EXHAUSTED, RIGHT, 0.0)
@@ -184,7 +184,7 @@ def test_a_hard_limit_holds_for_all_lanes_together(queue: int | None) -> None:
     limit = 1000
     for lifetime in (Lifetime(hard_packets=limit), Lifetime(hard_octets=limit * 68)):  # 64, two of trailer, and padding
         made = _installed(parameters("aes128-gcm16", lifetime=lifetime, queue=queue))
-        heads = bytearray().join(in_threads(partial(seal, made, packets=limit)))  # type: ignore[arg-type]
+        heads = bytearray().join(in_threads(partial(seal, made, packets=limit)))
         # Of octets, those that have asked whether it is over before another's packet was counted.
         beyond = len(heads) // HEAD - limit
         assert beyond == 0 or (lifetime.hard_packets is None and 0 < beyond < len(LANES))
@@ -207,7 +207,7 @@ def test_every_packet_is_opened_once_by_whichever_lane(suite: str, esn: bool) ->
     packets, sa = 5_000, parameters(suite, esn=esn)
     made, (datagrams, octets) = receiver(sa), sealed(sa, packets)
     found = in_threads(lambda lane: _core.open_many(made.lanes, lane, datagrams, octets, 0.0))
-    opened, dropped, slow = map(sum, zip(*found, strict=True))  # type: ignore[call-overload]
+    opened, dropped, slow = map(sum, zip(*found, strict=True))
     assert (opened, dropped, slow) == (packets, packets * (len(LANES) - 1), 0)
     statistics = made.statistics()
     assert statistics.packets_in == statistics.sas[0].packets == packets

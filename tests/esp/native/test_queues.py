@@ -76,7 +76,7 @@ class Keys:
 
 def passed(site: Site) -> list[tuple[int, int]]:
     """Packets that each lane has sealed, and opened."""
-    return site.dataplane._native.lanes.passed()  # type: ignore[attr-defined, no-any-return]
+    return site.dataplane._native.lanes.passed()
 
 
 def everywhere(*hosts: Site) -> bool:

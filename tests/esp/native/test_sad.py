@@ -111,7 +111,7 @@ def test_an_engine_that_is_part_of_a_cycle_can_be_collected() -> None:
         made = engine()
         made.install_outbound(parameters(selector=flip(SELECTOR4)), 0.0)
         made.install_inbound(inbound(300), 0.0)
-        made.cycle = made  # type: ignore[attr-defined]
+        made.cycle = made
         watched = weakref.ref(made)
         del made
         gc.collect()
