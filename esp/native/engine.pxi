@@ -370,7 +370,7 @@ cdef class Outbound:
     def move(self, remote):
         """Send to this endpoint from now on."""
         address, port = remote
-        cdef remote_pointer fresh = _remote(address, port)
+        cdef remote_pointer fresh = _somewhere(address, port)
         cdef void *before = <void *>self.at.remote
         self.at.remote = fresh
         self.remote = remote
@@ -545,7 +545,7 @@ cdef class Inbound:
     def move(self, remote):
         """The endpoint that the peer is at."""
         address, port = remote
-        cdef remote_pointer fresh = _remote(address, port)
+        cdef remote_pointer fresh = _somewhere(address, port)
         cdef void *before = <void *>self.at.remote
         self.at.remote = fresh
         self.remote = remote
@@ -600,6 +600,17 @@ cdef class Inbound:
         self.alarms = packets, octets
         self.at.alarm_packets = _limit(packets)
         self.at.alarm_octets = _limit(octets)
+
+
+cdef remote_pointer _somewhere(str address, int port) except NULL:
+    """Likewise; where nobody knows where a peer is, a place that no socket reaches and nothing comes from."""
+    cdef bytes text = address.encode()
+    cdef remote *made = remote_new(text, port)
+    if made is NULL:
+        made = <remote *>calloc(1, sizeof(remote))  # of no family
+    if made is NULL:
+        raise MemoryError
+    return made
 
 
 cdef remote_pointer _remote(str address, int port) except NULL:

@@ -262,7 +262,9 @@ static void carry_in(struct loop *loop, uint8_t *esp, size_t octets, const struc
         hand_up(loop, record, esp);
         return;
     }
-    if (sa != NULL && opened.advanced && !remote_equal(source, atomic_load_explicit(&sa->remote, memory_order_acquire))) {
+    int moved = sa != NULL && opened.advanced &&
+                !remote_equal(source, atomic_load_explicit(&sa->remote, memory_order_acquire));
+    if (moved) {
         unsigned before = atomic_fetch_or_explicit(&sa->attention, ATTENTION_MOVED, memory_order_relaxed);
         attention |= ATTENTION_MOVED & ~before;
     }
@@ -270,7 +272,8 @@ static void carry_in(struct loop *loop, uint8_t *esp, size_t octets, const struc
         tell(loop, sa->id, attention, &sa->attention, source);
     if (verdict != OPEN)
         return;
-    if (!opened.unclamped) {
+    /* What comes from elsewhere than before waits until Python has moved the endpoint: the answer has to go there. */
+    if (!opened.unclamped && !moved) {
         coalescer_add(loop->own->coalescer, opened.packet, opened.octets);
         return;
     }

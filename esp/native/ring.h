@@ -12,7 +12,7 @@
 enum record_kind {
     RECORD_PACKET,    /* of the inside, that the lane leaves to Python */
     RECORD_DATAGRAM,  /* of the outside, likewise */
-    RECORD_OPENED,    /* a SYN of the peer's side, opened */
+    RECORD_OPENED,    /* opened: a SYN that no lane clamps, or what came from elsewhere than before */
     RECORD_CONTROL,   /* a datagram behind the non-ESP marker */
     RECORD_ATTENTION, /* an SA to look at: `detail` has why */
     RECORD_TROUBLE,   /* an offload that failed and stays off: `detail`, and `number` is the errno */

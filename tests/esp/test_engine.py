@@ -832,6 +832,15 @@ def test_keying_says_where_the_peer_is() -> None:
     right.follow("no such policy", ELSEWHERE)
 
 
+def test_a_peer_that_nobody_knows_the_place_of_is_found_by_what_it_sends() -> None:
+    right, tunnel = both_ways()
+    nowhere = Endpoint("", 0)
+    right.follow("four", nowhere)
+    assert answer(right) == nowhere
+    assert tunnel.open(*tunnel.seal(ipv4()), source=ELSEWHERE) == [ipv4()]
+    assert answer(right) == ELSEWHERE
+
+
 def test_an_endpoint_moves_within_its_encapsulation() -> None:
     """What came in the other one is authentic, and says nothing of where to send in this one."""
     right, tunnel = both_ways()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
-TRANSFERRED = 30_000_000
+TRANSFERRED = 300_000_000  # some seconds, with the compiled engine too
 KILL_AFTER = 5_000_000
 LIFETIME = 12  # seconds; as short as a configuration may ask for, nearly
 KDC_TIMEOUT = 2.0
