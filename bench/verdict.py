@@ -132,15 +132,16 @@ class Outcome:
         Below 0 it is packets that came and were not sent.
         """
         a, b = self.gateways
-        ways = ((a, b), (b, a))
-        return tuple(  # type: ignore[return-value] # of two
+        return self._unaccounted(a, b, way=0), self._unaccounted(b, a, way=1)
+
+    def _unaccounted(self, source: Gateway, target: Gateway, *, way: int) -> int:
+        return (
             source.packets_out
             - source.drops.get(DropReason.LINK_REFUSED.value, 0)
             - (self.passed[way].lost - self.passed[way].repeated if self.passed else 0)
             - target.overruns
             - target.packets_in
             - sum(count for reason, count in target.drops.items() if reason in NOT_OPENED)
-            for way, (source, target) in enumerate(ways)
         )
 
     def faults(self, *, odds: Odds, rekeyed: bool) -> list[str]:

@@ -313,7 +313,7 @@ def client_environment(krb5_conf: Path) -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("KRB5")}
     return kept | {
         "KRB5_CONFIG": str(krb5_conf),
-        "KRB5RCACHEDIR": str(krb5_conf.parent),  # else /var/tmp/krb5_0.rcache2: the host's, and there for ever
+        "KRB5RCACHEDIR": str(krb5_conf.parent),  # else the host's own replay cache, where it stays for ever
         "LC_ALL": "C",
     }
 

@@ -350,7 +350,7 @@ class Context:
         return bytes(ffi.buffer(buffer, out.length))
 
     def ccache(self, name: str) -> CData:
-        """A credential cache by its name, such as ``FILE:/tmp/krb5cc_0``."""
+        """A credential cache by its name: a type, a colon and what that type makes of the rest (``FILE:``, a path)."""
         out = ffi.new("krb5_ccache *")
         self.check(self.lib.krb5_cc_resolve(self.handle, name.encode(), out))
         return self.own(out[0], "krb5_cc_close")

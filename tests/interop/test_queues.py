@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from support.lab import command, configure, start, status
 
-from esp.native import why_missing
 from kinkvpn.demo.lab import DaemonOptions, Lab
 from kinkvpn.demo.traffic import ping, transfer
 
@@ -16,8 +15,6 @@ TRANSFERRED = 8_000_000  # fewer packets than a replay window has room for: see 
 
 @pytest.mark.parametrize("queues", [(4, 4), (4, 1)], ids=["four and four", "four and one"])
 def test_streams_come_whole_both_ways_over_both_families(lab: Lab, queues: tuple[int, int]) -> None:
-    if (missing := why_missing()) is not None:
-        pytest.skip(missing)
     hosts = configure(lab, DaemonOptions(engine="native", queues=4))
     for host, number in zip(hosts, queues, strict=True):
         text = host.configuration.read_text()

@@ -8,11 +8,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_network
 from random import Random
 from typing import TYPE_CHECKING
 
-import pytest
-
 from esp.datagram import Incoming, Outgoing
 from esp.engine import Engine
-from esp.native import why_missing
 from esp.policy import Policy, Selector
 from esp.sa import Endpoint, Lifetime, SaParameters
 from esp.suite import SUITES
@@ -88,12 +85,9 @@ TWINS = ("portable", "native")
 
 
 def twin(name: str) -> type[Engine]:
-    """The engine of that name; skips the test where it is not built."""
+    """The engine of that name."""
     if name == "portable":
         return Engine
-    missing = why_missing()
-    if missing is not None:
-        pytest.skip(missing)
     from esp.native.engine import NativeEngine
 
     return NativeEngine

@@ -32,11 +32,6 @@ from support.vnet import (
     two_ends,
 )
 
-from esp.native import why_missing
-
-if (missing := why_missing()) is not None:
-    pytest.skip(f"the compiled engine is not built: {missing}", allow_module_level=True)
-
 from esp.native._core import Coalescer, cut
 
 ALONE = Vnet().build()

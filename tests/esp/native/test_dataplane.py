@@ -17,12 +17,8 @@ from support.sites import KEYMAT, SUITE, sa
 
 from esp.errors import DropReason
 from esp.events import Acquired, EndpointMoved, HardExpired, SoftExpired, UnknownSpiSeen
-from esp.native import why_missing
 from esp.policy import Policy, Selector
 from esp.sa import Aggregation, Endpoint, Lifetime, SaParameters
-
-if (missing := why_missing()) is not None:
-    pytest.skip(f"the compiled engine is not built: {missing}", allow_module_level=True)
 
 if TYPE_CHECKING:
     from esp.events import EspEvent

@@ -5,7 +5,6 @@ from __future__ import annotations
 import struct
 from ipaddress import ip_address
 
-import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from support.scapy_esp import IP, IPOption_NOP, IPv6
@@ -15,14 +14,9 @@ from support.tunnel import ipv4, ipv6
 
 from esp.fragment_flows import is_later_fragment
 from esp.inner import MAX_EXTENSIONS, Flow, parse_inner
-from esp.native import why_missing
+from esp.native._core import match_box, parse_flow
 from esp.policy import Direction, Selector
 from esp.spd import Match, SelectorMatcher
-
-if (missing := why_missing()) is not None:
-    pytest.skip(f"the compiled engine is not built: {missing}", allow_module_level=True)
-
-from esp.native._core import match_box, parse_flow
 
 EXTENSIONS = [0, 43, 44, 60]
 # Those that show ports, those that have something in their place, extension headers, others that are none.

@@ -15,15 +15,10 @@ from support.tunnel import LEFT, RIGHT, SELECTOR4, SPI4, flip, ipv4, parameters
 from esp.datagram import Incoming
 from esp.errors import DropReason
 from esp.events import CounterExhausted, HardExpired
-from esp.native import why_missing
-from esp.policy import Policy
-from esp.sa import SEQUENCE_MAX, Lifetime
-
-if (missing := why_missing()) is not None:
-    pytest.skip(f"the compiled engine is not built: {missing}", allow_module_level=True)
-
 from esp.native import _core
 from esp.native.engine import NativeEngine
+from esp.policy import Policy
+from esp.sa import SEQUENCE_MAX, Lifetime
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scapy.layers.inet import IP, TCP
@@ -10,9 +9,6 @@ from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
 
 from esp import mss
-from esp.native import why_missing
-
-pytestmark = pytest.mark.skipif(why_missing() is not None, reason=f"no compiled engine: {why_missing()}")
 
 OPTIONS = st.lists(st.sampled_from([("NOP", None), ("SAckOK", b""), ("WScale", 7), ("EOL", None), ("MSS", 9000)]))
 

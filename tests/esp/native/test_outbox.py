@@ -7,16 +7,10 @@ from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from esp.link import SOL_UDP, UDP_GRO
-from esp.native import why_missing
-
-if (missing := why_missing()) is not None:
-    pytest.skip(f"the compiled engine is not built: {missing}", allow_module_level=True)
-
 from esp.native._core import Outbox, Place
 
 if TYPE_CHECKING:

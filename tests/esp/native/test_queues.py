@@ -17,13 +17,9 @@ from support.namespaces import within
 from support.sites import FAMILIES, LEFT, RIGHT, Site, sa, sites
 
 from esp.errors import DropReason
-from esp.native import why_missing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-
-if (missing := why_missing()) is not None:
-    pytest.skip(f"the compiled engine is not built: {missing}", allow_module_level=True)
 
 pytestmark = pytest.mark.root
 

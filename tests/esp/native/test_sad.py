@@ -14,15 +14,10 @@ from support.tunnel import LEFT, RIGHT, SELECTOR4, flip, ipv4, parameters
 
 from esp.datagram import Incoming
 from esp.errors import DropReason
-from esp.native import why_missing
-from esp.policy import Policy
-from esp.sa import Aggregation, SaParameters
-
-if (missing := why_missing()) is not None:
-    pytest.skip(f"the compiled engine is not built: {missing}", allow_module_level=True)
-
 from esp.native._core import seal_many
 from esp.native.engine import NativeEngine
+from esp.policy import Policy
+from esp.sa import Aggregation, SaParameters
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

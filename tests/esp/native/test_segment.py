@@ -33,13 +33,8 @@ from support.vnet import (
     two_ends,
 )
 
-from esp.native import why_missing
-from esp.segment import segments
-
-if (missing := why_missing()) is not None:
-    pytest.skip(f"the compiled engine is not built: {missing}", allow_module_level=True)
-
 from esp.native._core import cut
+from esp.segment import segments
 
 ADDRESSES = {4: ("10.0.0.1", "192.0.2.9"), 6: ("fd00::1", "2001:db8::9")}
 
@@ -258,6 +253,7 @@ def test_what_the_kernel_sends_of_udp_at_once_arrives_cut(version: int) -> None:
         try:
             ends = stack.enter_context(two_ends(CSUM | TSO4 | TSO6 | USO4 | USO6))
         except OSError as error:
+            # TUN_F_USO4 and TUN_F_USO6 came with Linux 6.2, and Debian 12 has 6.1: there is nothing to cut there.
             pytest.skip(f"this kernel hands out no UDP to be cut: {error}")
         assert send_by_udp(ends, version, [b"".join(sent)], len(sent), passing, segment=1_000) == sent
     assert passing.reads[UDP_L4] == 1

@@ -6,21 +6,15 @@ from ipaddress import ip_network
 from random import Random
 from typing import TYPE_CHECKING
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from support.selectors import flows, selectors
 from support.slow_spd import slow_lookup
 
 from esp.inner import OPAQUE, Flow
-from esp.native import why_missing
+from esp.native._core import Rules
 from esp.policy import Direction, Policy, PortRange, Selector
 from esp.spd import PolicyList, SelectorMatcher
-
-if (missing := why_missing()) is not None:
-    pytest.skip(f"the compiled engine is not built: {missing}", allow_module_level=True)
-
-from esp.native._core import Rules
 
 if TYPE_CHECKING:
     from esp.native._core import Intervals

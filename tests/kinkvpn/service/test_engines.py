@@ -9,7 +9,7 @@ import trio
 
 from esp.dataplane import Dataplane
 from esp.fit import Inside
-from esp.native import libraries, why_missing
+from esp.native import libraries
 from esp.offload import ALL_OFFLOADS, Offload
 from esp.sa import Endpoint
 from esp.testing import MemoryLink, MemoryTun
@@ -18,7 +18,6 @@ from kinkvpn.service.engines import ChosenEngine, choose_engine, native_ciphers
 from kinkvpn.service.obstacles import StartRefused
 
 NOT_BUILT = "not built: no C compiler (gcc), when kinkvpn was installed"
-needs_native = pytest.mark.skipif(why_missing() is not None, reason="the extension is not built: make test builds it")
 
 
 def test_what_is_not_built_is_not_taken_and_says_why() -> None:
@@ -42,7 +41,6 @@ def test_the_portable_one_can_always_be_had(missing: str | None) -> None:
     assert (chosen.name, chosen.reason) == ("portable", "chosen in the configuration or by ESP_ENGINE")
 
 
-@needs_native
 @pytest.mark.parametrize("choice", [EngineChoice.AUTO, EngineChoice.NATIVE])
 def test_what_is_built_is_taken(choice: EngineChoice) -> None:
     chosen = choose_engine(EngineSettings(choice), None)
@@ -51,7 +49,6 @@ def test_what_is_built_is_taken(choice: EngineChoice) -> None:
     assert chosen.ciphers == ", ".join(libraries().values())
 
 
-@needs_native
 @pytest.mark.parametrize(("asked", "queues"), [(1, 1), (4, 4), (None, len(os.sched_getaffinity(0)))])
 def test_the_native_one_has_as_many_queues_as_asked_for(asked: int | None, queues: int) -> None:
     chosen = choose_engine(EngineSettings(queues=asked), None)
@@ -60,7 +57,6 @@ def test_the_native_one_has_as_many_queues_as_asked_for(asked: int | None, queue
     assert choose_engine(EngineSettings(EngineChoice.PORTABLE, queues=asked), None).queues == 1
 
 
-@needs_native
 def test_a_library_is_taken_where_it_is_there_and_refused_where_not() -> None:
     for library in (CipherLibrary.OPENSSL, CipherLibrary.IPSEC_MB):
         if library.value in libraries():
