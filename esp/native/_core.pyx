@@ -4,8 +4,6 @@
 include "cipher.pxi"
 include "engine.pxi"
 include "offload.pxi"
-
 include "loop.pxi"
 include "exercise.pxi"
-
 include "testing.pxi"

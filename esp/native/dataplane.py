@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import time
@@ -108,6 +109,8 @@ class NativeDataplane(Dataplane):
 
     async def _run_loop(self, loop: _core.Loop) -> None:
         gone = await trio.to_thread.run_sync(loop.run, limiter=trio.CapacityLimiter(1))
+        if gone == errno.EBADF:
+            raise trio.ClosedResourceError
         if gone:
             raise TunUnavailable(f"{self._device.name} is gone: the interface was deleted while in use", gone)
 

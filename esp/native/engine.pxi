@@ -91,6 +91,8 @@ cdef extern from "engine.h" nogil:
     size_t outbound_text(const outbound *, size_t octets)
     size_t outbound_esp(const outbound *, size_t octets)
     uint8_t traffic_class_of(const uint8_t *packet)
+    int outbound_over(const outbound *)
+    int inbound_over(const inbound *)
 
     struct opened:
         uint8_t *packet
@@ -135,8 +137,6 @@ cdef extern from "engine.h" nogil:
 
 cdef extern from "mss.h" nogil:
     int is_syn(const uint8_t *packet, size_t octets)
-    int outbound_over(const outbound *)
-    int inbound_over(const inbound *)
     void mss_clamp(uint8_t *packet, size_t octets, size_t mtu)
 
 cdef extern from "remote.h" nogil:
@@ -637,7 +637,6 @@ cdef void _release_silence(void *what) noexcept nogil:
 
 
 @cython.no_gc_clear  # SAs tell it that they go, and may go after it
-@cython.no_gc_clear
 cdef class Core:
     """What lanes share, and the first of them, which runs in the caller's thread while no loop runs."""
 

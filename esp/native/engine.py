@@ -197,7 +197,10 @@ class NativeEngine(Engine):
                 self._unanswered[silence] = None
 
     def clamped(self, packet: bytes, number: int) -> bytes:
-        """A SYN that a loop has opened, from the SA of that number, with the MSS that goes through the other way."""
+        """What a loop has opened and left to us, from the SA of that number.
+
+        A SYN has the MSS that goes through the other way, which no lane may have known.
+        """
         sa = self._sad.numbered.get(number)
         return self._clamped(packet, sa) if isinstance(sa, NativeInboundSa) else packet
 

@@ -293,7 +293,8 @@ static void sort(struct loop *loop, uint8_t *datagram, size_t octets, const stru
     } else if (get32(datagram) == 0) {
         struct record record = {.octets = (uint32_t)octets - 4, .kind = RECORD_CONTROL, .source = *source};
         count(&counters->control_received, 1);
-        put(loop, RING_CONTROL, &record, datagram + 4); /* lost like any datagram where there is no room */
+        if (!put(loop, RING_CONTROL, &record, datagram + 4))
+            count(&loop->lane->drops[DROP_ENGINE_BUSY], 1);
     } else {
         count(&counters->esp_received, 1);
         carry_in(loop, datagram, octets, source, traffic_class);
@@ -306,7 +307,7 @@ static uint8_t read_ancillary(struct msghdr *header, size_t *each) {
         int value = 0;
         size_t octets = item->cmsg_len - CMSG_LEN(0);
         memcpy(&value, CMSG_DATA(item), octets < sizeof value ? octets : sizeof value);
-        if (item->cmsg_level == SOL_UDP && item->cmsg_type == UDP_GRO)
+        if (item->cmsg_level == SOL_UDP && item->cmsg_type == UDP_GRO && value > 0)
             *each = (size_t)value;
         else if ((item->cmsg_level == IPPROTO_IP && item->cmsg_type == IP_TOS) ||
                  (item->cmsg_level == IPPROTO_IPV6 && item->cmsg_type == IPV6_TCLASS))
@@ -367,6 +368,10 @@ static int drain_port(struct loop *loop, unsigned number) {
         if (got < 0) {
             if (errno == EAGAIN || errno == EINTR)
                 return 0;
+            if (errno == EBADF) { /* closed under us: it would say so for ever */
+                loop->own->gone = errno;
+                return 0;
+            }
             tell_errors(loop, number); /* about an earlier datagram of ours; anybody can forge one */
             continue;
         }
@@ -390,6 +395,8 @@ struct loop *loop_new(struct lane *lane, const struct loop_settings *settings) {
     memset(loop, 0, sizeof *loop);
     loop->lane = lane;
     loop->settings = *settings;
+    loop->settings.coalesce_tcp &= settings->vnet != 0; /* without a vnet header nobody could tell what was put together */
+    loop->settings.coalesce_udp &= settings->vnet != 0;
     loop->alarm = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     struct loop_private *own = loop->own = aligned_alloc(64, (sizeof *own + 63) / 64 * 64);
     int complete = own != NULL && loop->alarm >= 0;
@@ -399,8 +406,7 @@ struct loop *loop_new(struct lane *lane, const struct loop_settings *settings) {
     if (own != NULL) {
         memset(own, 0, sizeof *own); /* now, not when traffic first comes: the pages are there from the start */
         own->outbox = outbox_new(settings->ports, settings->port_count, settings->runs);
-        own->coalescer = coalescer_new(write_packet, loop, settings->vnet && settings->coalesce_tcp,
-                                       settings->vnet && settings->coalesce_udp);
+        own->coalescer = coalescer_new(write_packet, loop, loop->settings.coalesce_tcp, loop->settings.coalesce_udp);
         complete &= own->outbox != NULL && own->coalescer != NULL;
         for (int i = 0; i < DATAGRAMS; i++) {
             own->incoming.vectors[i] = (struct iovec){own->incoming.octets[i], DATAGRAM};

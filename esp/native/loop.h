@@ -59,7 +59,7 @@ struct loop {
 /* NULL where there is no memory or no descriptor. */
 struct loop *loop_new(struct lane *lane, const struct loop_settings *settings);
 void loop_free(struct loop *loop);
-/* Carries packets until loop_stop: 0, or the errno with which the TUN went. */
+/* Carries packets until loop_stop: 0, or the errno with which the TUN went; EBADF where somebody closed it, or a socket. */
 int loop_run(struct loop *loop);
 /* From any thread; the loop ends with the batch that it is at. */
 void loop_stop(struct loop *loop);

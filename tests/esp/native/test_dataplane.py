@@ -245,6 +245,51 @@ async def test_a_peer_that_moves_is_followed() -> None:
             assert nat.recv(2_000)
 
 
+async def test_what_comes_from_elsewhere_comes_in_once_answers_go_there() -> None:
+    """Behind a NAT the first answer would else leave for where the peer had been."""
+    async with ends() as (left, right):
+        key(right, left)
+        key(left, right)
+        for number in range(5):
+            with socket.socket(type=socket.SOCK_DGRAM) as nat:
+                nat.bind(("127.0.0.1", 0))
+                nat.settimeout(10)
+                left.dataplane.follow("ipv4", Endpoint(*nat.getsockname()))
+                await left.tun.inside.send(packet(number))
+                nat.sendto(nat.recv(2_000), tuple(right.at))
+                assert await right.tun.inside.recv(65_536) == packet(number)
+                assert {sa.remote for sa in right.dataplane.statistics().sas} == {Endpoint(*nat.getsockname())}
+
+
+async def test_control_that_python_is_too_slow_for_is_counted() -> None:
+    async with ends() as (_left, right):
+        sent = 3_000
+        with socket.socket(type=socket.SOCK_DGRAM) as peer:
+            for number in range(sent):  # Python does nothing else meanwhile
+                peer.sendto(bytes(4) + number.to_bytes(200), tuple(right.at))
+        await right.received(sent)
+        await until(lambda: len(right.control) + sum(drops(right).values()) == sent)
+        assert drops(right).keys() == {DropReason.ENGINE_BUSY}
+        numbers = [int.from_bytes(datagram) for datagram, _ in right.control]
+        assert numbers == sorted(set(numbers))
+
+
+async def test_a_link_that_is_closed_under_it_ends_it() -> None:
+    left, right = End(0), End(1)
+    try:
+        with pytest.RaisesGroup(trio.ClosedResourceError, flatten_subgroups=True), trio.fail_after(20):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(left.dataplane.run)
+                key(left, right)
+                left.link.close()
+                while True:
+                    await left.tun.inside.send(packet(1))
+                    await trio.sleep(0.01)
+    finally:
+        left.close()
+        right.close()
+
+
 async def test_icmp_errors_make_no_loop_spin() -> None:
     """The queue of errors stays readable while Python is slow: it is looked at a thousand times a second, no more."""
     async with ends() as (left, _right):
