@@ -3,31 +3,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "bytes.h"
 #include "cipher.h"
+#include "stopwatch.h"
 
 /* Together more than the first cache holds, as packets that come out of the kernel are. */
 enum { PACKETS = 64, ROOM = 2048 };
 
 static uint8_t packets[PACKETS][ROOM];
-
-static uint64_t now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return time.tv_sec * 1000000000ull + time.tv_nsec;
-}
-
-static int ascending(const void *one, const void *other) {
-    double a = *(const double *)one, b = *(const double *)other;
-    return (a > b) - (a < b);
-}
-
-static double median(double *found, int count) {
-    qsort(found, count, sizeof *found, ascending);
-    return found[count / 2];
-}
 
 static void measure(const struct cipher_suite *suite, int library, size_t text, int rounds) {
     static const uint8_t keymat[128] = {1}, seed[32] = {2};

@@ -3,12 +3,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "bytes.h"
 #include "checksum.h"
 #include "coalesce.h"
 #include "headers.h"
+#include "stopwatch.h"
 
 /* As many segments of 1,420 octets as one packet has, and often enough that asking for the time costs nothing. */
 enum { SEGMENTS = 44, ROOM = 1536, REPEATS = 16, LARGEST = 65535 };
@@ -16,22 +16,6 @@ enum { SEGMENTS = 44, ROOM = 1536, REPEATS = 16, LARGEST = 65535 };
 static uint8_t large[LARGEST], segments[SEGMENTS][ROOM], headers[128];
 static size_t octets[SEGMENTS];
 static uint64_t written, summed;
-
-static uint64_t now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time);
-    return time.tv_sec * 1000000000ull + time.tv_nsec;
-}
-
-static int ascending(const void *one, const void *other) {
-    double a = *(const double *)one, b = *(const double *)other;
-    return (a > b) - (a < b);
-}
-
-static double median(double *found, int count) {
-    qsort(found, count, sizeof *found, ascending);
-    return found[count / 2];
-}
 
 static void write_nowhere(void *context, const struct iovec *vectors, int count, unsigned packets) {
     (void)context, (void)vectors, (void)count;

@@ -136,14 +136,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
 
 #ifdef DRIVER
 
-static uint64_t state;
-
-static uint64_t random_below(uint64_t end) {
-    state ^= state << 13; /* xorshift64 */
-    state ^= state >> 7;
-    state ^= state << 17;
-    return state % end;
-}
+#include "random_below.h"
 
 /* A few octets overwritten, most of them in headers; or the end cut off. */
 static size_t mutate(uint8_t *data, size_t size) {

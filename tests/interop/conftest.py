@@ -32,9 +32,15 @@ def directory() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def network(directory: Path) -> Iterator[Lab]:
+def laboratory() -> type[Lab]:
+    """Of which kind; a module whose hosts have more than a wire between them says so."""
+    return Lab
+
+
+@pytest.fixture(scope="module")
+def network(directory: Path, laboratory: type[Lab]) -> Iterator[Lab]:
     """Realm, KDC and two hosts on a wire; no daemons."""
-    with Lab(directory) as lab:
+    with laboratory(directory) as lab:
         lab.start_realm()
         lab.start_hosts()
         yield lab

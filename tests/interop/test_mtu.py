@@ -21,7 +21,6 @@ from kinkvpn.demo.traffic import ping, transfer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from kinkvpn.demo.lab import Host
 
@@ -38,11 +37,8 @@ DONT, DO = 0, 2
 
 
 @pytest.fixture(scope="module")
-def network(directory: Path) -> Iterator[PathLab]:
-    with PathLab(directory) as lab:
-        lab.start_realm()
-        lab.start_hosts()
-        yield lab
+def laboratory() -> type[PathLab]:
+    return PathLab
 
 
 @pytest.fixture

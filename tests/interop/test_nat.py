@@ -17,7 +17,6 @@ from kinkvpn.proto.extensions import UNDERSTOOD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
@@ -31,11 +30,8 @@ UNPRIVILEGED = ("setpriv", "--bounding-set", "-net_bind_service")
 
 
 @pytest.fixture(scope="module")
-def network(directory: Path) -> Iterator[NatLab]:
-    with NatLab(directory) as lab:
-        lab.start_realm()
-        lab.start_hosts()
-        yield lab
+def laboratory() -> type[NatLab]:
+    return NatLab
 
 
 @pytest.fixture
