@@ -54,6 +54,7 @@ LAYERS = {
         },
         {"kinkvpn.service"},
         {"kinkvpn.demo", "kinkvpn.decode", "kinkvpn.manual", "kinkvpn.view"},
+        {"kinkvpn.commands"},
         {"kinkvpn.cli", "kinkvpn.__main__"},
     ),
 }
@@ -70,7 +71,7 @@ ACROSS = {
     "kinkvpn.config": DESCRIPTIONS,
     "kinkvpn.traffic": DESCRIPTIONS,
     "kinkvpn.demo": DESCRIPTIONS,
-    "kinkvpn.cli": DESCRIPTIONS,
+    "kinkvpn.commands": DESCRIPTIONS,
     "kinkvpn.keylog": DESCRIPTIONS,
     "kinkvpn.manual": DESCRIPTIONS | {"esp.engine", "esp.dataplane", "esp.statistics"},
     "kinkvpn.view": DESCRIPTIONS,

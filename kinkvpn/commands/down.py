@@ -1,0 +1,49 @@
+"""``kinkvpn down``: the end of a running daemon."""
+
+from __future__ import annotations
+
+import os
+import select
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from kinkvpn.commands.files import ANSWER_SECONDS, add_socket_options, socket_path
+from kinkvpn.commands.outcome import DONE, FAILED, complain
+
+if TYPE_CHECKING:
+    import argparse
+
+    from kinkvpn.commands.subcommands import Subcommands
+
+# Stopping takes two seconds at most; a machine that swaps gets more before we say that it did not work.
+DOWN_SECONDS = 10.0
+
+ABOUT = """Tells the daemon to delete its SAs, undo addresses and routes and end; returns when its process is
+gone."""
+
+
+def add(commands: Subcommands) -> None:
+    """Its options."""
+    stops = "stop a running daemon, and wait until it has ended"
+    command = commands.add_parser("down", help=stops, description=ABOUT)
+    add_socket_options(command)
+    command.set_defaults(run=run)
+
+
+def run(asked: argparse.Namespace) -> int:
+    """``kinkvpn down``: over when the process is gone, so that the next ``up`` finds nothing in its way."""
+    from kinkvpn.service import api
+
+    with api.connect(socket_path(asked), ANSWER_SECONDS) as daemon:
+        pid = api.peer_pid(daemon)
+        process = os.pidfd_open(pid)
+        try:
+            with suppress(api.ControlUnavailable):  # it may be gone before we have read its answer
+                api.request(daemon, "down")
+            daemon.close()
+            ended, _, _ = select.select([process], [], [], DOWN_SECONDS)
+        finally:
+            os.close(process)
+    if not ended:
+        return complain(f"the daemon, pid {pid}, still runs {DOWN_SECONDS:g} s after it was told to stop", FAILED)
+    return DONE

@@ -1,0 +1,21 @@
+"""How a command ends: its exit code, and what is said on stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+DONE, FAILED, CANNOT = 0, 1, 2
+INTERRUPTED = 130  # 128 + SIGINT, as a shell has it
+
+
+def complain(error: Exception | str, code: int) -> int:
+    """Each line of ``error`` on stderr, behind our name; returns ``code``."""
+    for line in str(error).splitlines():
+        sys.stderr.write(f"kinkvpn: {line}\n")
+    return code
+
+
+def abandon_output() -> None:
+    """Whoever read us has seen enough. Python would complain again when it flushes at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
