@@ -81,7 +81,7 @@ def refusals(host: Host, command: str = "up", wrapper: Sequence[str] = ()) -> li
     return [line.removeprefix("kinkvpn: ") for line in lines]
 
 
-# The configuration, once each: their kinds are in tests/kinkvpn/test_config.py.
+# The configuration, once each: their kinds are in tests/kinkvpn/config.
 
 
 def replaced(host: Host, old: str, new: str) -> None:

@@ -1,4 +1,4 @@
-"""What peers and policies have in common: inherited key by key. Texts and errors are in test_config.py."""
+"""What peers and policies have in common: inherited key by key. Texts and errors are in kinkvpn/config."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What [[policy]] and [[peer.policy]] say of packets; the rest of a policy, and lines of mistakes: test_config.py."""
+"""What [[policy]] and [[peer.policy]] say of packets; the rest of a policy, and lines of mistakes: kinkvpn/config."""
 
 from __future__ import annotations
 

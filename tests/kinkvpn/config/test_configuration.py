@@ -2,43 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-from ipaddress import IPv4Network, IPv6Network, ip_interface, ip_network
+from ipaddress import IPv4Network, IPv6Network, ip_interface
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
+from support.configuration import SMALL, SOURCE, edited, errors
 
-from esp.headers import DEFAULT_RULES, DontFragment, Ecn, HeaderRules
 from esp.policy import Selector
-from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Mode, SecurityProtocol
+from esp.sa import Encapsulation, Endpoint, Mode
 from esp.suite import DEFAULT_SUITES, SUITES
 from kinkvpn import config
 from kinkvpn.document import MAXIMUM_FILE_OCTETS, DocumentError
 from kinkvpn.proto.settings import Esn, PrfForm, Start, UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.wire.ipsec_doi import Group
-
-SOURCE = Path("/etc/kinkvpn/kinkvpn.toml")
-
-SMALL = """\
-[host]
-principal = "kink/west.example.com@EXAMPLE.COM"
-keytab = "/etc/krb5.keytab"
-
-[tun]
-addresses = ["10.1.0.1/24", "fd00:1::1/64"]
-
-[[peer]]
-name = "east"
-principal = "kink/east.example.com@EXAMPLE.COM"
-address = "east.example.com"
-
-[[peer.policy]]
-local = ["10.1.0.0/24", "fd00:1::/64"]
-remote = ["10.2.0.0/24", "fd00:2::/64"]
-"""
 
 FULL = """\
 [host]
@@ -120,61 +97,6 @@ remote = ["10.4.0.0/24", "10.5.0.0/24"]
 """
 
 
-def errors(text: str) -> list[str]:
-    with pytest.raises(DocumentError) as caught:
-        config.parse(text, SOURCE)
-    return [line.removeprefix(f"{SOURCE}:") for line in str(caught.value).split("\n")]
-
-
-def edited(old: str, new: str, text: str = SMALL) -> str:
-    assert text.count(old) == 1, old
-    return text.replace(old, new)
-
-
-@pytest.mark.parametrize(
-    ("lines", "expected"),
-    [
-        ("", Esn.AUTO),
-        ("extensions = false", Esn.NEVER),  # attribute 11 is none of RFC 4430
-        ('extensions = false\nesn = "auto"', Esn.AUTO),
-        ("replay_window = 0", Esn.NEVER),  # which a receiver SHOULD NOT negotiate without a window (RFC 4303 §3.3.3)
-        ('replay_window = 0\nesn = "auto"', Esn.NEVER),
-        ('esn = "never"', Esn.NEVER),
-        ('esn = "always"', Esn.ALWAYS),
-    ],
-)
-def test_extended_numbers_go_with_extensions_and_a_window(lines: str, expected: Esn) -> None:
-    parsed = config.parse(edited("[[peer.policy]]", f"{lines}\n[[peer.policy]]"), SOURCE)
-    assert {policy.esn for policy in parsed.policies} == {expected}
-
-
-def test_extended_numbers_are_not_for_a_policy_without_a_window() -> None:
-    text = edited("[[peer.policy]]", 'esn = "always"\n[[peer.policy]]\nreplay_window = 0')
-    assert errors(text) == ['15: peer[1].policy[1].replay_window = 0: expected a replay_window beside esn = "always"']
-    text = edited("[[peer.policy]]", 'replay_window = 0\nesn = "always"\n[[peer.policy]]')
-    assert errors(text) == ['14: peer[1].esn = "always": expected a replay_window beside esn = "always"']
-
-
-def test_the_shape_of_traffic_is_inherited_and_turned_off_by_zero() -> None:
-    text = edited("[[peer.policy]]", "tfc_octets = 1300\niptfs_octets = 700\n[[peer.policy]]\ntfc_dummy_after = 0.5")
-    text += "\n[[peer.policy]]\nlocal = '10.9.1.0/24'\nremote = '10.9.2.0/24'\ntfc_octets = 0"
-    text += "\niptfs_rate = 20\niptfs_reorder = 9"
-    first, *_, last = config.parse(text, SOURCE).peers[0].policies
-    assert (first.confidentiality, first.aggregation) == (Confidentiality(1300, 0.5), None)
-    assert (last.confidentiality, last.aggregation) == (None, Aggregation(700, 20, 9))
-
-
-def test_header_rules_are_inherited_key_by_key() -> None:
-    text = edited("[[peer.policy]]", 'dscp = { 46 = 34, other = 0 }\necn = "compatible"\n[[peer.policy]]\ndf = "copy"')
-    text += "\n[[peer.policy]]\nlocal = '10.9.1.0/24'\nremote = '10.9.2.0/24'\ndscp = 'copy'\ndscp_inward = true"
-    first, *_, last = config.parse(text, SOURCE).peers[0].policies
-    mapped = bytes([*[0] * 46, 34, *[0] * 17])
-    assert first.headers == HeaderRules(Ecn.COMPATIBLE, mapped, dscp_inward=False, df=DontFragment.COPY)
-    assert last.headers == HeaderRules(Ecn.COMPATIBLE, dscp_inward=True)
-    assert config.parse(SMALL, SOURCE).policies[0].headers == DEFAULT_RULES
-    assert config.parse("[esp]\nhop_limit = 9\n" + SMALL, SOURCE).esp.hop_limit == 9
-
-
 def test_a_gateway_in_fourteen_lines_has_the_right_defaults() -> None:
     found = config.parse(SMALL, SOURCE)
     assert found.host == config.HostSettings("kink/west.example.com@EXAMPLE.COM", keytab=Path("/etc/krb5.keytab"))
@@ -193,51 +115,6 @@ def test_a_gateway_in_fourteen_lines_has_the_right_defaults() -> None:
     assert peer.policies[0].start is Start.DEMAND
     settings = peer.settings("192.0.2.2")
     assert (settings.kink, settings.esp) == (Endpoint("192.0.2.2", 910), Endpoint("192.0.2.2", 4500))
-
-
-HOSTS = """\
-[[peer.policy]]
-mode = "transport"
-local = ["192.0.2.1/32", "2001:db8::1/128"]
-remote = ["192.0.2.2/32", "2001:db8::2/128"]
-"""
-
-
-def test_transport_mode_is_between_hosts() -> None:
-    peer = SMALL.partition("[[peer.policy]]")[0]
-    found = config.parse(peer + HOSTS, SOURCE)
-    assert {policy.mode for policy in found.policies} == {Mode.TRANSPORT}
-    assert {policy.encapsulation for policy in found.policies} == {Encapsulation.UDP}
-    (wrong,) = errors(peer + HOSTS.replace("192.0.2.2/32", "192.0.2.0/24"))
-    assert wrong.endswith(
-        'remote = "192.0.2.0/24": expected one address, for mode = "transport" is between two hosts'
-    ), wrong
-    wide = HOSTS.replace("2001:db8::1/128", "2001:db8::/64").replace("192.0.2.1/32", "192.0.2.0/24")
-    assert len(errors(peer + wide)) == 2
-    # A policy undoes what its peer says.
-    inherited = peer + 'mode = "transport"\n' + HOSTS.replace('"transport"', '"tunnel"')
-    assert {policy.mode for policy in config.parse(inherited, SOURCE).policies} == {Mode.TUNNEL}
-    assert len(errors(peer + 'mode = "transport"\n' + SMALL[len(peer) :])) == 4
-
-
-def test_ah_goes_raw_and_encrypts_nothing() -> None:
-    peer, policy = SMALL.split("[[peer.policy]]")
-    found = config.parse(f'{peer}ipsec = "ah"\n[[peer.policy]]{policy}', SOURCE)
-    assert {(each.protocol, each.encapsulation) for each in found.policies} == {
-        (SecurityProtocol.AH, Encapsulation.RAW)
-    }
-    assert [suite.name for suite in found.policies[0].suites] == ["null-sha256"]
-    back = config.parse(f'{peer}ipsec = "ah"\n[[peer.policy]]\nipsec = "esp"{policy}', SOURCE)
-    assert (back.policies[0].protocol, back.policies[0].suites) == (SecurityProtocol.ESP, DEFAULT_SUITES)
-    for line, complaint in (
-        ('suites = "aes256-gcm16"', 'expected one that encrypts nothing, such as null-sha256, for ipsec = "ah"'),
-        ('encapsulation = "udp"', 'expected "raw", for ipsec = "ah" covers the addresses outside'),
-        ("tfc_octets = 1000", 'tfc_octets = 1000: expected ipsec = "esp" beside tfc_octets'),
-    ):
-        (said, *_) = errors(f'{peer}ipsec = "ah"\n{line}\n[[peer.policy]]{policy}')
-        assert complaint in said
-    (said,) = errors(f'{peer}ipsec = "ah"\n[[peer.policy]]{policy}'.replace('address = "east.example.com"\n', ""))
-    assert 'address is missing: expected one, for ipsec = "ah"' in said
 
 
 def test_every_key_arrives() -> None:
@@ -401,23 +278,6 @@ MISTAKES = [
 ]
 
 
-def test_a_legacy_suite_needs_the_switch_and_a_policy_has_that_of_its_peer() -> None:
-    suites = 'suites = ["3des-cbc-md5"]\n'
-    peer = config.parse(edited("name =", f"legacy = true\n{suites}name ="), SOURCE).peers[0]
-    assert {(policy.suites, policy.legacy) for policy in peer.policies} == {((SUITES["3des-cbc-md5"],), True)}
-    below = SMALL.replace("[[peer.policy]]\n", "[[peer.policy]]\n" + suites)
-    (problem,) = errors(below)
-    assert "expected legacy = true beside 3des-cbc-md5, knowing that 3DES has blocks" in problem
-    assert "MD5 is broken" in problem
-    assert config.parse(below.replace(suites, suites + "legacy = true\n"), SOURCE).policies[0].legacy
-    assert config.parse(below.replace("name =", "legacy = true\nname ="), SOURCE).policies[0].legacy
-    undone = below.replace("name =", "legacy = true\nname =").replace(suites, "legacy = false\n")
-    assert not config.parse(undone, SOURCE).policies[0].legacy
-    inherited = undone.replace("name =", f"{suites}name =")
-    (problem,) = errors(inherited)
-    assert "legacy = false: expected legacy = true beside 3des-cbc-md5" in problem
-
-
 @pytest.mark.parametrize(("text", "expected"), MISTAKES)
 def test_a_mistake_is_named_with_its_line(text: str, expected: list[str]) -> None:
     found = errors(text)
@@ -433,77 +293,7 @@ def test_all_mistakes_come_at_once() -> None:
     assert [line.split(":")[0] for line in errors(text)] == ["2", "6", "15", "23"]
 
 
-def test_policies_are_bounded_before_they_are_made() -> None:
-    nets = ", ".join(f'"10.{number >> 8}.{number & 255}.0/24"' for number in range(2000))
-    text = SMALL.split("[[peer.policy]]")[0] + f"[[peer.policy]]\nlocal = [{nets}]\nremote = [{nets}]\n"
-    (problem,) = errors(text)
-    assert "too many policies: expected at most 4096" in problem
-
-
-def test_two_policies_may_share_a_subnet_when_ports_or_protocols_tell_them_apart() -> None:
-    again = '[[peer.policy]]\nlocal = "10.1.0.0/24"\nremote = "10.2.0.0/24"\n'
-    head = SMALL.split("[[peer.policy]]")[0]
-    apart = head + again + 'protocol = "tcp"\nremote_port = 80\n' + again + 'protocol = "tcp"\nremote_port = 81\n'
-    assert len(config.parse(apart + again + "protocol = 17\n", SOURCE).policies) == 3
-    assert len(errors(apart + again + "protocol = 6\n")) == 2
-
-
-SUBNETS = st.builds(
-    lambda bits, length: ip_network((bits >> (8 - length) << (8 - length) << 24, length)),
-    st.integers(0, 255),
-    st.integers(0, 8),
-)
-
-
-@given(
-    st.lists(
-        st.tuples(SUBNETS, SUBNETS, st.sampled_from(["", "protocol = 6", "protocol = 17"])), min_size=1, max_size=8
-    )
-)
-def test_overlaps_are_found_exactly(policies: list[tuple[IPv4Network, IPv4Network, str]]) -> None:
-    """Against the slow way: every pair, by definition."""
-    head = SMALL.split("[[peer.policy]]")[0]
-    text = head + "".join(f'[[peer.policy]]\nlocal = "{a}"\nremote = "{b}"\n{c}\n' for a, b, c in policies)
-    pairs = {
-        (f"east/{j + 1} ", f"east/{i + 1} ")
-        for j, (a, b, c) in enumerate(policies)
-        for i, (d, e, f) in enumerate(policies[:j])
-        if a.overlaps(d) and b.overlaps(e) and (c == f or "" in (c, f))
-    }
-    found = errors(text) if pairs else []
-    assert {
-        (later, earlier)
-        for later, earlier in pairs
-        if any(f"policy {later}" in x and f"policy {earlier}" in x for x in found)
-    } == pairs
-    assert len(found) == len(pairs)
-    if not pairs:
-        config.parse(text, SOURCE)
-
-
 WRITTEN = config.EngineSettings(config.EngineChoice.PORTABLE, config.CipherLibrary.OPENSSL, 4)
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"),
-    [
-        ({}, WRITTEN),
-        ({"ESP_ENGINE": "", "ESP_CIPHER_LIBRARY": ""}, WRITTEN),
-        ({"ESP_ENGINE": "native"}, replace(WRITTEN, choice=config.EngineChoice.NATIVE)),
-        ({"ESP_CIPHER_LIBRARY": "ipsec-mb"}, replace(WRITTEN, library=config.CipherLibrary.IPSEC_MB)),
-    ],
-)
-def test_the_environment_may_choose_the_engine(environment: dict[str, str], expected: config.EngineSettings) -> None:
-    assert config.engine_settings(WRITTEN, environment) == expected
-
-
-def test_what_the_environment_names_and_there_is_not_is_named_at_once() -> None:
-    with pytest.raises(DocumentError) as caught:
-        config.engine_settings(WRITTEN, {"ESP_ENGINE": "fast", "ESP_CIPHER_LIBRARY": "mine"})
-    assert str(caught.value).splitlines() == [
-        'environment: ESP_CIPHER_LIBRARY = "mine": expected one of auto, openssl, ipsec-mb',
-        'environment: ESP_ENGINE = "fast": expected one of auto, portable, native',
-    ]
 
 
 @pytest.mark.parametrize(
@@ -534,17 +324,3 @@ def test_a_file_on_disk_is_loaded(tmp_path: Path) -> None:
     path = tmp_path / "k.toml"
     path.write_text(FULL)
     assert config.load(path).host.keytab == tmp_path / "west.keytab"
-
-
-@pytest.mark.parametrize(
-    ("stores", "keytab"),
-    [
-        ('keytab = "a"', "a"),
-        ('keytab = "a"\nclient_keytab = "c"', "c"),
-        ('keytab = "a"\nccache = "KCM:"', None),
-        ('client_keytab = "c"\nccache = "KCM:"', "c"),
-    ],
-)
-def test_which_keytab_credentials_are_got_with(stores: str, keytab: str | None) -> None:
-    host = config.parse(edited('keytab = "/etc/krb5.keytab"', stores), SOURCE).host
-    assert host.initiator_keytab == (SOURCE.parent / keytab if keytab else None)
