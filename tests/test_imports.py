@@ -53,6 +53,7 @@ LAYERS = {
             "kinkvpn.keylog",
         },
         {"kinkvpn.service"},
+        {"kinkvpn.rootless"},
         {"kinkvpn.demo", "kinkvpn.decode", "kinkvpn.manual", "kinkvpn.view"},
         {"kinkvpn.commands"},
         {"kinkvpn.cli", "kinkvpn.__main__"},

@@ -99,7 +99,7 @@ class NetworkConfiguration:
 
     async def __aenter__(self) -> Self:
         # Not abandoned on cancellation: half of a plan would be left. It takes milliseconds.
-        await trio.to_thread.run_sync(self._configure)
+        await trio.to_thread.run_sync(self.configure)
         return self
 
     async def __aexit__(
@@ -134,7 +134,8 @@ class NetworkConfiguration:
                 else:
                     log.info("mtu_limited", extra={"fields": {"subnet": str(subnet), "mtu": mtu}})
 
-    def _configure(self) -> None:
+    def configure(self) -> None:
+        """Make it hold, without Trio. Raises NetworkRefused, with everything undone that was done until then."""
         plan = self._plan
         with IPRoute() as netlink, ExitStack() as failed:
             failed.callback(self._undo_all, netlink)
