@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from kinkvpn import __version__
-from kinkvpn.commands import check, decode, demo, down, esp, rekey, status, up
+from kinkvpn.commands import check, decode, demo, doctor, down, esp, rekey, status, up
 from kinkvpn.commands.outcome import CANNOT, DONE, FAILED, INTERRUPTED, abandon_output, complain
 from kinkvpn.commands.subcommands import Parser
 from kinkvpn.document import DocumentError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # In the order of the help.
-COMMANDS = (up, check, status, rekey, down, demo, decode, esp)
+COMMANDS = (up, check, doctor, status, rekey, down, demo, decode, esp)
 
 DESCRIPTION = """\
 IPsec between Kerberos principals, without the kernel's IPsec: SAs are
@@ -28,6 +28,7 @@ EXAMPLES = """\
 examples:
   kinkvpn check -c west.toml     would this configuration work on this host?
   kinkvpn up -c west.toml        run in the foreground until Ctrl-C or SIGTERM
+  kinkvpn doctor east            why does it not work, and what mends it?
   kinkvpn status                 peers, tunnels, ages, and why one is down
   kinkvpn status --probe --json  the same for programs; asks every peer first
   kinkvpn rekey east             new keys for what is established with east

@@ -1,0 +1,126 @@
+"""``kinkvpn doctor``: who is looked at, by which looks, and what is said while one waits."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import trio
+
+from kinkvpn.config import DEFAULT_PATH, ControlSettings, load
+from kinkvpn.doctor import host, routes, view
+from kinkvpn.doctor.examination import Examination, Look, Patient, in_thread
+from kinkvpn.doctor.finding import Finding, error, exit_code, note
+from kinkvpn.document import DocumentError
+from kinkvpn.errors import KinkvpnError
+from kinkvpn.service import api
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from typing import TextIO
+
+    from kinkvpn.config import Configuration, PeerConfiguration
+
+LOOKS = (
+    Look("the daemon", in_thread(host.daemon)),
+    Look("the engine", in_thread(host.engine)),
+    Look("capabilities", in_thread(host.capabilities)),
+    Look("namespaces", in_thread(host.namespaces)),
+    Look("ports", in_thread(host.ports)),
+    Look("raw sockets", in_thread(host.raw)),
+    Look("the TUN device", in_thread(host.device)),
+    Look("routes", in_thread(routes.competing)),
+    Look("switches", in_thread(routes.switches)),
+)
+
+
+class NoSuchPeer(KinkvpnError):
+    """The configuration has none of that name."""
+
+
+def run(config: Path | None, peer: str | None, *, as_json: bool, out: TextIO) -> int:
+    """Look, tell, and return the exit code.
+
+    Args:
+        config: the file that was named; None for the usual one, which need not be there.
+        peer: name of the only one to look at; None for all.
+        as_json: for programs.
+        out: where to.
+
+    Raises:
+        DocumentError: the file that was named cannot be read.
+        NoSuchPeer: no peer of that name.
+    """
+    configuration, findings = read(config)
+    patient = Patient(configuration, chosen(configuration, peer))
+    ask_daemon(patient)
+    progress = Progress(sys.stderr)
+    findings += trio.run(Examination(patient, progress.begin).run, LOOKS)
+    progress.end()
+    if as_json:
+        print(json.dumps(view.as_json(findings)), file=out)
+    else:
+        view.show(findings, out)
+    return exit_code(findings)
+
+
+def read(config: Path | None) -> tuple[Configuration | None, list[Finding]]:
+    """The configuration, if there is one, and what is wrong with it."""
+    path = config or DEFAULT_PATH
+    try:
+        return load(path), []
+    except DocumentError as wrong:
+        there = os.access(path, os.F_OK)
+        if not there and config is not None:
+            raise
+        if not there:
+            why = "so this host alone is looked at, as kinkvpn run, kinkvpn proxy and kinkvpn up GATEWAY need it"
+            return None, [note("configuration-missing", f"there is no {path}", why, "kinkvpn init")]
+        editor = f"$EDITOR {path}"
+        return None, [error("configuration-invalid", line, command=editor) for line in str(wrong).splitlines()]
+
+
+def chosen(configuration: Configuration | None, peer: str | None) -> tuple[PeerConfiguration, ...]:
+    """The peers that are asked about."""
+    there = configuration.peers if configuration else ()
+    if peer is None:
+        return there
+    found = tuple(each for each in there if each.name == peer)
+    if configuration is not None and not found:
+        names = ", ".join(each.name for each in there) or "none"
+        raise NoSuchPeer(f"no peer {peer!r}; there are {names}")
+    return found
+
+
+def ask_daemon(patient: Patient) -> None:
+    """What a running daemon says of itself, where one runs and we may ask."""
+    control = patient.configuration.control if patient.configuration else ControlSettings()
+    try:
+        with api.connect(control.socket) as daemon:
+            patient.status = api.request(daemon, "status")
+    except api.NotRunning:
+        pass
+    except (api.ControlUnavailable, api.CommandRefused):
+        patient.daemon_hidden = True
+
+
+class Progress:
+    """What is looked at now, on a line of its own that goes again; nothing where nobody sits at a terminal."""
+
+    def __init__(self, out: TextIO) -> None:
+        self._out = out
+        self._shown = out.isatty()
+
+    def begin(self, subject: str) -> None:
+        """The next subject."""
+        if self._shown:
+            self._out.write(f"\r\x1b[K{subject} ...")
+            self._out.flush()
+
+    def end(self) -> None:
+        """All have been looked at."""
+        if self._shown:
+            self._out.write("\r\x1b[K")
+            self._out.flush()

@@ -1,0 +1,62 @@
+"""What a look at one thing has found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Severity(IntEnum):
+    """How bad it is. The exit code of ``kinkvpn doctor`` is that of the worst: 0 for the first two, then 1 and 2."""
+
+    OK = 0
+    NOTE = 1  # good to know; nothing is to be done
+    WARNING = 2  # it works now or for some, and will not for long or for all
+    ERROR = 3  # no tunnel comes up, or none to that peer
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the report. docs/doctor.md has a row for each name.
+
+    Args:
+        severity: how bad.
+        name: of the kind of finding, for programs: ``keytab-kvno``.
+        line: what is so.
+        why: what follows from it, where that is not plain.
+        command: what mends it, as it is typed.
+        peer: whom it is about, if not this host.
+    """
+
+    severity: Severity
+    name: str
+    line: str
+    why: str = ""
+    command: str = ""
+    peer: str = ""
+
+
+def ok(name: str, line: str, peer: str = "") -> Finding:
+    """Nothing is wrong with it."""
+    return Finding(Severity.OK, name, line, peer=peer)
+
+
+def note(name: str, line: str, why: str = "", command: str = "", peer: str = "") -> Finding:
+    """Nothing is wrong with it, and still it may explain something."""
+    return Finding(Severity.NOTE, name, line, why, command, peer)
+
+
+def warning(name: str, line: str, why: str = "", command: str = "", peer: str = "") -> Finding:
+    """It will be wrong, or is for some."""
+    return Finding(Severity.WARNING, name, line, why, command, peer)
+
+
+def error(name: str, line: str, why: str = "", command: str = "", peer: str = "") -> Finding:
+    """It keeps a tunnel from coming up."""
+    return Finding(Severity.ERROR, name, line, why, command, peer)
+
+
+def exit_code(findings: list[Finding]) -> int:
+    """0 where all is well, 1 with a warning, 2 with an error."""
+    worst = max((finding.severity for finding in findings), default=Severity.OK)
+    return max(worst - Severity.NOTE, 0)

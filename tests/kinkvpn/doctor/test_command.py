@@ -1,0 +1,80 @@
+"""The command itself: which configuration, which peers, what it says and how it ends."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from support.doctor import HOST, PEER
+
+from kinkvpn import cli
+from kinkvpn.doctor import command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GOOD = HOST + PEER.format(address="192.0.2.2", local="10.1.0.0/24", remote="10.2.0.0/24", how="", more="")
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "kinkvpn.toml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_without_a_configuration_this_host_alone_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "DEFAULT_PATH", tmp_path / "none.toml")
+    configuration, findings = command.read(None)
+    assert configuration is None
+    assert [finding.name for finding in findings] == ["configuration-missing"]
+    assert command.chosen(None, "east") == ()
+
+
+def test_a_configuration_that_is_wrong_is_a_finding_for_each_line(file: Path) -> None:
+    file.write_text(GOOD.replace("local =", "lokal =").replace("remote =", "remotte ="))
+    configuration, findings = command.read(file)
+    assert configuration is None
+    assert len(findings) >= 2
+    assert {finding.name for finding in findings} == {"configuration-invalid"}
+    assert findings[0].line.startswith(f"{file}:")
+
+
+def test_a_file_that_was_named_has_to_be_there(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "-c", str(tmp_path / "none.toml")]) == 2
+    assert "cannot read the configuration: No such file or directory" in capsys.readouterr().err
+
+
+def test_a_peer_that_there_is_not(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["doctor", "esat", "-c", str(file)]) == 2
+    assert capsys.readouterr().err == "kinkvpn: no peer 'esat'; there are east\n"
+    configuration, _ = command.read(file)
+    assert [peer.name for peer in command.chosen(configuration, "east")] == ["east"]
+
+
+def test_what_is_said_while_one_waits_goes_again() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    for out, expected in ((io.StringIO(), ""), (Terminal(), "\r\x1b[Kthe KDC ...\r\x1b[K")):
+        progress = command.Progress(out)
+        progress.begin("the KDC")
+        progress.end()
+        assert out.getvalue() == expected
+
+
+def test_the_whole_of_it_is_bounded() -> None:
+    """Nobody waits longer than that, whatever hangs; a person would have given up."""
+    assert sum(look.seconds for look in command.LOOKS) < 300
+    assert len({look.subject for look in command.LOOKS}) == len(command.LOOKS)
+    for look in command.LOOKS:
+        assert set(look.needs) <= {each.subject for each in command.LOOKS}
+
+
+def test_json_and_table_have_the_same_exit_code(file: Path) -> None:
+    out, table = io.StringIO(), io.StringIO()
+    assert command.run(file, None, as_json=True, out=out) == json.loads(out.getvalue())["exit"]
+    assert command.run(file, "east", as_json=False, out=table) == json.loads(out.getvalue())["exit"]

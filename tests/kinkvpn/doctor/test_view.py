@@ -1,0 +1,49 @@
+"""What a person reads fits 80 columns, and nothing of it is cut; a program gets every key."""
+
+from __future__ import annotations
+
+import io
+
+from kinkvpn.doctor import view
+from kinkvpn.doctor.finding import error, note, ok, warning
+
+FINDINGS = [
+    error("port-taken", "port 0.0.0.0:910/udp is taken by pid 77 (racoon2 " + "x" * 60 + ")", "why " * 30, "ss " * 40),
+    ok("device", "it can be made"),
+    warning("late", "no answer", peer="east"),
+    note("offload", "no \x1b[31muso"),
+]
+
+
+def test_a_table_of_80_columns_with_the_worst_at_its_end() -> None:
+    out = io.StringIO()
+    view.show(FINDINGS, out)
+    lines = out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    first = [line.split()[0] for line in lines if line[:1].isalpha()]
+    assert first == ["ok", "note", "warning", "error"]
+    assert lines[-1] == "1 error, 1 warning"
+    text = out.getvalue()
+    assert "\x1b" not in text
+    assert "east: no answer" in text
+    assert text.replace("\n", "").replace(" ", "").count("x") >= 60
+    assert text.count("why") == 30
+    assert "$ ss ss" in text
+
+
+def test_nothing_is_wrong() -> None:
+    assert view.summary([ok("device", "it can be made"), note("offload", "none")]) == "nothing is wrong"
+    assert view.summary([error("a", "b"), error("a", "b")]) == "2 errors"
+
+
+def test_a_program_gets_every_key() -> None:
+    answer = view.as_json(FINDINGS)
+    assert answer["exit"] == 2
+    assert answer["findings"][2] == {
+        "severity": "warning",
+        "name": "late",
+        "line": "no answer",
+        "why": "",
+        "command": "",
+        "peer": "east",
+    }

@@ -1,0 +1,65 @@
+"""A patient for ``kinkvpn doctor``: a configuration as text, looked at by one look at a time, and what is found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from kinkvpn import config
+from kinkvpn.doctor.examination import Examination, Look, Patient, in_thread
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from kinkvpn.doctor.finding import Finding
+
+HOST = '[host]\nprincipal = "kink/west.example.com@EXAMPLE.COM"\nkeytab = "keytab"\n'
+PEER = """
+[[peer]]
+name = "east"
+principal = "kink/east.example.com@EXAMPLE.COM"
+address = "{address}"
+{more}
+[[peer.policy]]
+local = "{local}"
+remote = "{remote}"
+{how}
+"""
+
+
+def configuration(
+    host: str = HOST,
+    *,
+    sections: str = "",
+    address: str = "192.0.2.2",
+    local: str = "10.1.0.0/24",
+    remote: str = "10.2.0.0/24",
+    how: str = "",
+    more: str = "",
+    directory: Path = Path("/nowhere"),
+) -> config.Configuration:
+    """One peer with one policy."""
+    peer = PEER.format(address=address, local=local, remote=remote, how=how, more=more)
+    return config.parse(f"{host}\n{sections}\n{peer}", directory / "kinkvpn.toml")
+
+
+def patient(configured: config.Configuration | None) -> Patient:
+    """With all its peers."""
+    return Patient(configured, configured.peers if configured else ())
+
+
+def found(findings: Iterator[Finding] | list[Finding]) -> dict[str, Finding]:
+    """By name."""
+    return {finding.name: finding for finding in findings}
+
+
+def examined(who: Patient, *looks: Look) -> dict[str, Finding]:
+    """What these looks find, by name."""
+    return found(trio.run(Examination(who).run, looks))
+
+
+def look(find: Callable[[Patient], Iterator[Finding]], seconds: float = 30.0) -> Look:
+    """A look that blocks."""
+    return Look(find.__name__, in_thread(find), seconds)
