@@ -20,8 +20,8 @@ PACKAGES := gcc libc6-dev libssl-dev libkrb5-dev krb5-kdc krb5-admin-server ipro
 # Intel's AES, for processors of that family.
 FASTER := libipsec-mb-dev
 # The clock of one process; kinit, with a password and with a certificate; a NAT; an Active Directory domain controller,
-# of which the tests run the KDC alone; what runs the Wireshark dissector; what measures a tunnel.
-TESTED := faketime krb5-user krb5-pkinit nftables samba samba-dsdb-modules samba-ad-provision tshark iperf3 ethtool
+# of which the tests run the KDC alone; what judges our units; what runs the Wireshark dissector; what measures a tunnel.
+TESTED := faketime krb5-user krb5-pkinit nftables systemd samba samba-dsdb-modules samba-ad-provision tshark iperf3 ethtool
 # A Linux kernel that is an ordinary process, and what loads its modules. Not every machine that has the others has it.
 KERNEL := user-mode-linux kmod
 # Other VPNs, and what loads a tunnel.

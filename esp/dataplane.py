@@ -117,6 +117,13 @@ class Dataplane:
         nursery.start_soon(self._carry_outbound)
         nursery.start_soon(self._carry_inbound)
 
+    async def wait_turn(self) -> None:
+        """Until whatever carries packets has had a turn that began after this call: not ever, where it is stuck.
+
+        Here it shares the loop of whoever asks, and has had one when that goes on.
+        """
+        await trio.lowlevel.checkpoint()
+
     async def _carry_outbound(self) -> None:
         while True:
             await self._tun.wait_readable()

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 BATCH = 64
 # More than their ring holds.
 ALL_NEWS = 2048
+# Between looks at whether a thread has taken its turn: most have, when they are looked at for the first time.
+TURN_SECONDS = 0.001
 # As ring and loop have them.
 _TROUBLES = {1: (Offload.UDP_SEGMENT,), 2: (Offload.USO,), 3: (Offload.COALESCE,)}
 
@@ -106,6 +108,14 @@ class NativeDataplane(Dataplane):
         nursery.start_soon(self._serve)
         if any(each.proto == AH for each in self._sockets.sockets):
             nursery.start_soon(self._carry_ah)
+
+    async def wait_turn(self) -> None:
+        """As there; each thread is roused from its sleep."""
+        before = [(loop, loop.counters()["polls"]) for loop in self._loops]
+        for loop, polls in before:
+            loop.rouse()
+            while loop.counters()["polls"] == polls:  # noqa: ASYNC110 - a thread without Python tells nobody
+                await trio.sleep(TURN_SECONDS)
 
     async def _run_loop(self, loop: _core.Loop) -> None:
         gone = await trio.to_thread.run_sync(loop.run, limiter=trio.CapacityLimiter(1))

@@ -438,10 +438,14 @@ void loop_free(struct loop *loop) {
     free(loop);
 }
 
-void loop_stop(struct loop *loop) {
+void loop_rouse(struct loop *loop) {
     uint64_t one = 1;
-    atomic_store(&loop->stop, 1);
     (void)!write(loop->alarm, &one, sizeof one);
+}
+
+void loop_stop(struct loop *loop) {
+    atomic_store(&loop->stop, 1);
+    loop_rouse(loop);
 }
 
 int loop_look(struct loop *loop) {
@@ -458,9 +462,8 @@ void loop_count(const struct loop *loop, struct loop_counters *into) {
 }
 
 void loop_errors_taken(struct loop *loop, unsigned port) {
-    uint64_t one = 1;
     atomic_fetch_and(&loop->errors, ~(1u << port));
-    (void)!write(loop->alarm, &one, sizeof one);
+    loop_rouse(loop);
 }
 
 static double clock_now(const struct loop *loop) {

@@ -63,6 +63,8 @@ void loop_free(struct loop *loop);
 int loop_run(struct loop *loop);
 /* From any thread; the loop ends with the batch that it is at. */
 void loop_stop(struct loop *loop);
+/* From any thread; the loop takes a turn, and so counts a poll, whether there is anything to do or not. */
+void loop_rouse(struct loop *loop);
 /* Python is about to look at the rings, and is woken again by what comes after. Whether it has to look at all SAs, too. */
 int loop_look(struct loop *loop);
 /* The counters as they are, each whole. */

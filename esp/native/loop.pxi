@@ -45,6 +45,7 @@ cdef extern from "loop.h" nogil:
     void loop_free(loop *)
     int loop_run(loop *)
     void loop_stop(loop *)
+    void loop_rouse(loop *)
     int loop_look(loop *)
     void loop_count(const loop *, loop_counters *)
     void loop_packet_taken(loop *, const record *)
@@ -99,6 +100,10 @@ cdef class Loop:
     def stop(self):
         """End :meth:`run`, from any thread."""
         loop_stop(self.at)
+
+    def rouse(self):
+        """Have :meth:`run` take a turn, from any thread; it counts a poll."""
+        loop_rouse(self.at)
 
     def errors_taken(self, unsigned port):
         """The error queue of that port is empty."""

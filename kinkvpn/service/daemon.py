@@ -37,6 +37,7 @@ from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresse
 from kinkvpn.service.engines import choose_engine, obstacle
 from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
 from kinkvpn.service.netconf import NetworkConfiguration
+from kinkvpn.service.notify import Notifier
 from kinkvpn.service.obstacles import StartRefused, explain_bind, first_leaf
 from kinkvpn.service.paths import PathMtus, carriers_of, with_mtu
 from kinkvpn.service.report import offload_status, spell, with_traffic
@@ -85,6 +86,7 @@ class Daemon:
         self._configuration = configuration
         self._engine_settings = engine
         self._started = time.monotonic()
+        self._notifier = Notifier(os.environ)
         self._stopping = trio.Event()
         self._up = False
 
@@ -116,8 +118,10 @@ class Daemon:
         except (KinkvpnError, EspError) as error:
             raise StartRefused(str(error)) from error
         self._up = True
+        self._notifier.ready()
         await self._stopping.wait()
         log.info("stopping")
+        self._notifier.stopping()
         await keying.close(DELETE_SECONDS)
 
     async def _obey_signals(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
@@ -142,6 +146,7 @@ class Daemon:
         await nursery.start(keying.run)
         running = Running(__version__, self._configuration, engine, self._started, resources, dataplane, keying)
         await nursery.start(resources.control.serve, self._commands(running))
+        nursery.start_soon(self._notifier.run, running.summary, dataplane.wait_turn)
         spare_the_collector()
         warn_of_legacy(resources.peers)
         log.info("started", extra={"fields": running.headline()})
@@ -455,6 +460,12 @@ class Running:
             "esp": list(dict.fromkeys(map(spell, resources.link.local))),
             "peers": len(resources.peers),
         }
+
+    def summary(self) -> str:
+        """One line for a service manager."""
+        peers = self.keying.peers.values()
+        reached = sum(any(peer.pairs(policy) for policy in peer.policies) for peer in peers)
+        return f"{reached} of {len(peers)} peers have SAs; {self.resources.tun.name}, {self.engine.headline}"
 
     def status(self) -> dict[str, object]:
         """What ``kinkvpn status --json`` shows: JSON-able, and free of secrets."""

@@ -161,6 +161,11 @@ async def test_what_waits_for_a_lost_payload_comes_out_though_nothing_more_arriv
     assert numbers(arrived) == [*range(6), *range(12, 18)]
 
 
+async def test_who_shares_the_loop_with_packets_sees_it_turn(hosts: tuple[Host, Host]) -> None:
+    with trio.fail_after(1):
+        await hosts[0].dataplane.wait_turn()
+
+
 async def test_a_witness_is_told_of_each_sa_that_is_installed() -> None:
     told: list[tuple[SaParameters, bool]] = []
     link, _ = memory_links(LEFT, RIGHT)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from collections import Counter
@@ -376,3 +377,36 @@ async def test_news_that_find_no_room_are_not_lost() -> None:
                 if isinstance(event, SoftExpired):
                     told.add(event.policy)
         assert told == {str(number) for number in range(len(far))}
+
+
+async def test_a_thread_that_sleeps_can_have_a_turn_and_one_that_is_stuck_cannot() -> None:
+    """It hangs in a read of a device that has become one that makes its readers wait."""
+    async with ends() as (left, right):
+        for each in (left, right):
+            polls = each.counters()["polls"]
+            with trio.fail_after(30):
+                await each.dataplane.wait_turn()
+            assert each.counters()["polls"] > polls
+        key(left, right)
+        device, had = left.tun.of_queue(0), trio.Event()
+
+        async def wait_turn() -> None:
+            await left.dataplane.wait_turn()
+            had.set()
+
+        os.set_blocking(device, True)
+        try:
+            await left.tun.inside.send(packet(0))
+            await until(lambda: left.counters()["packets_read"] == 1)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(wait_turn)
+                for _ in range(20):
+                    await trio.sleep(0.001)
+                    assert not had.is_set()
+                os.set_blocking(device, False)
+                await left.tun.inside.send(packet(1))
+                with trio.fail_after(30):
+                    await had.wait()
+        finally:
+            os.set_blocking(device, False)
+            await left.tun.inside.send(packet(2))
