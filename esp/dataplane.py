@@ -19,7 +19,7 @@ from esp.events import EspEvent, OffloadRefused, UnreachableReported
 from esp.wire import NON_ESP_MARKER, Kind, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from esp.engine import Engine
     from esp.link import Link
@@ -269,6 +269,17 @@ class Dataplane:
     def remove_policy(self, name: str) -> None:
         """As :meth:`esp.engine.Engine.remove_policy`."""
         self._engine.remove_policy(name)
+
+    def change_policies(self, gone: Iterable[str], come: Iterable[Policy]) -> None:
+        """Remove the former, add the latter; no packet meets half of it.
+
+        Raises:
+            InvalidPolicy: as for one of them; those before it have changed.
+        """
+        for name in gone:
+            self._engine.remove_policy(name)
+        for policy in come:
+            self._engine.add_policy(policy)
 
     def allocate_spi(self) -> int:
         """As :meth:`esp.engine.Engine.allocate_spi`."""

@@ -94,7 +94,7 @@ class Engine:
     # --- what keying installs ---
 
     def add_policy(self, policy: Policy) -> None:
-        """Put ``policy`` behind those there are: the first that matches decides (RFC 4301 §4.4.1).
+        """Put ``policy`` behind those of its rank: the first that matches decides (RFC 4301 §4.4.1).
 
         Raises:
             InvalidPolicy: its name is taken, or it says nothing that could be done.

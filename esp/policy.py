@@ -108,6 +108,7 @@ class Policy:
             keying is told (:class:`esp.events.Unanswered`). None: not watched. The first policy of a peer decides.
         large: tell keying when large packets go out (:class:`esp.events.LargeSent`).
         directions: whose list it is in; what protects is in both.
+        rank: its place among others: lower ones decide before it, and of its own those that were there before it.
     """
 
     name: str
@@ -118,6 +119,7 @@ class Policy:
     also: tuple[Selector, ...] = ()
     directions: frozenset[Direction] = BOTH
     large: bool = False
+    rank: int = 0
 
     @property
     def selectors(self) -> tuple[Selector, ...]:

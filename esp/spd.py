@@ -6,6 +6,7 @@ from collections import Counter
 from enum import Enum
 from heapq import merge
 from itertools import count
+from operator import itemgetter
 from typing import TYPE_CHECKING
 
 from esp.errors import DropReason, InvalidPolicy
@@ -79,6 +80,7 @@ class SelectorMatcher:
 
 
 Row = tuple[SelectorMatcher, "Policy"]
+Place = tuple[int, int]  # rank, and number of its coming
 
 
 class _Index:
@@ -99,14 +101,18 @@ class _Index:
     def __init__(self, octets: int, *, shown: bool) -> None:
         self._widths = 4 * octets, 4 * octets, 8, 16, 16
         self._shown = 5 if shown else 2
-        self._tables: dict[int, dict[int, dict[int, Row]]] = {}  # by mask, key and order
+        self._tables: dict[int, dict[int, dict[Place, Row]]] = {}  # by mask, key and order
 
-    def add(self, order: int, row: Row) -> None:
-        """Put ``row``, whose ``order`` is beyond that of all others, behind them."""
+    def add(self, order: Place, row: Row) -> None:
+        """Put ``row`` where ``order`` has its place."""
         mask, key = self._place(row[0])
-        self._tables.setdefault(mask, {}).setdefault(key, {})[order] = row
+        rows = self._tables.setdefault(mask, {}).setdefault(key, {})
+        between = bool(rows) and order < next(reversed(rows))
+        rows[order] = row
+        if between:
+            self._tables[mask][key] = dict(sorted(rows.items(), key=itemgetter(0)))
 
-    def remove(self, order: int, row: Row) -> None:
+    def remove(self, order: Place, row: Row) -> None:
         """Take ``row`` out."""
         mask, key = self._place(row[0])
         table = self._tables[mask]
@@ -170,7 +176,7 @@ class PolicyList:
     def __init__(self, direction: Direction) -> None:
         self._direction = direction
         self._order = count()
-        self._rows: dict[str, list[tuple[int, Row]]] = {}
+        self._rows: dict[str, list[tuple[Place, Row]]] = {}
         # By octets of both addresses, and whether protocol and ports are looked at: not for packets that hide them.
         self._indexes: dict[tuple[int, bool], _Index] = {
             (octets, shown): _Index(octets, shown=shown) for octets in (8, 32) for shown in (True, False)
@@ -179,9 +185,9 @@ class PolicyList:
         self.lookup: Callable[[Flow], Policy | None] = self._decisions.__getitem__
 
     def add(self, policy: Policy) -> None:
-        """Put ``policy``, which is checked, behind those there are."""
+        """Put ``policy``, which is checked, behind those of its rank."""
         matchers = [SelectorMatcher(selector, self._direction) for selector in policy.selectors]
-        rows = self._rows[policy.name] = [(next(self._order), (matcher, policy)) for matcher in matchers]
+        rows = self._rows[policy.name] = [((policy.rank, next(self._order)), (matcher, policy)) for matcher in matchers]
         for order, row in rows:
             for index in self._of(row[0]):
                 index.add(order, row)
@@ -241,7 +247,7 @@ class Spd:
             raise InvalidPolicy(f"no policy {name!r}") from None
 
     def add(self, policy: Policy) -> None:
-        """Put ``policy`` behind those there are.
+        """Put ``policy`` behind those of its rank.
 
         Raises:
             InvalidPolicy: its name is taken, or a selector of it matches nothing.

@@ -21,11 +21,12 @@ from esp.raw import Links
 from esp.tun import TunDevice, TunUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from esp.datagram import Outgoing
     from esp.link import UdpLink
     from esp.native.engine import NativeEngine
+    from esp.policy import Policy
     from esp.sa import Endpoint, SaParameters
 
 # Packets that a lane has left to Python are done so many at a time; then everything else has its turn.
@@ -129,6 +130,11 @@ class NativeDataplane(Dataplane):
             await trio.sleep_forever()
         finally:
             loop.stop()
+
+    def change_policies(self, gone: Iterable[str], come: Iterable[Policy]) -> None:
+        """As there."""
+        with self._native.unpublished():
+            super().change_policies(gone, come)
 
     # --- what the lanes leave ---
 

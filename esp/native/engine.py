@@ -7,6 +7,7 @@ matter, and SAs that ask for what lanes do not have.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
 from math import inf
@@ -23,7 +24,7 @@ from esp.spd import SelectorMatcher
 from esp.tunnel import UNUSED_NAMES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from esp.datagram import Incoming, Outgoing
     from esp.policy import Policy
@@ -62,7 +63,9 @@ class NativeEngine(Engine):
         self.lanes = _core.Core(lanes, clamp=inside.mtu if inside.clamp_mss else 0)
         self._only = None if library == "auto" else LIBRARIES[library]
         self._rules: dict[str, list[_core.Rule]] = {}  # by policy
+        self._gone: list[_core.Policy] = []  # which lanes know of as long as they know no other list
         self._unpublished = False  # policies have changed, and lanes do not know
+        self._keeps_back = False  # and are not to know yet
         self.running = False  # threads have the lanes: whoever calls does the rest as the reference engine does
         super().__init__(random=random, inside=inside)
 
@@ -85,19 +88,30 @@ class NativeEngine(Engine):
         super().add_policy(policy)
         self._sad.places[policy.name] = _core.Policy(self.lanes, _ACTIONS[policy.action])
         self._rules[policy.name] = self._rules_of(policy)
-        self._unpublished = True
-        if self.running:
-            self.publish()
+        self._have_changed()
 
     def remove_policy(self, name: str) -> None:
         """As of any engine."""
         super().remove_policy(name)
         del self._rules[name]
-        gone = self._sad.places.pop(name)
+        self._gone.append(self._sad.places.pop(name))
+        self._have_changed()
+
+    def _have_changed(self) -> None:
         self._unpublished = True
-        if self.running:
+        if self.running and not self._keeps_back:
             self.publish()
-        del gone  # lanes know of it no more
+
+    @contextmanager
+    def unpublished(self) -> Iterator[None]:
+        """Lanes know what policies are left at the end of it, and of none of the lists in between."""
+        self._keeps_back = True
+        try:
+            yield
+        finally:
+            self._keeps_back = False
+            if self.running:
+                self.publish()
 
     def _rules_of(self, policy: Policy) -> list[_core.Rule]:
         """Made once: all of them are published each time that one comes or goes."""
@@ -111,9 +125,11 @@ class NativeEngine(Engine):
         if not self._unpublished:
             return
         self._unpublished = False
-        rules = list(chain.from_iterable(self._rules.values()))
+        ordered = sorted(self._rules, key=lambda name: self._spd[name].rank)
+        rules = list(chain.from_iterable(map(self._rules.__getitem__, ordered)))
         # Once some policy has asked for ports, fragments are followed for good, as in any engine.
         self.lanes.set_policies(rules, self._fragments is not None)
+        self._gone.clear()
 
     # --- packets ---
 

@@ -32,12 +32,17 @@ MAX_UNDELETED = 16
 
 
 class Pairs:
-    """Bookkeeping, no decisions and no effects. Outbound SPIs are the peer's choice, inbound ones ours."""
+    """Bookkeeping, no decisions and no effects. Outbound SPIs are the peer's choice, inbound ones ours.
 
-    def __init__(self) -> None:
+    Args:
+        former: those with the same principal before, which may still be on their way out: what they bury is buried.
+    """
+
+    def __init__(self, former: Pairs | None = None) -> None:
         self._standing: dict[int, SaPair] = {}  # by outbound SPI, oldest first
         self._unacknowledged: dict[int, SaPair] = {}  # likewise
-        self._tombstones: OrderedDict[int, float] = OrderedDict()  # outbound SPI to when it is forgotten
+        # Outbound SPI to when it is forgotten.
+        self._tombstones: OrderedDict[int, float] = OrderedDict() if former is None else former._tombstones
         self._graces: deque[tuple[float, int]] = deque()  # when an inbound SPI is to go
         # Inbound SPI to policy, end of life, whether the pair ever stood here, and the protocol.
         self._undeleted: OrderedDict[int, tuple[str, float, bool, SecurityProtocol]] = OrderedDict()

@@ -8,6 +8,7 @@ principal deletes the pair that it initiated: both sides come to the same end wi
 
 from __future__ import annotations
 
+from copy import deepcopy
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -81,6 +82,7 @@ class Peer:
         packet_at: when the newest authentic ESP packet of the peer came, on the machine's clock.
         key_exchange: makes private keys for PFS; None where this host does none.
         ourselves: what there is to tell the peer beyond RFC 4430.
+        former: who had its principal not long ago, and was closed.
     """
 
     def __init__(
@@ -96,10 +98,11 @@ class Peer:
         packet_at: Callable[[], float | None] = lambda: None,
         key_exchange: KeyExchange | None = None,
         ourselves: Ourselves = ALONE,
+        former: Peer | None = None,
     ) -> None:
         self.settings = settings
         self.policies = {policy.name: PolicyState(policy) for policy in settings.policies}
-        self.epochs = Epochs()
+        self.epochs: Epochs = Epochs() if former is None else deepcopy(former.epochs)
         self.last_heard: float | None = None
         self.refusal: tuple[float, str] | None = None  # of a command of the peer's, since a pair was made: when, why
         self._principal = principal
@@ -112,13 +115,12 @@ class Peer:
         self._key_exchange = key_exchange
         self._exchanges: dict[int, Initiator] = {}
         self._round_trip = RoundTrip()
-        self._pairs = Pairs()
+        self._pairs: Pairs = Pairs(None if former is None else former._pairs)
         self._liveness = Liveness(settings)
         self.contact = Contact(settings, ourselves, lambda: (pair.policy for pair in self._pairs.all()))
         self.path = PathSearch(settings, self.contact, ourselves, lambda command: self._begin(command).start())
         self._tickets = TicketRoute(settings, kerberos, next_xid, self.contact.whereabouts.path)
-        self._deny_at, self._offset = -inf, 0.0
-        self._closing = False
+        self._deny_at, self._offset, self._closing = -inf, 0.0, False
         self._negotiation = Negotiation(
             settings,
             self.policies,
@@ -383,8 +385,7 @@ class Peer:
             path: where it came from.
             authenticator: its time by the peer's clock, ctime and cusec.
         """
-        effects = self.observe_epoch(epoch, now)
-        effects += self.contact.heard(path, authenticator, now)
+        effects = [*self.observe_epoch(epoch, now), *self.contact.heard(path, authenticator, now)]
         return [*effects, *self._deletions.send_owed(now)]
 
     def esp_moved(self, policy: str, endpoint: Endpoint, now: float) -> list[Effect]:

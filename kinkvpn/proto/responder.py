@@ -14,7 +14,7 @@ authenticator after.
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict, deque
+from collections import Counter, OrderedDict, deque
 from dataclasses import replace
 from enum import Enum
 from functools import cache
@@ -183,13 +183,13 @@ class Responder:
 
     Args:
         kerberos: verifies AP-REQs.
-        peers: by principal.
+        peers: who may ask, by principal.
         epoch: ours (RFC 4430 §4.2.1).
     """
 
     def __init__(self, *, kerberos: Kerberos, peers: Mapping[str, Peer], epoch: int) -> None:
         self._kerberos = kerberos
-        self._peers = peers
+        self._peers: dict[str, Peer] = {}
         self._epoch = epoch
         self._transactions: OrderedDict[Key, Transaction] = OrderedDict()
         self._awaiting: dict[Key, Transaction] = {}
@@ -203,7 +203,23 @@ class Responder:
         # When a host's clock goes wrong each of two thousand peers has to be told once, within its retransmissions.
         self._members = Allowance(times=16)
         self._lines = Allowance()  # of the log
-        self._places = frozenset(source_of(peer.settings.kink.address) for peer in peers.values())
+        self._places: Counter[str] = Counter()
+        for peer in peers.values():
+            self.admit(peer)
+
+    def admit(self, peer: Peer) -> None:
+        """Answer ``peer`` from now on, in place of whoever had its principal."""
+        self.dismiss(peer.settings.principal)
+        self._peers[peer.settings.principal] = peer
+        self._places[source_of(peer.settings.kink.address)] += 1
+
+    def dismiss(self, principal: str) -> None:
+        """Answer ``principal`` no more, but for commands that were answered already."""
+        gone = self._peers.pop(principal, None)
+        if gone is not None:
+            place = source_of(gone.settings.kink.address)
+            self._places[place] -= 1
+            self._places += Counter()  # only what there is one of
 
     def receive(self, message: Message, datagram: bytes, path: Path, now: float) -> list[Effect]:
         """A command or an ACK, parsed and nothing more."""

@@ -13,7 +13,8 @@ import logging
 from collections import Counter, OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Protocol, assert_never
+from functools import partial
+from typing import TYPE_CHECKING, assert_never
 
 import trio
 
@@ -64,17 +65,19 @@ from kinkvpn.proto.responder import Responder
 from kinkvpn.wire.kink import MessageType, parse_message
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
     from esp.policy import Network
     from esp.sa import Endpoint, SaParameters
     from kinkvpn.proto.events import Path
     from kinkvpn.proto.ports import Kerberos, KeyExchange, Ticket
     from kinkvpn.proto.settings import PeerSettings
+    from kinkvpn.service.ports import DataPlane, Tickets
     from kinkvpn.service.transport import Transport
 
 from kinkvpn.kerberos.tickets import TicketUnavailable
 from kinkvpn.service.report import peer_status, policy_status
+from kinkvpn.service.roster import Roster
 
 log = logging.getLogger(__name__)
 
@@ -91,37 +94,6 @@ MTU_SECONDS = 1.0
 # Ours. What a timer was to do and went wrong on is tried again: the same will go wrong perhaps, and whatever else of
 # that peer is due then goes right.
 TIMER_RETRY = 10.0
-# Ours. Each of them is told of a stray packet by a DELETE, or probed: not all of a conspiracy at once.
-MAX_AT_ONE_PLACE = 4
-
-
-class DataPlane(Protocol):
-    """What keying asks of the data plane: ``esp.dataplane.Dataplane`` in the daemon."""
-
-    events: trio.MemoryReceiveChannel[EspEvent]
-
-    def allocate_spi(self) -> int: ...
-    def release_spi(self, spi: int) -> None: ...
-    def install_inbound(self, sa: SaParameters) -> None: ...
-    def install_outbound(self, sa: SaParameters) -> None: ...
-    def remove_inbound(self, spi: int) -> None: ...
-    def remove_outbound(self, policy: str, spi: int) -> None: ...
-    def follow(self, policy: str, remote: Endpoint) -> None: ...
-    def send_control(self, datagram: bytes, remote: Endpoint, *, whole: bool = False) -> None: ...
-    def confirm_path(self, address: str, octets: int) -> None: ...
-    def last_heard(self, peer: str) -> float | None: ...
-
-
-class Tickets(Protocol):
-    """Where tickets come from: ``kerberos.tickets.TicketSource`` in the daemon."""
-
-    async def get(self, server: str, *, deadline: float, fresh: bool = False, tgt: bytes | None = None) -> Ticket:
-        """Raises TicketUnavailable at the latest ``deadline`` seconds from now."""
-        ...
-
-    def at_hand(self, server: str, *, tgt: bytes | None = None) -> Ticket | None:
-        """What ``get`` would return at once; None where it would have to ask the KDC."""
-        ...
 
 
 async def left_alone(_subnets: Sequence[Network], _octets: int) -> None:
@@ -196,35 +168,58 @@ class Keying:
         self._rescheduled = trio.Event()
         self._changed = trio.Event()
         self._nursery: trio.Nursery | None = None
-        self.peers = {settings.name: self._peer(settings, principal, epoch, kerberos, random) for settings in peers}
-        self._by_policy = {policy: peer for peer in self.peers.values() for policy in peer.policies}
-        by_principal = {peer.settings.principal: peer for peer in self.peers.values()}
-        self._responder = Responder(kerberos=kerberos, peers=by_principal, epoch=epoch)
-
-    def _peer(
-        self,
-        settings: PeerSettings,
-        principal: str,
-        epoch: int,
-        kerberos: Kerberos,
-        random: Callable[[int], bytes],
-    ) -> Peer:
-        def next_xid() -> int:
-            return self._assign_xid(peer)
-
-        peer = Peer(
-            settings,
+        self._make = partial(
+            Peer,
             principal=principal,
             epoch=epoch,
             kerberos=kerberos,
             random=random,
-            allocate_spi=self._dataplane.allocate_spi,
-            next_xid=next_xid,
-            packet_at=lambda: self._dataplane.last_heard(settings.name),
-            key_exchange=self._key_exchange,
-            ourselves=self._ourselves,
+            allocate_spi=dataplane.allocate_spi,
+            key_exchange=key_exchange,
+            ourselves=ourselves,
         )
+        self._roster = Roster()
+        self.peers: Mapping[str, Peer] = self._roster.peers
+        self._responder = Responder(kerberos=kerberos, peers={}, epoch=epoch)
+        for settings in peers:
+            self._admit(settings)
+
+    def _admit(self, settings: PeerSettings, former: Peer | None = None) -> Peer:
+        def next_xid() -> int:
+            return self._assign_xid(peer)
+
+        def packet_at() -> float | None:
+            return self._dataplane.last_heard(settings.name)
+
+        peer = self._make(settings, next_xid=next_xid, packet_at=packet_at, former=former)
+        self._roster.enter(peer)
+        self._responder.admit(peer)
         return peer
+
+    def add_peer(self, settings: PeerSettings) -> None:
+        """Have one more peer, for whose policies the data plane is ready.
+
+        Raises:
+            PeerRefused: its name, its principal or a policy is somebody's already.
+        """
+        self._roster.check(settings)
+        now = trio.current_time()
+        peer = self._admit(settings, self._roster.former(settings.principal, now))
+        with self._turn("start", peer):
+            self._perform(peer, peer.start(now))
+
+    def remove_peer(self, name: str) -> None:
+        """Have one less: its pairs are deleted, and it is told. Its policies are for the caller to remove, after this.
+
+        Raises:
+            PeerRefused: there is none of that name.
+        """
+        now = trio.current_time()
+        peer = self._roster.leave(name, now)
+        self._responder.dismiss(peer.settings.principal)
+        self._mtus.pop(name, None)
+        with self._turn("remove", peer):
+            self._perform(peer, peer.close(now))
 
     def _assign_xid(self, peer: Peer) -> int:
         # Random: who is asked something by this host, or listens somewhere, cannot tell the XIDs of what others are
@@ -302,7 +297,9 @@ class Keying:
             self._mtu_changed = trio.Event()
             mtus, self._mtus = self._mtus, {}
             for name, octets in mtus.items():
-                peer = self.peers[name]
+                peer = self.peers.get(name)
+                if peer is None:
+                    continue  # it has left meanwhile
                 remotes = [policy.selector.remote for policy in peer.settings.policies]
                 subnets = [subnet for remote in remotes for subnet in networks_of(remote)]
                 with self._turn("mtu", peer):
@@ -339,20 +336,19 @@ class Keying:
     def _whose(self, event: EspEvent) -> list[Peer]:
         match event:
             case UnknownSpiSeen():
-                return self._peers_at(event.source)
+                return self._roster.at(event.source)
             case UnreachableReported():
-                return self._peers_at(event.remote)
+                return self._roster.at(event.remote)
             case PathNarrowed():
                 log.info("path_narrowed", extra={"fields": {"address": event.address, "octets": event.octets}})
-                where = [(peer, peer.contact.whereabouts.esp.address) for peer in self.peers.values()]
-                return [peer for peer, address in where if address == event.address]
+                return list(self._roster.at_address(event.address))
             case OffloadRefused():
                 log.info("offload_refused", extra={"fields": {"offload": event.offload.value, "reason": event.reason}})
                 return []
             case Unanswered():
                 found = self.peers.get(event.peer)
             case _:
-                found = self._by_policy.get(event.policy)
+                found = self._roster.of_policy(event.policy)
         return [] if found is None else [found]
 
     def _take(self, event: EspEvent) -> None:
@@ -394,22 +390,12 @@ class Keying:
             case _:
                 assert_never(event)
 
-    def _peers_at(self, source: Endpoint) -> list[Peer]:
-        """Whose ESP comes from ``source``; several peers behind one NAT differ by their ports.
-
-        One, as a rule. But a peer is wherever it was heard, and can have itself heard with another peer's address in
-        its datagrams: what is said of that place is said to both, or the one would deafen us to the other.
-        """
-        there = [peer for peer in self.peers.values() if peer.contact.whereabouts.esp.address == source.address]
-        exactly = [peer for peer in there if peer.contact.whereabouts.esp.port == source.port]
-        return exactly[:MAX_AT_ONE_PLACE] or there[:1]
-
     # ------------------------------------------------------------ effects
 
     def _as_agreed(self, sa: SaParameters) -> SaParameters:
         """``sa``, without padding and dummies where the peer has not said that it takes them (RFC 4303 §2.7)."""
-        peer = self._by_policy[sa.policy]
-        if sa.confidentiality is None or peer.contact.acquaintance.takes_padding:
+        peer = self._roster.of_policy(sa.policy)
+        if sa.confidentiality is None or peer is None or peer.contact.acquaintance.takes_padding:
             return sa
         log.warning("padding_not_agreed", extra={"fields": {"peer": peer.settings.name, "policy": sa.policy}})
         return replace(sa, confidentiality=None)
@@ -425,10 +411,12 @@ class Keying:
                 case SendMessage():
                     self._send(effect)
                 case WakeAt(time, name):
-                    wake = (time, next(self._order), self.peers[name] if name else owner)
+                    wake = (time, next(self._order), self._roster.awaited(owner, name))
                     heapq.heappush(self._wakes, wake)
                     if self._wakes[0] is wake:
                         self._rescheduled.set()
+                case InstallInbound() | InstallOutbound() if not self._roster.expects(owner):
+                    pass  # granted by a peer that has left: what it made it is told to delete
                 case InstallInbound(sa):
                     self._dataplane.install_inbound(sa)
                 case InstallOutbound(sa):
@@ -535,7 +523,7 @@ class Keying:
             with self._turn("close", peer):
                 self._perform(peer, peer.close(now))
         with trio.move_on_after(patience):
-            while any(peer.busy for peer in self.peers.values()):
+            while any(peer.busy for peer in (*self.peers.values(), *self._roster.leaving())):
                 await self._changed.wait()
 
     async def probe(self, name: str) -> float:

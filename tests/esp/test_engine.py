@@ -315,6 +315,17 @@ def test_what_waited_too_long_does_not_leave_after_all() -> None:
     assert left.statistics().drops == {DropReason.HOLD_EXPIRED: 1}
 
 
+def test_a_policy_that_comes_later_stands_where_its_rank_has_it() -> None:
+    left = engine()
+    left.add_policy(Policy("behind", SELECTOR4, Action.DISCARD, rank=2))
+    left.add_policy(Policy("four", SELECTOR4, rank=1))
+    left.install_outbound(parameters(), 0.0)
+    assert len(left.protect([ipv4()], 0.0)) == 1
+    left.add_policy(Policy("before", replace(SELECTOR4, protocol=17), Action.DISCARD))
+    assert len(left.protect([ipv4(ports(9, 53), protocol=17), ipv4()], 0.0)) == 1
+    assert left.statistics().drops == {DropReason.POLICY_DISCARD: 1}
+
+
 def test_a_policy_that_goes_takes_all_along() -> None:
     tunnel = open_tunnel()
     left = tunnel.left

@@ -33,7 +33,8 @@ def policy_lists(draw: st.DrawFn) -> list[Policy]:
         action = draw(st.sampled_from(Action))
         sets = draw(st.lists(selectors(), min_size=1, max_size=1 if action is Action.PROTECT else 3))
         directions = BOTH if action is Action.PROTECT else draw(st.sampled_from([BOTH, *map(frozenset, ONE_EACH)]))
-        found.append(Policy(str(number), sets[0], action, also=tuple(sets[1:]), directions=directions))
+        rank = draw(st.integers(0, 2))
+        found.append(Policy(str(number), sets[0], action, also=tuple(sets[1:]), directions=directions, rank=rank))
     return found
 
 
@@ -66,7 +67,7 @@ def test_lookup_is_the_slow_list(
     for flow in [*asked, *asked]:  # the second time from what was kept
         if policies and data.draw(st.integers(0, 5)) == 0:
             spd.remove(policies.pop(data.draw(st.integers(0, len(policies) - 1))).name)
-        assert looked_up.lookup(flow) is slow_lookup(policies, flow, direction)
+        assert looked_up.lookup(flow) is slow_lookup(sorted(policies, key=lambda each: each.rank), flow, direction)
 
 
 def many(count: int, random: Random) -> list[Policy]:

@@ -32,7 +32,7 @@ from kinkvpn.proto.settings import Esn, PeerSettings, PolicySettings, Start
 from kinkvpn.service.keying import Keying
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
     from support.network import Flight
 
@@ -191,15 +191,14 @@ class Host:
         random = Random(f"{name} {world.seed} {trio.current_time()}").randbytes
         engine = Engine(random=random)
         for tunnel in self.tunnels.values():
-            other = tunnel.other(name)
-            engine.add_policy(Policy(tunnel.name, tunnel.selector(name), peer=other, answer_within=PROBE_AFTER))
+            engine.add_policy(self._policy(tunnel))
         self.tun = MemoryTun(name)
         self.link = NetworkLink(world.network, Endpoint(address_of(name), ESP_PORT))
         self.transport = NetworkTransport(world.network, Endpoint(address_of(name), KINK_PORT))
         self.dataplane = WitnessedDataplane(engine, self.tun, self.link, receive_control=self._receive_control)
         self.keying = Keying(
             principal=principal_of(name),
-            peers=self._peers(world.addresses, changes),
+            peers=self._peers(self.tunnels.values(), world.addresses, changes),
             kerberos=kerberos,
             tickets=FakeTickets(world.realm, principal_of(name), latency=lambda: self.kdc_latency()),
             transport=self.transport,
@@ -212,15 +211,35 @@ class Host:
         self._scope = trio.CancelScope()
         self._ended = trio.Event()
 
-    def _peers(self, addresses: Mapping[str, str], changes: Mapping[str, Any]) -> list[PeerSettings]:
-        others = dict.fromkeys(tunnel.other(self.name) for tunnel in self.tunnels.values())
+    def _policy(self, tunnel: Tunnel) -> Policy:
+        return Policy(tunnel.name, tunnel.selector(self.name), peer=tunnel.other(self.name), answer_within=PROBE_AFTER)
+
+    def add(self, *tunnels: Tunnel, **changes: Any) -> None:
+        """The peers of ``tunnels``, which are new here."""
+        self.tunnels |= {tunnel.name: tunnel for tunnel in tunnels}
+        self.dataplane.change_policies((), map(self._policy, tunnels))
+        for settings in self._peers(tunnels, {}, changes):
+            self.keying.add_peer(settings)
+
+    def remove(self, other: str) -> None:
+        """The peer ``other`` and its tunnels."""
+        self.keying.remove_peer(other)
+        gone = [tunnel.name for tunnel in self.tunnels.values() if other in tunnel.ends]
+        self.dataplane.change_policies(gone, ())
+        for name in gone:
+            del self.tunnels[name]
+
+    def _peers(
+        self, tunnels: Collection[Tunnel], addresses: Mapping[str, str], changes: Mapping[str, Any]
+    ) -> list[PeerSettings]:
+        others = dict.fromkeys(tunnel.other(self.name) for tunnel in tunnels)
         return [
             PeerSettings(
                 other,
                 principal_of(other),
                 kink=Endpoint(addresses.get(other, address_of(other)), KINK_PORT),
                 esp=Endpoint(addresses.get(other, address_of(other)), ESP_PORT),
-                policies=tuple(t.settings(self.name) for t in self.tunnels.values() if other in t.ends),
+                policies=tuple(t.settings(self.name) for t in tunnels if other in t.ends),
                 **changes,
             )
             for other in others

@@ -184,7 +184,8 @@ async def test_sas_and_policies_come_and_go_and_cost_others_no_packet() -> None:
                     right.dataplane.remove_inbound(standing.pop(0))
                 for end in (left, right):
                     end.dataplane.add_policy(Policy("besides", _besides()))
-                    end.dataplane.remove_policy("besides")
+                    end.dataplane.change_policies(["besides"], [Policy("instead", _besides(), rank=-1)])
+                    end.dataplane.remove_policy("instead")
                 await trio.lowlevel.checkpoint()
 
         async with trio.open_nursery() as nursery:

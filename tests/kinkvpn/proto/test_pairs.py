@@ -45,6 +45,15 @@ def test_a_removed_pair_is_buried_for_a_while() -> None:
     assert 2001 not in pairs.taken(10.0 + TOMBSTONE_KEPT)
 
 
+def test_what_a_former_peer_has_buried_and_buries_yet_is_buried() -> None:
+    former = Pairs()
+    former.bury(2001, 10.0)
+    pairs = Pairs(former)
+    former.bury(2002, 11.0)
+    assert pairs.taken(12.0) == {2001, 2002}
+    assert pairs.all() == []
+
+
 def test_tombstones_are_bounded_and_the_oldest_goes_first() -> None:
     pairs = Pairs()
     for spi in range(MAX_TOMBSTONES):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from support.host import ESP_PORT, KINK_PORT, Host, Tunnel, World, address_of, simulate
+from support.host import ESP_PORT, KINK_PORT, Host, Tunnel, World, address_of, simulate, unmatched
 from support.tunnel import parameters
 
 from esp.events import CounterExhausted, PayloadsLost, UnknownSpiSeen
@@ -436,3 +436,96 @@ def test_xids_are_random_and_those_outstanding_are_not_drawn_again(monkeypatch: 
         assert parse_message(world.network.sent_of(MessageType.STATUS)[2].datagram).xid == 7
 
     simulate(scenario, 5)
+
+
+# --- peers that come and go ---
+
+SOUTH = Tunnel(1, ends=("west", "south"))
+
+
+def spis(*hosts: Host) -> set[int]:
+    """Of SAs between west and south."""
+    found = [sa for host in hosts for inbound in (True, False) for sa in host.sas(inbound=inbound)]
+    return {spi for policy, spi in found if policy == SOUTH.name}
+
+
+def test_a_peer_comes_and_goes_and_comes_again_and_the_others_keep_their_sas() -> None:
+    async def scenario(world: World) -> None:
+        west, _ = await world.pair([Tunnel(0, boot=frozenset({"west"}))])
+        south = await world.start("south", [SOUTH])
+        await world.wait_at_rest(within=5)
+        before = west.keys()
+        for _ in range(2):
+            west.add(SOUTH)
+            west.emit(SOUTH, b"out")
+            await world.wait_until(lambda: bool(south.tun.delivered_nowait()), within=5)
+            south.emit(SOUTH, b"back")
+            await world.wait_until(lambda: bool(west.tun.delivered_nowait()), within=5)
+            assert await south.keying.probe("west") > 0
+            west.remove("south")
+            assert not spis(west)
+            await world.wait_until(lambda: not spis(south), within=20)
+            refused = west.counters().get("unknown_peer", 0)
+            south.emit(SOUTH, b"nobody takes it")
+            await world.wait_until(lambda: west.counters().get("unknown_peer", 0) > refused, within=30)  # noqa: B023
+        assert west.keys() == before
+        assert [peer["name"] for peer in west.keying.status()["peers"]] == ["east"]
+
+    simulate(scenario, 1)
+
+
+@pytest.mark.parametrize("after", [0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.7])
+@pytest.mark.parametrize("nonces", [frozenset(), frozenset({"west", "south"})], ids=["two-way", "three-way"])
+@pytest.mark.parametrize("first", ["west", "south"])
+def test_a_peer_that_leaves_at_any_moment_leaves_nothing(after: float, nonces: frozenset[str], first: str) -> None:
+    """Whatever was under way: a ticket, a CREATE of either side, an ACK."""
+    tunnel = replace(SOUTH, nonces=nonces)
+
+    async def scenario(world: World) -> None:
+        west = await world.start("west", [tunnel])
+        south = await world.start("south", [tunnel])
+        world.hosts[first].emit(tunnel, b"wanted")
+        await trio.sleep(after)
+        west.remove("south")
+        await trio.sleep(3 * FULL_CYCLE)
+        assert not spis(west, south)
+        assert not any(peer.busy for peer in west.keying._roster.leaving())
+        assert south.at_rest
+
+    simulate(scenario, 1)
+
+
+@pytest.mark.parametrize("after", [0.0, 0.1, 0.3, 0.5, 2.0])
+def test_a_peer_that_is_replaced_goes_on_under_new_sas(after: float) -> None:
+    async def scenario(world: World) -> None:
+        west, _ = await world.pair([Tunnel(0, boot=frozenset({"west"}))])
+        south = await world.start("south", [SOUTH])
+        west.add(SOUTH)
+        south.emit(SOUTH, b"before")
+        await trio.sleep(after)
+        before = spis(west)
+        west.remove("south")
+        west.add(replace(SOUTH, lifetime=600), probe_after=1.0)
+        west.emit(SOUTH, b"after")
+        await world.wait_until(lambda: any(b"after" in each for each in south.tun.delivered_nowait()), within=10)
+        await world.wait_at_rest(within=60)
+        assert unmatched(west, south) == []
+        assert not before & spis(west)
+
+    simulate(scenario, 1)
+
+
+def test_what_a_peer_deleted_before_it_left_cannot_be_made_again_when_it_is_back() -> None:
+    """Its CREATE, held back on the way and brought after all, would have the same keys: same key, same SPI, same Ni."""
+
+    async def scenario(world: World) -> None:
+        west = await world.start("west", [SOUTH])
+        south = await world.start("south", [SOUTH])
+        south.emit(SOUTH, b"wanted")
+        await world.wait_until(lambda: len(west.sas(inbound=False)) == 1, within=5)
+        ((_, spi),) = west.sas(inbound=False)
+        west.remove("south")
+        west.add(SOUTH)
+        assert spi in west.keying.peers["south"]._pairs.taken(trio.current_time())
+
+    simulate(scenario, 1)
