@@ -593,5 +593,6 @@ class Engine:
             sas=tuple(sa_statistics(sa) for sa in self._sad.all()),
             held={name: waiting + self._sad.pacing(name) for name, waiting in self._holds.lengths().items()},
             events_lost=self._events.lost,
+            carried=self._sad.carried(),
             unused_ecn=dict(self._sad.unused_ecn),
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from heapq import heapify, heappop, heappush
 from itertools import chain
 from math import inf
@@ -14,6 +15,7 @@ from esp.errors import EspError, InvalidSa, UnknownSa
 from esp.inbound import AggregatedInboundSa, InboundSa, make_inbound
 from esp.outbound import make_outbound
 from esp.sa import SPI_MIN
+from esp.statistics import Carried
 from esp.wire import ESP_HEADER
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class Sad:
         self._outbound: dict[str, list[OutboundSa]] = {}  # oldest first, never empty
         self._speaking: dict[int, list[OutboundSa]] = {}  # the same by SPI, which several peers may have chosen
         self._reserved: set[int] = set()
+        self._gone: defaultdict[str, Carried] = defaultdict(Carried)  # what SAs that are here no more carried
         # A heap of deadlines and who has them. An SA that goes leaves its own behind, for ``due`` to pass over.
         self._deadlines: list[tuple[float, str, int, bool]] = []
         self._swept = _FEW_DEADLINES
@@ -55,6 +58,13 @@ class Sad:
     def all(self) -> Iterable[InboundSa | OutboundSa]:
         """Every SA, as a list that stays as it is."""
         return [*self.inbound.values(), *chain.from_iterable(self._outbound.values())]
+
+    def carried(self) -> dict[str, Carried]:
+        """What the SAs of each policy have carried, since the policy was added; a copy."""
+        totals = {policy: replace(gone) for policy, gone in self._gone.items()}
+        for sa in self.all():
+            totals.setdefault(sa.parameters.policy, Carried()).add(sa)
+        return totals
 
     def narrow(self, address: str, octets: int) -> None:
         """What goes to the outer ``address`` is to be IP packets of no more than ``octets``."""
@@ -144,6 +154,8 @@ class Sad:
             if old.parameters.esn is parameters.esn and bytes_eq(old.parameters.keymat, parameters.keymat):
                 sa.window = old.window
         self._open(sa)
+        if old is not None:
+            self._gone[old.parameters.policy].add(old)
         if isinstance(sa, AggregatedInboundSa):
             self.reassembling[parameters.spi] = sa
         self._inbound_of[parameters.policy].add(parameters.spi)
@@ -194,6 +206,7 @@ class Sad:
             raise UnknownSa(f"no inbound SA with SPI {spi:#010x}")
         self._close(sa)
         self._inbound_of[sa.parameters.policy].discard(spi)
+        self._gone[sa.parameters.policy].add(sa)
         return sa
 
     def remove_outbound(self, policy: str, spi: int) -> OutboundSa:
@@ -213,6 +226,7 @@ class Sad:
             del self._outbound[policy]
         self._forget(gone)
         self._carry(policy, left[-1] if left else None)
+        self._gone[policy].add(gone)
         return gone
 
     def _forget(self, gone: OutboundSa) -> None:
@@ -240,3 +254,4 @@ class Sad:
         for sa in self._outbound.pop(policy, ()):
             self._forget(sa)
         self._carry(policy, None)
+        self._gone.pop(policy, None)

@@ -44,6 +44,30 @@ class SaStatistics:
     engine_reason: str = ""
 
 
+@dataclass(slots=True)
+class Carried:
+    """What the SAs of one policy have carried together, those that have gone included, so that no rekey takes it back.
+
+    ``octets`` are those the cipher was applied to, ``lost`` payloads of the peer's with IP-TFS.
+    """
+
+    packets_in: int = 0
+    octets_in: int = 0
+    packets_out: int = 0
+    octets_out: int = 0
+    lost: int = 0
+
+    def add(self, sa: InboundSa | OutboundSa) -> None:
+        """Add what ``sa`` has done."""
+        if isinstance(sa, InboundSa):
+            self.packets_in += sa.packets
+            self.octets_in += sa.octets
+            self.lost += sa.lost if isinstance(sa, AggregatedInboundSa) else 0
+        else:
+            self.packets_out += sa.packets
+            self.octets_out += sa.octets
+
+
 @dataclass(frozen=True, slots=True)
 class Statistics:
     """What the engine has done since it was made; ``octets`` are those of inner packets.
@@ -61,6 +85,7 @@ class Statistics:
     sas: tuple[SaStatistics, ...]
     held: dict[str, int]  # packets that wait, for an SA or for their turn at a constant rate, by policy
     events_lost: int
+    carried: dict[str, Carried] = field(default_factory=dict)  # by policy, as far as it has had an SA
     # Combinations of inner and outer ECN field that nobody should make (RFC 6040 §4.2), dropped or not.
     unused_ecn: dict[str, int] = field(default_factory=dict)
 

@@ -53,7 +53,7 @@ LAYERS = {
             "kinkvpn.keylog",
         },
         {"kinkvpn.service"},
-        {"kinkvpn.rootless"},
+        {"kinkvpn.rootless", "kinkvpn.metrics"},
         {"kinkvpn.demo", "kinkvpn.decode", "kinkvpn.manual", "kinkvpn.view", "kinkvpn.doctor"},
         {"kinkvpn.commands"},
         {"kinkvpn.cli", "kinkvpn.__main__"},
@@ -77,6 +77,7 @@ ACROSS = {
     "kinkvpn.keylog": DESCRIPTIONS,
     "kinkvpn.manual": DESCRIPTIONS | {"esp.engine", "esp.dataplane", "esp.statistics"},
     "kinkvpn.view": DESCRIPTIONS,
+    "kinkvpn.metrics": DESCRIPTIONS,
     "kinkvpn.service": DESCRIPTIONS
     | {
         "esp.engine",

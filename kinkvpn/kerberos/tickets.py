@@ -265,13 +265,18 @@ class TicketSource:
             self._sooner.set()
 
     def status(self) -> dict[str, object]:
-        """How many tickets are kept, in how many seconds the first ends, how many could not be renewed; JSON-able."""
+        """How many tickets are kept, in how many seconds the first ends, how many could not be renewed, and of those
+        that we renew when each ends, in POSIX seconds by server; JSON-able.
+        """
         now = self._clock()
         alive = [kept for kept in self._tickets.values() if kept.ticket.endtime > now]
         return {
             "kept": len(alive),
             "first_ends": round(min(kept.ticket.endtime for kept in alive) - now, 3) if alive else None,
             "not_renewed": sum(kept.failing for kept in self._tickets.values()),
+            "ends": {
+                wanted.server: kept.ticket.endtime for wanted, kept in self._tickets.items() if wanted.tgt is None
+            },
         }
 
     async def _board(self, wanted: Wanted) -> Trip:

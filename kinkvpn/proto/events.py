@@ -249,10 +249,12 @@ class Count:
 
     Args:
         labels: the same event told more closely; says nothing new, so it makes no two events differ.
+        took: seconds that it took, where that is of interest; the first label says what. Nor does this.
     """
 
     tally: Tally
     labels: tuple[Label, ...] = field(default=(), compare=False)
+    took: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

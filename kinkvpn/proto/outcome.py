@@ -78,4 +78,5 @@ def count_ended(kind: MessageType, outcome: Outcome) -> Count:
         how = f"failed.{outcome.cause}"
     else:
         how = "restarted" if isinstance(outcome, Restart) else "completed"
-    return Count(Tally.COMMANDS_CONCLUDED, (Label(Family.EXCHANGES, f"{kind.name.lower()}.{how}"),))
+    took = outcome.took if isinstance(outcome, Completed) else None
+    return Count(Tally.COMMANDS_CONCLUDED, (Label(Family.EXCHANGES, f"{kind.name.lower()}.{how}"),), took)

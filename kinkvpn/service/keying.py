@@ -10,7 +10,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     from kinkvpn.service.transport import Transport
 
 from kinkvpn.kerberos.tickets import TicketUnavailable
+from kinkvpn.service.latency import Latencies
 from kinkvpn.service.report import peer_status, policy_status
 from kinkvpn.service.roster import Roster
 
@@ -160,6 +161,7 @@ class Keying:
         self._mtu_changed = trio.Event()
         self._counters: Counter[Tally] = Counter()
         self._labelled: Counter[Label] = Counter()
+        self._latencies: defaultdict[Label, Latencies] = defaultdict(Latencies)
         self._defects = Allowance()
         self._random = random
         self._owners: OrderedDict[int, Peer] = OrderedDict()
@@ -404,8 +406,10 @@ class Keying:
         wanted: list[FetchTicket] = []
         for effect in effects:
             match effect:
-                case Count(tally, said):
+                case Count(tally, said, took):
                     self._counters[tally] += 1
+                    if took is not None:
+                        self._latencies[said[0]].add(took)
                     for label in said:
                         self._labelled[label] += 1
                 case SendMessage():
@@ -578,4 +582,5 @@ class Keying:
                 family.value: {label.name: self._labelled[label] for label in found}
                 for family, found in itertools.groupby(sorted(self._labelled), lambda label: label.family)
             },
+            "seconds": {label.name.partition(".")[0]: took.status() for label, took in self._latencies.items()},
         }

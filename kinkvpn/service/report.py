@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from esp.offload import Grant, Offload, Offloads
+from esp.statistics import Carried, SaStatistics
 from kinkvpn.proto.extensions import UNDERSTOOD, Capability
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from esp.dataplane import LinkStatistics
     from esp.sa import Endpoint
@@ -105,13 +107,19 @@ def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
 
 def with_traffic(status: dict[str, Any], traffic: Statistics, link: LinkStatistics) -> dict[str, object]:
     """Keying's status with what the data plane counted, for each policy and in all."""
+    sas: defaultdict[str, list[SaStatistics]] = defaultdict(list)
+    for sa in traffic.sas:
+        sas[sa.policy].append(sa)
     peers = [
-        peer | {"policies": [policy | policy_counts(policy["name"], traffic) for policy in peer["policies"]]}
+        peer
+        | {"policies": [policy | policy_counts(policy["name"], traffic, sas[policy["name"]]) for policy in policies]}
         for peer in status["peers"]
+        for policies in [peer["policies"]]
     ]
     counters = {
         "kink": status["counters"],
         "kink_labelled": status["labelled"],
+        "kink_seconds": status["seconds"],
         "drops": {reason.value: count for reason, count in traffic.drops.items() if count},
         "unused_ecn": traffic.unused_ecn,
         "packets_out": traffic.packets_out,
@@ -123,14 +131,14 @@ def with_traffic(status: dict[str, Any], traffic: Statistics, link: LinkStatisti
     return {"peers": peers, "counters": counters}
 
 
-def policy_counts(name: str, traffic: Statistics) -> dict[str, object]:
-    """What the data plane knows of a policy."""
-    return policy_traffic(name, traffic) | policy_engines(name, traffic)
+def policy_counts(name: str, traffic: Statistics, sas: Sequence[SaStatistics]) -> dict[str, object]:
+    """What the data plane knows of a policy; ``sas`` are those it has now, the newest of each way last."""
+    return policy_traffic(name, traffic) | policy_sizes(sas) | policy_engines(sas)
 
 
-def policy_engines(name: str, traffic: Statistics) -> dict[str, object]:
+def policy_engines(sas: Sequence[SaStatistics]) -> dict[str, object]:
     """Whose the newest SAs of a policy are, null without one; and why the compiled engine has left one to the other."""
-    newest = {("in" if sa.inbound else "out"): sa for sa in traffic.sas if sa.policy == name}
+    newest = {("in" if sa.inbound else "out"): sa for sa in sas}
     reasons = [sa.engine_reason for sa in newest.values() if sa.engine_reason]
     return {
         "engine_in": newest["in"].engine if "in" in newest else None,
@@ -139,23 +147,29 @@ def policy_engines(name: str, traffic: Statistics) -> dict[str, object]:
     }
 
 
-def policy_traffic(name: str, traffic: Statistics) -> dict[str, int]:
-    """What the SAs of a policy that are installed now have carried, what waits for one, and the octets of the largest
-    packet that goes out in one piece and of what smaller ones are padded to, 0 without an SA or padding; with IP-TFS
-    also how many of the peer's payloads were lost, and of how many octets ours are.
+def policy_sizes(sas: Sequence[SaStatistics]) -> dict[str, int]:
+    """Octets of the largest packet that goes out in one piece, of what smaller ones are padded to, and of a payload
+    with IP-TFS: of the newest outbound SA, 0 without one, without padding, without IP-TFS.
     """
-    sums = {"packets_in": 0, "octets_in": 0, "packets_out": 0, "octets_out": 0, "iptfs_lost": 0, "iptfs_octets": 0}
-    sums |= {"largest": 0, "tfc_octets": 0}
-    for sa in traffic.sas:
-        if sa.policy == name:
-            way = "in" if sa.inbound else "out"
-            sums[f"packets_{way}"] += sa.packets
-            sums[f"octets_{way}"] += sa.octets
-            sums["iptfs_lost"] += sa.lost
-            sums["iptfs_octets"] = sa.payload_octets or sums["iptfs_octets"]  # of the newest
-            if not sa.inbound:
-                sums |= {"largest": sa.largest, "tfc_octets": sa.padded}
-    return sums | {"held": traffic.held.get(name, 0)}
+    newest = next((sa for sa in reversed(sas) if not sa.inbound), None)
+    if newest is None:
+        return {"largest": 0, "tfc_octets": 0, "iptfs_octets": 0}
+    return {"largest": newest.largest, "tfc_octets": newest.padded, "iptfs_octets": newest.payload_octets}
+
+
+def policy_traffic(name: str, traffic: Statistics) -> dict[str, int]:
+    """What the SAs of a policy have carried since the start, those that were replaced included; with IP-TFS also how
+    many of the peer's payloads were lost; and what waits for an SA now.
+    """
+    carried = traffic.carried.get(name, Carried())
+    return {
+        "packets_in": carried.packets_in,
+        "octets_in": carried.octets_in,
+        "packets_out": carried.packets_out,
+        "octets_out": carried.octets_out,
+        "iptfs_lost": carried.lost,
+        "held": traffic.held.get(name, 0),
+    }
 
 
 def offload_status(wanted: Offloads, unsuited: Mapping[Offload, str], *grants: Grant) -> dict[str, object]:

@@ -70,6 +70,7 @@ from esp.outbound import MAX_DATAGRAM
 from esp.pace import MOST_AT_ONCE
 from esp.policy import Action, Direction, Policy, Selector
 from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Lifetime, Mode, SaParameters
+from esp.statistics import Carried
 from esp.suite import SUITES
 from esp.wire import ESP_HEADER
 
@@ -1001,6 +1002,35 @@ def test_each_of_many_packets_counts_exactly_once() -> None:
     assert sorted(delivered) == [ipv4(number.to_bytes(2)) for number in range(500)]
     assert statistics.packets_in == 500
     assert sum(statistics.drops.values()) == len(stream) - 500
+
+
+def carry(tunnel: Tunnel, packets: int) -> None:
+    assert len(tunnel.open(*tunnel.seal(*[ipv4(b"payload")] * packets))) == packets
+
+
+def test_what_a_policy_carried_stays_when_its_sas_are_replaced_and_go() -> None:
+    """A rekey, new keys under an SPI (RFC 4430 §3.2), a peer that restarts: nothing is taken back, or told twice."""
+    tunnel = open_tunnel()
+    carry(tunnel, 3)
+    once = tunnel.left.statistics().carried["four"].octets_out // 3
+    for now, seed in ((1.0, 1), (2.0, 2)):
+        inbound = parameters(spi=SPI4 + 1, seed=seed, selector=flip(SELECTOR4), remote=LEFT)
+        tunnel.right.install_inbound(inbound, now)
+    tunnel.left.install_outbound(parameters(spi=SPI4 + 1, seed=2), 2.0)
+    carry(tunnel, 4)
+    tunnel.left.remove_outbound("four", SPI4)
+    tunnel.right.remove_inbound(SPI4)
+    carry(tunnel, 5)
+    tunnel.left.remove_outbound("four", SPI4 + 1)
+    tunnel.right.remove_inbound(SPI4 + 1)
+    sent, got = tunnel.left.statistics(), tunnel.right.statistics()
+    assert sent.carried["four"] == Carried(packets_out=12, octets_out=12 * once)
+    assert got.carried["four"] == Carried(packets_in=12, octets_in=12 * once)
+    assert got.carried["six"] == Carried()
+    sent.carried["four"].packets_out = 0
+    assert tunnel.left.statistics().carried["four"].packets_out == 12, "it was a copy"
+    tunnel.left.remove_policy("four")
+    assert "four" not in tunnel.left.statistics().carried
 
 
 # --- a peer that does not answer ---

@@ -9,8 +9,16 @@ from esp.dataplane import LinkStatistics
 from esp.errors import DropReason
 from esp.offload import ALL_OFFLOADS, OF_TUN, OF_UDP, Grant, Offload
 from esp.sa import Endpoint
-from esp.statistics import SaStatistics, Statistics
-from kinkvpn.service.report import offload_status, policy_counts, policy_engines, policy_traffic, spell, with_traffic
+from esp.statistics import Carried, SaStatistics, Statistics
+from kinkvpn.service.report import (
+    offload_status,
+    policy_counts,
+    policy_engines,
+    policy_sizes,
+    policy_traffic,
+    spell,
+    with_traffic,
+)
 
 
 def sa(policy: str, packets: int, octets: int, *, inbound: bool) -> SaStatistics:
@@ -31,20 +39,18 @@ TRAFFIC = Statistics(
     ),
     held={"b/2": 9},
     events_lost=0,
+    carried={"b/1": Carried(30, 3000, 40, 4000, lost=7)},
     unused_ecn={"not_ect_in_ce": 1},
 )
 
 
-def test_a_policy_has_what_all_its_sas_carried() -> None:
+def test_a_policy_has_what_all_its_sas_carried_those_that_have_gone_too() -> None:
     assert policy_traffic("b/1", TRAFFIC) == {
-        "packets_in": 3,
-        "octets_in": 300,
-        "packets_out": 4,
-        "octets_out": 400,
-        "iptfs_lost": 0,
-        "iptfs_octets": 0,
-        "largest": 0,
-        "tfc_octets": 0,
+        "packets_in": 30,
+        "octets_in": 3000,
+        "packets_out": 40,
+        "octets_out": 4000,
+        "iptfs_lost": 7,
         "held": 0,
     }
     assert policy_traffic("b/2", TRAFFIC)["held"] == 9
@@ -57,11 +63,10 @@ def test_whose_the_newest_sas_are_and_why() -> None:
         replace(sa("b/1", 1, 100, inbound=False), engine_reason="of one that is replaced"),
         replace(sa("b/1", 1, 100, inbound=False), **native),
         replace(sa("b/1", 1, 100, inbound=True), engine_reason="transport mode"),
-        replace(sa("b/2", 1, 100, inbound=True), **native),
     ]
-    traffic = replace(TRAFFIC, sas=tuple(sas))
     names = ("engine_in", "engine_out", "engine_reason")
-    assert [tuple(policy_engines(name, traffic)[key] for key in names) for name in ("b/1", "b/2", "b/3")] == [
+    inbound = replace(sa("b/2", 1, 100, inbound=True), **native)
+    assert [tuple(policy_engines(each)[key] for key in names) for each in (sas, [inbound], [])] == [
         ("portable", "native", "transport mode"),
         ("native", None, None),
         (None, None, None),
@@ -69,19 +74,14 @@ def test_whose_the_newest_sas_are_and_why() -> None:
 
 
 def test_sizes_are_those_of_the_newest_sa_that_sends() -> None:
-    sizes = ((1438, 0), (1234, 900))
-    sas = [replace(sa("b/1", 1, 100, inbound=False), largest=one, padded=other) for one, other in sizes]
-    found = policy_traffic("b/1", replace(TRAFFIC, sas=(*sas, sa("b/1", 1, 100, inbound=True))))
-    assert (found["largest"], found["tfc_octets"]) == (1234, 900)
-
-
-def test_a_constant_rate_has_what_was_lost_and_the_size_of_the_newest_sa() -> None:
-    sas = (
-        *(replace(sa("b/1", 1, 100, inbound=True), lost=lost) for lost in (3, 4)),
-        *(replace(sa("b/1", 1, 100, inbound=False), payload_octets=octets) for octets in (1400, 1200)),
-    )
-    found = policy_traffic("b/1", replace(TRAFFIC, sas=sas))
-    assert (found["iptfs_lost"], found["iptfs_octets"]) == (7, 1200)
+    sizes = ((1438, 0, 1400), (1234, 900, 1200))
+    sas = [
+        replace(sa("b/1", 1, 100, inbound=False), largest=largest, padded=padded, payload_octets=payload)
+        for largest, padded, payload in sizes
+    ]
+    found = policy_sizes([*sas, sa("b/1", 1, 100, inbound=True)])
+    assert found == {"largest": 1234, "tfc_octets": 900, "iptfs_octets": 1200}
+    assert set(policy_sizes([]).values()) == {0}
 
 
 def test_the_rest_of_keying_s_status_stays() -> None:
@@ -89,16 +89,19 @@ def test_the_rest_of_keying_s_status_stays() -> None:
         "peers": [{"name": "b", "epoch": 1, "policies": [{"name": "b/1", "state": "established"}]}],
         "counters": {"malformed": 2},
         "labelled": {"messages_received": {"create": 2}},
+        "seconds": {"create": {"le": {"1.0": 1}, "count": 1, "sum": 0.004}},
     }
     found = with_traffic(keying, TRAFFIC, LinkStatistics(junk_received=4))
     assert json.loads(json.dumps(found)) == found
     (peer,) = found["peers"]
     assert peer["epoch"] == 1
-    assert peer["policies"] == [{"name": "b/1", "state": "established"} | policy_counts("b/1", TRAFFIC)]
+    counts = policy_counts("b/1", TRAFFIC, TRAFFIC.sas[:3])
+    assert peer["policies"] == [{"name": "b/1", "state": "established"} | counts]
     counters = found["counters"]
     assert isinstance(counters, dict)
     assert counters["kink"] == {"malformed": 2}
     assert counters["kink_labelled"] == {"messages_received": {"create": 2}}
+    assert counters["kink_seconds"] == keying["seconds"]
     assert counters["drops"] == {"no_policy": 3}
     assert counters["unused_ecn"] == {"not_ect_in_ce": 1}
     assert counters["link"]["junk_received"] == 4
