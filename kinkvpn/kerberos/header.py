@@ -51,6 +51,8 @@ long profile_init(const char **, profile_t *); void profile_abandon(profile_t);
 long profile_get_values(profile_t, const char *const *, char ***); void profile_free_list(char **);
 const char *krb5_get_error_message(krb5_context, krb5_error_code);
 void krb5_free_error_message(krb5_context, const char *);
+krb5_error_code krb5_get_permitted_enctypes(krb5_context, krb5_enctype **);
+void krb5_free_enctypes(krb5_context, krb5_enctype *);
 krb5_error_code krb5_us_timeofday(krb5_context, krb5_timestamp *, krb5_int32 *);
 krb5_error_code krb5_set_real_time(krb5_context, krb5_timestamp, krb5_int32);
 krb5_error_code krb5_get_time_offsets(krb5_context, krb5_timestamp *, krb5_int32 *);

@@ -266,6 +266,16 @@ class Context:
         finally:
             self.lib.profile_abandon(profile[0])
 
+    def permitted_enctypes(self) -> frozenset[int]:
+        """What krb5.conf lets this host use, as libkrb5 understands its names, families and defaults."""
+        out = ffi.new("krb5_enctype **")
+        self.check(self.lib.krb5_get_permitted_enctypes(self.handle, out))
+        found: set[int] = set()
+        while enctype := out[0][len(found)]:  # it ends with a zero, and names none twice
+            found.add(enctype)
+        self.lib.krb5_free_enctypes(self.handle, out[0])
+        return frozenset(found)
+
     def now(self) -> tuple[int, int]:
         """Seconds and microseconds by this context's clock, never the same twice in a process."""
         seconds, microseconds = ffi.new("krb5_timestamp *"), ffi.new("krb5_int32 *")

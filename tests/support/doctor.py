@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,7 @@ HOST = '[host]\nprincipal = "kink/west.example.com@EXAMPLE.COM"\nkeytab = "keyta
 PEER = """
 [[peer]]
 name = "east"
-principal = "kink/east.example.com@EXAMPLE.COM"
+principal = "{peer}"
 address = "{address}"
 {more}
 [[peer.policy]]
@@ -33,6 +34,7 @@ def configuration(
     host: str = HOST,
     *,
     sections: str = "",
+    peer: str = "kink/east.example.com@EXAMPLE.COM",
     address: str = "192.0.2.2",
     local: str = "10.1.0.0/24",
     remote: str = "10.2.0.0/24",
@@ -41,7 +43,7 @@ def configuration(
     directory: Path = Path("/nowhere"),
 ) -> config.Configuration:
     """One peer with one policy."""
-    peer = PEER.format(address=address, local=local, remote=remote, how=how, more=more)
+    peer = PEER.format(peer=peer, address=address, local=local, remote=remote, how=how, more=more)
     return config.parse(f"{host}\n{sections}\n{peer}", directory / "kinkvpn.toml")
 
 
@@ -60,6 +62,21 @@ def examined(who: Patient, *looks: Look) -> dict[str, Finding]:
     return found(trio.run(Examination(who).run, looks))
 
 
-def look(find: Callable[[Patient], Iterator[Finding]], seconds: float = 30.0) -> Look:
+def look(find: Callable[[Patient], Iterator[Finding]], seconds: float = 300.0) -> Look:
     """A look that blocks."""
     return Look(find.__name__, in_thread(find), seconds)
+
+
+def host_section(principal: str, **keys: object) -> str:
+    """[host]; paths and names as they are."""
+    return f'[host]\nprincipal = "{principal}"\n' + "".join(f'{key} = "{value}"\n' for key, value in keys.items())
+
+
+def keytab_by_hand(path: Path, principal: str, password: str, kvno: int, *enctypes: str) -> Path:
+    """ktutil(1): keys of that password under that number, whatever a KDC has."""
+    entries = "".join(f"addent -password -p {principal} -k {kvno} -e {enctype}\n{password}\n" for enctype in enctypes)
+    done = subprocess.run(
+        ["ktutil"], input=f"{entries}wkt {path}\nquit\n", text=True, capture_output=True, check=True, timeout=60
+    )
+    assert path.exists(), done.stderr
+    return path

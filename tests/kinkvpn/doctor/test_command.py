@@ -15,7 +15,14 @@ from kinkvpn.doctor import command
 if TYPE_CHECKING:
     from pathlib import Path
 
-GOOD = HOST + PEER.format(address="192.0.2.2", local="10.1.0.0/24", remote="10.2.0.0/24", how="", more="")
+GOOD = HOST + PEER.format(
+    peer="kink/east.example.com@EXAMPLE.COM",
+    address="192.0.2.2",
+    local="10.1.0.0/24",
+    remote="10.2.0.0/24",
+    how="",
+    more="",
+)
 
 
 @pytest.fixture
