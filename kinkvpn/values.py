@@ -242,6 +242,11 @@ def host_address(value: object) -> str:
     return str(address)
 
 
+def domain(value: object) -> str:
+    """A DNS name in lower case."""
+    return _dns_name(_text(value, "a DNS name"), "a DNS name").removesuffix(".")
+
+
 def _dns_name(text: str, expected: str) -> str:
     labels = text.removesuffix(".").split(".")
     # A last label of digits only is an IPv4 address that went wrong, never a name (RFC 1123 §2.1).

@@ -21,6 +21,7 @@ SMALLEST = {
     "kink": [],
     "esp": [],
     "tun": [],
+    "dns": ['servers = "10.1.0.53"'],
     "offload": [],
     "control": [],
     "log": [],

@@ -203,6 +203,7 @@ local notify_types = {
     [34432] = "KINKVPN_INNER_MTU",
     [34433] = "KINKVPN_USE_AGGFRAG",
     [34434] = "KINKVPN_PADDING",
+    [34435] = "KINKVPN_CONFIGURATION",
 }
 -- END TABLES
 

@@ -2,6 +2,7 @@
 
 from kinkvpn.config.configuration import DEFAULT_PATH, Configuration, load, parse
 from kinkvpn.config.control import ControlSettings
+from kinkvpn.config.dns import DnsSettings
 from kinkvpn.config.esp import (
     ESP_PORT,
     MAXIMUM_QUEUES,
@@ -30,6 +31,7 @@ __all__ = [
     "CipherLibrary",
     "Configuration",
     "ControlSettings",
+    "DnsSettings",
     "EngineChoice",
     "EngineSettings",
     "EspSettings",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from kinkvpn.config.claims import Claims
 from kinkvpn.config.control import ControlSettings, read_control
+from kinkvpn.config.dns import NO_DNS, DnsSettings, read_dns
 from kinkvpn.config.esp import EspSettings, read_esp
 from kinkvpn.config.host import HostSettings, read_host
 from kinkvpn.config.kink import KinkSettings, read_kink
@@ -44,6 +45,7 @@ class Configuration:
     peers: tuple[PeerConfiguration, ...]
     before: tuple[Policy, ...] = ()
     after: tuple[Policy, ...] = ()
+    dns: DnsSettings = NO_DNS
 
     @property
     def policies(self) -> tuple[PolicySettings, ...]:
@@ -82,6 +84,7 @@ def parse(text: str, source: Path) -> Configuration:
         peers=_peers(root, kink, claims),
         before=before,
         after=after,
+        dns=read_dns(root.table("dns"), source.parent),
     )
     if configuration.kink.port == configuration.esp.port:
         written = "esp" if "port" in document.root.get("esp", {}) else "kink"

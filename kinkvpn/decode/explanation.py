@@ -10,8 +10,9 @@ from kinkvpn.decode.datagrams import Endpoint
 from kinkvpn.decode.findings import Finding, Kind
 from kinkvpn.decode.numbers import hexadecimal, name_of, named
 from kinkvpn.errors import MalformedMessage
-from kinkvpn.proto import extensions
+from kinkvpn.proto import extensions, lease
 from kinkvpn.proto.identification import addresses_of
+from kinkvpn.proto.lease import Wanted
 from kinkvpn.wire.ipsec_doi import IdType, LifeType, NotifyType, Protocol, SaAttribute
 from kinkvpn.wire.isakmp import (
     Attribute,
@@ -28,6 +29,7 @@ from kinkvpn.wire.isakmp import (
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from kinkvpn.proto.lease import Lease
     from kinkvpn.wire.isakmp import IsakmpPayload
 
 Tree = dict[str, Any]
@@ -143,6 +145,8 @@ def _meaning(payload: Notify, findings: list[Finding]) -> str | None:
     if payload.type == NotifyType.KINKVPN_PADDING and payload.value.startswith(extensions.MAGIC):
         return f"fills the message up, by {len(payload.value)} octets"
     try:
+        if lease.is_configuration(payload):
+            return _lease(lease.parse(payload))
         told = extensions.parse(payload)
     except MalformedMessage as error:
         findings.append(Finding(Kind.EXTENSION_MALFORMED, f"not as docs/extensions.md has it: {error}"))
@@ -156,6 +160,15 @@ def _meaning(payload: Notify, findings: list[Finding]) -> str | None:
             seen = Endpoint(ip_address(endpoint.address), endpoint.port)
             return f"the receiver is seen at {seen}" + (", behind the non-ESP marker" if marked else "")
     return f"{told} octets"
+
+
+def _lease(told: Wanted | Lease) -> str:
+    """What is asked for, or lent."""
+    addresses = ", ".join(map(str, told.addresses))
+    if isinstance(told, Wanted):
+        return f"asks for {addresses or 'an address'}"
+    more = {"to": told.routes, "name servers": told.servers, "domains": told.domains}
+    return "; ".join([f"lends {addresses}", *(f"{what} {', '.join(map(str, of))}" for what, of in more.items() if of)])
 
 
 def _protocol(protocol: int, findings: list[Finding]) -> Tree:

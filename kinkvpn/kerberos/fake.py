@@ -149,6 +149,11 @@ class FakeAccepted:
     ctime: float
     serial: int
     user_to_user: bool = False
+    sids: frozenset[str] = frozenset()
+
+    def groups(self) -> frozenset[str]:
+        """Of the client."""
+        return self.sids
 
     @property
     def client_time(self) -> tuple[int, int]:

@@ -11,6 +11,7 @@ be used with another.
 
 from __future__ import annotations
 
+import errno
 import functools
 import itertools
 import os
@@ -311,6 +312,17 @@ class Context:
         """``name`` as :meth:`unparse` would write it. Raises Krb5Error."""
         return self.unparse(self.principal(name))
 
+    def realm_of(self, host: str) -> str:
+        """The realm that krb5.conf's domain_realm, or what else this host goes by, puts ``host`` in; empty where it
+        does not say. Nothing is asked of DNS unless krb5.conf wants that.
+        """
+        out = ffi.new("char ***")
+        self.check(self.lib.krb5_get_host_realm(self.handle, host.encode(), out))
+        try:
+            return "".join(name.decode("utf-8", "replace") for name in c_strings(out[0])[:1])
+        finally:
+            self.lib.krb5_free_host_realm(self.handle, out[0])
+
     def keytab(self, name: str) -> CData:
         """A keytab by its name, such as ``FILE:/etc/krb5.keytab``, which need not exist yet."""
         out = ffi.new("krb5_keytab *")
@@ -335,6 +347,14 @@ class Context:
             key = self.key(ffi.addressof(entry, "key"))
             yield self.unparse(entry.principal), entry.vno, entry.key.enctype, key
 
+    def keytab_key(self, keytab: CData, ticket: CData) -> CData:
+        """The key (``krb5_keyblock *``) of ``keytab`` that opens ``ticket``. Raises Krb5Error."""
+        entry: CData = ffi.new("krb5_keytab_entry *")
+        sealed, free, handle = ticket.enc_part, self.lib.krb5_free_keytab_entry_contents, self.handle
+        self.check(self.lib.krb5_kt_get_entry(handle, keytab, ticket.server, sealed.kvno, sealed.enctype, entry))
+        # The entry goes with its key: a pointer into a structure does not keep that.
+        return ffi.gc(ffi.addressof(entry, "key"), lambda _key: free(handle, entry))
+
     def _raw_entries(self, keytab: CData) -> Iterator[CData]:
         """Each entry, good until the next one is asked for."""
         cursor = ffi.new("krb5_kt_cursor *")
@@ -358,6 +378,10 @@ class Context:
         out: CData = ffi.new("krb5_data *", (0, len(ciphertext), buffer))
         self.check(self.lib.krb5_k_decrypt(self.handle, key, usage, NULL, sealed, out))
         return bytes(ffi.buffer(buffer, out.length))
+
+    def default_ccache(self) -> str:
+        """The name of the credential cache of whoever runs this, as KRB5CCNAME and krb5.conf have it."""
+        return text(self.lib.krb5_cc_default_name(self.handle))
 
     def ccache(self, name: str) -> CData:
         """A credential cache by its name: a type, a colon and what that type makes of the rest (``FILE:``, a path)."""
@@ -481,6 +505,33 @@ class Context:
         authenticator = self.own(out[0], "krb5_free_authenticator")
         return authenticator.ctime, authenticator.cusec
 
+    def authorization_data(self, ticket: CData, kind: int) -> list[bytes]:
+        """What is of this kind in a ticket that was opened, inside AD-IF-RELEVANT too (RFC 4120 §5.2.6)."""
+        out = ffi.new("krb5_authdata ***")
+        inside = ticket.enc_part2.authorization_data
+        self.check(self.lib.krb5_find_authdata(self.handle, inside, NULL, kind, out))
+        if out[0] == NULL:
+            return []
+        try:
+            return [bytes(ffi.buffer(each.contents, each.length)) for each in pointers(out[0])]
+        finally:
+            self.lib.krb5_free_authdata(self.handle, out[0])
+
+    def pac_buffer(self, pac: bytes, kind: int, ticket: CData, keyblock: CData) -> bytes:
+        """One buffer of a PAC, once that is ``ticket``'s and signed with the key ``keyblock``; empty if it has none.
+
+        Raises Krb5Error.
+        """
+        out, held = ffi.new("krb5_pac *"), ffi.new("krb5_data *")
+        self.check(self.lib.krb5_pac_parse(self.handle, ffi.from_buffer(pac), len(pac), out))
+        parsed, part = self.own(out[0], "krb5_pac_free"), ticket.enc_part2
+        self.check(self.lib.krb5_pac_verify(self.handle, parsed, part.times.authtime, part.client, keyblock, NULL))
+        code = self.lib.krb5_pac_get_buffer(self.handle, parsed, kind, held)
+        if code == errno.ENOENT:
+            return b""
+        self.check(code)
+        return self.take(held)
+
     def make_reply(self, auth_context: CData) -> bytes:
         """The AP-REP to the AP-REQ that was verified with ``auth_context``."""
         out = ffi.new("krb5_data *")
@@ -531,14 +582,18 @@ class Context:
         return self.own(out[0], "krb5_free_error")
 
 
+def pointers(array: CData) -> Iterator[CData]:
+    """Those of a NULL-terminated array."""
+    for index in itertools.count():
+        if array[index] == NULL:
+            return
+        yield array[index]
+
+
 def c_strings(array: CData) -> list[bytes]:
     """A NULL-terminated ``char **``."""
-    found: list[bytes] = []
-    while array[len(found)] != NULL:
-        name = ffi.string(array[len(found)])
-        assert isinstance(name, bytes)
-        found.append(name)
-    return found
+    found = [ffi.string(each) for each in pointers(array)]
+    return [name for name in found if isinstance(name, bytes)]
 
 
 def memory_file(libdefaults: Mapping[str, str]) -> int:

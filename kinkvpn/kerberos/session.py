@@ -5,12 +5,13 @@ from __future__ import annotations
 import hmac
 import math
 import re
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.hashes import SHA1, Hash
 
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
+from kinkvpn.kerberos import pac
 from kinkvpn.kerberos.keytab import KeptKeytab
 from kinkvpn.kerberos.libkrb5 import (
     AP_OPTS_MUTUAL_REQUIRED,
@@ -26,11 +27,14 @@ from kinkvpn.kerberos.libkrb5 import (
 from kinkvpn.proto.ports import ApRequestRefused, KrbErrorDetails, TgtDenied
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from kinkvpn.kerberos.libkrb5 import CData
     from kinkvpn.proto import ports
+
+    # An auth context, the ticket that was read, and what it was opened with.
+    _Read: TypeAlias = tuple[CData, CData, Callable[[CData], CData]]
 
 # Specification.
 KEY_USAGE_ENCRYPT: Final = 39  # RFC 4430 §8
@@ -303,10 +307,30 @@ class ServiceTicket:
 class VerifiedRequest:
     """An AP-REQ that was good; :class:`kinkvpn.proto.ports.AcceptedRequest`."""
 
-    __slots__ = ("_auth_context", "_context", "client", "endtime", "key", "server", "user_to_user")
+    __slots__ = (
+        "_auth_context",
+        "_context",
+        "_opener",
+        "_ticket",
+        "client",
+        "endtime",
+        "key",
+        "server",
+        "user_to_user",
+    )
 
-    def __init__(self, context: Context, auth_context: CData, ticket: CData, *, user_to_user: bool = False) -> None:
+    def __init__(
+        self,
+        context: Context,
+        auth_context: CData,
+        ticket: CData,
+        opener: Callable[[CData], CData],
+        *,
+        user_to_user: bool = False,
+    ) -> None:
+        """``opener`` returns the key (``krb5_keyblock *``) that a ticket was opened with."""
         self._context, self._auth_context, self.user_to_user = context, auth_context, user_to_user
+        self._ticket, self._opener = ticket, opener
         self.client = context.unparse(ticket.enc_part2.client)
         self.server = context.unparse(ticket.server)
         self.endtime = float(posix_seconds(ticket.enc_part2.times.endtime))
@@ -322,6 +346,16 @@ class VerifiedRequest:
 
     def make_reply(self) -> bytes:
         return self._context.make_reply(self._auth_context)
+
+    def groups(self) -> frozenset[str]:
+        try:
+            pacs = self._context.authorization_data(self._ticket, pac.AD_WIN2K_PAC)
+            if not pacs:
+                return frozenset()
+            told = self._context.pac_buffer(pacs[0], pac.LOGON_INFO, self._ticket, self._opener(self._ticket))
+            return pac.groups_of(told) if told else frozenset()  # MIT's KDC signs PACs without any
+        except (Krb5Error, MalformedMessage) as error:
+            raise AuthenticationFailed(f"the ticket's PAC tells no groups: {error}") from error
 
 
 class OwnTgt:
@@ -424,35 +458,38 @@ class Acceptor:
     def _verify(self, context: Context, ap_req: bytes, *, replay_checked: bool) -> VerifiedRequest:
         user_to_user = uses_session_key(ap_req)
         read = self._read_with_tgt if user_to_user else self._read_with_keytab
-        auth_context, ticket = read(context, ap_req, replay_checked)
+        auth_context, ticket, opener = read(context, ap_req, replay_checked)
         require_permitted(ticket.enc_part.enctype, "the ticket")
         require_permitted(ticket.enc_part2.session.enctype, "the session key")
-        request = VerifiedRequest(context, auth_context, ticket, user_to_user=user_to_user)
+        request = VerifiedRequest(context, auth_context, ticket, opener, user_to_user=user_to_user)
         # The keytab may hold keys of other services, and libkrb5 would take any of them; of a user-to-user ticket it
         # does not look at the name at all.
         if request.server not in self.principals:
             raise protocol_error(KRB_AP_ERR_NOT_US, f"the ticket is for {request.server}")
         return request
 
-    def _read_with_keytab(self, context: Context, ap_req: bytes, replay_checked: bool) -> tuple[CData, CData]:
+    def _read_with_keytab(self, context: Context, ap_req: bytes, replay_checked: bool) -> _Read:
         if self._keytab is None:
             if self._lasting():
                 raise protocol_error(KRB_AP_ERR_USER_TO_USER_REQUIRED, "this host has no keytab, only tickets")
             raise protocol_error(KRB_AP_ERR_NOKEY, "this host has neither a keytab nor a ticket-granting ticket")
-        auth_context = context.auth_context(replay_checked=replay_checked)
-        return auth_context, context.read_request(auth_context, ap_req, self._keytab.current())
+        auth_context, keytab = context.auth_context(replay_checked=replay_checked), self._keytab.current()
+        ticket = context.read_request(auth_context, ap_req, keytab)
+        return auth_context, ticket, lambda opened: context.keytab_key(keytab, opened)
 
-    def _read_with_tgt(self, context: Context, ap_req: bytes, replay_checked: bool) -> tuple[CData, CData]:
+    def _read_with_tgt(self, context: Context, ap_req: bytes, replay_checked: bool) -> _Read:
         """With the session key of whichever of our recent ticket-granting tickets fits."""
         for tgt in self._lasting(TGT_GRACE):
             auth_context = context.auth_context(replay_checked=replay_checked)
             context.use_key(auth_context, tgt.keyblock)
             try:
-                return auth_context, context.read_request(auth_context, ap_req, NULL)
+                ticket = context.read_request(auth_context, ap_req, NULL)
             except Krb5Error as error:
                 # Of a ticket that did decrypt, the error is the answer: a clock, a replay, a bad authenticator.
                 if not undecryptable(error):
                     raise
+            else:
+                return auth_context, ticket, lambda _ticket, tgt=tgt: tgt.keyblock
         if not self._lasting():
             raise protocol_error(KRB_AP_ERR_NOKEY, "user-to-user is not accepted here")
         raise UnknownTgt

@@ -56,8 +56,10 @@ _INNER_MTU = struct.Struct("!I")
 # +---------------+
 _USE_AGGFRAG = MAGIC + b"\0"
 # PADDING: any number of octets behind the magic, which say nothing. USE_AGGFRAG is of one SA: the Quick Mode that it
-# stands in has read it.
-_READ_ELSEWHERE = frozenset({NotifyType.KINKVPN_PADDING, NotifyType.KINKVPN_USE_AGGFRAG})
+# stands in has read it. CONFIGURATION is what a command asks for, not what a host is like: ``lease`` reads it.
+_READ_ELSEWHERE = frozenset(
+    {NotifyType.KINKVPN_PADDING, NotifyType.KINKVPN_USE_AGGFRAG, NotifyType.KINKVPN_CONFIGURATION}
+)
 # RFC 791 §3.1: every host takes a datagram of this size; no interface is narrower.
 SMALLEST_MTU = 576
 LARGEST_MTU = 65_535

@@ -44,7 +44,7 @@ from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import SaPair, Unanswered, moved, teardown
 from kinkvpn.proto.retransmit import RoundTrip
 from kinkvpn.proto.settings import Start
-from kinkvpn.proto.status import StatusCommand
+from kinkvpn.proto.status import LeaseCommand, StatusCommand, answer_status
 from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.kink import ApRep, Message, MessageType
 
@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from esp.sa import Endpoint
     from kinkvpn.proto.events import Path
     from kinkvpn.proto.initiator import Command
+    from kinkvpn.proto.lease import Wanted
     from kinkvpn.proto.ports import Kerberos, KeyExchange, SessionKey, Ticket, TicketRefusal
     from kinkvpn.proto.settings import PeerSettings
     from kinkvpn.wire.isakmp import IsakmpPayload
@@ -256,6 +257,11 @@ class Peer:
         command = StatusCommand()
         return command, self._begin(command).start()
 
+    def ask(self, wanted: Wanted, patience: float) -> tuple[LeaseCommand, list[Effect]]:
+        """Ask the peer for a lease; the command, whose ``outcome`` tells the end, and the effects."""
+        command = LeaseCommand(wanted, patience)
+        return command, self._begin(command).start()
+
     def close(self, now: float) -> list[Effect]:
         """Delete every pair; start nothing new."""
         self._closing = self._deletions.closing = True
@@ -327,7 +333,7 @@ class Peer:
             lost = [effect for pair in gone for effect in self._lost(pair.policy, now)]
             return Grant(answers, [*effects, *lost])
         if kind is MessageType.STATUS:
-            return Grant(())
+            return answer_status(payloads, self.settings.lease)
         if self._closing:
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, "this host is shutting down")
         if self._pairs.crowded(min(len(quick_modes), MAX_QUICK_MODES), len(self.policies)):

@@ -114,6 +114,14 @@ class AcceptedRequest(Protocol):
         """The AP-REP, DER."""
         ...
 
+    def groups(self) -> frozenset[str]:
+        """SIDs of the client's groups, out of the ticket's PAC (MS-PAC §2.5); none where it has no PAC.
+
+        Raises:
+            AuthenticationFailed: there is one, and it does not verify or cannot be read.
+        """
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class KrbErrorDetails:

@@ -16,6 +16,7 @@ from kinkvpn.proto.whereabouts import KinkOver
 if TYPE_CHECKING:
     from esp.policy import Selector
     from esp.sa import Endpoint
+    from kinkvpn.proto.lease import Lease
     from kinkvpn.wire.ipsec_doi import Group
     from kinkvpn.wire.isakmp import Identification
 
@@ -116,6 +117,7 @@ class PeerSettings:
     local: str = ""  # this host's outer address towards it, where AH in tunnel mode has to cover it
     extensions: bool = True  # docs/extensions.md; off for a peer that is to see nothing but RFC 4430
     path_probe: bool = True  # try what the path carries (RFC 8899)
+    lease: Lease | None = None  # what it is lent if it asks
 
     @property
     def tries_path(self) -> bool:

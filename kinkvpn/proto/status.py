@@ -4,10 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from kinkvpn.wire.kink import KinkPayload, MessageType
+from kinkvpn.errors import MalformedMessage
+from kinkvpn.proto import lease
+from kinkvpn.proto.create import Grant
+from kinkvpn.proto.events import Count, Tally
+from kinkvpn.proto.quick_mode import AnswerUnusable, RequestFailed, notify_name
+from kinkvpn.wire.ipsec_doi import LAST_ERROR_NOTIFY
+from kinkvpn.wire.isakmp import Notify
+from kinkvpn.wire.kink import Isakmp, KinkPayload, MessageType
 
 if TYPE_CHECKING:
     from kinkvpn.proto.events import Effect, Path
+    from kinkvpn.proto.lease import Lease, Wanted
     from kinkvpn.proto.outcome import Completed, Failed
     from kinkvpn.proto.ports import SessionKey
     from kinkvpn.wire.isakmp import IsakmpPayload
@@ -67,3 +75,59 @@ class StatusCommand:
     def withdraw(self) -> list[Effect]:
         """Nothing to undo."""
         return []
+
+
+class LeaseCommand(StatusCommand):
+    """The same, asking for a lease: addresses, routes and name servers (docs/extensions.md).
+
+    Args:
+        wanted: what to ask for.
+        patience: seconds to wait for the answer; None for a full cycle.
+    """
+
+    subject = "lease"
+
+    def __init__(self, wanted: Wanted, patience: float | None = None) -> None:
+        super().__init__(patience)
+        self.lease: Lease | None = None  # what the peer lends; None from one that knows nothing of it
+        self._wanted = wanted
+
+    def payloads(self) -> tuple[KinkPayload, ...]:
+        """The request, where RFC 4430 §6.5 has STATUS's payloads."""
+        return (Isakmp((lease.ask(self._wanted),)),)
+
+    def complete(
+        self, answers: tuple[tuple[IsakmpPayload, ...], ...], *, ackreq: bool, key: SessionKey, now: float
+    ) -> list[Effect]:
+        """Take what is lent.
+
+        Raises:
+            RequestFailed: an error notify; the peer does not let us in.
+            AnswerUnusable: a lease that cannot be read.
+        """
+        del ackreq, key, now
+        payloads = [payload for answer in answers for payload in answer]
+        for payload in payloads:
+            if isinstance(payload, Notify) and payload.type <= LAST_ERROR_NOTIFY:
+                raise RequestFailed(f"the peer answers {notify_name(payload.type)}: no rule of its lets us in")
+        try:
+            self.lease = lease.found_lease(payloads)
+        except MalformedMessage as malformed:
+            raise AnswerUnusable(f"the lease cannot be read: {malformed}") from malformed
+        return []
+
+
+def answer_status(payloads: tuple[IsakmpPayload, ...], lent: Lease | None) -> Grant:
+    """The responder's half: nothing (RFC 4430 §6.5), and what it is ``lent`` to a peer that asks for that.
+
+    Args:
+        payloads: of the STATUS.
+        lent: to this peer, if anything.
+    """
+    try:
+        wanted = lease.found_request(payloads)
+    except MalformedMessage:
+        return Grant((), [Count(Tally.EXTENSION_MALFORMED)])
+    if wanted is None or lent is None:
+        return Grant(())
+    return Grant((Isakmp((lease.grant(lent),)),))

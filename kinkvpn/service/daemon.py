@@ -41,6 +41,7 @@ from kinkvpn.service.notify import Notifier
 from kinkvpn.service.obstacles import StartRefused, explain_bind, first_leaf
 from kinkvpn.service.paths import PathMtus, carriers_of, with_mtu
 from kinkvpn.service.report import offload_status, spell, with_traffic
+from kinkvpn.service.resolver import Resolver
 from kinkvpn.service.transport import KinkTransport, OwnAddresses
 
 if TYPE_CHECKING:
@@ -257,6 +258,7 @@ async def acquire(configuration: Configuration, engine: ChosenEngine, held: Asyn
         ah=any(policy.protocol is SecurityProtocol.AH for policy in configuration.policies),
     )
     network = await held.enter_async_context(NetworkConfiguration(plan))
+    await held.enter_async_context(Resolver(configuration.dns, settings.name, configuration.control.socket.parent))
     return Resources(control, peers, transport, link, tun, settings, paths, tickets, network, keys)
 
 

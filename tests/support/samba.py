@@ -117,6 +117,14 @@ class SambaRealm:
         flags = 0 if pac else NO_AUTH_DATA_REQUIRED
         self._script("computer", principal.partition("@")[0], self.name, str(self._groups), str(flags))
 
+    def add_person(self, name: str, password: str, *groups: str) -> None:
+        """A user account, member of ``groups``, which are made."""
+        self._script("person", name, password, *groups)
+
+    def sid(self, name: str) -> str:
+        """Of a group or an account, in text form."""
+        return self._script("sid", name).strip()
+
     def write_keytab(self, principal: str, path: Path) -> None:
         """Its AES keys."""
         self._script("keytab", principal.partition("@")[0], str(path))
@@ -153,7 +161,7 @@ class SambaRealm:
         self.krb5_conf.write_text(client_conf(self.name, {self.name: endpoints(self._addresses, self._port)}, (18, 17)))
         self._script("provision", self.name)
 
-    def _script(self, *arguments: str) -> None:
+    def _script(self, *arguments: str) -> str:
         done = subprocess.run(
             [PYTHON, "-I", str(SCRIPT), str(self._conf), *arguments],
             env=self.environment,
@@ -165,3 +173,4 @@ class SambaRealm:
         if done.returncode:
             hint = ": apt-get install samba samba-dsdb-modules samba-ad-provision" * ("No module" in done.stderr)
             raise RealmFailed(f"samba {arguments[0]}: {last_line(done.stderr)}{hint}")
+        return done.stdout

@@ -3,6 +3,8 @@
 /usr/bin/python3 -I samba_domain.py SMB_CONF provision REALM
 /usr/bin/python3 -I samba_domain.py SMB_CONF computer SPN REALM GROUPS FLAGS
 /usr/bin/python3 -I samba_domain.py SMB_CONF keytab SPN PATH
+/usr/bin/python3 -I samba_domain.py SMB_CONF person NAME PASSWORD GROUP...
+/usr/bin/python3 -I samba_domain.py SMB_CONF sid GROUP
 """
 
 import logging
@@ -11,7 +13,9 @@ import sys
 import samba.dckeytab  # gives Net its export_keytab
 from samba.auth import system_session
 from samba.credentials import DONT_USE_KERBEROS, Credentials
+from samba.dcerpc.security import dom_sid
 from samba.dsdb import DS_DOMAIN_FUNCTION_2008_R2
+from samba.ndr import ndr_unpack
 from samba.net import Net
 from samba.param import LoadParm
 from samba.provision import provision
@@ -70,6 +74,27 @@ def add_computer(parameters: LoadParm, spn: str, realm: str, groups: int, flags:
     database.transaction_commit()
 
 
+def add_person(parameters: LoadParm, name: str, password: str, *groups: str) -> None:
+    """A user account, member of ``groups``, which are made."""
+    database = SamDB(url=parameters.samdb_url(), session_info=system_session(parameters), lp=parameters)
+    database.newuser(name, password)
+    account = f"CN={name},CN=Users,{database.domain_dn()}"
+    database.modify_ldif(
+        f"dn: {account}\nchangetype: modify\nreplace: msDS-SupportedEncryptionTypes\n"
+        f"msDS-SupportedEncryptionTypes: {AES_ONLY}\n"
+    )
+    database.setpassword(f"(distinguishedName={account})", password)
+    for group in groups:
+        dn = f"CN={group},CN=Users,{database.domain_dn()}"
+        database.add({"dn": dn, "objectClass": "group", "sAMAccountName": group, "member": account})
+
+
+def show_sid(parameters: LoadParm, name: str) -> None:
+    database = SamDB(url=parameters.samdb_url(), session_info=system_session(parameters), lp=parameters)
+    (found,) = database.search(expression=f"(sAMAccountName={name})", attrs=["objectSid"])
+    print(ndr_unpack(dom_sid, found["objectSid"][0]))
+
+
 def main(conf: str, command: str, *arguments: str) -> None:
     parameters = LoadParm()
     parameters.load(conf)
@@ -78,6 +103,10 @@ def main(conf: str, command: str, *arguments: str) -> None:
     elif command == "computer":
         spn, realm, groups, flags = arguments
         add_computer(parameters, spn, realm, int(groups), int(flags))
+    elif command == "person":
+        add_person(parameters, *arguments)
+    elif command == "sid":
+        show_sid(parameters, *arguments)
     else:
         spn, path = arguments
         credentials = Credentials()

@@ -13,7 +13,7 @@ from support.messages import ISAKMP_PAYLOADS
 from esp.sa import Endpoint
 from kinkvpn.decode.explanation import explain_quick_mode, group_of, selector
 from kinkvpn.decode.findings import Finding, Kind
-from kinkvpn.proto import extensions
+from kinkvpn.proto import extensions, lease
 from kinkvpn.wire.ipsec_doi import IdType, NotifyType
 from kinkvpn.wire.isakmp import (
     Attribute,
@@ -150,6 +150,17 @@ def test_what_fills_a_message_up_is_not_shown_for_what_it_is_not() -> None:
     tree, kinds = explained(filling)
     assert (tree["meaning"], kinds) == ("fills the message up, by 1004 octets", [])
     assert explained(replace(filling, value=b"else"))[0]["meaning"] is None
+
+
+def test_leases_are_told_of() -> None:
+    address, server = ip_address("10.8.0.7"), ip_address("10.1.0.53")
+    assert explained(lease.ask(lease.Wanted()))[0]["meaning"] == "asks for an address"
+    assert explained(lease.ask(lease.Wanted((address,))))[0]["meaning"] == "asks for 10.8.0.7"
+    lent = lease.grant(lease.Lease((address,), (ip_network("10.1.0.0/16"),), (server,), ("example.com",)))
+    tree, kinds = explained(lent)
+    assert tree["meaning"] == "lends 10.8.0.7; to 10.1.0.0/16; name servers 10.1.0.53; domains example.com"
+    assert kinds == []
+    assert explained(replace(lent, value=b"KVPN\2\0\0\0"))[1] == [Kind.EXTENSION_MALFORMED]
 
 
 def test_an_extension_of_another_layout_is_odd_and_somebody_else_s_number_is_not() -> None:

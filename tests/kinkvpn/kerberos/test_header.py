@@ -25,6 +25,7 @@ STRUCTURES = {
         "krb5_principal_data": "magic realm data length type",
         "krb5_ticket_times": "authtime starttime endtime renew_till",
         "krb5_creds": "magic client server keyblock times is_skey ticket_flags addresses ticket second_ticket authdata",
+        "krb5_authdata": "magic ad_type length contents",
         "krb5_transited": "magic tr_type tr_contents",
         "krb5_enc_tkt_part": "magic flags session client transited times caddrs authorization_data",
         "krb5_ticket": "magic server enc_part enc_part2",

@@ -13,6 +13,8 @@ from support.samba import SambaRealm
 from kinkvpn.decode import asn1
 from kinkvpn.decode.keyring import Keyring
 from kinkvpn.demo.realm import Realm
+from kinkvpn.kerberos.libkrb5 import Context, Krb5Error
+from kinkvpn.kerberos.pac import AD_WIN2K_PAC, LOGON_INFO, groups_of
 from kinkvpn.kerberos.session import Acceptor
 from kinkvpn.kerberos.tickets import TicketSource, TicketUnavailable
 
@@ -99,9 +101,27 @@ def test_active_directory_with_and_without_a_pac(tmp_path: Path) -> None:
         assert accepted.key.enctype == 18
         realm.add_service("kink/c.test", pac=False)
         realm.write_keytab("kink/c.test", tmp_path / "kink_c.test.keytab")
-        without_pac, _ = exchange(lab, client, f"kink/c.test@{realm.name}")
+        without_pac, plain = exchange(lab, client, f"kink/c.test@{realm.name}")
+        memberships = {realm.sid("group-a-0"), realm.sid(f"group-a-{GROUPS - 1}"), realm.sid("Domain Computers")}
+        assert memberships < accepted.groups()
+        assert len(accepted.groups()) > GROUPS
+        assert plain.groups() == frozenset()
+        is_believed_under_its_own_key_alone(lab.keytab(f"kink/b.test@{realm.name}"), with_pac.ap_req)
     assert len(with_pac.ap_req) > FRAME
     assert len(without_pac.ap_req) < 600
+
+
+def is_believed_under_its_own_key_alone(keytab: Path, ap_req: bytes) -> None:
+    """The PAC is signed with the key that the ticket is sealed with (MS-PAC §2.8.1)."""
+    context = Context({"default_rcache_name": "none:"})
+    opened = context.keytab(f"FILE:{keytab}")
+    ticket = context.read_request(context.auth_context(replay_checked=False), ap_req, opened)
+    (octets,) = context.authorization_data(ticket, AD_WIN2K_PAC)
+    right = context.keytab_key(opened, ticket)
+    assert groups_of(context.pac_buffer(octets, LOGON_INFO, ticket, right))
+    for changed, key in ((octets, ticket.enc_part2.session), (octets[:-1] + bytes([octets[-1] ^ 1]), right)):
+        with pytest.raises(Krb5Error):
+            context.pac_buffer(changed, LOGON_INFO, ticket, key)
 
 
 async def test_a_silent_kdc_of_the_peer_s_realm_is_named(tmp_path: Path) -> None:

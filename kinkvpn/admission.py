@@ -1,0 +1,92 @@
+"""Who may come without a [[peer]] of their own: rules that name principals, patterns of them, or groups."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING
+
+from kinkvpn.errors import KinkvpnError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from esp.policy import Network
+    from kinkvpn.proto.lease import Address, Lease
+    from kinkvpn.proto.settings import PeerSettings, PolicySettings
+
+# Ours. What a * stands for: a part of a name, never more of them, nor a realm. A backslash makes any of the three part
+# of a name (RFC 1964 §2.1.3), and who has such a name is meant by nobody's pattern.
+_PART = r"[^/@\\]*"
+
+
+class NotAdmitted(KinkvpnError):
+    """No rule lets somebody in."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One [[people.allow]].
+
+    Args:
+        who: principals, or patterns with ``*``; none for everybody of ``groups``.
+        groups: SIDs, of which somebody must be in one; none for everybody of ``who``.
+        barred: principals or patterns for whom the rule is none.
+        lease: what they are lent, but for the addresses.
+    """
+
+    who: tuple[str, ...]
+    groups: frozenset[str]
+    barred: tuple[str, ...]
+    lease: Lease
+
+    def admits(self, principal: str, groups: Callable[[], frozenset[str]]) -> bool:
+        """Whether ``principal`` is meant.
+
+        Args:
+            principal: with its realm, authenticated.
+            groups: returns the SIDs of its groups; called only where it matters.
+
+        Raises:
+            NotAdmitted: from ``groups``.
+        """
+        if matches(principal, self.barred) or (self.who and not matches(principal, self.who)):
+            return False
+        return not self.groups or not self.groups.isdisjoint(groups())
+
+
+def matches(principal: str, patterns: Iterable[str]) -> bool:
+    """Whether one of ``patterns`` means ``principal``: ``*`` is any text without ``/`` and ``@``; case matters."""
+    return any(_compiled(pattern).fullmatch(principal) is not None for pattern in patterns)
+
+
+@cache
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(_PART.join(map(re.escape, pattern.split("*"))), re.DOTALL)
+
+
+def first_rule(rules: Sequence[Rule], principal: str, groups: Callable[[], frozenset[str]]) -> Rule | None:
+    """The first of ``rules`` that lets ``principal`` in. Raises NotAdmitted, from ``groups``."""
+    return next((rule for rule in rules if rule.admits(principal, groups)), None)
+
+
+@dataclass(frozen=True, slots=True)
+class PeopleSettings:
+    """[people].
+
+    Args:
+        pool: what addresses are lent from, in order; none for a gateway of hosts that are configured alone.
+        fixed: addresses that somebody always gets, by principal.
+        rules: the first that matches counts.
+        most: peers at once that came by a rule.
+        template: their policies, but for name and selector.
+        peer: they themselves, but for name, principal, policies and lease.
+    """
+
+    pool: tuple[Network, ...] = ()
+    fixed: Mapping[str, tuple[Address, ...]] | None = None
+    rules: tuple[Rule, ...] = ()
+    most: int = 0
+    template: PolicySettings | None = None
+    peer: PeerSettings | None = None

@@ -1,0 +1,67 @@
+"""Who somebody is, and who the gateway is, by what kinit has left."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from kinkvpn.kerberos.libkrb5 import Context, Krb5Error
+from kinkvpn.service.obstacles import StartRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# krb5.conf(5), default_ccache_name: where MIT looks when nobody says.
+USUAL_CCACHE = "FILE:/tmp/krb5cc_%{uid}"
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A person.
+
+    Args:
+        principal: with its realm.
+        ccache: where the tickets are, as libkrb5 names it.
+    """
+
+    principal: str
+    ccache: str
+
+    @property
+    def realm(self) -> str:
+        """Of the principal."""
+        return self.principal.rpartition("@")[2]
+
+
+def find_identity(ccache: str | None = None, environment: Mapping[str, str] = os.environ) -> Identity:
+    """Whose tickets are in ``ccache``, or in the default credential cache if that is None.
+
+    Raises:
+        StartRefused: there are none; says where it was looked, and what to do.
+        LibraryUnusable: no MIT libkrb5.
+    """
+    try:
+        context = Context()
+        name = ccache or default_ccache(context, environment)
+    except Krb5Error as error:
+        raise StartRefused(f"krb5.conf: {error}") from error
+    try:
+        return Identity(context.unparse(context.ccache_principal(context.ccache(name))), name)
+    except Krb5Error as error:
+        raise StartRefused(f"no tickets in {name}: {error}; kinit gets some, --ccache names another place") from error
+
+
+def default_ccache(context: Context, environment: Mapping[str, str]) -> str:
+    """The cache of whoever runs this; under sudo, of the person who called it and has no tickets as root."""
+    caller = environment.get("SUDO_UID", "")
+    if environment.get("KRB5CCNAME") or not caller.isdecimal() or os.geteuid():
+        return context.default_ccache()
+    named = context.profile_values("libdefaults", "default_ccache_name") or [USUAL_CCACHE]
+    return named[0].replace("%{uid}", caller).replace("%{euid}", caller)
+
+
+def gateway_principal(gateway: str, identity: Identity) -> str:
+    """``kink/GATEWAY`` in the realm that krb5.conf puts that host in, or else in the person's (RFC 4430 §4.2.1)."""
+    context = Context()
+    return f"kink/{gateway.lower()}@{context.realm_of(gateway.lower()) or identity.realm}"

@@ -1,0 +1,54 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kinkvpn.kerberos.libkrb5 import Context
+from kinkvpn.people.identity import Identity, default_ccache, find_identity, gateway_principal
+from kinkvpn.service.obstacles import StartRefused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.kdc import Lab
+
+ALICE = Identity("alice@KINKVPN.TEST", "FILE:/tmp/krb5cc_0")
+
+
+@pytest.mark.kdc
+def test_alice_is_who_kinit_says(lab: Lab, ccache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    alice = f"alice@{lab.realm.name}"
+    assert find_identity(ccache) == Identity(alice, ccache)
+    monkeypatch.setenv("KRB5CCNAME", ccache)
+    assert find_identity() == Identity(alice, ccache)
+    assert find_identity().realm == lab.realm.name
+
+
+def test_without_tickets_it_says_where_it_looked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KRB5CCNAME", f"FILE:{tmp_path}/nothing")
+    with pytest.raises(StartRefused, match=r"no tickets in FILE:.*/nothing: .*; kinit gets some, --ccache names"):
+        find_identity()
+
+
+def test_under_sudo_the_caller_s_tickets_are_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KRB5CCNAME", raising=False)
+    conf = tmp_path / "krb5.conf"
+    monkeypatch.setenv("KRB5_CONFIG", str(conf))
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    for line, expected in (
+        ("", "FILE:/tmp/krb5cc_1000"),
+        ("default_ccache_name = KEYRING:persistent:%{uid}\n", "KEYRING:persistent:1000"),
+    ):
+        conf.write_text(f"[libdefaults]\n{line}")
+        assert default_ccache(Context(), {"SUDO_UID": "1000"}) == expected
+    for environment in ({}, {"SUDO_UID": "1000", "KRB5CCNAME": "FILE:/x"}, {"SUDO_UID": "x/y"}):
+        assert default_ccache(Context(), environment) == Context().default_ccache()
+
+
+def test_the_gateway_s_realm_is_krb5_conf_s_or_one_s_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    conf = tmp_path / "krb5.conf"
+    monkeypatch.setenv("KRB5_CONFIG", str(conf))
+    conf.write_text("[domain_realm]\n.example.com = EXAMPLE.COM\n")
+    assert gateway_principal("GW.example.com", ALICE) == "kink/gw.example.com@EXAMPLE.COM"
+    assert gateway_principal("gw.example.net", ALICE) == "kink/gw.example.net@KINKVPN.TEST"

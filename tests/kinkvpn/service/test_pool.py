@@ -1,0 +1,101 @@
+from __future__ import annotations
+
+from ipaddress import ip_address, ip_network
+from typing import TYPE_CHECKING
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kinkvpn.service import pool as module
+from kinkvpn.service.pool import Pool
+
+if TYPE_CHECKING:
+    import pytest
+
+FOUR, SIX = ip_network("10.8.0.0/29"), ip_network("fd00:8::/64")
+GATEWAY = ip_address("10.8.0.1")
+
+
+def test_one_of_each_family_and_the_same_again() -> None:
+    pool = Pool([FOUR, SIX])
+    four, six = pool.take("alice")
+    assert four in FOUR
+    assert six in SIX
+    assert pool.take("alice") == (four, six)
+    pool.give_back("alice")
+    pool.take("bob")
+    assert pool.take("alice") == (four, six)
+
+
+def test_another_pool_gives_the_same_unless_it_is_taken() -> None:
+    first = Pool([FOUR]).take("alice")
+    assert Pool([FOUR]).take("alice") == first
+    assert Pool([FOUR], kept={*first}).take("alice") != first
+
+
+def test_what_is_no_host_s_is_lent_to_nobody() -> None:
+    pool = Pool([FOUR], kept={GATEWAY})
+    found = {pool.take(f"p{number}") for number in range(5)}
+    assert found == {(ip_address(f"10.8.0.{number}"),) for number in range(2, 7)}
+    assert pool.take("one too many") == ()
+    assert Pool([ip_network("10.8.0.8/31")]).take("alice")
+    assert Pool([ip_network("10.8.0.9/32")]).take("alice") == (ip_address("10.8.0.9"),)
+
+
+def test_who_has_gone_the_longest_makes_room() -> None:
+    pool = Pool([FOUR])
+    names = [f"p{number}" for number in range(6)]
+    leases = {name: pool.take(name) for name in names}
+    pool.give_back("p3")
+    pool.give_back("p1")
+    assert pool.take("new") == leases["p3"]
+    assert pool.take("p1") == leases["p1"]
+    assert pool.take("p3") == ()
+
+
+def test_fixed_addresses_are_somebody_s_alone() -> None:
+    fixed = {"alice": (ip_address("10.8.0.2"), ip_address("fd99::2"))}
+    pool = Pool([ip_network("10.8.0.0/30")], fixed)
+    assert pool.take("bob") == (ip_address("10.8.0.1"),)
+    assert pool.take("carol") == ()
+    assert pool.take("alice") == fixed["alice"]
+    pool.give_back("alice")
+    assert pool.take("dave") == ()
+
+
+def test_what_is_wanted_is_given_if_it_is_free() -> None:
+    pool = Pool([FOUR], kept={GATEWAY})
+    wanted = [ip_address("10.8.0.5")]
+    assert pool.take("alice", wanted) == tuple(wanted)
+    assert pool.take("bob", wanted) != tuple(wanted)
+    for other in (GATEWAY, ip_address("10.8.0.7"), ip_address("10.9.0.1"), ip_address("fd00:8::9")):
+        assert Pool([FOUR], kept={GATEWAY}).take("alice", [other]) != (other,)
+
+
+def test_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MAX_REMEMBERED", 2)
+    pool = Pool([SIX])
+    first = {name: pool.take(name) for name in ("a", "b", "c")}
+    for name in first:
+        pool.give_back(name)
+    assert pool.take("other", first["a"]) == first["a"], "the first of three was forgotten"
+
+
+def test_what_is_not_here_is_not_given_back() -> None:
+    pool = Pool([FOUR])
+    pool.give_back("nobody")
+    assert pool.take("nobody")
+
+
+@settings(max_examples=30)
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), max_size=60))
+def test_nobody_has_what_somebody_else_has(steps: list[tuple[bool, int]]) -> None:
+    pool, here = Pool([FOUR]), {}
+    for take, number in steps:
+        if take:
+            here[number] = pool.take(str(number))
+        else:
+            pool.give_back(str(number))
+            here.pop(number, None)
+        held = [address for addresses in here.values() for address in addresses]
+        assert len(held) == len(set(held)) <= 6
