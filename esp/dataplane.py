@@ -334,6 +334,7 @@ class Dataplane:
 
     def statistics(self) -> Statistics:
         """The engine's; what the TUN and the link refused, and what on the link was junk, is among its drops."""
+        self._engine.count_drop(DropReason.HOST_QUEUE_FULL, self._tun.take_lost())
         return self._engine.statistics()
 
     def link_statistics(self) -> LinkStatistics:

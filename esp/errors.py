@@ -28,6 +28,7 @@ class DropReason(Enum):
     HEADER_OUTSIDE = "header_outside"  # transport mode, and options that stand in front of ESP (RFC 4303 §3.1.1)
     PACE_QUEUE_FULL = "pace_queue_full"  # more traffic than the constant rate carries (RFC 9347 §2.4.1)
     LINK_REFUSED = "link_refused"  # the kernel would not take the datagram
+    HOST_QUEUE_FULL = "host_queue_full"  # the host sent faster than we read; a TUN drops those itself, and counts them
     # Inbound: from the link to the inside.
     MALFORMED = "malformed"  # shorter than the SA's header, IV, ICV and trailer (RFC 4303 §2)
     UNKNOWN_SPI = "unknown_spi"  # no inbound SA (RFC 4303 §3.4.2)

@@ -121,6 +121,10 @@ class MemoryTun:
         """As :meth:`esp.tun.Tun.send`: refuses what is not IP, and what overflows the host's queue."""
         return sum(not (_is_ip(packet) and self._delivered.put(packet)) for packet in packets)
 
+    def take_lost(self) -> int:
+        """As :meth:`esp.tun.Tun.take_lost`: :meth:`emit` has told."""
+        return 0
+
     async def wait_readable(self) -> None:
         """As :meth:`esp.tun.Tun.wait_readable`."""
         await self._emitted.wait()

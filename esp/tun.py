@@ -5,6 +5,9 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import socket
+import struct
+import sys
 from typing import TYPE_CHECKING, Protocol
 
 import pytun
@@ -25,9 +28,17 @@ DEVICE = "/dev/net/tun"
 # linux/if_tun.h; pytun does not name them.
 IFF_VNET_HDR = 0x4000
 TUNSETOFFLOAD = 0x4004_54D0
+TUNGETIFF = 0x8004_54D2
+TUNSETVNETHDRSZ = 0x4004_54D8
 TUN_F_CSUM = 0x01
 TUN_F_TSO = 0x02 | 0x04 | 0x08  # TUN_F_TSO4, TUN_F_TSO6, TUN_F_TSO_ECN
 TUN_F_USO = 0x20 | 0x40  # TUN_F_USO4, TUN_F_USO6: the kernel has both or none
+
+_IFREQ = struct.Struct("16sH22x")  # linux/if.h, struct ifreq: a name, and flags or an MTU among others
+SIOCGIFMTU = 0x8921  # linux/sockios.h
+# Ethernet (IEEE 802.3): destination 6 | source 6 | type 2. The types of what we carry.
+_TYPES = {4: b"\x08\x00", 6: b"\x86\xdd"}
+ETHERNET = 14
 
 # Longest IPv4 packet (RFC 791 §3.1), and more than any MTU the device accepts: a read never cuts a packet.
 LONGEST_PACKET = 65_535
@@ -49,7 +60,7 @@ class TunUnavailable(EspError):
 
 
 class Tun(Protocol):
-    """Where inner packets come from and go to. Implemented by :class:`TunDevice` and :class:`esp.testing.MemoryTun`."""
+    """Where inner packets come from and go to: a :class:`PacketDevice`, or an :class:`esp.testing.MemoryTun`."""
 
     @property
     def name(self) -> str:
@@ -69,6 +80,9 @@ class Tun(Protocol):
     def send(self, packets: Sequence[bytes]) -> int:
         """Hand ``packets`` to the host, in order; the number it would not take. Never blocks."""
 
+    def take_lost(self) -> int:
+        """Packets that the host has put in and we were too slow for, since this was asked; 0 where nobody counts."""
+
     async def wait_readable(self) -> None:
         """Return when :meth:`receive` may have something."""
 
@@ -76,60 +90,40 @@ class Tun(Protocol):
         """Give the device up. Closing twice is fine."""
 
 
-class TunDevice:
-    """A Linux TUN interface without packet information headers, gone when it is closed.
-
-    It is created down, in the network namespace of the calling thread, and stays in it: addresses, routes and "up"
-    belong to whoever configures the host.
+class PacketDevice:
+    """A device of the kernel that packets are read from and written to, by descriptors that are open.
 
     Args:
-        name: interface name, at most 15 octets; a ``%d`` in it lets the kernel choose a number.
-        mtu: octets, or None to leave what the kernel chose (1,500).
-        offloads: wanted; which of them there are is in ``grant``.
+        name: of the interface that is the host's side.
+        descriptors: one for each queue, taken over. Here the first one's packets are read, the others' by the threads
+            of the compiled engine.
+        vnet: whether what is read and written starts with a struct virtio_net_hdr of ten octets.
+        hardware: destination and source of the Ethernet header between that and the packet; empty where there is none.
+        grant: offloads in use.
         local: addresses that this host will have, packed: as for :func:`esp.coalesce.coalesce`.
-        queues: descriptors, among which the kernel spreads flows (IFF_MULTI_QUEUE). Here the first one's packets are
-            read, the others' by the threads of the compiled engine.
-
-    Attributes:
-        vnet: whether what is read and written at the descriptor starts with a struct virtio_net_hdr of ten octets.
-
-    Raises:
-        TunUnavailable: no device node, no permission, name taken, or a value the kernel refuses.
     """
 
     def __init__(
         self,
         name: str,
+        descriptors: Sequence[int],
         *,
-        mtu: int | None = None,
-        offloads: Offloads = ALL_OFFLOADS,
+        vnet: bool,
+        hardware: bytes = b"",
+        grant: Grant,
         local: Collection[bytes] = (),
-        queues: int = 1,
     ) -> None:
-        self.grant = Grant(offloads, OF_TUN)
+        self.grant = grant
+        self.vnet = vnet
+        self.hardware = hardware
+        self._name = name
         self._local = frozenset(local)
-        # Any process that may do so could open one more queue of such a device; so this one is to be new (EXCL).
-        several = pytun.IFF_MULTI_QUEUE | pytun.IFF_TUN_EXCL if queues > 1 else 0
-        self._device, self.vnet = _open(name, self.grant, several)
-        self._others: list[pytun.TunTapDevice] = []
-        try:
-            for _ in range(queues - 1):
-                self._others.append(_another(self._device, vnet=self.vnet))
-            if mtu is not None:
-                self._device.mtu = mtu
-        except OSError as error:
-            self._close_all()
-            what = f"an MTU of {mtu}" if len(self._others) == queues - 1 else f"{queues} queues"
-            raise TunUnavailable(f"{name}: the kernel refuses {what}", error.errno) from error
-        # pytun leaves descriptors blocking and open across exec.
-        for each in (self._device, *self._others):
-            os.set_blocking(each.fileno(), False)
-            os.set_inheritable(each.fileno(), False)
-        self._fd: int = self._device.fileno()
-        self._name: str = self._device.name
-        if self.vnet:
-            _leave_segments_to_us(self._fd, self.grant)
-        self._left_to_us = self.vnet and (self.offloads.tso or self.offloads.uso)
+        self._descriptors = list(descriptors)
+        for each in self._descriptors:
+            os.set_blocking(each, False)
+            os.set_inheritable(each, False)
+        self._fd = self._descriptors[0]
+        self._left_to_us = vnet and (self.offloads.tso or self.offloads.uso)
 
     @property
     def name(self) -> str:
@@ -139,20 +133,27 @@ class TunDevice:
     @property
     def mtu(self) -> int:
         """As the kernel has it now. Ask in the namespace the device lives in."""
-        return int(self._device.mtu)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+            answer = fcntl.ioctl(asked, SIOCGIFMTU, _IFREQ.pack(self._name.encode(), 0))
+        return int.from_bytes(answer[16:20], sys.byteorder)
 
     @property
     def offloads(self) -> Offloads:
         """Those in use."""
         return self.grant.offloads
 
+    @property
+    def descriptors(self) -> Sequence[int]:
+        """Of all queues; empty when closed."""
+        return self._descriptors
+
     def fileno(self) -> int:
-        """The descriptor, -1 when closed."""
+        """The first descriptor, -1 when closed."""
         return self._fd
 
     def of_queue(self, number: int) -> int:
         """The descriptor of that queue; :meth:`fileno` has the first one's."""
-        return self._others[number - 1].fileno() if number else self._fd
+        return self._descriptors[number]
 
     def receive(self) -> list[bytes]:
         """Up to :data:`BATCH` packets, oldest first; one that the host has left to us to cut counts once.
@@ -160,14 +161,15 @@ class TunDevice:
         Raises:
             TunUnavailable: somebody deleted the interface, or it is closed.
         """
-        if not self.vnet:
-            return self._read(LONGEST_PACKET)
-        read, vnet = self._read(VNET.size + LONGEST_PACKET), VNET.size
+        vnet = VNET.size if self.vnet else 0
+        front = vnet + (ETHERNET if self.hardware else 0)
+        read = self._read(front + LONGEST_PACKET)
         if not self._left_to_us:
-            return [each[vnet:] for each in read]  # nothing is left to us, not even a checksum
+            return [each[front:] for each in read] if front else read  # nothing is left to us, not even a checksum
         packets: list[bytes] = []
         for each in read:
-            packets += segments(each[:vnet], each[vnet:])
+            header = each[:vnet] if front == vnet else _counted_from_packet(each[:vnet])
+            packets += segments(header, each[front:])
         return packets
 
     def _read(self, longest: int) -> list[bytes]:
@@ -189,12 +191,17 @@ class TunDevice:
             TunUnavailable: somebody deleted the interface, or it is closed.
         """
         try:
-            if self.grant.offloads.coalesce and len(packets) > 1:
+            if self.grant.offloads.coalesce and len(packets) > 1 and not self.hardware:
                 return sum(map(self._write_joined, coalesce(packets, self._local)))
             header = _PLAIN if self.vnet else b""
+            if self.hardware:
+                return sum([not self._write(header + self._ethernet(packet) + packet) for packet in packets])
             return sum([not self._write(header + packet) for packet in packets])
         except OSError as error:
             raise self._lost(error) from error
+
+    def _ethernet(self, packet: bytes) -> bytes:
+        return self.hardware + _TYPES.get(packet[0] >> 4 if packet else 0, b"\0\0")
 
     def _write_joined(self, joined: Joined) -> int:
         if len(joined.packets) == 1:
@@ -220,6 +227,10 @@ class TunDevice:
             return False
         return True
 
+    def take_lost(self) -> int:
+        """As :meth:`Tun.take_lost`: a TUN counts its own (``ip -s link``)."""
+        return 0
+
     async def wait_readable(self) -> None:
         """Return when the kernel has a packet for us, or the interface is gone."""
         if self._fd < 0:
@@ -227,27 +238,121 @@ class TunDevice:
         await trio.lowlevel.wait_readable(self._fd)
 
     def close(self) -> None:
-        """Remove the interface, its addresses and routes. Who waits on it gets :class:`trio.ClosedResourceError`."""
+        """Let go of it. Who waits on it gets :class:`trio.ClosedResourceError`."""
         if self._fd < 0:
             return
         if trio.lowlevel.in_trio_run():
             trio.lowlevel.notify_closing(self._fd)
         self._fd = -1
-        self._close_all()
-
-    def _close_all(self) -> None:
-        for each in (self._device, *self._others):
-            each.close()
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
     def _lost(self, error: OSError) -> TunUnavailable:
         return TunUnavailable(f"{self._name} is gone: the interface was deleted while in use", error.errno)
+
+
+def _counted_from_packet(vnet: bytes) -> bytes:
+    """A header of an Ethernet frame as one of the packet in it."""
+    flags, kind, headers, size, start, offset = VNET.unpack(vnet)
+    return VNET.pack(flags, kind, max(headers - ETHERNET, 0), size, max(start - ETHERNET, 0), offset)
+
+
+class TunDevice(PacketDevice):
+    """A Linux TUN interface without packet information headers, gone when it is closed.
+
+    It is created down, in the network namespace of the calling thread, and stays in it: addresses, routes and "up"
+    belong to whoever configures the host.
+
+    Args:
+        name: interface name, at most 15 octets; a ``%d`` in it lets the kernel choose a number.
+        mtu: octets, or None to leave what the kernel chose (1,500).
+        offloads: wanted; which of them there are is in ``grant``.
+        local: as for :class:`PacketDevice`.
+        queues: descriptors, among which the kernel spreads flows (IFF_MULTI_QUEUE).
+
+    Raises:
+        TunUnavailable: no device node, no permission, name taken, or a value the kernel refuses.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        mtu: int | None = None,
+        offloads: Offloads = ALL_OFFLOADS,
+        local: Collection[bytes] = (),
+        queues: int = 1,
+    ) -> None:
+        grant = Grant(offloads, OF_TUN)
+        # Any process that may do so could open one more queue of such a device; so this one is to be new (EXCL).
+        several = pytun.IFF_MULTI_QUEUE | pytun.IFF_TUN_EXCL if queues > 1 else 0
+        device, vnet = _open(name, grant, several)
+        opened: list[pytun.TunTapDevice] = [device]
+        try:
+            opened.extend(_another(device, vnet=vnet) for _ in range(queues - 1))
+            if mtu is not None:
+                device.mtu = mtu
+            # pytun's own are open across exec; these are not.
+            descriptors = [os.dup(each.fileno()) for each in opened]
+        except OSError as error:
+            what = f"an MTU of {mtu}" if len(opened) == queues else f"{queues} queues"
+            raise TunUnavailable(f"{name}: the kernel refuses {what}", error.errno) from error
+        finally:
+            name = device.name
+            for each in opened:
+                each.close()
+        self._made_of(name, descriptors, vnet=vnet, grant=grant, local=local)
+
+    def _made_of(
+        self, name: str, descriptors: Sequence[int], *, vnet: bool, grant: Grant, local: Collection[bytes]
+    ) -> None:
+        if vnet:
+            _leave_segments_to_us(descriptors[0], grant)
+        super().__init__(name, descriptors, vnet=vnet, grant=grant, local=local)
+
+    @classmethod
+    def adopt(
+        cls, descriptors: Sequence[int], *, offloads: Offloads = ALL_OFFLOADS, local: Collection[bytes] = ()
+    ) -> TunDevice:
+        """One that somebody else has opened, maybe in another namespace.
+
+        Args:
+            descriptors: of all its queues, taken over.
+            offloads, local: as for a new one.
+
+        Raises:
+            TunUnavailable: that is no TUN, or one with packet information headers; ``descriptors`` stay open.
+        """
+        grant = Grant(offloads, OF_TUN)
+        name, flags = _identify(descriptors[0])
+        vnet = bool(flags & IFF_VNET_HDR)
+        if vnet:
+            fcntl.ioctl(descriptors[0], TUNSETVNETHDRSZ, struct.pack("=i", VNET.size))
+        else:
+            grant.refuse("whoever opened the device did so without vnet headers", *OF_TUN)
+        device = cls.__new__(cls)
+        device._made_of(name, descriptors, vnet=vnet, grant=grant, local=local)
+        return device
+
+
+def _identify(descriptor: int) -> tuple[str, int]:
+    """Name and flags of the TUN behind ``descriptor``. Raises TunUnavailable."""
+    try:
+        name, flags = _IFREQ.unpack(fcntl.ioctl(descriptor, TUNGETIFF, bytes(_IFREQ.size)))
+    except OSError as error:
+        text = f"descriptor {descriptor} is no TUN device: {error.strerror}"
+        raise TunUnavailable(text, error.errno) from error
+    shown = name.rstrip(b"\0").decode()
+    if not flags & pytun.IFF_TUN or not flags & pytun.IFF_NO_PI:
+        raise TunUnavailable(f"descriptor {descriptor}, {shown}: expected a device with IFF_TUN and IFF_NO_PI")
+    return shown, flags
 
 
 # Ahead of a packet that is whole.
 _PLAIN = bytes(VNET.size)
 
 # What a read or write says once the interface is deleted, and once our own descriptor is closed.
-_GONE = frozenset({errno.EBADFD, errno.EBADF})
+_GONE = frozenset({errno.EBADFD, errno.EBADF, errno.ENXIO})
 
 
 def _open(name: str, grant: Grant, more: int) -> tuple[pytun.TunTapDevice, bool]:

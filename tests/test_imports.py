@@ -35,7 +35,7 @@ LAYERS = {
         {"esp.engine"},
         {"esp.icmp"},
         {"esp.readiness"},
-        {"esp.tun", "esp.link", "esp.raw"},
+        {"esp.tun", "esp.veth", "esp.link", "esp.raw"},
         {"esp.dataplane", "esp.testing"},
         {"esp.native"},  # the compiled engine and its dataplane
     ),
@@ -88,6 +88,7 @@ ACROSS = {
         "esp.statistics",
         "esp.dataplane",
         "esp.tun",
+        "esp.veth",
         "esp.link",
         "esp.readiness",
         "esp.raw",

@@ -164,6 +164,7 @@ class Loop:
         *,
         tun: int,
         vnet: bool,
+        hardware: bytes,
         ports: list[tuple[int, int, bool, bool]],
         runs: bool,
         coalesce_tcp: bool,

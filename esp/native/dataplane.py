@@ -18,7 +18,7 @@ from esp.errors import DropReason
 from esp.native import _core
 from esp.offload import Offload
 from esp.raw import Links
-from esp.tun import TunDevice, TunUnavailable
+from esp.tun import PacketDevice, TunUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -53,7 +53,7 @@ class NativeDataplane(Dataplane):
     def __init__(
         self,
         engine: NativeEngine,
-        tun: TunDevice,
+        tun: PacketDevice,
         link: UdpLink | Links,
         *,
         clock: Callable[[], float] = trio.current_time,
@@ -91,6 +91,7 @@ class NativeDataplane(Dataplane):
             lane,
             tun=self._device.of_queue(lane),
             vnet=self._device.vnet,
+            hardware=self._device.hardware,
             ports=[
                 (each.fileno(), each.family, each.type == socket.SOCK_RAW, receives)
                 for each, receives in self._ports[lane]

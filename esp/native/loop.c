@@ -24,7 +24,9 @@ enum {
     DATAGRAM = 65536,       /* more than UDP can carry, a run of datagrams included */
     DATAGRAMS = 32,         /* of one receive; a path without GRO fills them with single ones, and TCP is put together across them */
     RECEIVES = 4,           /* of one turn: then the TUN has its turn */
-    PACKET = 65536 + 64,    /* the longest of the TUN, and its vnet header */
+    ETHERNET = 14,          /* destination, source, type (IEEE 802.3) */
+    FRONT = 32,             /* room for what stands before a packet of the TUN: a multiple of 16 */
+    PACKET = 65536 + 64,    /* the longest of the TUN, and that */
     READS = 64,             /* of one turn */
     TURN_OCTETS = 384 * 1024,
     PACKETS_RING = 8 << 20, /* twice what a socket's buffer holds: Python may be away as long as with the portable engine */
@@ -196,16 +198,27 @@ static void carry_out(struct loop *loop, const struct vnet *vnet, uint8_t *packe
     }
 }
 
+/* What a packet of the TUN begins with. */
+static struct vnet read_vnet(const struct loop *loop, const uint8_t *at) {
+    struct vnet vnet = {0};
+    if (loop->settings.vnet)
+        memcpy(&vnet, at, sizeof vnet);
+    if (loop->settings.ethernet) { /* lengths count from its first octet; one that is too small makes no sense as it is */
+        vnet.hdr_len -= vnet.gso_type ? ETHERNET : 0;
+        vnet.csum_start -= vnet.flags & VNET_NEEDS_CSUM ? ETHERNET : 0;
+    }
+    return vnet;
+}
+
 /* A turn of the TUN; whether there may be more. */
 static int drain_tun(struct loop *loop) {
-    static const struct vnet WHOLE;
     struct loop_private *own = loop->own;
-    size_t front = loop->settings.vnet ? sizeof(struct vnet) : 0, taken = 0;
-    /* The packet begins at a multiple of 16 behind its vnet header. */
-    uint8_t *packet = own->packet + 16, *at = packet - front;
+    size_t taken = 0, front = (loop->settings.vnet ? sizeof(struct vnet) : 0) + (loop->settings.ethernet ? ETHERNET : 0);
+    /* The packet begins at a multiple of 16. */
+    uint8_t *packet = own->packet + FRONT, *at = packet - front;
     int more = 0;
     for (int i = 0; i < READS && taken < TURN_OCTETS; i++) {
-        ssize_t octets = read(loop->settings.tun, at, PACKET - 16);
+        ssize_t octets = read(loop->settings.tun, at, PACKET - FRONT);
         count(&loop->counters.reads, 1);
         more = octets > 0;
         if (octets < 0) {
@@ -215,9 +228,7 @@ static int drain_tun(struct loop *loop) {
         }
         if ((size_t)octets <= front)
             continue;
-        struct vnet vnet = WHOLE;
-        if (front)
-            memcpy(&vnet, at, sizeof vnet);
+        struct vnet vnet = read_vnet(loop, at);
         taken += (size_t)octets;
         carry_out(loop, &vnet, packet, (size_t)octets - front);
     }
@@ -227,11 +238,28 @@ static int drain_tun(struct loop *loop) {
 
 /* --- to the TUN --- */
 
+/* Writes a packet with an Ethernet header, from where its vnet header counts. */
+static ssize_t write_frame(const struct loop *loop, const struct iovec *vectors, int count_) {
+    struct vnet vnet = *(const struct vnet *)vectors[0].iov_base;
+    uint8_t front[sizeof vnet + ETHERNET], *ethernet = front + sizeof vnet;
+    struct iovec framed[COALESCED_VECTORS];
+    vnet.hdr_len += vnet.gso_type ? ETHERNET : 0;
+    vnet.csum_start += vnet.flags & VNET_NEEDS_CSUM ? ETHERNET : 0;
+    memcpy(front, &vnet, sizeof vnet);
+    memcpy(ethernet, loop->settings.hardware, sizeof loop->settings.hardware);
+    put16(ethernet + ETHERNET - 2, *(const uint8_t *)vectors[1].iov_base >> 4 == 4 ? 0x0800 : 0x86DD);
+    memcpy(framed, vectors, (size_t)count_ * sizeof *vectors);
+    size_t skipped = loop->settings.vnet ? 0 : sizeof vnet;
+    framed[0] = (struct iovec){front + skipped, sizeof front - skipped};
+    return writev(loop->settings.tun, framed, count_);
+}
+
 /* A coalescer_write. */
 static void write_packet(void *context, const struct iovec *vectors, int count_, unsigned packets) {
     struct loop *loop = context;
     int bare = !loop->settings.vnet;
-    ssize_t written = writev(loop->settings.tun, vectors + bare, count_ - bare);
+    ssize_t written = loop->settings.ethernet ? write_frame(loop, vectors, count_)
+                                              : writev(loop->settings.tun, vectors + bare, count_ - bare);
     count(&loop->counters.writes, 1);
     if (written >= 0) {
         count(&loop->counters.packets_written, packets);
@@ -239,7 +267,7 @@ static void write_packet(void *context, const struct iovec *vectors, int count_,
     }
     int error = errno;
     count(&loop->lane->drops[DROP_TUN_REFUSED], packets);
-    if (error == EBADFD || error == EBADF)
+    if (error == EBADFD || error == EBADF || error == ENXIO)
         loop->own->gone = error;
     if (error == EINVAL && packets > 1) { /* a kind of packet that this kernel does not take: never again */
         int udp = ((const struct vnet *)vectors[0].iov_base)->gso_type == VNET_GSO_UDP_L4;

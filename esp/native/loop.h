@@ -15,7 +15,9 @@
 
 struct loop_settings {
     int tun;
-    int vnet; /* reads and writes of the TUN begin with a vnet header */
+    int vnet;     /* reads and writes of the TUN begin with a vnet header */
+    int ethernet; /* and go on with an Ethernet header: the TUN is a packet socket at one end of a veth pair */
+    uint8_t hardware[12]; /* destination and source of that */
     struct port ports[MAX_SOCKETS];
     unsigned port_count;
     unsigned receives; /* bit for each port that this loop receives by: what comes by the others is another's */

@@ -25,7 +25,8 @@ cdef extern from "loop.h" nogil:
         int fd, family, raw
 
     struct loop_settings:
-        int tun, vnet
+        int tun, vnet, ethernet
+        uint8_t hardware[12]
         port ports[MAX_SOCKETS]
         unsigned port_count, receives
         int runs, coalesce_tcp, coalesce_udp
@@ -63,7 +64,7 @@ cdef class Loop:
     cdef loop *at
     cdef Core core
 
-    def __cinit__(self, Core core, unsigned lane, *, int tun, bint vnet, list ports, bint runs, bint coalesce_tcp,
+    def __cinit__(self, Core core, unsigned lane, *, int tun, bint vnet, bytes hardware, list ports, bint runs, bint coalesce_tcp,
                   bint coalesce_udp, double clock_offset, int wake):
         cdef loop_settings settings
         if lane >= core.engine.lanes or len(ports) > MAX_SOCKETS:
@@ -71,6 +72,11 @@ cdef class Loop:
         memset(&settings, 0, sizeof(settings))
         settings.tun = tun
         settings.vnet = vnet
+        if hardware:
+            if len(hardware) != sizeof(settings.hardware):
+                raise ValueError("hardware")
+            settings.ethernet = True
+            memcpy(settings.hardware, <const uint8_t *>hardware, sizeof(settings.hardware))
         for fd, family, raw, receives in ports:
             settings.ports[settings.port_count].fd = fd
             settings.ports[settings.port_count].family = family

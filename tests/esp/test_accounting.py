@@ -520,5 +520,5 @@ def test_every_reason_that_the_engine_gives_has_been_given(siege: Siege) -> None
     """The others are the link's and the TUN's: see test_dataplane.py."""
     assert siege.offered + siege.datagrams + siege.cleartext >= PACKETS
     given = {reason for _, reason in siege.out + siege.into}
-    of_loops = {DropReason.LINK_REFUSED, DropReason.TUN_REFUSED, DropReason.ENGINE_BUSY}
+    of_loops = {DropReason.LINK_REFUSED, DropReason.TUN_REFUSED, DropReason.HOST_QUEUE_FULL, DropReason.ENGINE_BUSY}
     assert given == set(DropReason) - of_loops

@@ -21,7 +21,7 @@ import trio
 from scapy.layers.inet import IP, TCP
 from scapy.layers.inet6 import IPv6
 from scapy.packet import Raw
-from support.namespaces import namespace, run, within
+from support.namespaces import namespace, open_tap, run, within
 from support.packets import checksum
 
 from esp.errors import EspError
@@ -142,6 +142,39 @@ async def test_close_removes_the_interface_and_wakes_who_waits(net: str, tun: Tu
         await tun.wait_readable()
     assert tun.fileno() == -1
     assert "kink0" not in run("ip", "-n", net, "link", "show")
+
+
+async def test_a_descriptor_of_somebody_else_s_is_adopted(net: str) -> None:
+    opened = within(net, lambda: TunDevice("kink0", mtu=1300))
+    device = TunDevice.adopt([os.dup(opened.fileno())])
+    opened.close()
+    assert device.name == "kink0"
+    assert device.vnet
+    assert device.offloads == ALL_OFFLOADS.without(*OF_UDP)
+    assert not os.get_inheritable(device.fileno())
+    routed(net, device, f"{OURS}/24")
+    assert device.send([udp4((THEIRS, 9), (OURS, 9), b"x")]) == 0
+    device.close()
+    assert "kink0" not in run("ip", "-n", net, "link", "show")
+
+
+def test_one_without_vnet_headers_has_no_offloads(net: str) -> None:
+    opened = within(net, lambda: TunDevice("kink0", offloads=NO_OFFLOADS))
+    with closing(TunDevice.adopt([os.dup(opened.fileno())])) as device:
+        assert device.offloads == NO_OFFLOADS
+        assert "without vnet headers" in device.grant.refusals[Offload.TSO]
+    opened.close()
+
+
+def test_what_is_no_tun_is_not_adopted(net: str) -> None:
+    descriptor = os.open("/dev/null", os.O_RDWR)
+    with pytest.raises(TunUnavailable, match=f"descriptor {descriptor} is no TUN device"):
+        TunDevice.adopt([descriptor])
+    os.close(descriptor)
+    tap = within(net, lambda: open_tap("tap0"))
+    with pytest.raises(TunUnavailable, match="tap0: expected a device with IFF_TUN and IFF_NO_PI"):
+        TunDevice.adopt([tap])
+    os.close(tap)
 
 
 @pytest.fixture

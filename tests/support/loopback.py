@@ -27,6 +27,7 @@ class PairTun:
 
     name = "pair"
     vnet = False
+    hardware = b""
 
     def __init__(self) -> None:
         here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -49,6 +50,9 @@ class PairTun:
             except OSError:
                 refused += 1
         return refused
+
+    def take_lost(self) -> int:
+        return 0
 
     def flood(self, packets: Iterable[bytes]) -> None:
         """Have the host send ``packets`` without a pause in which Python could look at anything else."""

@@ -15,16 +15,20 @@ from support.tunnel import twin
 
 from esp.dataplane import Dataplane
 from esp.link import UdpLink
+from esp.offload import ALL_OFFLOADS
 from esp.policy import Policy, Selector
 from esp.sa import Endpoint, Lifetime, SaParameters
 from esp.suite import SUITES
-from esp.tun import TunDevice
+from esp.tun import PacketDevice, TunDevice
+from esp.veth import VethDevice, open_sockets
+from kinkvpn.service.veth import make_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from esp.engine import Engine
     from esp.link import Link
+    from esp.offload import Offloads
     from esp.tun import Tun
 
 SUITE = SUITES["aes256-gcm16"]
@@ -79,18 +83,18 @@ class Site:
     """A namespace with its data plane on a real TUN and real sockets."""
 
     net: str
-    tun: TunDevice
+    tun: PacketDevice
     link: UdpLink
     dataplane: Dataplane
     control: list[tuple[bytes, Endpoint]]
 
 
 @contextmanager
-def sites(engine: str, queues: int = 1) -> Iterator[tuple[Site, Site]]:
-    """Two namespaces, a veth between them, and beyond each TUN the other's subnets. All gone when the block ends."""
+def sites(engine: str, queues: int = 1, device: str = "tun") -> Iterator[tuple[Site, Site]]:
+    """Two namespaces, a veth between them, and beyond each device the other's subnets. All gone when the block ends."""
     with namespace() as left, namespace() as right:
         run("ip", "-n", left, "link", "add", "wire", "type", "veth", "peer", "name", "wire", "netns", right)
-        made = _site(left, 0, engine, queues), _site(right, 1, engine, queues)
+        made = _site(left, 0, engine, queues, device), _site(right, 1, engine, queues, device)
         try:
             yield made
         finally:
@@ -99,10 +103,19 @@ def sites(engine: str, queues: int = 1) -> Iterator[tuple[Site, Site]]:
                 each.link.close()
 
 
-def _site(net: str, mine: int, engine: str, queues: int) -> Site:
+def veth(name: str, offloads: Offloads = ALL_OFFLOADS, queues: int = 1, mtu: int = 1400) -> VethDevice:
+    """One end of a pair in the namespace of this thread."""
+    pair = make_pair(name)
+    run("ip", "link", "set", name, "mtu", str(mtu))
+    descriptors = open_sockets(pair.host, pair.end, offloads, queues)
+    return VethDevice(name, descriptors, pair.hardware, offloads=offloads)
+
+
+def _site(net: str, mine: int, engine: str, queues: int, device: str) -> Site:
     run("ip", "-n", net, "addr", "add", f"192.0.2.{mine + 1}/24", "dev", "wire")
     run("ip", "-n", net, "link", "set", "wire", "up")
-    tun = within(net, lambda: TunDevice("kink0", mtu=1400, queues=queues))
+    open_device = partial(veth, mtu=1400) if device == "veth" else partial(TunDevice, mtu=1400)
+    tun: PacketDevice = within(net, partial(open_device, "kink0", queues=queues))
     for subnets in FAMILIES.values():
         inside, outside = ip_network(subnets[mine]), ip_network(subnets[1 - mine])
         run("ip", "-n", net, "addr", "add", f"{inside[1]}/{inside.prefixlen}", "dev", "kink0", *_nodad(inside.version))
