@@ -313,6 +313,17 @@ def file_path(directory: Path) -> Callable[[object], Path]:
     return read
 
 
+def command(value: object) -> tuple[str, ...]:
+    """A program with its arguments, in an array; or alone. No shell reads it."""
+    expected = 'a command: ["/etc/kinkvpn/hook", "argument"], a path or a name in PATH first'
+    given = value if isinstance(value, list) else [value]
+    words = tuple(word for word in given if isinstance(word, str) and "\0" not in word)
+    program = words[0].strip() if words else ""
+    if len(words) < len(given) or not program or ("/" in program and not program.startswith("/")):
+        raise Unexpected(expected)
+    return words
+
+
 def socket_path(directory: Path) -> Callable[[object], Path]:
     """A reader of paths short enough for a Unix socket."""
 

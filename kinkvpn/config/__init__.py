@@ -13,6 +13,7 @@ from kinkvpn.config.esp import (
     engine_settings,
     read_engine,
 )
+from kinkvpn.config.hooks import HookSettings
 from kinkvpn.config.host import HostSettings
 from kinkvpn.config.kink import KINK_PORT, KinkSettings
 from kinkvpn.config.log import LogFormat, LogLevel, LogSettings
@@ -35,6 +36,7 @@ __all__ = [
     "EngineChoice",
     "EngineSettings",
     "EspSettings",
+    "HookSettings",
     "HostSettings",
     "KinkSettings",
     "LogFormat",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,7 @@ from kinkvpn.config.claims import Claims
 from kinkvpn.config.control import ControlSettings, read_control
 from kinkvpn.config.dns import NO_DNS, DnsSettings, read_dns
 from kinkvpn.config.esp import EspSettings, read_esp
+from kinkvpn.config.hooks import HookSettings, read_hooks
 from kinkvpn.config.host import HostSettings, read_host
 from kinkvpn.config.kink import KinkSettings, read_kink
 from kinkvpn.config.log import LogSettings, read_log
@@ -46,6 +47,7 @@ class Configuration:
     before: tuple[Policy, ...] = ()
     after: tuple[Policy, ...] = ()
     dns: DnsSettings = NO_DNS
+    hooks: HookSettings = field(default_factory=HookSettings)
 
     @property
     def policies(self) -> tuple[PolicySettings, ...]:
@@ -85,6 +87,7 @@ def parse(text: str, source: Path) -> Configuration:
         before=before,
         after=after,
         dns=read_dns(root.table("dns"), source.parent),
+        hooks=read_hooks(root.table("hooks")),
     )
     if configuration.kink.port == configuration.esp.port:
         written = "esp" if "port" in document.root.get("esp", {}) else "kink"

@@ -35,11 +35,13 @@ from kinkvpn.service import preflight
 from kinkvpn.service.api import AlreadyRunning, ControlSocket, ControlUnavailable
 from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
 from kinkvpn.service.engines import choose_engine, obstacle
+from kinkvpn.service.hooks import Happening, Hooks, of_peer
 from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
 from kinkvpn.service.netconf import NetworkConfiguration
 from kinkvpn.service.notify import Notifier
 from kinkvpn.service.obstacles import StartRefused, explain_bind, first_leaf
 from kinkvpn.service.paths import PathMtus, carriers_of, with_mtu
+from kinkvpn.service.presence import Presence
 from kinkvpn.service.report import offload_status, spell, with_traffic
 from kinkvpn.service.resolver import Resolver
 from kinkvpn.service.transport import KinkTransport, OwnAddresses
@@ -55,6 +57,7 @@ if TYPE_CHECKING:
     from esp.sa import Endpoint, SaParameters
     from esp.tun import TunDevice
     from kinkvpn.config import Configuration, EngineSettings, HostSettings, TunSettings
+    from kinkvpn.proto.peer import Peer
     from kinkvpn.proto.settings import PeerSettings
     from kinkvpn.service.engines import ChosenEngine
 
@@ -88,6 +91,7 @@ class Daemon:
         self._engine_settings = engine
         self._started = time.monotonic()
         self._notifier = Notifier(os.environ)
+        self._hooks = Hooks(configuration.hooks, os.environ)
         self._stopping = trio.Event()
         self._up = False
 
@@ -124,6 +128,7 @@ class Daemon:
         log.info("stopping")
         self._notifier.stopping()
         await keying.close(DELETE_SECONDS)
+        await self._hooks.finish(Happening("down"))
 
     async def _obey_signals(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
         async for number in signals:
@@ -139,17 +144,21 @@ class Daemon:
         engine = choose_engine(self._engine_settings, obstacle())
         resources = await acquire(self._configuration, engine, held)
         acceptor = open_acceptor(self._configuration.host)
-        keying, dataplane = compose(self._configuration, resources, acceptor, engine)
+        presence: Presence[Peer] = Presence(lambda peer, come: self._hooks.tell(of_peer(peer, come)))
+        keying, dataplane = compose(self._configuration, resources, acceptor, engine, presence)
         if any(peer.user_to_user is not UserToUser.NEVER for peer in resources.peers):
             await nursery.start(offer_tgts, resources.tickets, acceptor, self._configuration.host.kdc_timeout)
         await nursery.start(dataplane.run)
         await nursery.start(resources.tickets.run)
-        await nursery.start(keying.run)
         running = Running(__version__, self._configuration, engine, self._started, resources, dataplane, keying)
+        self._hooks.introduce(running.introduction())
+        self._hooks.tell(Happening("up"))  # before any peer's, and run once all is started
+        await nursery.start(keying.run)
         await nursery.start(resources.control.serve, self._commands(running))
         nursery.start_soon(self._notifier.run, running.summary, dataplane.wait_turn)
         spare_the_collector()
         warn_of_legacy(resources.peers)
+        nursery.start_soon(self._hooks.run)
         log.info("started", extra={"fields": running.headline()})
         return keying
 
@@ -357,7 +366,11 @@ def policies_of(configuration: Configuration, peers: Sequence[PeerSettings]) -> 
 
 
 def compose(
-    configuration: Configuration, resources: Resources, acceptor: Acceptor, engine: ChosenEngine
+    configuration: Configuration,
+    resources: Resources,
+    acceptor: Acceptor,
+    engine: ChosenEngine,
+    presence: Presence[Peer],
 ) -> tuple[Keying, Dataplane]:
     """The two planes, each knowing the other: KINK behind the non-ESP marker comes up from the data plane's loop."""
 
@@ -393,6 +406,7 @@ def compose(
             path_mtu=resources.paths,
         ),
         limit_mtu=resources.network.limit_mtu,
+        presence=presence,
     )
     resources.transport.report_unreachable_to(keying.unreachable)
     return keying, dataplane
@@ -461,6 +475,16 @@ class Running:
             "kink": [spell(endpoint) for endpoint in resources.transport.local],
             "esp": list(dict.fromkeys(map(spell, resources.link.local))),
             "peers": len(resources.peers),
+        }
+
+    def introduction(self) -> dict[str, str]:
+        """What every hook is told."""
+        return {
+            "principal": self.configuration.host.principal,
+            "device": self.resources.tun.name,
+            "mtu": str(self.resources.tun_settings.mtu),
+            "addresses": " ".join(map(str, self.configuration.tun.addresses)),
+            "socket": str(self.configuration.control.socket),
         }
 
     def summary(self) -> str:

@@ -77,6 +77,7 @@ if TYPE_CHECKING:
 
 from kinkvpn.kerberos.tickets import TicketUnavailable
 from kinkvpn.service.latency import Latencies
+from kinkvpn.service.presence import Presence
 from kinkvpn.service.report import peer_status, policy_status
 from kinkvpn.service.roster import Roster
 
@@ -132,6 +133,7 @@ class Keying:
         ticket_deadline: seconds that the KDC may take.
         ourselves: what there is to tell peers beyond RFC 4430.
         limit_mtu: has packets to the given subnets be no larger than that many octets.
+        presence: told of the SAs there are; None where nobody wants to know.
     """
 
     def __init__(
@@ -149,6 +151,7 @@ class Keying:
         key_exchange: KeyExchange | None = None,
         ourselves: Ourselves = ALONE,
         limit_mtu: Callable[[Sequence[Network], int], Awaitable[None]] = left_alone,
+        presence: Presence[Peer] | None = None,
     ) -> None:
         self._tickets = tickets
         self._transport = transport
@@ -157,6 +160,7 @@ class Keying:
         self._key_exchange = key_exchange
         self._ourselves = ourselves
         self._limit_mtu = limit_mtu
+        self._presence = presence or Presence(lambda _peer, _come: None)
         self._mtus: dict[str, int] = {}  # by peer, that are to be limited to
         self._mtu_changed = trio.Event()
         self._counters: Counter[Tally] = Counter()
@@ -424,7 +428,7 @@ class Keying:
                 case InstallInbound(sa):
                     self._dataplane.install_inbound(sa)
                 case InstallOutbound(sa):
-                    self._dataplane.install_outbound(self._as_agreed(sa))
+                    self._install_outbound(sa)
                 case Tell():
                     level = logging.WARNING if effect.warning else logging.INFO
                     log.log(level, effect.event, extra={"fields": dict(effect.fields)})
@@ -465,6 +469,12 @@ class Keying:
             self._labelled[_SENT[datagram[0]]] += 1
             self._labelled.update(message.labels)
 
+    def _install_outbound(self, sa: SaParameters) -> None:
+        self._dataplane.install_outbound(self._as_agreed(sa))
+        peer = self._roster.of_policy(sa.policy)
+        if peer is not None:
+            self._presence.installed(peer, sa.policy, sa.spi)
+
     def _remove_inbound(self, spi: int) -> None:
         try:
             self._dataplane.remove_inbound(spi)
@@ -472,6 +482,7 @@ class Keying:
             self._dataplane.release_spi(spi)
 
     def _remove_outbound(self, policy: str, spi: int) -> None:
+        self._presence.removed(policy, spi)
         try:
             self._dataplane.remove_outbound(policy, spi)
         except UnknownSa:

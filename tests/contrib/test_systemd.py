@@ -141,6 +141,16 @@ def confined(unit: str, notify: str, directory: Path) -> list[str]:
     ]
 
 
+# What they write is beside the control socket, in a directory that is the account's here.
+HOOKS = """
+[hooks]
+up = ["sh", "-c", "cd \\"${KINKVPN_SOCKET%/*}\\"; echo $KINKVPN_EVENT $KINKVPN_PEER >>hooks"]
+peer_up = ["sh", "-c", "cd \\"${KINKVPN_SOCKET%/*}\\"; echo $KINKVPN_EVENT $KINKVPN_PEER >>hooks"]
+peer_down = ["sh", "-c", "cd \\"${KINKVPN_SOCKET%/*}\\"; echo $KINKVPN_EVENT $KINKVPN_PEER >>hooks"]
+down = ["sh", "-c", "cd \\"${KINKVPN_SOCKET%/*}\\"; ip link show $KINKVPN_DEVICE >ip && echo $KINKVPN_EVENT >>hooks"]
+"""
+
+
 def hand_over(host: Host) -> None:
     """The host's files to the account, as systemd would its directories."""
     directory = host.configuration.parent
@@ -159,6 +169,8 @@ def test_a_daemon_needs_nothing_but_what_the_unit_gives_it() -> None:
             lab.start_hosts()
             lab.realm.krb5_conf.parent.chmod(0o755)
             a, b = laboratory.configure(lab)
+            with a.configuration.open("a") as text:
+                text.write(HOOKS)
             hand_over(a)
             a.start([*installed_in(directory), *confined("kinkvpn.service", notify, directory)])
             laboratory.wait(lab, a, lambda: laboratory.answers(a), "does not answer", START_SECONDS)
@@ -172,12 +184,13 @@ def test_a_daemon_needs_nothing_but_what_the_unit_gives_it() -> None:
             sets = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
             assert {int(rights[name], 16) for name in sets} == {1 << 10 | 1 << 12 | 1 << 13}
             for version in (4, 6):
-                a.namespace.run(["ping", "-n", "-c", "2", "-W", "10", b.site.inner_address(version)])
+                a.namespace.run(["ping", "-n", "-c", "1", "-W", "25", b.site.inner_address(version)])
             assert said(manager, "STATUS=1 of 1 peers have SAs")
             assert len(laboratory.ask(a, "rekey")["policies"]) == 2
             before = laboratory.network_state(b)
             a.stop()
             assert said(manager, "STOPPING=1")
+            assert (directory / "a/hooks").read_text().split() == ["up", "peer-up", "b", "peer-down", "b", "down"]
             assert "kink0" not in laboratory.network_state(a)
             assert "kink0" in before
 
