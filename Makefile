@@ -96,7 +96,7 @@ $(VENV)/demo.installed: pyproject.toml .ci/debian-packages
 	@$(PIP) install --editable '.[build]'
 	@touch $@
 
-$(NATIVE): setup.py $(foreach kind,c h pyx pxi,$(wildcard esp/native/*.$(kind))) | $(VENV)/demo.installed
+$(NATIVE): setup.py $(foreach kind,c h pyx pxi,$(wildcard esp/native/*.$(kind) kinkvpn/proxy/lwip/*.$(kind))) | $(VENV)/demo.installed
 	$(BIN)/python setup.py --quiet build_ext --inplace
 
 $(VENV)/test.installed: $(VENV)/demo.installed Makefile .ci/debian-unpacked
@@ -114,4 +114,5 @@ $(VENV)/bench.installed: $(VENV)/demo.installed Makefile
 	@touch $@
 
 clean:
-	rm -rf $(VENV) build build-* dist esp/native/*.so esp/native/missing.txt *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	rm -rf $(VENV) build build-* dist esp/native/*.so esp/native/missing.txt kinkvpn/proxy/lwip/*.so \
+		kinkvpn/proxy/lwip/missing.txt *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*

@@ -56,6 +56,7 @@ LAYERS = {
         {"kinkvpn.service"},
         {"kinkvpn.people"},
         {"kinkvpn.rootless", "kinkvpn.metrics"},
+        {"kinkvpn.proxy"},
         {"kinkvpn.demo", "kinkvpn.decode", "kinkvpn.manual", "kinkvpn.view", "kinkvpn.doctor"},
         {"kinkvpn.commands"},
         {"kinkvpn.cli", "kinkvpn.__main__"},
@@ -82,6 +83,7 @@ ACROSS = {
     "kinkvpn.manual": DESCRIPTIONS | {"esp.engine", "esp.dataplane", "esp.statistics"},
     "kinkvpn.view": DESCRIPTIONS,
     "kinkvpn.metrics": DESCRIPTIONS,
+    "kinkvpn.proxy": DESCRIPTIONS | {"esp.tun"},
     "kinkvpn.service": DESCRIPTIONS
     | {
         "esp.engine",

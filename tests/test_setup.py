@@ -62,7 +62,7 @@ def run(
     return subprocess.run(
         [*before, *command],
         cwd=tree,
-        env=kept | {"CFLAGS": "-O0"} | environment,
+        env=kept | {"CFLAGS": "-O0", "KINKVPN_LWIP": "none"} | environment,
         capture_output=True,
         text=True,
         timeout=SECONDS,
@@ -276,3 +276,34 @@ def test_a_library_that_it_needs_and_that_is_not_there_is_named(tree: Path) -> N
         done = run(tree, linked)
         assert done.returncode == 0, done.stderr
     assert why_missing(tree, ".").startswith("built, and does not load: libgone.so.3: cannot open shared object file")
+
+
+# lwIP, for kinkvpn proxy.
+
+ASK_LWIP = "from kinkvpn.proxy.lwip import why_missing; print(why_missing())"
+
+
+def why_lwip_is_missing(tree: Path) -> str:
+    (tree / "elsewhere").mkdir(exist_ok=True)
+    return run(tree / "elsewhere", [sys.executable, "-c", ASK_LWIP], PYTHONPATH=str(tree / "built")).stdout.strip()
+
+
+@pytest.mark.parametrize(
+    ("directory", "reason"),
+    [("none", "not wanted (KINKVPN_LWIP=none)"), ("docs", "no sources of lwIP from Debian (none in docs)")],
+)
+def test_without_the_sources_of_lwip_the_rest_is_installed(tree: Path, directory: str, reason: str) -> None:
+    (tree / "docs").mkdir()
+    done = build(tree, KINKVPN_LWIP=directory)
+    assert done.returncode == 0, done.stderr
+    assert why_missing(tree, "built") == "None"
+    assert why_lwip_is_missing(tree) == f"not built: {reason}, when kinkvpn was installed"
+
+
+def test_lwip_as_debian_has_it_is_compiled(tree: Path) -> None:
+    """With the sources that this tree has been installed with, if it was; otherwise they are fetched now."""
+    if shutil.which("apt-get") is None:
+        pytest.skip("no apt-get: only Debian's packages have these sources")
+    done = build(tree, KINKVPN_LWIP=str(ROOT / "build/lwip"))
+    assert done.returncode == 0, done.stderr
+    assert why_lwip_is_missing(tree) == "None", done.stderr

@@ -1,0 +1,250 @@
+"""lwIP in this process, and another one in another: TCP and UDP of both families between them, over a socket pair."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from contextlib import asynccontextmanager
+from ipaddress import ip_address
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from esp.sa import Endpoint
+from kinkvpn.proxy.lwip import why_missing
+from kinkvpn.proxy.stack import StackError
+
+if why_missing():
+    pytest.skip(f"lwIP is {why_missing()}", allow_module_level=True)
+
+from kinkvpn.proxy.lwip.stack import FLOWS, LwipStack, pack, unpack
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+ROOT = Path(__file__).parents[4]
+HERE, THERE = ("10.0.0.1", "fd00::1"), ("10.0.0.2", "fd00::2")
+SECONDS = 60.0
+
+
+def devices() -> tuple[socket.socket, socket.socket]:
+    pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    for each in pair:
+        each.setblocking(False)
+    return pair
+
+
+@pytest.fixture(scope="module")
+def device() -> Iterator[int]:
+    """What leads to the peer, which lives as long as these tests do."""
+    near, far = devices()
+    with near, far:
+        peer = subprocess.Popen(
+            [sys.executable, "-m", "support.lwip_peer", str(far.fileno()), *THERE],
+            pass_fds=[far.fileno()],
+            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
+        )
+        yield near.fileno()
+        peer.kill()
+        peer.wait()
+
+
+@asynccontextmanager
+async def stack_on(device: int) -> AsyncIterator[LwipStack]:
+    stack = LwipStack(device, vnet=False, mtu=1400, addresses=[ip_address(each) for each in HERE])
+    with trio.fail_after(SECONDS):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(stack.run)
+            yield stack
+            nursery.cancel_scope.cancel()
+
+
+async def connect(stack: LwipStack, address: str, port: int) -> trio.SocketStream:
+    """Once the peer listens."""
+    while True:
+        try:
+            return trio.SocketStream((await stack.connect(Endpoint(address, port))).socket)
+        except StackError as error:
+            if error.errno not in (errno.ECONNREFUSED, errno.ETIMEDOUT):
+                raise
+            await trio.sleep(0.01)
+
+
+async def wait_for_no_flows(stack: LwipStack) -> None:
+    while stack.counters()["flows"]:  # noqa: ASYNC110 - nobody tells
+        await trio.sleep(0.01)
+
+
+async def talk(client: trio.socket.SocketType) -> None:
+    while True:
+        await client.send(b"anybody?")
+        await trio.sleep(0.01)
+
+
+def test_endpoints_are_read_as_they_are_written() -> None:
+    for endpoint in (Endpoint("192.0.2.1", 80), Endpoint("2001:db8::1", 65_535)):
+        assert unpack(pack(endpoint)) == endpoint
+
+
+@pytest.mark.parametrize("address", THERE)
+async def test_octets_come_back_and_so_does_the_end(device: int, address: str) -> None:
+    async with stack_on(device) as stack:
+        stream = await connect(stack, address, 7)
+        async with stream, trio.open_nursery() as nursery:
+            octets = os.urandom(3_000_000)
+
+            async def send() -> None:
+                await stream.send_all(octets)
+                await stream.send_eof()
+
+            nursery.start_soon(send)
+            assert b"".join([chunk async for chunk in stream]) == octets
+
+
+async def test_a_clients_socket_in_the_place_of_ours(device: int) -> None:
+    """As a relay does it: both ends, and the end of each direction, over TCP of the kernel."""
+    async with stack_on(device) as stack:
+        (await connect(stack, THERE[0], 7)).socket.close()
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener, trio.open_nursery() as nursery:
+            ended = trio.Event()
+
+            async def serve() -> None:
+                accepted = await listener.accept()
+                connection = await stack.connect(Endpoint(THERE[0], 7))
+                await connection.relay(accepted.socket)
+                ended.set()
+
+            nursery.start_soon(serve)
+            client = await trio.open_tcp_stream("127.0.0.1", listener.socket.getsockname()[1])
+            async with client:
+                octets = os.urandom(500_000)
+                nursery.start_soon(client.send_all, octets)
+                back = bytearray()
+                while len(back) < len(octets):
+                    back += await client.receive_some()
+                await client.send_eof()
+                assert await client.receive_some() == b""
+                assert back == octets
+            await ended.wait()
+        await wait_for_no_flows(stack)
+
+
+async def test_who_does_not_read_holds_up_nobody_but_the_sender(device: int) -> None:
+    async with stack_on(device) as stack:
+        idle = [await connect(stack, THERE[0], 19) for _ in range(5)]
+        stream = await connect(stack, THERE[1], 9)
+        async with stream:
+            await stream.send_all(bytes(2_000_000))
+            await stream.send_eof()
+            assert await stream.receive_some() == b"2000000"
+        for each in idle:
+            async with each:
+                assert sum([len(chunk) async for chunk in each]) == 1_000_000
+
+
+async def test_nobody_listens(device: int) -> None:
+    async with stack_on(device) as stack:
+        await (await connect(stack, THERE[0], 7)).aclose()
+        with pytest.raises(StackError) as refused:
+            await stack.connect(Endpoint(THERE[0], 1))
+        assert refused.value.errno == errno.ECONNREFUSED
+
+
+async def test_a_reset_reaches_the_client(device: int) -> None:
+    async with stack_on(device) as stack:
+        (await connect(stack, THERE[0], 13)).socket.close()
+        [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        async with listener, trio.open_nursery() as nursery:
+
+            async def serve() -> None:
+                accepted = await listener.accept()
+                await (await stack.connect(Endpoint(THERE[0], 13))).relay(accepted.socket)
+
+            nursery.start_soon(serve)
+            client = socket.create_connection(("127.0.0.1", listener.socket.getsockname()[1]))
+            with client:
+                trying = trio.socket.from_stdlib_socket(client)
+                with pytest.raises((ConnectionResetError, BrokenPipeError)):
+                    await talk(trying)
+
+
+@pytest.mark.parametrize("number", [0, 1])
+async def test_datagrams_there_and_back_even_in_fragments(device: int, number: int) -> None:
+    async with stack_on(device) as stack:
+        await (await connect(stack, THERE[number], 7)).aclose()
+        udp = await stack.open_udp(Endpoint(HERE[number], 0))
+        for octets in (b"", b"one", os.urandom(9_000)):
+            while True:  # the peer's socket may be a moment later than its listener
+                await udp.send(octets, Endpoint(THERE[number], 7))
+                with trio.move_on_after(1):
+                    found = await udp.receive()
+                    if found[0] == octets:
+                        break
+            assert found == (octets, Endpoint(THERE[number], 7))
+        udp.close()
+
+
+async def test_one_at_a_time(device: int) -> None:
+    async with stack_on(device):
+        near, far = devices()
+        with near, far, pytest.raises(OSError, match="busy"):
+            LwipStack(near.fileno(), vnet=False, mtu=1400, addresses=[ip_address("10.0.0.9")])
+
+
+async def test_a_port_that_is_taken(device: int) -> None:
+    async with stack_on(device) as stack:
+        listener = await stack.listen(Endpoint("0.0.0.0", 80))
+        with pytest.raises(StackError) as refused:
+            await stack.listen(Endpoint("0.0.0.0", 80))
+        assert refused.value.errno == errno.EADDRINUSE
+        listener.close()
+
+
+async def test_more_than_there_is_room_for(device: int) -> None:
+    async with stack_on(device) as stack:
+        sockets = [await stack.open_udp(Endpoint(HERE[0], 0)) for _ in range(FLOWS)]
+        with pytest.raises(StackError) as refused:
+            await stack.open_udp(Endpoint(HERE[0], 0))
+        assert refused.value.errno == errno.ENOBUFS
+        for each in sockets:
+            each.close()
+        await wait_for_no_flows(stack)
+
+
+async def test_packets_of_anybody_harm_nothing(device: int) -> None:
+    """Noise, and real packets with something changed: the stack goes on, and lets nothing of it through."""
+    random = Random(6)
+    near, far = devices()
+    with near, far:
+        async with stack_on(near.fileno()) as stack:
+            listener = await stack.listen(Endpoint("0.0.0.0", 80))
+            syn = bytes.fromhex("4500002800010000400600000a0000020a0000010400005000000001000000005002040000000000")
+            for number in range(3_000):
+                packet = bytearray(random.randbytes(random.randrange(80)) if number % 2 else syn)
+                if packet:
+                    packet[0] = random.choice((0x45, 0x60, packet[0]))
+                for _ in range(random.randrange(4)):
+                    if packet:
+                        packet[random.randrange(len(packet))] = random.randrange(256)
+                if packet:
+                    with trio.move_on_after(5):
+                        await trio.lowlevel.wait_writable(far)
+                    far.send(packet)
+                while True:
+                    try:
+                        far.recv(65_536)
+                    except BlockingIOError:
+                        break
+            udp = await stack.open_udp(Endpoint(HERE[0], 0))
+            udp.close()
+            with trio.move_on_after(0.1) as waited:
+                await listener.accept()
+            assert waited.cancelled_caught
+            listener.close()
