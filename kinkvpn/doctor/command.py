@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from kinkvpn.config import DEFAULT_PATH, ControlSettings, load
-from kinkvpn.doctor import host, kdc, keys, peers, routes, view
+from kinkvpn.doctor import host, kdc, keys, peers, reach, routes, view
 from kinkvpn.doctor.examination import Examination, Look, Patient, in_thread
 from kinkvpn.doctor.finding import Finding, error, exit_code, note
 from kinkvpn.document import DocumentError
@@ -35,6 +35,7 @@ LOOKS = (
     Look("the KDC", kdc.granting, seconds=70.0, needs=("krb5.conf and keys",)),
     Look("our own key", kdc.own_key, seconds=20.0, needs=("the KDC",)),
     Look("tickets for the peers", peers.tickets, seconds=60.0, needs=("the KDC",)),
+    Look("the ways to the peers", reach.look, seconds=60.0),
     Look("routes", in_thread(routes.competing)),
     Look("switches", in_thread(routes.switches)),
 )
