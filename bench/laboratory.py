@@ -18,10 +18,11 @@ from ipaddress import IPv4Address
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from bench.crowd import Client, Done, Phase, Plan
+from kinkvpn.api import client as api
+from kinkvpn.api.control import NotRunning
 from kinkvpn.demo.lab import POLL_SECONDS, START_SECONDS, kinkvpn
 from kinkvpn.demo.namespace import LabFailed, Namespace, join
 from kinkvpn.demo.realm import Realm
-from kinkvpn.service import api
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -203,9 +204,9 @@ class Laboratory:
 
     def _status(self) -> dict[str, Any] | None:
         try:
-            with api.connect(self._directory / "control") as daemon:
-                return api.request(daemon, "status")
-        except api.NotRunning:
+            with api.Client(self._directory / "control") as daemon:
+                return daemon.status()
+        except NotRunning:
             return None
 
     @property

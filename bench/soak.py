@@ -24,11 +24,12 @@ from bench.laboratory import end, scratch
 from bench.path import PathLab
 from bench.relay import Odds
 from bench.verdict import Flow, Gateway, Outcome
+from kinkvpn.api.client import Client
+from kinkvpn.api.control import CommandRefused
 from kinkvpn.demo.lab import POLL_SECONDS, START_SECONDS, DaemonOptions, policies
 from kinkvpn.demo.namespace import LabFailed
 from kinkvpn.demo.progress import Progress
 from kinkvpn.demo.sandbox import complete_path
-from kinkvpn.service import api
 
 if TYPE_CHECKING:
     import argparse
@@ -183,8 +184,9 @@ class Soak:
     def _rekey(self) -> None:
         host = self._lab.hosts[(self.rekeys + self.rekeys_failed) % 2]
         try:
-            ask(host, "rekey")
-        except api.CommandRefused:
+            with daemon(host) as client:
+                client.post("/v1/rekey")
+        except CommandRefused:
             self.rekeys_failed += 1
         else:
             self.rekeys += 1
@@ -243,15 +245,20 @@ def halves(process: Process, version: int, *, sends: bool) -> list[dict[str, Any
     return sorted(found, key=lambda each: each["index"])
 
 
-def ask(host: Host, command: str) -> dict[str, Any]:
-    """What the daemon of ``host`` answers."""
-    with api.connect(host.configuration.parent / "control", ANSWER_SECONDS) as daemon:
-        return api.request(daemon, command)
+def daemon(host: Host) -> Client:
+    """That of ``host``, to be asked."""
+    return Client(host.configuration.parent / "control", ANSWER_SECONDS)
+
+
+def status_of(host: Host) -> dict[str, Any]:
+    """What the daemon of ``host`` tells."""
+    with daemon(host) as client:
+        return client.status()
 
 
 def gateway(host: Host) -> Gateway:
     """What is known of its daemon and its devices."""
-    status = ask(host, "status")
+    status = status_of(host)
     counters = status["counters"]
     (device,) = json.loads(host.namespace.run(["ip", "-s", "-j", "link", "show", "dev", "kink0"]))
     return Gateway(
@@ -291,7 +298,7 @@ def soak(settings: Settings, directory: Path, progress: Progress) -> Outcome:
 
 def established(host: Host) -> bool:
     """Whether every policy has a pair."""
-    return all(policy["state"] == "established" for policy in policies(ask(host, "status")))
+    return all(policy["state"] == "established" for policy in policies(status_of(host)))
 
 
 def run(options: argparse.Namespace) -> int:

@@ -53,6 +53,7 @@ LAYERS = {
             "kinkvpn.config",
             "kinkvpn.keylog",
         },
+        {"kinkvpn.api"},
         {"kinkvpn.service"},
         {"kinkvpn.people"},
         {"kinkvpn.rootless", "kinkvpn.metrics"},

@@ -7,7 +7,7 @@ import select
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from kinkvpn.commands.files import ANSWER_SECONDS, add_socket_options, socket_path
+from kinkvpn.commands.files import add_socket_options, socket_path
 from kinkvpn.commands.outcome import DONE, FAILED, complain
 
 if TYPE_CHECKING:
@@ -32,18 +32,19 @@ def add(commands: Subcommands) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """``kinkvpn down``: over when the process is gone, so that the next ``up`` finds nothing in its way."""
-    from kinkvpn.service import api
+    from kinkvpn.api.client import Client
+    from kinkvpn.api.control import ControlUnavailable
 
-    with api.connect(socket_path(asked), ANSWER_SECONDS) as daemon:
-        pid = api.peer_pid(daemon)
-        process = os.pidfd_open(pid)
+    with Client(socket_path(asked)) as daemon:
+        process = os.pidfd_open(daemon.pid)
         try:
-            with suppress(api.ControlUnavailable):  # it may be gone before we have read its answer
-                api.request(daemon, "down")
-            daemon.close()
+            with suppress(ControlUnavailable):  # it may be gone before we have read its answer
+                daemon.post("/v1/stop")
             ended, _, _ = select.select([process], [], [], DOWN_SECONDS)
         finally:
             os.close(process)
     if not ended:
-        return complain(f"the daemon, pid {pid}, still runs {DOWN_SECONDS:g} s after it was told to stop", FAILED)
+        return complain(
+            f"the daemon, pid {daemon.pid}, still runs {DOWN_SECONDS:g} s after it was told to stop", FAILED
+        )
     return DONE

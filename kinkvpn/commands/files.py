@@ -10,10 +10,6 @@ from kinkvpn.config import DEFAULT_PATH, ControlSettings, load
 if TYPE_CHECKING:
     import argparse
 
-# How long a command waits for a daemon's answer. A probe there waits for a retransmission or two (PROBE_SECONDS); this
-# is for the way to the daemon too.
-ANSWER_SECONDS = 15.0
-
 
 def add_config_option(command: argparse.ArgumentParser) -> None:
     """``-c FILE``."""

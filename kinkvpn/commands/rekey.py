@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from kinkvpn.commands.files import ANSWER_SECONDS, add_socket_options, socket_path
+from kinkvpn.commands.files import add_socket_options, socket_path
 from kinkvpn.commands.outcome import DONE
 
 if TYPE_CHECKING:
@@ -28,10 +28,10 @@ def add(commands: Subcommands) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """``kinkvpn rekey``: a line for each policy."""
-    from kinkvpn.service import api
+    from kinkvpn.api.client import Client, peer_path
 
-    with api.connect(socket_path(asked), ANSWER_SECONDS) as daemon:
-        answer = api.request(daemon, "rekey", **({} if asked.peer is None else {"peer": asked.peer}))
+    with Client(socket_path(asked)) as daemon:
+        answer = daemon.post("/v1/rekey" if asked.peer is None else f"{peer_path(asked.peer)}/rekey")
     for policy in answer["policies"]:
         # Without it the peer has made a pair at the same time, and that is the one that stays.
         took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"

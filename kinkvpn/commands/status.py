@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING
 
-from kinkvpn.commands.files import ANSWER_SECONDS, add_socket_options, socket_path
+from kinkvpn.commands.files import add_socket_options, socket_path
 from kinkvpn.commands.outcome import DONE, FAILED
 
 if TYPE_CHECKING:
@@ -31,18 +31,19 @@ def add(commands: Subcommands) -> None:
 def run(asked: argparse.Namespace) -> int:
     """``kinkvpn status``."""
     from kinkvpn import view
-    from kinkvpn.service import api
+    from kinkvpn.api.client import Client, peer_path
+    from kinkvpn.api.control import CommandRefused
 
     probes: dict[str, dict[str, object]] = {}
-    with api.connect(socket_path(asked), ANSWER_SECONDS) as daemon:
-        answer = api.request(daemon, "status")
+    with Client(socket_path(asked)) as daemon:
+        answer = daemon.status()
         for peer in answer["peers"] if asked.probe else ():
             try:
-                probes[peer["name"]] = api.request(daemon, "probe", peer=peer["name"])
-            except api.CommandRefused as refused:
+                probes[peer["name"]] = daemon.post(f"{peer_path(peer['name'])}/probe")
+            except CommandRefused as refused:
                 probes[peer["name"]] = {"error": str(refused)}
         if asked.probe:
-            answer = api.request(daemon, "status")  # a probe may have brought a peer back
+            answer = daemon.status()  # a probe may have brought a peer back
     if asked.json:
         print(json.dumps(answer | ({"probes": probes} if asked.probe else {})))
     else:

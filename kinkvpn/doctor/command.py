@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from kinkvpn.api.client import Client
+from kinkvpn.api.control import CommandRefused, ControlUnavailable, NotRunning
 from kinkvpn.config import DEFAULT_PATH, ControlSettings, load
 from kinkvpn.doctor import host, kdc, keys, peers, reach, routes, view
 from kinkvpn.doctor.examination import Examination, Look, Patient, in_thread
 from kinkvpn.doctor.finding import Finding, error, exit_code, note
 from kinkvpn.document import DocumentError
 from kinkvpn.errors import KinkvpnError
-from kinkvpn.service import api
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -103,11 +104,11 @@ def ask_daemon(patient: Patient) -> None:
     """What a running daemon says of itself, where one runs and we may ask."""
     control = patient.configuration.control if patient.configuration else ControlSettings()
     try:
-        with api.connect(control.socket) as daemon:
-            patient.status = api.request(daemon, "status")
-    except api.NotRunning:
+        with Client(control.socket) as daemon:
+            patient.status = daemon.status()
+    except NotRunning:
         pass
-    except (api.ControlUnavailable, api.CommandRefused):
+    except (ControlUnavailable, CommandRefused):
         patient.daemon_hidden = True
 
 

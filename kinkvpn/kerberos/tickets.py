@@ -14,7 +14,7 @@ import math
 import random
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, TypedDict
 
 import outcome
 import trio
@@ -129,6 +129,17 @@ class Kept:
     good_until: float
     renew_at: float
     failing: bool = False
+
+
+class TicketStatus(TypedDict):
+    """How many tickets are kept, in how many seconds the first ends, how many could not be renewed, and of those that
+    we renew when each ends, in POSIX seconds by server.
+    """
+
+    kept: int
+    first_ends: float | None
+    not_renewed: int
+    ends: dict[str, float]
 
 
 class TicketSource:
@@ -264,10 +275,8 @@ class TicketSource:
         if renew_at < self._due:
             self._sooner.set()
 
-    def status(self) -> dict[str, object]:
-        """How many tickets are kept, in how many seconds the first ends, how many could not be renewed, and of those
-        that we renew when each ends, in POSIX seconds by server; JSON-able.
-        """
+    def status(self) -> TicketStatus:
+        """Of now."""
         now = self._clock()
         alive = [kept for kept in self._tickets.values() if kept.ticket.endtime > now]
         return {

@@ -147,6 +147,10 @@ class Peer:
         """Established pairs of ``policy``, the newest last."""
         return self._pairs.of(policy)
 
+    def find(self, policy: str, spi: int) -> SaPair | None:
+        """The established pair of ``policy`` that has ``spi`` in either direction."""
+        return self._pairs.find(policy, spi)
+
     @property
     def user_to_user(self) -> bool:
         """Whether tickets for it are made with its ticket-granting ticket, as far as is known."""

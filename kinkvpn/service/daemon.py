@@ -10,17 +10,19 @@ import secrets
 import signal
 import time
 from contextlib import AsyncExitStack, ExitStack
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import trio
 
 from esp.errors import EspError
 from esp.policy import Policy
 from esp.sa import Encapsulation, Mode, SecurityProtocol
-from kinkvpn import __version__
+from kinkvpn.api.app import application
+from kinkvpn.api.control import AlreadyRunning, ControlSocket, ControlUnavailable
+from kinkvpn.api.events import Events
+from kinkvpn.api.server import local_client_may_change, serve
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import Acceptor
@@ -32,30 +34,27 @@ from kinkvpn.proto.events import Path
 from kinkvpn.proto.settings import UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.service import preflight
-from kinkvpn.service.api import AlreadyRunning, ControlSocket, ControlUnavailable
 from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
 from kinkvpn.service.engines import choose_engine, obstacle
 from kinkvpn.service.hooks import Happening, Hooks, of_peer
-from kinkvpn.service.keying import Keying, ProbeFailed, RekeyFailed
+from kinkvpn.service.keying import Keying
+from kinkvpn.service.log import told_to
 from kinkvpn.service.netconf import NetworkConfiguration
 from kinkvpn.service.notify import Notifier
 from kinkvpn.service.obstacles import StartRefused, explain_bind, first_leaf
 from kinkvpn.service.paths import PathMtus, carriers_of, with_mtu
 from kinkvpn.service.presence import Presence
-from kinkvpn.service.report import offload_status, spell, with_traffic
 from kinkvpn.service.resolver import Resolver
+from kinkvpn.service.running import Resources, Running
 from kinkvpn.service.transport import KinkTransport, OwnAddresses
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
     from pathlib import Path as FilePath
     from types import TracebackType
 
     from esp.dataplane import Dataplane
-    from esp.link import UdpLink
-    from esp.raw import Links
     from esp.sa import Endpoint, SaParameters
-    from esp.tun import TunDevice
     from kinkvpn.config import Configuration, EngineSettings, HostSettings, TunSettings
     from kinkvpn.proto.peer import Peer
     from kinkvpn.proto.settings import PeerSettings
@@ -66,12 +65,6 @@ log = logging.getLogger(__name__)
 # Ours. Of the two seconds that stopping may take, so much for the answers to our DELETEs; an idle peer answers in one
 # round trip, and the rest is for the undoing on a busy machine.
 DELETE_SECONDS = 1.2
-
-# Ours. STATUS is sent again after one second, two and four (RFC 4430 §9): three chances, then the operator is told.
-PROBE_SECONDS = 10.0
-
-# Ours. A CREATE takes milliseconds; with three retransmissions it may take this long, then the operator is told.
-REKEY_SECONDS = 10.0
 
 # Ours. How often we look whether our ticket-granting ticket is another by now. It costs a thread and a millisecond, and
 # no KDC; half a minute after somebody's kinit peers are offered what that brought, and what they had before still does.
@@ -93,6 +86,7 @@ class Daemon:
         self._notifier = Notifier(os.environ)
         self._hooks = Hooks(configuration.hooks, os.environ)
         self._stopping = trio.Event()
+        self._events = Events(int(time.time()))
         self._up = False
 
     async def run(self) -> None:
@@ -104,7 +98,7 @@ class Daemon:
         """
         failure: KinkvpnError | EspError | None = None
         try:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, told_to(self._events.add):
                 async with AsyncExitStack() as held, trio.open_nursery() as nursery:
                     nursery.start_soon(self._obey_signals, signals, nursery.cancel_scope)
                     await self._live(held, nursery)
@@ -150,42 +144,20 @@ class Daemon:
             await nursery.start(offer_tgts, resources.tickets, acceptor, self._configuration.host.kdc_timeout)
         await nursery.start(dataplane.run)
         await nursery.start(resources.tickets.run)
-        running = Running(__version__, self._configuration, engine, self._started, resources, dataplane, keying)
+        running = Running(
+            self._configuration, engine, self._started, self._stopping, self._events, resources, dataplane, keying
+        )
         self._hooks.introduce(running.introduction())
         self._hooks.tell(Happening("up"))  # before any peer's, and run once all is started
         await nursery.start(keying.run)
-        await nursery.start(resources.control.serve, self._commands(running))
+        listener, app = resources.control.listener(), application(running)
+        await nursery.start(partial(serve, listener, app, may_change=local_client_may_change))
         nursery.start_soon(self._notifier.run, running.summary, dataplane.wait_turn)
         spare_the_collector()
         warn_of_legacy(resources.peers)
         nursery.start_soon(self._hooks.run)
         log.info("started", extra={"fields": running.headline()})
         return keying
-
-    def _commands(self, running: Running) -> Mapping[str, Callable[[Mapping[str, Any]], Awaitable[dict[str, object]]]]:
-        """What the control socket offers."""
-
-        async def status(_request: Mapping[str, Any]) -> dict[str, object]:
-            return running.status()
-
-        async def down(_request: Mapping[str, Any]) -> dict[str, object]:
-            log.info("down")
-            self._stopping.set()
-            return {"pid": os.getpid()}
-
-        async def probe(request: Mapping[str, Any]) -> dict[str, object]:
-            name = str(request.get("peer"))
-            with trio.move_on_after(PROBE_SECONDS):
-                return {"peer": name, "seconds": await running.keying.probe(name)}
-            raise ProbeFailed(f"no answer within {PROBE_SECONDS:g} s")
-
-        async def rekey(request: Mapping[str, Any]) -> dict[str, object]:
-            name = request.get("peer")
-            with trio.move_on_after(REKEY_SECONDS):
-                return {"policies": await running.keying.rekey(None if name is None else str(name))}
-            raise RekeyFailed(f"no answer within {REKEY_SECONDS:g} s; the daemon goes on trying")
-
-        return {"status": status, "down": down, "probe": probe, "rekey": rekey}
 
 
 def spare_the_collector() -> None:
@@ -196,22 +168,6 @@ def spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(5_000)
-
-
-@dataclass(frozen=True, slots=True)
-class Resources:
-    """What was got from the host, and goes back to it at the end. ``tun_settings`` has the MTU that was settled on."""
-
-    control: ControlSocket
-    peers: tuple[PeerSettings, ...]
-    transport: KinkTransport
-    link: UdpLink | Links
-    tun: TunDevice
-    tun_settings: TunSettings
-    paths: PathMtus
-    tickets: TicketSource
-    network: NetworkConfiguration
-    keys: KeyLog | None
 
 
 async def acquire(configuration: Configuration, engine: ChosenEngine, held: AsyncExitStack) -> Resources:
@@ -443,68 +399,3 @@ def open_transport(listen: Sequence[str], port: int) -> KinkTransport:
         if error.errno in (errno.EACCES, errno.EPERM):
             reason += ', or without this port, with kink.over = "4500"'
         raise StartRefused(reason) from error
-
-
-@dataclass(frozen=True, slots=True)
-class Running:
-    """A daemon that is up, and what there is to say of it.
-
-    Args:
-        started: of time.monotonic.
-    """
-
-    version: str
-    configuration: Configuration
-    engine: ChosenEngine
-    started: float
-    resources: Resources
-    dataplane: Dataplane
-    keying: Keying
-
-    def headline(self) -> dict[str, object]:
-        """Who and where we are."""
-        configuration, resources = self.configuration, self.resources
-        return {
-            "version": self.version,
-            "pid": os.getpid(),
-            "principal": configuration.host.principal,
-            **self.engine.fields,
-            "tun": resources.tun.name,
-            "mtu": resources.tun_settings.mtu,
-            "addresses": [str(address) for address in configuration.tun.addresses],
-            "kink": [spell(endpoint) for endpoint in resources.transport.local],
-            "esp": list(dict.fromkeys(map(spell, resources.link.local))),
-            "peers": len(resources.peers),
-        }
-
-    def introduction(self) -> dict[str, str]:
-        """What every hook is told."""
-        return {
-            "principal": self.configuration.host.principal,
-            "device": self.resources.tun.name,
-            "mtu": str(self.resources.tun_settings.mtu),
-            "addresses": " ".join(map(str, self.configuration.tun.addresses)),
-            "socket": str(self.configuration.control.socket),
-        }
-
-    def summary(self) -> str:
-        """One line for a service manager."""
-        peers = self.keying.peers.values()
-        reached = sum(any(peer.pairs(policy) for policy in peer.policies) for peer in peers)
-        return f"{reached} of {len(peers)} peers have SAs; {self.resources.tun.name}, {self.engine.headline}"
-
-    def status(self) -> dict[str, object]:
-        """What ``kinkvpn status --json`` shows: JSON-able, and free of secrets."""
-        headline = self.headline()
-        return {
-            **{key: headline[key] for key in ("version", "pid", "principal", *self.engine.fields)},
-            "uptime": round(time.monotonic() - self.started, 3),
-            "tun": {"name": headline["tun"], "mtu": headline["mtu"], "addresses": headline["addresses"]},
-            "offloads": offload_status(
-                self.configuration.offload, self.engine.unsuited, self.resources.tun.grant, self.resources.link.grant
-            ),
-            "key_log": None if self.resources.keys is None else str(self.resources.keys.path),
-            "listeners": {"kink": headline["kink"], "esp": headline["esp"]},
-            "tickets": self.resources.tickets.status(),
-            **with_traffic(self.keying.status(), self.dataplane.statistics(), self.dataplane.link_statistics()),
-        }

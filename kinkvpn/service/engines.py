@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from esp.link import Link
     from esp.sa import Endpoint, SaParameters
     from esp.tun import Tun
+    from kinkvpn.api import answers
 
 # Measured: the checksum of a full segment takes Python 3.5 us. The kernel cuts it, sums it and gives it in 1.
 _SLOWER = dict.fromkeys((Offload.TSO, Offload.USO), "the kernel cuts large packets faster than this engine")
@@ -57,7 +58,7 @@ class ChosenEngine:
         return f"{self.name}: {self.reason}; ciphers of {self.ciphers}{queues}"
 
     @property
-    def fields(self) -> dict[str, object]:
+    def fields(self) -> answers.Engine:
         """For the log and for status."""
         return {"engine": self.name, "engine_reason": self.reason, "ciphers": self.ciphers, "queues": self.queues}
 

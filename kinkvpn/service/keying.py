@@ -69,8 +69,10 @@ if TYPE_CHECKING:
 
     from esp.policy import Network
     from esp.sa import Endpoint, SaParameters
+    from kinkvpn.api import answers
     from kinkvpn.proto.events import Path
     from kinkvpn.proto.ports import Kerberos, KeyExchange, Ticket
+    from kinkvpn.proto.quick_mode import SaPair
     from kinkvpn.proto.settings import PeerSettings
     from kinkvpn.service.ports import DataPlane, Tickets
     from kinkvpn.service.transport import Transport
@@ -560,7 +562,7 @@ class Keying:
             raise ProbeFailed(command.outcome.reason)
         return command.outcome.took
 
-    async def rekey(self, name: str | None) -> list[dict[str, object]]:
+    async def rekey(self, name: str | None) -> list[answers.NegotiatedPolicy]:
         """Replace the pairs of peer ``name``, or of all; what came of each policy that had one.
 
         Raises:
@@ -583,7 +585,12 @@ class Keying:
             raise RekeyFailed("\n".join(f"{policy}: {peer.policies[policy].last_error}" for peer, policy in unchanged))
         return [policy_status(peer, policy, trio.current_time()) for peer, policy in before]
 
-    def status(self) -> dict[str, object]:
+    def whose(self, policy: str, spi: int) -> tuple[str, SaPair | None]:
+        """The peer of ``policy``, and the standing pair that has ``spi`` in either direction."""
+        peer = self._roster.of_policy(policy)
+        return ("", None) if peer is None else (peer.settings.name, peer.find(policy, spi))
+
+    def status(self) -> answers.Negotiated:
         """Peers, their policies and pairs, and what was counted; JSON-able and free of secrets."""
         now = trio.current_time()
         return {

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from itertools import accumulate
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kinkvpn.api import answers
 
 # Ours. Upper ends in seconds: a CREATE takes 1 ms in one rack and 200 ms around the world; the first retransmission
 # comes after a second, the second after three (RFC 4430 §9).
@@ -24,7 +28,7 @@ class Latencies:
         self._counts[bisect_left(BOUNDS, seconds)] += 1
         self._sum += seconds
 
-    def status(self) -> dict[str, object]:
+    def status(self) -> answers.Latency:
         """``le``: how many took no longer than that many seconds, as text; ``count``: of all; ``sum``: in seconds."""
         *upto, count = accumulate(self._counts)
         return {"le": dict(zip(map(str, BOUNDS), upto, strict=True)), "count": count, "sum": round(self._sum, 6)}

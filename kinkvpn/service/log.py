@@ -10,12 +10,13 @@ import json
 import logging
 import os
 import re
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
 # sd-daemon(3): syslog priorities that journald takes from the front of a line.
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
@@ -86,20 +87,49 @@ class TextFormatter(logging.Formatter):
         return f"{_time(record)} {record.levelname.lower():7} "
 
 
+def event_of(record: logging.LogRecord) -> dict[str, object]:
+    """The record as JSON has it: its fields, ``time``, ``level``, ``event`` and ``logger``; no traceback."""
+    return fields_of(record) | {
+        "time": _time(record),
+        "level": record.levelname.lower(),
+        "event": record.getMessage(),
+        "logger": record.name,
+    }
+
+
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: ``time``, ``level``, ``event``, ``logger``, and the fields."""
+    """One JSON object a line."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One line, whatever the record holds."""
-        shown = fields_of(record) | {
-            "time": _time(record),
-            "level": record.levelname.lower(),
-            "event": record.getMessage(),
-            "logger": record.name,
-        }
+        """One line, whatever the record holds; a defect's has its ``traceback``."""
+        shown = event_of(record)
         if record.exc_info:
             shown["traceback"] = self.formatException(record.exc_info)
         return json.dumps(shown)
+
+
+class Teller(logging.Handler):
+    """Tells ``listener`` of every record, as ``event_of`` has it."""
+
+    def __init__(self, listener: Callable[[Mapping[str, object]], None]) -> None:
+        super().__init__()
+        self._listener = listener
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Called with the handler's lock held, from any thread."""
+        self._listener(event_of(record))
+
+
+@contextmanager
+def told_to(listener: Callable[[Mapping[str, object]], None]) -> Iterator[None]:
+    """Have ``listener`` be told of whatever is logged while the block runs."""
+    teller = Teller(listener)
+    root = logging.getLogger()
+    root.addHandler(teller)
+    try:
+        yield
+    finally:
+        root.removeHandler(teller)
 
 
 def _time(record: logging.LogRecord) -> str:

@@ -4,29 +4,38 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 
 from esp.offload import Grant, Offload, Offloads
-from esp.statistics import Carried, SaStatistics
+from esp.statistics import Carried
 from kinkvpn.proto.extensions import UNDERSTOOD, Capability
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from esp.dataplane import LinkStatistics
+    from esp.errors import DropReason
     from esp.sa import Endpoint
-    from esp.statistics import Statistics
+    from esp.statistics import SaStatistics, Statistics
+    from kinkvpn.api import answers
     from kinkvpn.proto.peer import Peer
+    from kinkvpn.proto.quick_mode import SaPair
 
 
-def peer_status(peer: Peer, now: float) -> dict[str, object]:
+def peer_status(peer: Peer, now: float) -> answers.NegotiatedPeer:
     """One peer's part of ``status``; times are seconds ago or seconds from now."""
     policies = [policy_status(peer, name, now) for name in peer.policies]
-    states = {str(policy["state"]) for policy in policies}
+    where = peer.contact.whereabouts
+    kink = where.path(1, now) if where.known else None
+    states = {policy["state"] for policy in policies}
     return {
         "name": peer.settings.name,
         "principal": peer.settings.principal,
-        **whereabouts_status(peer, now),
+        "address": where.esp.address,
+        "esp": spell(where.esp) if where.known else None,
+        "kink": kink and spell(kink.remote),
+        "kink_marked": kink and kink.marked,
+        "moved": where.elsewhere,
         "path_mtu": peer.path.octets,
         "extensions": acquaintance_status(peer),
         "epoch": peer.epochs.present,
@@ -39,65 +48,51 @@ def peer_status(peer: Peer, now: float) -> dict[str, object]:
     }
 
 
-def whereabouts_status(peer: Peer, now: float) -> dict[str, object]:
-    """Where a peer is; all of it empty or null while it has no address and has not been heard."""
-    where = peer.contact.whereabouts
-    kink = where.path(1, now) if where.known else None
-    return {
-        "address": where.esp.address,
-        "esp": spell(where.esp) if where.known else None,
-        "kink": kink and spell(kink.remote),
-        "kink_marked": kink and kink.marked,
-        "moved": where.elsewhere,
-    }
-
-
-def acquaintance_status(peer: Peer) -> dict[str, object]:
+def acquaintance_status(peer: Peer) -> answers.Extensions:
     """What a peer and this host have told each other (docs/extensions.md); null where nobody has said anything."""
     known = peer.contact.acquaintance
     told, seen = known.told, known.seen_at
-    words = told and [flag.name.lower() for flag in told.capabilities & UNDERSTOOD if flag.name]
     return {
-        "capabilities": words,
+        "capabilities": [flag.name.lower() for flag in told.capabilities & UNDERSTOOD if flag.name] if told else None,
         "plain": known.plain,
-        "seen_at": seen and spell(seen.endpoint),
-        "seen_marked": seen and seen.marked,
+        "seen_at": spell(seen.endpoint) if seen else None,
+        "seen_marked": seen.marked if seen else None,
         "behind_nat": known.behind_nat,
-        "peer_behind_nat": told and Capability.BEHIND_NAT in told.capabilities,
-        "peer_inner_mtu": told and told.inner_mtu,
+        "peer_behind_nat": Capability.BEHIND_NAT in told.capabilities if told else None,
+        "peer_inner_mtu": told.inner_mtu if told else None,
         "inner_mtu": known.inner_mtu,
     }
 
 
-def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
+def policy_status(peer: Peer, name: str, now: float) -> answers.NegotiatedPolicy:
     """One policy's part of ``status``."""
     state = peer.policies[name]
-    selector = state.settings.selector
+    settings = state.settings
     pairs = peer.pairs(name)
     newest = pairs[-1] if pairs else None
-    word = "established" if newest else "negotiating" if state.negotiating is not None else "down"
+    word: answers.State = "established" if newest else "negotiating" if state.negotiating is not None else "down"
     return {
         "name": name,
-        "local": str(selector.local),
-        "remote": str(selector.remote),
-        "start": state.settings.start.value,
-        "ipsec": state.settings.protocol.value,
-        "mode": state.settings.mode.value,
-        "encapsulation": state.settings.encapsulation.value,
+        "local": str(settings.selector.local),
+        "remote": str(settings.selector.remote),
+        "start": settings.start.value,
+        "ipsec": settings.protocol.value,
+        "mode": settings.mode.value,
+        "encapsulation": settings.encapsulation.value,
         "state": word,
         "waits_for": peer.waits_for(name),
         "pairs": len(pairs),
-        "spi_in": newest and f"{newest.inbound_spi:#010x}",
-        "spi_out": newest and f"{newest.outbound_spi:#010x}",
-        "suite": newest and newest.suite,
-        "pfs": newest and (newest.pfs or None),
-        "esn": newest and newest.esn,
-        "tfc_wanted": state.settings.confidentiality and state.settings.confidentiality.octets,
-        "iptfs_rate": state.settings.aggregation and state.settings.aggregation.per_second,
-        "iptfs_wanted": state.settings.aggregation and state.settings.aggregation.octets,
-        "role": newest and ("initiator" if newest.initiated else "responder"),
-        "since": newest and round(now - newest.established, 3),
-        "lifetime": newest and newest.lifetime,
+        "spi_in": f"{newest.inbound_spi:#010x}" if newest else None,
+        "spi_out": f"{newest.outbound_spi:#010x}" if newest else None,
+        "suite": newest.suite if newest else None,
+        "pfs": (newest.pfs or None) if newest else None,
+        "esn": newest.esn if newest else None,
+        "tfc_wanted": settings.confidentiality.octets if settings.confidentiality else None,
+        "iptfs_rate": settings.aggregation.per_second if settings.aggregation else None,
+        "iptfs_wanted": settings.aggregation.octets if settings.aggregation else None,
+        "role": ("initiator" if newest.initiated else "responder") if newest else None,
+        "since": round(now - newest.established, 3) if newest else None,
+        "lifetime": newest.lifetime if newest else None,
         "create_ms": None if state.create_seconds is None else round(state.create_seconds * 1000, 3),
         "failures": state.failures,
         "last_error": state.last_error,
@@ -105,38 +100,41 @@ def policy_status(peer: Peer, name: str, now: float) -> dict[str, object]:
     }
 
 
-def with_traffic(status: dict[str, Any], traffic: Statistics, link: LinkStatistics) -> dict[str, object]:
-    """Keying's status with what the data plane counted, for each policy and in all."""
-    sas: defaultdict[str, list[SaStatistics]] = defaultdict(list)
+def with_traffic(peers: Iterable[answers.NegotiatedPeer], traffic: Statistics) -> list[answers.Peer]:
+    """Keying's peers with what the data plane counted for each policy."""
+    sas: dict[str, list[SaStatistics]] = defaultdict(list)
     for sa in traffic.sas:
         sas[sa.policy].append(sa)
-    peers = [
-        peer
-        | {"policies": [policy | policy_counts(policy["name"], traffic, sas[policy["name"]]) for policy in policies]}
-        for peer in status["peers"]
-        for policies in [peer["policies"]]
-    ]
-    counters = {
-        "kink": status["counters"],
-        "kink_labelled": status["labelled"],
-        "kink_seconds": status["seconds"],
-        "drops": {reason.value: count for reason, count in traffic.drops.items() if count},
+
+    def carried(policy: answers.NegotiatedPolicy) -> answers.Policy:
+        name = policy["name"]
+        return {**policy, **policy_traffic(name, traffic), **policy_sizes(sas[name]), **policy_engines(sas[name])}
+
+    return [{**peer, "policies": [carried(policy) for policy in peer["policies"]]} for peer in peers]
+
+
+def counters(kink: answers.Negotiated, traffic: Statistics, link: LinkStatistics) -> answers.Counters:
+    """What both planes counted."""
+    return {
+        "kink": kink["counters"],
+        "kink_labelled": kink["labelled"],
+        "kink_seconds": kink["seconds"],
+        "drops": drops(traffic.drops),
         "unused_ecn": traffic.unused_ecn,
         "packets_out": traffic.packets_out,
         "octets_out": traffic.octets_out,
         "packets_in": traffic.packets_in,
         "octets_in": traffic.octets_in,
-        "link": asdict(link),
+        "link": cast("answers.Link", asdict(link)),
     }
-    return {"peers": peers, "counters": counters}
 
 
-def policy_counts(name: str, traffic: Statistics, sas: Sequence[SaStatistics]) -> dict[str, object]:
-    """What the data plane knows of a policy; ``sas`` are those it has now, the newest of each way last."""
-    return policy_traffic(name, traffic) | policy_sizes(sas) | policy_engines(sas)
+def drops(counted: Mapping[DropReason, int]) -> dict[str, int]:
+    """Those that there were."""
+    return {reason.value: count for reason, count in counted.items() if count}
 
 
-def policy_engines(sas: Sequence[SaStatistics]) -> dict[str, object]:
+def policy_engines(sas: Sequence[SaStatistics]) -> answers.PolicyEngines:
     """Whose the newest SAs of a policy are, null without one; and why the compiled engine has left one to the other."""
     newest = {("in" if sa.inbound else "out"): sa for sa in sas}
     reasons = [sa.engine_reason for sa in newest.values() if sa.engine_reason]
@@ -147,7 +145,7 @@ def policy_engines(sas: Sequence[SaStatistics]) -> dict[str, object]:
     }
 
 
-def policy_sizes(sas: Sequence[SaStatistics]) -> dict[str, int]:
+def policy_sizes(sas: Sequence[SaStatistics]) -> answers.PolicySizes:
     """Octets of the largest packet that goes out in one piece, of what smaller ones are padded to, and of a payload
     with IP-TFS: of the newest outbound SA, 0 without one, without padding, without IP-TFS.
     """
@@ -157,7 +155,7 @@ def policy_sizes(sas: Sequence[SaStatistics]) -> dict[str, int]:
     return {"largest": newest.largest, "tfc_octets": newest.padded, "iptfs_octets": newest.payload_octets}
 
 
-def policy_traffic(name: str, traffic: Statistics) -> dict[str, int]:
+def policy_traffic(name: str, traffic: Statistics) -> answers.PolicyTraffic:
     """What the SAs of a policy have carried since the start, those that were replaced included; with IP-TFS also how
     many of the peer's payloads were lost; and what waits for an SA now.
     """
@@ -172,7 +170,29 @@ def policy_traffic(name: str, traffic: Statistics) -> dict[str, int]:
     }
 
 
-def offload_status(wanted: Offloads, unsuited: Mapping[Offload, str], *grants: Grant) -> dict[str, object]:
+def sa_status(sa: SaStatistics, peer: str, pair: SaPair | None, now: float) -> answers.Sa:
+    """One SA; ``pair`` is the one that it belongs to, if that stands."""
+    return {
+        "peer": peer,
+        "policy": sa.policy,
+        "spi": f"{sa.spi:#010x}",
+        "direction": "in" if sa.inbound else "out",
+        "suite": sa.suite,
+        "remote": spell(sa.remote),
+        "since": round(now - pair.established, 3) if pair else None,
+        "lifetime": pair.lifetime if pair else None,
+        "packets": sa.packets,
+        "octets": sa.octets,
+        "sequence": sa.sequence,
+        "drops": drops(sa.drops),
+        "lost": sa.lost,
+        "largest": sa.largest,
+        "engine": sa.engine,
+        "engine_reason": sa.engine_reason,
+    }
+
+
+def offload_status(wanted: Offloads, unsuited: Mapping[Offload, str], *grants: Grant) -> dict[str, str | None]:
     """Of each offload null while it is in use, and else why it is not.
 
     Args:

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from support import namespaces
 
+from kinkvpn.api.client import Client, peer_path
+from kinkvpn.api.control import NotRunning
 from kinkvpn.demo.lab import START_SECONDS, DaemonOptions, Host, Lab, kinkvpn, policies
-from kinkvpn.service import api
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -83,7 +84,7 @@ def answers(host: Host) -> bool:
     host.check_alive()
     try:
         status(host)
-    except api.NotRunning:
+    except NotRunning:
         return False
     return True
 
@@ -93,15 +94,16 @@ def wait(lab: Lab, host: Host, holds: Callable[[], bool], otherwise: str, second
     lab.wait_until(holds, seconds, host, otherwise)
 
 
-def ask(host: Host, name: str, **arguments: object) -> dict[str, Any]:
+def ask(host: Host, name: str, peer: str = "") -> dict[str, Any]:
     """A command to the daemon, without a process for the question: unix sockets know no network namespaces."""
-    with api.connect(control_socket(host)) as daemon:
-        return api.request(daemon, name, **arguments)
+    with Client(control_socket(host)) as daemon:
+        return daemon.post(f"{peer_path(peer) if peer else '/v1'}/{name}")
 
 
 def status(host: Host) -> dict[str, Any]:
     """The daemon's status."""
-    return ask(host, "status")
+    with Client(control_socket(host)) as daemon:
+        return daemon.status()
 
 
 def within(namespace: Namespace, make: Callable[[], Result]) -> Result:

@@ -25,6 +25,7 @@ from esp.native import why_missing
 from esp.policy import Action
 from esp.sa import Endpoint
 from esp.suite import SUITES
+from kinkvpn.api.control import ControlUnavailable
 from kinkvpn.config import HostSettings, parse
 from kinkvpn.demo.lab import Lab
 from kinkvpn.demo.namespace import Namespace
@@ -35,7 +36,6 @@ from kinkvpn.keylog import KeyLog
 from kinkvpn.proto.ports import TgtDenied
 from kinkvpn.proto.settings import PeerSettings
 from kinkvpn.service import daemon
-from kinkvpn.service.api import ControlUnavailable
 from kinkvpn.service.daemon import (
     Refusals,
     open_acceptor,

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from typing import Any
 
 from esp.dataplane import LinkStatistics
 from esp.errors import DropReason
 from esp.offload import ALL_OFFLOADS, OF_TUN, OF_UDP, Grant, Offload
 from esp.sa import Endpoint
 from esp.statistics import Carried, SaStatistics, Statistics
+from kinkvpn.proto.quick_mode import SaPair
 from kinkvpn.service.report import (
+    counters,
     offload_status,
-    policy_counts,
     policy_engines,
     policy_sizes,
     policy_traffic,
+    sa_status,
     spell,
     with_traffic,
 )
@@ -84,28 +87,42 @@ def test_sizes_are_those_of_the_newest_sa_that_sends() -> None:
     assert set(policy_sizes([]).values()) == {0}
 
 
-def test_the_rest_of_keying_s_status_stays() -> None:
-    keying = {
-        "peers": [{"name": "b", "epoch": 1, "policies": [{"name": "b/1", "state": "established"}]}],
+def test_what_keying_knows_stays_and_what_was_carried_is_added() -> None:
+    keying: Any = [{"name": "b", "epoch": 1, "policies": [{"name": "b/1", "state": "established"}, {"name": "b/2"}]}]
+    found: Any = with_traffic(keying, TRAFFIC)
+    assert json.loads(json.dumps(found)) == found
+    (peer,) = found
+    assert peer["epoch"] == 1
+    first, second = peer["policies"]
+    sas = TRAFFIC.sas[:3]
+    counts = {**policy_traffic("b/1", TRAFFIC), **policy_sizes(sas), **policy_engines(sas)}
+    assert first == {"name": "b/1", "state": "established"} | counts
+    assert second["held"] == 9
+
+
+def test_counters_of_both_planes() -> None:
+    kink: Any = {
         "counters": {"malformed": 2},
         "labelled": {"messages_received": {"create": 2}},
         "seconds": {"create": {"le": {"1.0": 1}, "count": 1, "sum": 0.004}},
     }
-    found = with_traffic(keying, TRAFFIC, LinkStatistics(junk_received=4))
-    assert json.loads(json.dumps(found)) == found
-    (peer,) = found["peers"]
-    assert peer["epoch"] == 1
-    counts = policy_counts("b/1", TRAFFIC, TRAFFIC.sas[:3])
-    assert peer["policies"] == [{"name": "b/1", "state": "established"} | counts]
-    counters = found["counters"]
-    assert isinstance(counters, dict)
-    assert counters["kink"] == {"malformed": 2}
-    assert counters["kink_labelled"] == {"messages_received": {"create": 2}}
-    assert counters["kink_seconds"] == keying["seconds"]
-    assert counters["drops"] == {"no_policy": 3}
-    assert counters["unused_ecn"] == {"not_ect_in_ce": 1}
-    assert counters["link"]["junk_received"] == 4
-    assert (counters["packets_in"], counters["octets_out"]) == (5, 700)
+    found = counters(kink, TRAFFIC, LinkStatistics(junk_received=4))
+    assert found["kink"] == {"malformed": 2}
+    assert found["kink_labelled"] == {"messages_received": {"create": 2}}
+    assert found["kink_seconds"] == kink["seconds"]
+    assert found["drops"] == {"no_policy": 3}
+    assert found["unused_ecn"] == {"not_ect_in_ce": 1}
+    assert found["link"]["junk_received"] == 4
+    assert (found["packets_in"], found["octets_out"]) == (5, 700)
+
+
+def test_an_sa_has_the_age_of_its_pair_if_that_stands() -> None:
+    one = replace(sa("b/1", 1, 100, inbound=False), drops={DropReason.REPLAYED: 2, DropReason.NO_POLICY: 0})
+    pair = SaPair("b/1", 512, 256, "aes256-gcm16", initiated=True, lifetime=3600, established=10.0)
+    found = sa_status(one, "b", pair, 12.5)
+    assert (found["direction"], found["spi"], found["since"], found["lifetime"]) == ("out", "0x00000100", 2.5, 3600)
+    assert (found["drops"], found["remote"]) == ({"replayed": 2}, "192.0.2.2:4500")
+    assert sa_status(one, "b", None, 12.5)["since"] is None
 
 
 def test_endpoints() -> None:

@@ -1,0 +1,224 @@
+"""The paths of the API over a daemon that is up: each operation, its answer, and what is refused."""
+
+from __future__ import annotations
+
+import logging
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol
+
+import msgspec
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
+
+from kinkvpn import __version__
+from kinkvpn.api.answers import (
+    Counters,
+    Peer,
+    Peers,
+    Policies,
+    PolicyOfPeer,
+    Probed,
+    Problem,
+    Rekeyed,
+    Sas,
+    Status,
+    Stopping,
+)
+from kinkvpn.api.events import UnknownPlace, place
+from kinkvpn.api.schema import PROBLEM_TYPE, Operation, document
+from kinkvpn.errors import KinkvpnError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+    from starlette.requests import Request
+
+    from kinkvpn.api.answers import NegotiatedPolicy, Sa
+    from kinkvpn.api.events import Events
+
+log = logging.getLogger(__name__)
+
+
+class Refusal(KinkvpnError):
+    """What cannot be done for a reason that HTTP has a status for (RFC 9110 §15)."""
+
+    def __init__(self, status: HTTPStatus, reason: str) -> None:
+        super().__init__(reason)
+        self.status = status
+
+
+class Daemon(Protocol):
+    """What is asked of the daemon: ``service.running.Running``. Whatever raises KinkvpnError has refused."""
+
+    @property
+    def events(self) -> Events: ...
+    def status(self) -> Status: ...
+    def sas(self) -> list[Sa]: ...
+    async def probe(self, peer: str) -> float: ...
+    async def rekey(self, peer: str | None) -> list[NegotiatedPolicy]: ...
+    async def stop(self) -> int: ...
+
+
+# The operations. Their documentation is the API's.
+
+
+async def status(daemon: Daemon, _asked: Request) -> Status:
+    """Everything: the daemon, its peers, their policies, and what was counted."""
+    return daemon.status()
+
+
+async def peers(daemon: Daemon, _asked: Request) -> Peers:
+    """Every peer that is configured, with its policies."""
+    return {"peers": daemon.status()["peers"]}
+
+
+async def peer(daemon: Daemon, asked: Request) -> Peer:
+    """One peer, with its policies."""
+    return _peer(daemon, asked)
+
+
+async def policies(daemon: Daemon, _asked: Request) -> Policies:
+    """The policies of every peer: their state, the newest of their SAs, and why there is none."""
+    found: list[PolicyOfPeer] = [
+        {**policy, "peer": each["name"]} for each in daemon.status()["peers"] for policy in each["policies"]
+    ]
+    return {"policies": found}
+
+
+async def sas(daemon: Daemon, _asked: Request) -> Sas:
+    """Every SA that the data plane has, old ones that live on for a moment among them. No keys."""
+    return {"sas": daemon.sas()}
+
+
+async def counters(daemon: Daemon, _asked: Request) -> Counters:
+    """What was counted since the start. None of it ever goes back."""
+    return daemon.status()["counters"]
+
+
+async def events(daemon: Daemon, asked: Request) -> Response:
+    """Server-sent events: the newest thousand of the daemon's log, and each that comes.
+
+    Of each the data is a JSON object: `event` is its name, `time` and `level` are those of the log, and the rest is
+    what the event is about. A reader who is too slow loses the oldest, and is told by one of the type `lost` how many.
+    """
+    behind = asked.query_params.get("after") or asked.headers.get("last-event-id")
+    follow = asked.query_params.get("follow", "true")
+    if follow not in ("true", "false"):
+        raise Refusal(HTTPStatus.BAD_REQUEST, f"follow is true or false, not {follow[:40]!r}")
+    try:
+        found = daemon.events.follow(place(behind) if behind else None, on=follow == "true" and asked.method == "GET")
+    except UnknownPlace as error:
+        raise Refusal(HTTPStatus.BAD_REQUEST, str(error)) from None
+    return StreamingResponse(found, media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+
+
+async def probe(daemon: Daemon, asked: Request) -> Probed:
+    """Ask a peer for its STATUS now; answers once it has."""
+    name = _peer(daemon, asked)["name"]
+    return {"peer": name, "seconds": await daemon.probe(name)}
+
+
+async def rekey(daemon: Daemon, asked: Request) -> Rekeyed:
+    """Replace the pairs of SAs with a peer by new ones; answers once they stand.
+
+    No packet is lost. Where the peer does not agree the old pair stays, and that is refused.
+    """
+    return {"policies": await daemon.rekey(_peer(daemon, asked)["name"])}
+
+
+async def rekey_all(daemon: Daemon, _asked: Request) -> Rekeyed:
+    """Replace the pairs of SAs with every peer by new ones, as for one of them."""
+    return {"policies": await daemon.rekey(None)}
+
+
+async def stop(daemon: Daemon, _asked: Request) -> Stopping:
+    """Delete every SA, undo addresses and routes and end; answers before that is done."""
+    return {"pid": await daemon.stop()}
+
+
+async def openapi(_daemon: Daemon, _asked: Request) -> dict[str, Any]:
+    """This document."""
+    return document(OPERATIONS, __version__)
+
+
+def _peer(daemon: Daemon, asked: Request) -> Peer:
+    """The peer that was named. Raises Refusal."""
+    name, found = asked.path_params["name"], daemon.status()["peers"]
+    for each in found:
+        if each["name"] == name:
+            return each
+    known = ", ".join(each["name"] for each in found) or "none"
+    raise Refusal(HTTPStatus.NOT_FOUND, f"no peer {name!r}; there are {known}")
+
+
+_EVENT_ID = {"type": "string", "pattern": "^[0-9a-f]{1,16}-[0-9]{1,15}$"}
+_FOLLOWING = (
+    {"name": "Last-Event-ID", "in": "header", "description": "go on behind this event", "schema": _EVENT_ID},
+    {"name": "after", "in": "query", "description": "the same, before Last-Event-ID", "schema": _EVENT_ID},
+    {
+        "name": "follow",
+        "in": "query",
+        "description": "false ends the stream at the newest event",
+        "schema": {"type": "string", "enum": ["true", "false"], "default": "true"},
+    },
+)
+
+OPERATIONS: tuple[Operation, ...] = (
+    Operation("GET", "/v1/status", status, Status),
+    Operation("GET", "/v1/peers", peers, Peers),
+    Operation("GET", "/v1/peers/{name}", peer, Peer),
+    Operation("GET", "/v1/policies", policies, Policies),
+    Operation("GET", "/v1/sas", sas, Sas),
+    Operation("GET", "/v1/counters", counters, Counters),
+    Operation("GET", "/v1/events", events, "text/event-stream", _FOLLOWING),
+    Operation("POST", "/v1/peers/{name}/probe", probe, Probed),
+    Operation("POST", "/v1/peers/{name}/rekey", rekey, Rekeyed),
+    Operation("POST", "/v1/rekey", rekey_all, Rekeyed),
+    Operation("POST", "/v1/stop", stop, Stopping),
+    Operation("GET", "/v1/openapi.json", openapi, dict[str, Any]),
+)
+
+
+def application(daemon: Daemon, operations: Sequence[Operation] = OPERATIONS) -> Starlette:
+    """The ASGI application. A connection's ``state`` says whether its client ``may_change`` things."""
+    routes = [Route(one.path, _endpoint(one, daemon), methods=[one.method]) for one in operations]
+    return Starlette(routes=routes, exception_handlers={HTTPException: _not_there})
+
+
+def _endpoint(operation: Operation, daemon: Daemon) -> Callable[[Request], Awaitable[Response]]:
+    """What goes wrong in what only tells or asks must not take the tunnels down with it."""
+
+    async def answer(asked: Request) -> Response:
+        try:
+            if operation.method != "GET" and not asked.scope.get("state", {}).get("may_change"):
+                raise Refusal(HTTPStatus.FORBIDDEN, "you may look, and not change anything")
+            found = await operation.run(daemon, asked)
+        except Refusal as refusal:
+            return problem(refusal.status, str(refusal))
+        except KinkvpnError as error:
+            return problem(HTTPStatus.CONFLICT, str(error))
+        except Exception:
+            log.exception("command_failed", extra={"fields": {"command": operation.run.__name__}})
+            reason = f"{operation.run.__name__} failed; the daemon's log has the reason"
+            return problem(HTTPStatus.INTERNAL_SERVER_ERROR, reason)
+        if isinstance(found, Response):
+            return found
+        return Response(msgspec.json.encode(found), media_type="application/json")
+
+    return answer
+
+
+async def _not_there(asked: Request, error: Exception) -> Response:
+    """No such path, or no such method of it."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    reason = f"{asked.method} {asked.url.path}: {status.phrase}; GET /v1/openapi.json says what there is"
+    return problem(status, reason, dict(error.headers or {}))
+
+
+def problem(status: HTTPStatus, reason: str, headers: dict[str, str] | None = None) -> Response:
+    """What was not done, and why (RFC 9457)."""
+    content: Problem = {"type": "about:blank", "title": status.phrase, "status": int(status), "detail": reason}
+    return Response(msgspec.json.encode(content), status, headers, media_type=PROBLEM_TYPE)

@@ -1,0 +1,160 @@
+"""A daemon that is up: what there is to say of it, and what it may be asked to do. What the API is about."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import trio
+
+from kinkvpn import __version__
+from kinkvpn.service.keying import ProbeFailed, RekeyFailed
+from kinkvpn.service.report import counters, offload_status, sa_status, spell, with_traffic
+
+if TYPE_CHECKING:
+    from esp.dataplane import Dataplane
+    from esp.link import UdpLink
+    from esp.raw import Links
+    from esp.tun import TunDevice
+    from kinkvpn.api.answers import NegotiatedPolicy, Sa, Status
+    from kinkvpn.api.control import ControlSocket
+    from kinkvpn.api.events import Events
+    from kinkvpn.config import Configuration, TunSettings
+    from kinkvpn.kerberos.tickets import TicketSource
+    from kinkvpn.keylog import KeyLog
+    from kinkvpn.proto.settings import PeerSettings
+    from kinkvpn.service.engines import ChosenEngine
+    from kinkvpn.service.keying import Keying
+    from kinkvpn.service.netconf import NetworkConfiguration
+    from kinkvpn.service.paths import PathMtus
+    from kinkvpn.service.transport import KinkTransport
+
+log = logging.getLogger(__name__)
+
+# Ours. STATUS is sent again after one second, two and four (RFC 4430 §9): three chances, then the operator is told.
+PROBE_SECONDS = 10.0
+
+# Ours. A CREATE takes milliseconds; with three retransmissions it may take this long, then the operator is told.
+REKEY_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What was got from the host, and goes back to it at the end. ``tun_settings`` has the MTU that was settled on."""
+
+    control: ControlSocket
+    peers: tuple[PeerSettings, ...]
+    transport: KinkTransport
+    link: UdpLink | Links
+    tun: TunDevice
+    tun_settings: TunSettings
+    paths: PathMtus
+    tickets: TicketSource
+    network: NetworkConfiguration
+    keys: KeyLog | None
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """The daemon behind ``api.app``.
+
+    Args:
+        started: of time.monotonic.
+        stopping: set, it ends.
+        events: its log's.
+    """
+
+    configuration: Configuration
+    engine: ChosenEngine
+    started: float
+    stopping: trio.Event
+    events: Events
+    resources: Resources
+    dataplane: Dataplane
+    keying: Keying
+
+    def headline(self) -> dict[str, object]:
+        """Who and where we are, for the log."""
+        status = self.status()
+        return {
+            "version": status["version"],
+            "pid": status["pid"],
+            "principal": status["principal"],
+            **self.engine.fields,
+            "tun": status["tun"]["name"],
+            "mtu": status["tun"]["mtu"],
+            "addresses": status["tun"]["addresses"],
+            **status["listeners"],
+            "peers": len(status["peers"]),
+        }
+
+    def introduction(self) -> dict[str, str]:
+        """What every hook is told."""
+        return {
+            "principal": self.configuration.host.principal,
+            "device": self.resources.tun.name,
+            "mtu": str(self.resources.tun_settings.mtu),
+            "addresses": " ".join(map(str, self.configuration.tun.addresses)),
+            "socket": str(self.configuration.control.socket),
+        }
+
+    def summary(self) -> str:
+        """One line for a service manager."""
+        peers = self.keying.peers.values()
+        reached = sum(any(peer.pairs(policy) for policy in peer.policies) for peer in peers)
+        return f"{reached} of {len(peers)} peers have SAs; {self.resources.tun.name}, {self.engine.headline}"
+
+    def status(self) -> Status:
+        """What ``kinkvpn status --json`` shows: free of secrets."""
+        resources, traffic = self.resources, self.dataplane.statistics()
+        kink, mtu = self.keying.status(), resources.tun_settings.mtu
+        assert mtu is not None, "settled at the start"
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "principal": self.configuration.host.principal,
+            **self.engine.fields,
+            "uptime": round(time.monotonic() - self.started, 3),
+            "tun": {
+                "name": resources.tun.name,
+                "mtu": mtu,
+                "addresses": [str(address) for address in self.configuration.tun.addresses],
+            },
+            "offloads": offload_status(
+                self.configuration.offload, self.engine.unsuited, resources.tun.grant, resources.link.grant
+            ),
+            "key_log": None if resources.keys is None else str(resources.keys.path),
+            "listeners": {
+                "kink": [spell(endpoint) for endpoint in resources.transport.local],
+                "esp": list(dict.fromkeys(map(spell, resources.link.local))),
+            },
+            "tickets": resources.tickets.status(),
+            "peers": with_traffic(kink["peers"], traffic),
+            "counters": counters(kink, traffic, self.dataplane.link_statistics()),
+        }
+
+    def sas(self) -> list[Sa]:
+        """Those that are installed, with what keying knows of each."""
+        now = trio.current_time()
+        return [sa_status(sa, *self.keying.whose(sa.policy, sa.spi), now) for sa in self.dataplane.statistics().sas]
+
+    async def probe(self, peer: str) -> float:
+        """Seconds that its STATUS took. Raises ProbeFailed."""
+        with trio.move_on_after(PROBE_SECONDS):
+            return await self.keying.probe(peer)
+        raise ProbeFailed(f"no answer within {PROBE_SECONDS:g} s")
+
+    async def rekey(self, peer: str | None) -> list[NegotiatedPolicy]:
+        """What has new SAs now. Raises RekeyFailed."""
+        with trio.move_on_after(REKEY_SECONDS):
+            return await self.keying.rekey(peer)
+        raise RekeyFailed(f"no answer within {REKEY_SECONDS:g} s; the daemon goes on trying")
+
+    async def stop(self) -> int:
+        """Have it end in order; its pid, to wait for."""
+        log.info("down")
+        self.stopping.set()
+        return os.getpid()

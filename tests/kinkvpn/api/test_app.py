@@ -1,0 +1,172 @@
+"""The operations, asked over a real socket of the real server, with a simulated host behind it."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import msgspec
+import pytest
+import schemathesis
+import trio
+from support.api import looping, served, served_on, simulated
+
+from kinkvpn.api import answers
+from kinkvpn.api.app import OPERATIONS
+from kinkvpn.api.client import Client
+from kinkvpn.api.control import CommandRefused
+from kinkvpn.api.schema import PROBLEM_TYPE, document
+from kinkvpn.errors import KinkvpnError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+DOCUMENT = document(OPERATIONS, "0")
+schema = schemathesis.openapi.from_dict(DOCUMENT)
+
+
+@pytest.fixture(scope="module")
+def control(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    with served(tmp_path_factory.mktemp("api") / "k.sock") as path:
+        yield path
+
+
+@pytest.fixture
+def daemon(control: Path) -> Iterator[Client]:
+    with Client(control) as client:
+        yield client
+
+
+@pytest.fixture
+def http(control: Path) -> Iterator[httpx.Client]:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(control)), base_url="http://k", timeout=30) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """The same over TCP, for clients that know nothing else."""
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    async def live(ready: Callable[[], None]) -> None:
+        async with simulated() as found, trio.open_nursery() as nursery:
+            await nursery.start(served_on, listener, found)
+            ready()
+            await trio.sleep_forever()
+
+    with looping(live):
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+
+def undescribed(value: Any, described: dict[str, Any]) -> list[str]:
+    """Keys in ``value`` that the document does not have where they are."""
+    reference = described.get("$ref", "").rpartition("/")[2]
+    if reference:
+        return undescribed(value, DOCUMENT["components"]["schemas"][reference])
+    if isinstance(value, list):
+        return [each for one in value for each in undescribed(one, described.get("items", {}))]
+    if isinstance(value, dict) and "properties" in described:
+        known = described["properties"]
+        inside = [each for key in value.keys() & known.keys() for each in undescribed(value[key], known[key])]
+        return [*(value.keys() - known.keys()), *inside]
+    return []
+
+
+READ = [one for one in OPERATIONS if one.method == "GET" and isinstance(one.answer, type | type(dict[str, Any]))]
+
+
+@pytest.mark.parametrize("operation", READ, ids=lambda one: one.path)
+def test_an_answer_is_what_the_document_says_and_no_more(http: httpx.Client, operation: Any) -> None:
+    response = http.get(operation.path.replace("{name}", "east"))
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+    answer = response.json()
+    msgspec.convert(answer, operation.answer)
+    described = DOCUMENT["paths"][operation.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    assert undescribed(answer, described) == []
+
+
+def test_the_parts_are_those_of_the_status(daemon: Client) -> None:
+    status = daemon.status()
+    (peer,) = status["peers"]
+    assert [policy["state"] for policy in peer["policies"]] == ["established", "down"]
+    assert (
+        [one["name"] for one in daemon.get("/v1/peers")["peers"]] == [daemon.get("/v1/peers/east")["name"]] == ["east"]
+    )
+    policies = daemon.get("/v1/policies")["policies"]
+    assert [(each["peer"], each["name"]) for each in policies] == [("east", "tunnel0"), ("east", "tunnel1")]
+    assert daemon.get("/v1/counters").keys() == status["counters"].keys()
+    sas = daemon.get("/v1/sas")["sas"]
+    assert [(sa["peer"], sa["policy"]) for sa in sas] == [("east", "tunnel0")] * 2
+    spis = {sa["direction"]: sa["spi"] for sa in sas}
+    assert spis == {"in": policies[0]["spi_in"], "out": policies[0]["spi_out"]}
+    assert all(sa["lifetime"] > sa["since"] >= 0 for sa in sas)
+
+
+def test_what_is_asked_of_it_is_done(daemon: Client) -> None:
+    assert daemon.post("/v1/peers/east/probe")["seconds"] > 0
+    before = daemon.get("/v1/peers/east")["policies"][0]["spi_in"]
+    for path in ("/v1/rekey", "/v1/peers/east/rekey"):
+        (policy,) = daemon.post(path)["policies"]
+        assert policy["spi_in"] != before
+        before = policy["spi_in"]
+    assert daemon.post("/v1/stop")["pid"] == daemon.pid
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "detail"),
+    [
+        ("POST", "/v1/peers/wset/probe", 404, "no peer 'wset'; there are east"),
+        ("GET", "/v1/peers/wset", 404, "no peer 'wset'; there are east"),
+        ("GET", "/v2/status", 404, "GET /v2/status: Not Found; GET /v1/openapi.json says what there is"),
+        ("DELETE", "/v1/status", 405, "DELETE /v1/status: Method Not Allowed; GET /v1/openapi.json says what there is"),
+        ("GET", "/v1/events?after=x", 400, "'x' is no id of an event"),
+        ("GET", "/v1/events?follow=maybe", 400, "follow is true or false, not 'maybe'"),
+    ],
+)
+def test_what_cannot_be_is_a_problem(http: httpx.Client, method: str, path: str, status: int, detail: str) -> None:
+    response = http.request(method, path)
+    assert response.headers["content-type"] == PROBLEM_TYPE
+    problem = msgspec.convert(response.json(), answers.Problem)
+    assert (response.status_code, problem["status"], problem["detail"]) == (status, status, detail)
+
+
+class Broken:
+    """A daemon of which everything goes wrong."""
+
+    def status(self) -> None:
+        raise ZeroDivisionError
+
+    async def rekey(self, _peer: str | None) -> None:
+        raise KinkvpnError("nothing is established")
+
+
+def test_a_refusal_and_a_defect(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    with served(tmp_path / "k.sock", Broken) as path, Client(path) as client:
+        with pytest.raises(CommandRefused, match=r"^nothing is established$"):
+            client.post("/v1/rekey")
+        with pytest.raises(CommandRefused, match=r"^status failed; the daemon's log has the reason$"):
+            client.status()
+    (logged,) = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert logged.message == "command_failed"
+    assert logged.exc_info is not None
+
+
+def test_events_are_followed_from_where_one_was(control: Path, http: httpx.Client) -> None:
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(control)), base_url="http://k", timeout=30) as client:
+        response = client.get("/v1/events", params={"follow": "false"}, headers={"Last-Event-ID": "5eed-0"})
+    assert response.headers["content-type"].startswith("text/event-stream")
+    assert response.headers["cache-control"] == "no-store"
+    assert http.head("/v1/events").status_code == 200, "and comes to an end"
+
+
+@schema.exclude(path="/v1/events").parametrize()
+def test_whatever_the_document_allows_is_answered_as_it_says(case: schemathesis.Case, url: str) -> None:
+    case.call_and_validate(base_url=url)
+
+
+def test_the_document_is_served(http: httpx.Client) -> None:
+    assert json.loads(http.get("/v1/openapi.json").text)["paths"].keys() == DOCUMENT["paths"].keys()

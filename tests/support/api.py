@@ -1,0 +1,157 @@
+"""A daemon in memory behind the real API: keying, engine and data plane of a simulated host, on the real clock."""
+
+from __future__ import annotations
+
+import os
+import threading
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+from support.host import Tunnel, World
+from support.network import CALM, Network
+
+from kinkvpn.api.app import application
+from kinkvpn.api.control import ControlSocket
+from kinkvpn.api.events import Events
+from kinkvpn.api.server import local_client_may_change, serve
+from kinkvpn.service.report import counters, sa_status, with_traffic
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+    from support.host import Host
+
+    from kinkvpn.api.answers import NegotiatedPolicy, Sa, Status
+    from kinkvpn.api.app import Daemon
+
+
+@dataclass
+class Simulated:
+    """A ``Daemon`` whose peer, tunnels and counters are those of ``host``; the rest is as of a small installation."""
+
+    host: Host
+    events: Events = field(default_factory=lambda: Events(0x5EED))
+    stopping: trio.Event = field(default_factory=trio.Event)
+
+    def status(self) -> Status:
+        """As ``service.running.Running`` makes it."""
+        dataplane, kink = self.host.dataplane, self.host.keying.status()
+        traffic = dataplane.statistics()
+        return {
+            "version": "0.0",
+            "pid": os.getpid(),
+            "principal": "kink/west.example.com@EXAMPLE.COM",
+            "engine": "portable",
+            "engine_reason": "in memory",
+            "ciphers": "OpenSSL",
+            "queues": 1,
+            "uptime": 61.0,
+            "tun": {"name": "kink0", "mtu": 1400, "addresses": ["10.1.0.1/24"]},
+            "offloads": {"tso": None, "uso": "off in the configuration"},
+            "key_log": None,
+            "listeners": {"kink": ["192.0.2.1:910"], "esp": ["192.0.2.1:4500"]},
+            "tickets": {"kept": 1, "first_ends": 18000.0, "not_renewed": 0, "ends": {}},
+            "peers": with_traffic(kink["peers"], traffic),
+            "counters": counters(kink, traffic, dataplane.link_statistics()),
+        }
+
+    def sas(self) -> list[Sa]:
+        """Those of the engine."""
+        keying, now = self.host.keying, trio.current_time()
+        return [sa_status(sa, *keying.whose(sa.policy, sa.spi), now) for sa in self.host.dataplane.statistics().sas]
+
+    async def probe(self, peer: str) -> float:
+        """Keying's."""
+        return await self.host.keying.probe(peer)
+
+    async def rekey(self, peer: str | None) -> list[NegotiatedPolicy]:
+        """Keying's."""
+        return await self.host.keying.rekey(peer)
+
+    async def stop(self) -> int:
+        """Only says so."""
+        self.stopping.set()
+        return os.getpid()
+
+
+@asynccontextmanager
+async def simulated() -> AsyncIterator[Simulated]:
+    """West, whose peer is east: one tunnel stands, one waits for a packet."""
+    async with trio.open_nursery() as nursery:
+        network = Network("api", CALM)
+        nursery.start_soon(network.run)
+        world = World("api", network, nursery)
+        tunnels = [Tunnel(0, boot=frozenset({"west"})), Tunnel(1)]
+        west, east = [await world.start(name, tunnels, kdc_latency=lambda: 0.0) for name in ("west", "east")]
+        await world.wait_until(lambda: bool(west.keys()[0]) and west.at_rest and east.at_rest, within=30)
+        yield Simulated(west)
+        nursery.cancel_scope.cancel()
+
+
+@contextmanager
+def served(path: Path, daemon: Callable[[], Daemon] | None = None) -> Iterator[Path]:
+    """The control socket at ``path``, served by a thread with a loop of its own; without a ``daemon`` by a simulated
+    one.
+    """
+
+    async def live(ready: Callable[[], None]) -> None:
+        if daemon is not None:
+            await answering(path, daemon(), ready)
+            return
+        async with simulated() as found:
+            await answering(path, found, ready)
+
+    with looping(live):
+        yield path
+
+
+async def answering(path: Path, daemon: Daemon, ready: Callable[[], None]) -> None:
+    """The API over ``daemon``; ``ready`` is called once it is there."""
+    control = ControlSocket(path)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(served_on, control.listener(), daemon)
+            ready()
+    finally:
+        control.close()
+
+
+async def served_on(
+    listener: socket.socket, daemon: Daemon, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """The API on a socket of whatever family; who comes over IP may change things too."""
+
+    def may_change(stream: trio.SocketStream) -> bool:
+        return stream.socket.family != trio.socket.AF_UNIX or local_client_may_change(stream)
+
+    await partial(serve, listener, application(daemon), may_change=may_change)(task_status=task_status)
+
+
+@contextmanager
+def looping(live: Callable[[Callable[[], None]], object]) -> Iterator[None]:
+    """``live`` in a thread, with Trio, until the block ends; it calls what it is given once it is ready."""
+    scope, started = trio.CancelScope(), threading.Event()
+    tokens: list[trio.lowlevel.TrioToken] = []
+
+    async def main() -> None:
+        def ready() -> None:
+            tokens.append(trio.lowlevel.current_trio_token())
+            started.set()
+
+        with scope:
+            await live(ready)  # type: ignore[misc]
+
+    thread = threading.Thread(target=trio.run, args=(main,))
+    thread.start()
+    try:
+        assert started.wait(60)
+        yield
+    finally:
+        if tokens:
+            trio.from_thread.run_sync(scope.cancel, trio_token=tokens[0])
+        thread.join()
