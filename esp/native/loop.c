@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <netinet/udp.h>
 #include <poll.h>
+#include <sched.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/eventfd.h>
@@ -32,6 +33,9 @@ enum {
     PACKETS_RING = 8 << 20, /* twice what a socket's buffer holds: Python may be away as long as with the portable engine */
     CONTROL_RING = 1 << 18,
     NEWS_RING = 1 << 16,
+    BULK_OCTETS = 16384,    /* a turn with as many is one of many: */
+    BULK_NS = 1000000,      /* for so long after it more is to be expected at once, */
+    LINGER_NS = 30000,      /* and waited for awake: falling asleep and being woken takes a virtual machine as long */
     ERRORS_MS = 1,          /* how often to look at a socket that has errors to tell: poll would return at once each time */
 };
 
@@ -47,7 +51,9 @@ struct loop_private {
     struct incoming incoming;
     struct coalescer *coalescer;
     struct outbox *outbox;
-    int gone;   /* errno of the TUN */
+    int gone;        /* errno of the TUN */
+    size_t carried;  /* octets of this turn */
+    double bulk_end; /* when it is not expected any more that more comes at once */
     double now;
     _Alignas(64) uint8_t packet[PACKET];
     _Alignas(64) uint8_t piece[PACKET];
@@ -233,6 +239,7 @@ static int drain_tun(struct loop *loop) {
         carry_out(loop, &vnet, packet, (size_t)octets - front);
     }
     flush(loop);
+    own->carried += taken;
     return more;
 }
 
@@ -350,6 +357,7 @@ static void take_datagram(struct loop *loop, const struct port *port, unsigned n
     struct msghdr *header = &incoming->headers[number].msg_hdr;
     uint8_t *octets = incoming->octets[number];
     size_t total = incoming->headers[number].msg_len, each = total;
+    loop->own->carried += total;
     uint8_t traffic_class = read_ancillary(header, &each);
     struct remote *source = &incoming->sources[number];
     source->octets = header->msg_namelen;
@@ -500,6 +508,23 @@ static double clock_now(const struct loop *loop) {
     return (double)time.tv_sec + (double)time.tv_nsec * 1e-9 + loop->settings.clock_offset;
 }
 
+/* Looks for more where much has just been carried, and leaves the processor to whoever else wants it meanwhile. As poll. */
+static int linger(struct loop *loop, struct pollfd *watched, unsigned count_) {
+    struct loop_private *own = loop->own;
+    double now = clock_now(loop), until = now + LINGER_NS * 1e-9;
+    if (own->carried >= BULK_OCTETS)
+        own->bulk_end = now + BULK_NS * 1e-9;
+    own->carried = 0;
+    for (; now < until && now < own->bulk_end; now = clock_now(loop)) {
+        int found = poll(watched, count_, 0);
+        count(&loop->counters.polls, 1);
+        if (found)
+            return found;
+        sched_yield();
+    }
+    return 0;
+}
+
 /* Sleeps until something is to be done, unless `busy`; which of the sockets and the TUN may have something. */
 static unsigned sleep_until_ready(struct loop *loop, int busy) {
     struct pollfd ready[MAX_SOCKETS + 2];
@@ -510,7 +535,9 @@ static unsigned sleep_until_ready(struct loop *loop, int busy) {
     ready[ports] = (struct pollfd){loop->settings.tun, POLLIN, 0};
     ready[ports + 1] = (struct pollfd){loop->alarm, POLLIN, 0};
     lane_leave(loop->lane);
-    int number = poll(ready, ports + 2, busy ? 0 : errors ? ERRORS_MS : -1);
+    int number = busy ? 0 : linger(loop, ready, ports + 2);
+    if (number == 0)
+        number = poll(ready, ports + 2, busy ? 0 : errors ? ERRORS_MS : -1);
     lane_enter(loop->lane);
     count(&loop->counters.polls, 1);
     loop->own->now = clock_now(loop);

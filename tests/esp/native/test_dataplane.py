@@ -41,7 +41,7 @@ def drops(end: End) -> dict[DropReason, int]:
 
 async def carry(sender: End, receiver: End, packets: list[bytes]) -> None:
     """Through, each as it was and in order."""
-    with trio.fail_after(30):
+    with trio.fail_after(90):
         for at in range(0, len(packets), WINDOW):
             batch = packets[at : at + WINDOW]
             for each in batch:
@@ -307,6 +307,17 @@ async def test_icmp_errors_make_no_loop_spin() -> None:
         time.sleep(0.2)  # noqa: ASYNC251 (Python does nothing: that is what is tried here)
         polls = left.counters()["polls"] - before
         assert polls <= (trio.current_time() - began) * 1_000 + 50
+
+
+async def test_a_lane_that_has_carried_much_sleeps_again() -> None:
+    """It looks for more for a millisecond, and not for ever."""
+    async with ends() as (left, right):
+        key(left, right)
+        await carry(left, right, [packet(number, octets=1_300) for number in range(1_000)])
+        time.sleep(0.1)  # noqa: ASYNC251 (nothing comes: that is what is tried here)
+        before = [end.counters()["polls"] for end in (left, right)]
+        time.sleep(0.2)  # noqa: ASYNC251
+        assert all(end.counters()["polls"] - polls < 10 for end, polls in zip((left, right), before, strict=True))
 
 
 class Absent:
