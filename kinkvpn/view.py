@@ -90,6 +90,8 @@ def _peer_lines(peer: Mapping[str, Any], probe: str | None, mtu: int) -> Iterato
     yield f"{peer['name']}  {peer_state(peer).upper()}  {peer['address'] or 'nowhere yet'}  {peer['principal']}"
     tickets = ", user-to-user" if peer.get("user_to_user") else ""
     yield f"  {heard}{tickets}" + (f", probe: {probe}" if probe else "")
+    if peer.get("taken_down"):
+        yield f"  no SAs until `kinkvpn up {peer['name']}`, as somebody has told the daemon"
     if peer.get("refusal"):
         yield f"  what it asked for was refused {duration(peer['refused'])} ago: {peer['refusal']}"
     yield from _contact_lines(peer, mtu)
@@ -99,7 +101,8 @@ def _peer_lines(peer: Mapping[str, Any], probe: str | None, mtu: int) -> Iterato
     yield next(lines)
     for policy, line in zip(peer["policies"], lines, strict=True):
         yield line
-        yield from (f"      {detail}" for detail in _details(policy, mtu, located=bool(peer["address"])))
+        if not peer.get("taken_down"):
+            yield from (f"      {detail}" for detail in _details(policy, mtu, located=bool(peer["address"])))
 
 
 def _contact_lines(peer: Mapping[str, Any], mtu: int) -> Iterator[str]:
@@ -122,6 +125,8 @@ def _policy_row(policy: Mapping[str, Any]) -> Row:
 
 def peer_state(peer: Mapping[str, Any]) -> str:
     """The worst that somebody has to know of: a peer with one tunnel up and another failing is not just established."""
+    if peer.get("taken_down"):
+        return "taken down"
     states = {policy_state(policy) for policy in peer["policies"]}
     if "down" in states:
         return "partly down" if states - {"down"} else "down"

@@ -40,7 +40,7 @@ LAYERS = {
         {"esp.native"},  # the compiled engine and its dataplane
     ),
     "kinkvpn": (
-        {"kinkvpn.errors"},
+        {"kinkvpn.errors", "kinkvpn.terminal"},
         {"kinkvpn.wire"},
         {"kinkvpn.proto"},
         {"kinkvpn.kerberos", "kinkvpn.key_exchange"},
@@ -59,6 +59,7 @@ LAYERS = {
         {"kinkvpn.rootless", "kinkvpn.metrics"},
         {"kinkvpn.proxy"},
         {"kinkvpn.demo", "kinkvpn.decode", "kinkvpn.manual", "kinkvpn.view", "kinkvpn.doctor"},
+        {"kinkvpn.listing"},
         {"kinkvpn.commands"},
         {"kinkvpn.cli", "kinkvpn.__main__"},
     ),

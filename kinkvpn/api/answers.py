@@ -138,6 +138,7 @@ class Standing(TypedDict):
     refusal: str | None
     refused: Seconds | None
     state: State
+    taken_down: Annotated[bool, Meta(description="by the operator: no SA is made until it is brought up")]
 
 
 class NegotiatedPeer(Standing):
@@ -267,8 +268,8 @@ class Probed(TypedDict):
     seconds: Seconds
 
 
-class Rekeyed(TypedDict):
-    """What has new SAs now."""
+class Established(TypedDict):
+    """What has SAs now."""
 
     policies: list[NegotiatedPolicy]
 

@@ -15,13 +15,13 @@ from starlette.routing import Route
 from kinkvpn import __version__
 from kinkvpn.api.answers import (
     Counters,
+    Established,
     Peer,
     Peers,
     Policies,
     PolicyOfPeer,
     Probed,
     Problem,
-    Rekeyed,
     Sas,
     Status,
     Stopping,
@@ -58,6 +58,8 @@ class Daemon(Protocol):
     def sas(self) -> list[Sa]: ...
     async def probe(self, peer: str) -> float: ...
     async def rekey(self, peer: str | None) -> list[NegotiatedPolicy]: ...
+    async def up(self, peer: str) -> list[NegotiatedPolicy]: ...
+    async def down(self, peer: str) -> None: ...
     async def stop(self) -> int: ...
 
 
@@ -120,7 +122,7 @@ async def probe(daemon: Daemon, asked: Request) -> Probed:
     return {"peer": name, "seconds": await daemon.probe(name)}
 
 
-async def rekey(daemon: Daemon, asked: Request) -> Rekeyed:
+async def rekey(daemon: Daemon, asked: Request) -> Established:
     """Replace the pairs of SAs with a peer by new ones; answers once they stand.
 
     No packet is lost. Where the peer does not agree the old pair stays, and that is refused.
@@ -128,9 +130,26 @@ async def rekey(daemon: Daemon, asked: Request) -> Rekeyed:
     return {"policies": await daemon.rekey(_peer(daemon, asked)["name"])}
 
 
-async def rekey_all(daemon: Daemon, _asked: Request) -> Rekeyed:
+async def rekey_all(daemon: Daemon, _asked: Request) -> Established:
     """Replace the pairs of SAs with every peer by new ones, as for one of them."""
     return {"policies": await daemon.rekey(None)}
+
+
+async def up(daemon: Daemon, asked: Request) -> Established:
+    """Make the pairs of SAs with a peer that there are not, now; answers once they stand.
+
+    It ends what down began. Where one cannot be made that is refused, and goes on by itself as configured.
+    """
+    return {"policies": await daemon.up(_peer(daemon, asked)["name"])}
+
+
+async def down(daemon: Daemon, asked: Request) -> Peer:
+    """Delete the pairs of SAs with a peer, and have it so until up, or the daemon's next start.
+
+    No packet and no command of the peer brings one back before. Answers at once, with how the peer stands.
+    """
+    await daemon.down(_peer(daemon, asked)["name"])
+    return _peer(daemon, asked)
 
 
 async def stop(daemon: Daemon, _asked: Request) -> Stopping:
@@ -174,8 +193,10 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/v1/counters", counters, Counters),
     Operation("GET", "/v1/events", events, "text/event-stream", _FOLLOWING),
     Operation("POST", "/v1/peers/{name}/probe", probe, Probed),
-    Operation("POST", "/v1/peers/{name}/rekey", rekey, Rekeyed),
-    Operation("POST", "/v1/rekey", rekey_all, Rekeyed),
+    Operation("POST", "/v1/peers/{name}/rekey", rekey, Established),
+    Operation("POST", "/v1/peers/{name}/up", up, Established),
+    Operation("POST", "/v1/peers/{name}/down", down, Peer),
+    Operation("POST", "/v1/rekey", rekey_all, Established),
     Operation("POST", "/v1/stop", stop, Stopping),
     Operation("GET", "/v1/openapi.json", openapi, dict[str, Any]),
 )

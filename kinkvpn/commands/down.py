@@ -19,23 +19,28 @@ if TYPE_CHECKING:
 DOWN_SECONDS = 10.0
 
 ABOUT = """Tells the daemon to delete its SAs, undo addresses and routes and end; returns when its process is
-gone."""
+gone. With a PEER the daemon stays: only the SAs with that one are deleted, and none is made until `kinkvpn up PEER`,
+whatever packets or the peer ask for."""
 
 
 def add(commands: Subcommands) -> None:
     """Its options."""
-    stops = "stop a running daemon, and wait until it has ended"
+    stops = "stop a running daemon, or its SAs with one peer"
     command = commands.add_parser("down", help=stops, description=ABOUT)
+    command.add_argument("peer", nargs="?", metavar="PEER", help="only the SAs with this one; default the daemon")
     add_socket_options(command)
     command.set_defaults(run=run)
 
 
 def run(asked: argparse.Namespace) -> int:
     """``kinkvpn down``: over when the process is gone, so that the next ``up`` finds nothing in its way."""
-    from kinkvpn.api.client import Client
+    from kinkvpn.api.client import Client, peer_path
     from kinkvpn.api.control import ControlUnavailable
 
     with Client(socket_path(asked)) as daemon:
+        if asked.peer is not None:
+            daemon.post(f"{peer_path(asked.peer)}/down")
+            return DONE
         process = os.pidfd_open(daemon.pid)
         try:
             with suppress(ControlUnavailable):  # it may be gone before we have read its answer

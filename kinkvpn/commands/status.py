@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 from kinkvpn.commands.files import add_socket_options, socket_path
 from kinkvpn.commands.outcome import DONE, FAILED
+from kinkvpn.terminal import folded, width_of
 
 if TYPE_CHECKING:
     import argparse
@@ -47,7 +49,9 @@ def run(asked: argparse.Namespace) -> int:
     if asked.json:
         print(json.dumps(answer | ({"probes": probes} if asked.probe else {})))
     else:
-        print(view.status(answer, {name: spoken(probe) for name, probe in probes.items()}))
+        width = width_of(sys.stdout)
+        for line in view.status(answer, {name: spoken(probe) for name, probe in probes.items()}).splitlines():
+            print(folded(line, width))
     return FAILED if any("error" in probe for probe in probes.values()) else DONE
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, NoReturn
 
-from kinkvpn.commands.outcome import CANNOT
+from kinkvpn.commands.outcome import CANNOT, complain
 
 if TYPE_CHECKING:
     Subcommands = argparse._SubParsersAction["Parser"]
@@ -16,4 +16,4 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Exit code 2."""
-        self.exit(CANNOT, f"kinkvpn: {message} (see {self.prog} --help)\n")
+        self.exit(complain(f"{message} (see {self.prog} --help)", CANNOT))

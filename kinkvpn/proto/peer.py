@@ -121,7 +121,8 @@ class Peer:
         self.contact = Contact(settings, ourselves, lambda: (pair.policy for pair in self._pairs.all()))
         self.path = PathSearch(settings, self.contact, ourselves, lambda command: self._begin(command).start())
         self._tickets = TicketRoute(settings, kerberos, next_xid, self.contact.whereabouts.path)
-        self._deny_at, self._offset, self._closing = -inf, 0.0, False
+        self._deny_at, self._offset = -inf, 0.0
+        self.closed = False  # for good, or by the operator until it is opened
         self._negotiation = Negotiation(
             settings,
             self.policies,
@@ -185,7 +186,7 @@ class Peer:
 
     def initiate(self, policy: str, now: float) -> list[Effect]:
         """Send a CREATE for ``policy`` alone unless one is under way."""
-        if self.policies[policy].negotiating is not None or self._closing:
+        if self.policies[policy].negotiating is not None or self.closed:
             return [Count(Tally.IGNORED_EVENT)]
         return self._create([policy])
 
@@ -196,7 +197,7 @@ class Peer:
             return [Count(Tally.IGNORED_EVENT)]
         if now < self.policies[policy].not_before:
             return [Count(Tally.SUPPRESSED_RETRY)]
-        if self.policies[policy].negotiating is not None or self._closing:
+        if self.policies[policy].negotiating is not None or self.closed:
             return [Count(Tally.IGNORED_EVENT)]
         along = [name for name in companions(self.policies, policy, now) if not self._has_pair(name)]
         return self._create([policy], along=along)
@@ -239,7 +240,7 @@ class Peer:
         here (§3.3). Nobody vouches for the packet, so it may cost little: a DELETE each ten seconds, of nothing that
         stands.
         """
-        if self._closing or now < self._deny_at:
+        if self.closed or now < self._deny_at:
             return [Count(Tally.SUPPRESSED_RETRY)]
         self._deny_at = now + DENY_SECONDS
         return self._begin(DeleteCommand(Doomed(f"unknown SPI {spi:#010x}", spi, now))).start()
@@ -250,7 +251,7 @@ class Peer:
         Args:
             hint: it is only ICMP that says so: a reason to ask, and none to believe it.
         """
-        needed = not self._closing and bool(self._pairs.all())
+        needed = not self.closed and bool(self._pairs.all())
         command = self._liveness.suspect(self.last_heard, now, hint=hint) if needed else None
         if command is None:
             return [Count(Tally.IGNORED_EVENT)]
@@ -266,9 +267,14 @@ class Peer:
         command = LeaseCommand(wanted, patience)
         return command, self._begin(command).start()
 
-    def close(self, now: float) -> list[Effect]:
-        """Delete every pair; start nothing new."""
-        self._closing = self._deletions.closing = True
+    def open(self) -> list[Effect]:
+        """Make the pairs that there are not, now; also after :meth:`close`."""
+        self.closed = self._deletions.closing = False
+        return self._create([name for name in self.policies if not self._has_pair(name)])
+
+    def close(self, now: float, *, for_good: bool = True) -> list[Effect]:
+        """Delete every pair and make no new one; ``for_good`` where the host goes, and has no time to tell it again."""
+        self.closed, self._deletions.closing = True, for_good
         half_open = self._pairs.unacknowledged()
         for pair in half_open:
             self._pairs.remove(pair, now)
@@ -338,8 +344,9 @@ class Peer:
             return Grant(answers, [*effects, *lost])
         if kind is MessageType.STATUS:
             return answer_status(payloads, self.settings.lease)
-        if self._closing:
-            raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, "this host is shutting down")
+        if self.closed:
+            why = "is shutting down" if self._deletions.closing else "has been told to have no SAs with this peer"
+            raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"this host {why}")
         if self._pairs.crowded(min(len(quick_modes), MAX_QUICK_MODES), len(self.policies)):
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"{self.settings.name} has not acknowledged earlier REPLYs")
         if len(self._exchanges) > MAX_EXCHANGES + 2 * len(self.policies):
@@ -432,7 +439,7 @@ class Peer:
 
     def _create(self, policies: Sequence[str], *, along: Sequence[str] = (), pfs: bool = True) -> list[Effect]:
         """Negotiate ``policies``, but those under way; ``Negotiation.commands`` has the arguments."""
-        if self._closing:
+        if self.closed:
             return []
         wanted = [name for name in policies if self.policies[name].negotiating is None]
         if wanted and not self.contact.whereabouts.known:
@@ -464,7 +471,7 @@ class Peer:
                 effects.append(told_failure(command.type, self.settings.name, asked.policy.name, str(asked.failure)))
         # A pair that only the peer knows of would be half open: delete it, and keep the inbound SA until then.
         effects += [*command.release(outcome), *self._deletions.tell(command.doomed(outcome, now))]
-        if self._closing:
+        if self.closed:
             effects += self._deletions.delete(command.pairs(), now)
         return [*effects, *self._create(without_pfs, pfs=False), *self._create(command.overlooked())]
 
@@ -509,7 +516,7 @@ class Peer:
 
     def _introduce(self, path: Path | None) -> list[Effect]:
         """Let the peer hear from our ESP port, if it has only seen how a NAT shows the other."""
-        if self._closing or not self.contact.introduces(path):
+        if self.closed or not self.contact.introduces(path):
             return []
         return self._begin(StatusCommand()).start()
 
@@ -570,7 +577,7 @@ class Peer:
     def _retry(self, state: PolicyState, time: float) -> list[Effect]:
         """Try again by ourselves what has to stand, and what stands and is ours to rekey before it ends."""
         wanted = state.settings.start is Start.BOOT or self._rekeys(state.settings.name)
-        if not wanted or self._closing:
+        if not wanted or self.closed:
             state.retry_at = None
             return []
         state.retry_at = time

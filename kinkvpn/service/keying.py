@@ -116,7 +116,7 @@ class ProbeFailed(KinkvpnError):
 
 
 class RekeyFailed(KinkvpnError):
-    """An operator's rekey did not come about."""
+    """Pairs that an operator asked for did not come about."""
 
 
 class Keying:
@@ -549,11 +549,7 @@ class Keying:
         Raises:
             ProbeFailed: no such peer, no ticket, no answer.
         """
-        peer = self.peers.get(name)
-        if peer is None:
-            raise ProbeFailed(f"no peer {name!r}; there are {', '.join(self.peers) or 'none'}")
-        if not peer.contact.whereabouts.known:
-            raise ProbeFailed(UNLOCATED)
+        peer = self._located(name, ProbeFailed)
         command, effects = peer.probe()
         self._perform(peer, effects)
         while command.outcome is None:
@@ -568,9 +564,7 @@ class Keying:
         Raises:
             RekeyFailed: no such peer, nothing established, or a CREATE that failed: the pair that was there stays.
         """
-        if name is not None and name not in self.peers:
-            raise RekeyFailed(f"no peer {name!r}; there are {', '.join(self.peers) or 'none'}")
-        peers = self.peers.values() if name is None else [self.peers[name]]
+        peers = self.peers.values() if name is None else [self._named(name, RekeyFailed)]
         before = {
             (peer, policy): peer.pairs(policy)[-1] for peer in peers for policy in peer.policies if peer.pairs(policy)
         }
@@ -584,6 +578,42 @@ class Keying:
         if unchanged:
             raise RekeyFailed("\n".join(f"{policy}: {peer.policies[policy].last_error}" for peer, policy in unchanged))
         return [policy_status(peer, policy, trio.current_time()) for peer, policy in before]
+
+    async def up(self, name: str) -> list[answers.NegotiatedPolicy]:
+        """Make the pairs with peer ``name`` that there are not; how its policies stand then.
+
+        Raises:
+            RekeyFailed: no such peer, nobody knows where it is, or a CREATE that failed.
+        """
+        peer = self._located(name, RekeyFailed)
+        self._perform(peer, peer.open())
+        while any(state.negotiating is not None for state in peer.policies.values()):
+            await self._changed.wait()
+        missing = {policy: state.last_error for policy, state in peer.policies.items() if not peer.pairs(policy)}
+        if missing:
+            raise RekeyFailed("\n".join(f"{policy}: {reason}" for policy, reason in missing.items()))
+        return [policy_status(peer, policy, trio.current_time()) for policy in peer.policies]
+
+    def down(self, name: str) -> None:
+        """Delete the pairs with peer ``name``; neither packets nor the peer bring one back before :meth:`up`.
+
+        Raises:
+            RekeyFailed: no such peer.
+        """
+        peer = self._named(name, RekeyFailed)
+        log.info("peer_taken_down", extra={"fields": {"peer": name}})
+        self._perform(peer, peer.close(trio.current_time(), for_good=False))
+
+    def _named(self, name: str, failed: type[KinkvpnError]) -> Peer:
+        if name not in self.peers:
+            raise failed(f"no peer {name!r}; there are {', '.join(self.peers) or 'none'}")
+        return self.peers[name]
+
+    def _located(self, name: str, failed: type[KinkvpnError]) -> Peer:
+        peer = self._named(name, failed)
+        if not peer.contact.whereabouts.known:
+            raise failed(UNLOCATED)
+        return peer
 
     def whose(self, policy: str, spi: int) -> tuple[str, SaPair | None]:
         """The peer of ``policy``, and the standing pair that has ``spi`` in either direction."""

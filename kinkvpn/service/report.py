@@ -44,6 +44,7 @@ def peer_status(peer: Peer, now: float) -> answers.NegotiatedPeer:
         "refusal": peer.refusal and peer.refusal[1],
         "refused": peer.refusal and round(now - peer.refusal[0], 3),
         "state": "established" if "established" in states else "negotiating" if "negotiating" in states else "down",
+        "taken_down": peer.closed,
         "policies": policies,
     }
 

@@ -153,6 +153,16 @@ class Running:
             return await self.keying.rekey(peer)
         raise RekeyFailed(f"no answer within {REKEY_SECONDS:g} s; the daemon goes on trying")
 
+    async def up(self, peer: str) -> list[NegotiatedPolicy]:
+        """How its policies stand, all of them with SAs. Raises RekeyFailed."""
+        with trio.move_on_after(REKEY_SECONDS):
+            return await self.keying.up(peer)
+        raise RekeyFailed(f"no answer within {REKEY_SECONDS:g} s; the daemon goes on trying")
+
+    async def down(self, peer: str) -> None:
+        """No SAs with it, until :meth:`up`."""
+        self.keying.down(peer)
+
     async def stop(self) -> int:
         """Have it end in order; its pid, to wait for."""
         log.info("down")

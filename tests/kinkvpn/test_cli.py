@@ -145,7 +145,7 @@ def test_check_names_everything_at_once(good: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["status", "rekey", "down"])
+@pytest.mark.parametrize("command", ["status", "peers", "events", "rekey", "down"])
 def test_nobody_there(good: Path, command: str) -> None:
     assert lines(kinkvpn(command, "-c", str(good)), 1) == [
         f"no daemon is running (control socket {good.parent}/k.sock)"
@@ -190,7 +190,16 @@ ANSWER = {
 class Answers:
     """A daemon that says what it is told to."""
 
-    events = Events(1)
+    def __init__(self) -> None:
+        self.events = Events(1)
+        self.events.add({"time": "T", "level": "info", "event": "started", "logger": "l", "pid": 42})
+
+    def sas(self) -> list[dict[str, Any]]:
+        return []
+
+    async def down(self, peer: str) -> None:
+        if peer == "north":
+            raise KinkvpnError("not that one")
 
     def status(self) -> dict[str, Any]:
         return ANSWER
@@ -245,6 +254,30 @@ def test_rekey_tells_of_every_policy(control: Path) -> None:
         "east/2: spi in 0x00001001 out 0x00002002, aes256-gcm16",
     ]
     assert lines(kinkvpn("rekey", "north", "-c", str(control)), 1) == ["north: nothing is established"]
+
+
+@pytest.mark.parametrize(
+    ("name", "lines_", "key"),
+    [("peers", 3, "peers"), ("policies", 1, "policies"), ("sas", 1, "sas"), ("counters", 1, "kink")],
+)
+def test_lists_are_tables_or_json(control: Path, name: str, lines_: int, key: str) -> None:
+    done = kinkvpn(name, "-c", str(control))
+    assert (done.returncode, done.stderr, len(done.stdout.splitlines())) == (0, "", lines_)
+    done = kinkvpn(name, "--json", "-c", str(control))
+    assert key in json.loads(done.stdout)
+
+
+def test_events(control: Path) -> None:
+    done = kinkvpn_alone("events", "-c", str(control))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "T info    started pid=42\n", "")
+    done = kinkvpn("events", "--json", "-c", str(control))
+    assert json.loads(done.stdout)["id"] == "1-1"
+
+
+def test_one_peer_is_taken_down(control: Path) -> None:
+    assert kinkvpn("down", "east", "-c", str(control)).returncode == 0
+    assert lines(kinkvpn("down", "north", "-c", str(control)), 1) == ["not that one"]
+    assert lines(kinkvpn("down", "wset", "-c", str(control)), 1) == ["no peer 'wset'; there are east, north"]
 
 
 def test_down_is_refused_by_a_daemon_that_will_not(control: Path) -> None:

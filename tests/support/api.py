@@ -73,6 +73,14 @@ class Simulated:
         """Keying's."""
         return await self.host.keying.rekey(peer)
 
+    async def up(self, peer: str) -> list[NegotiatedPolicy]:
+        """Keying's."""
+        return await self.host.keying.up(peer)
+
+    async def down(self, peer: str) -> None:
+        """Keying's."""
+        self.host.keying.down(peer)
+
     async def stop(self) -> int:
         """Only says so."""
         self.stopping.set()

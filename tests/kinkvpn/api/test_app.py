@@ -113,6 +113,10 @@ def test_what_is_asked_of_it_is_done(daemon: Client) -> None:
         (policy,) = daemon.post(path)["policies"]
         assert policy["spi_in"] != before
         before = policy["spi_in"]
+    assert daemon.post("/v1/peers/east/down")["taken_down"]
+    states = [policy["state"] for policy in daemon.post("/v1/peers/east/up")["policies"]]
+    assert states == ["established"] * 2, "that for which no packet has come too"
+    assert not daemon.get("/v1/peers/east")["taken_down"]
     assert daemon.post("/v1/stop")["pid"] == daemon.pid
 
 

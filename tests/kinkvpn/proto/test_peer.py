@@ -413,6 +413,25 @@ def test_close_deletes_everything_and_starts_nothing() -> None:
     assert any("shutting down" in str(tell.fields) for tell in a.events("command_refused"))
 
 
+def test_what_was_closed_for_a_while_is_opened_again() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire, a={"start": Start.BOOT})
+    a.perform(a.peer.start(0))
+    wire.run(1)
+    a.perform(a.peer.close(1, for_good=False))
+    assert a.peer.closed
+    wire.run(20)
+    assert a.peer.acquired("net", 20) == [Count(Tally.IGNORED_EVENT)]
+    b.perform(b.peer.initiate("net", 20))
+    wire.run(60)
+    assert_twins(a, b, 0)
+    assert any("told to have no SAs" in str(tell.fields) for tell in a.events("command_refused"))
+    a.perform(a.peer.open())
+    wire.run(61)
+    assert_twins(a, b, 1)
+    assert a.peer.open() == [], "what stands is left alone"
+
+
 def test_close_while_a_create_is_on_its_way() -> None:
     for nonce in (False, True):
         wire = Wire()

@@ -21,7 +21,7 @@ from kinkvpn.proto.allowance import BURST, BURST_OCTETS, OCTETS_PER_SECOND
 from kinkvpn.proto.events import LimitMtu, Path, Tally
 from kinkvpn.proto.peer import Peer
 from kinkvpn.proto.retransmit import FULL_CYCLE
-from kinkvpn.service.keying import TIMER_RETRY
+from kinkvpn.service.keying import TIMER_RETRY, RekeyFailed
 from kinkvpn.wire.isakmp import KeyExchange, Nonce
 from kinkvpn.wire.kink import (
     ApRep,
@@ -418,6 +418,35 @@ def test_an_sa_without_sequence_numbers_is_told_of_and_replaced() -> None:
         assert newer.outbound_spi != spent.outbound_spi
 
     simulate(scenario, 2)
+
+
+def test_a_peer_is_down_until_it_is_brought_up() -> None:
+    """Neither its own packets and commands nor ours bring it back; the operator does, and hears what came of it."""
+    tunnels = [Tunnel(0, boot=frozenset({"west", "east"})), Tunnel(1)]
+
+    async def scenario(world: World) -> None:
+        west, east = await world.pair(tunnels)
+        await world.wait_at_rest(within=30)
+        west.keying.down("east")
+        await trio.sleep(120)
+        west.emit(tunnels[1], b"out")
+        east.emit(tunnels[1], b"in")
+        await trio.sleep(120)
+        assert (west.keys(), east.keys()) == (({}, {}), ({}, {}))
+        (peer,) = west.keying.status()["peers"]
+        assert (peer["taken_down"], peer["state"]) == (True, "down")
+        found = await west.keying.up("east")
+        assert [policy["state"] for policy in found] == ["established"] * 2
+        await world.wait_at_rest(within=120)
+        assert unmatched(west, east) == []
+        east.keying.down("west")
+        await world.wait_at_rest(within=120)
+        with pytest.raises(RekeyFailed, match=r"^tunnel0: .*NO-PROPOSAL-CHOSEN"):
+            await west.keying.up("east")
+        with pytest.raises(RekeyFailed, match="no peer 'north'; there are east"):
+            west.keying.down("north")
+
+    simulate(scenario, 6)
 
 
 def test_xids_are_random_and_those_outstanding_are_not_drawn_again(monkeypatch: pytest.MonkeyPatch) -> None:
