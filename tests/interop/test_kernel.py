@@ -23,6 +23,7 @@ from support.guest import Guest, missing
 from support.linux_peer import ESP_PORT, Addresses, Counts, LinuxPeer
 from support.namespaces import open_tap, within
 from support.packets import Reassembly, echo
+from support.tunnel import twin
 
 from esp.ah import AH, presented
 from esp.datagram import Incoming, Outgoing
@@ -86,13 +87,15 @@ class Case:
         return self.pair.outbound.policy
 
 
-def cases(suite: str, first: int, protocol: SecurityProtocol = SecurityProtocol.ESP) -> list[Case]:
+def cases(
+    suite: str, first: int, protocol: SecurityProtocol = SecurityProtocol.ESP, modes: Sequence[Mode] = tuple(Mode)
+) -> list[Case]:
     """Every shape that there is, each as a pair of its own, numbered from ``first``."""
     encapsulations = Encapsulation if protocol is SecurityProtocol.ESP else (Encapsulation.RAW,)
     families = {Mode.TUNNEL: ((4, 4), (4, 6), (6, 4), (6, 6)), Mode.TRANSPORT: ((4, 4), (6, 6))}
     shapes = [
         (mode, encapsulation, esn, outer, inner)
-        for mode, encapsulation, esn in product(Mode, encapsulations, (False, True))
+        for mode, encapsulation, esn in product(modes, encapsulations, (False, True))
         for outer, inner in families[mode]
     ]
     return [make_case(number, suite, *shape, protocol=protocol) for number, shape in enumerate(shapes, first)]
@@ -129,9 +132,9 @@ def make_case(
 class Conversation:
     """Our engine, at work with the kernel on several pairs at once."""
 
-    def __init__(self, peer: LinuxPeer, cases: Sequence[Case]) -> None:
+    def __init__(self, peer: LinuxPeer, cases: Sequence[Case], engine: str = "portable") -> None:
         self._peer = peer
-        self._engine = Engine(random=Random(1).randbytes)
+        self._engine = twin(engine)(random=Random(1).randbytes)
         self._cases = {case.pair.remote.address: case for case in cases}
         self._reassembly = Reassembly()
         self.sent: defaultdict[str, list[Outgoing]] = defaultdict(list)
@@ -142,6 +145,7 @@ class Conversation:
             self._engine.add_policy(Policy(case.name, case.pair.outbound.selector))
             self._engine.install_outbound(case.pair.outbound, 0.0)
             self._engine.install_inbound(case.pair.inbound, 0.0)
+        assert {sa.engine for sa in self._engine.statistics().sas} == {engine}
         peer.install(case.pair for case in cases)
 
     def protect(self, packet: bytes) -> Outgoing:
@@ -211,15 +215,27 @@ def test_both_ends_agree_on_ah(peer: LinuxPeer) -> None:
     agree(peer, suites, SecurityProtocol.AH)
 
 
-def agree(peer: LinuxPeer, suites: Sequence[str], protocol: SecurityProtocol = SecurityProtocol.ESP) -> None:
+@pytest.mark.parametrize("cipher", Cipher, ids=lambda one: one.value)
+def test_both_ends_agree_where_lanes_seal_and_open(peer: LinuxPeer, cipher: Cipher) -> None:
+    """The compiled engine, in the mode that is its own; the others are the portable engine's there too."""
+    agree(peer, [suite.name for suite in SUITES.values() if suite.cipher is cipher], engine="native")
+
+
+def agree(
+    peer: LinuxPeer,
+    suites: Sequence[str],
+    protocol: SecurityProtocol = SecurityProtocol.ESP,
+    engine: str = "portable",
+) -> None:
+    modes = (Mode.TUNNEL,) if engine == "native" else tuple(Mode)
     asked: list[tuple[Case, int, int]] = []
     for suite in suites:
-        pairs = cases(suite, len(asked), protocol)
+        pairs = cases(suite, len(asked), protocol, modes)
         for number, case in enumerate(pairs):
             sizes = [octets for octets in (*SIZES, *SHARED_SIZES[number :: len(pairs)]) if taken(case, octets)]
             asked += [(case, sequence, octets) for sequence, octets in enumerate(sizes)]
     pairs = list(dict.fromkeys(case for case, _, _ in asked))
-    talk = Conversation(peer, pairs)
+    talk = Conversation(peer, pairs, engine)
     talk.exchange([question(*one) for one in asked], [question(*one, reply=True) for one in asked])
     for case in pairs:
         attack(talk, case)
