@@ -7,22 +7,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING
 
-from kinkvpn.errors import KinkvpnError
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
-    from esp.policy import Network
-    from kinkvpn.proto.lease import Address, Lease
-    from kinkvpn.proto.settings import PeerSettings, PolicySettings
+    from kinkvpn.proto.lease import Lease
 
 # Ours. What a * stands for: a part of a name, never more of them, nor a realm. A backslash makes any of the three part
 # of a name (RFC 1964 §2.1.3), and who has such a name is meant by nobody's pattern.
 _PART = r"[^/@\\]*"
-
-
-class NotAdmitted(KinkvpnError):
-    """No rule lets somebody in."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,24 +61,3 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def first_rule(rules: Sequence[Rule], principal: str, groups: Callable[[], frozenset[str]]) -> Rule | None:
     """The first of ``rules`` that lets ``principal`` in. Raises NotAdmitted, from ``groups``."""
     return next((rule for rule in rules if rule.admits(principal, groups)), None)
-
-
-@dataclass(frozen=True, slots=True)
-class PeopleSettings:
-    """[people].
-
-    Args:
-        pool: what addresses are lent from, in order; none for a gateway of hosts that are configured alone.
-        fixed: addresses that somebody always gets, by principal.
-        rules: the first that matches counts.
-        most: peers at once that came by a rule.
-        template: their policies, but for name and selector.
-        peer: they themselves, but for name, principal, policies and lease.
-    """
-
-    pool: tuple[Network, ...] = ()
-    fixed: Mapping[str, tuple[Address, ...]] | None = None
-    rules: tuple[Rule, ...] = ()
-    most: int = 0
-    template: PolicySettings | None = None
-    peer: PeerSettings | None = None

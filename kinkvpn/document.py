@@ -196,6 +196,11 @@ class Table:
             values = {}
         return Table(self._document, (*self._path, key), values, secret=self._secret)
 
+    def entries(self, read: Callable[[object], T]) -> dict[str, T]:
+        """Every key of a table whose keys are names of somebody's choice, and its value."""
+        self._known += self._values
+        return {key: found[0] for key, value in self._values.items() if (found := self._read((key,), value, read))}
+
     def tables(self, key: str) -> list[Table]:
         """The array of tables under ``key``."""
         self._known.append(key)

@@ -19,6 +19,7 @@ from kinkvpn.config.kink import KINK_PORT, KinkSettings
 from kinkvpn.config.log import LogFormat, LogLevel, LogSettings
 from kinkvpn.config.offload import Switch, read_offload
 from kinkvpn.config.peer import PeerConfiguration
+from kinkvpn.config.people import PeopleSettings
 from kinkvpn.config.tun import IPV4_MINIMUM_MTU, IPV6_MINIMUM_MTU, MAXIMUM_MTU, TunSettings, read_tun
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "LogLevel",
     "LogSettings",
     "PeerConfiguration",
+    "PeopleSettings",
     "Switch",
     "TunSettings",
     "engine_settings",

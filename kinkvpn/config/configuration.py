@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from kinkvpn.config.kink import KinkSettings, read_kink
 from kinkvpn.config.log import LogSettings, read_log
 from kinkvpn.config.offload import read_offload
 from kinkvpn.config.peer import PeerConfiguration, read_peer
+from kinkvpn.config.people import NOBODY, PeopleSettings, read_people
 from kinkvpn.config.tun import TunSettings, read_tun
 from kinkvpn.document import Document, Table, read_file
 from kinkvpn.traffic import Order, read_policy
@@ -48,6 +49,7 @@ class Configuration:
     after: tuple[Policy, ...] = ()
     dns: DnsSettings = NO_DNS
     hooks: HookSettings = field(default_factory=HookSettings)
+    people: PeopleSettings = NOBODY
 
     @property
     def policies(self) -> tuple[PolicySettings, ...]:
@@ -75,11 +77,12 @@ def parse(text: str, source: Path) -> Configuration:
     kink = read_kink(root.table("kink"))
     claims = Claims()
     before, after = _exceptions(root, claims)
+    people = read_people(root.table("people"))
     configuration = Configuration(
         host=read_host(root.table("host"), source.parent),
         kink=kink,
         esp=read_esp(root.table("esp")),
-        tun=read_tun(root.table("tun")),
+        tun=replace(read_tun(root.table("tun")), lent=people.pool),
         offload=read_offload(root.table("offload")),
         control=read_control(root.table("control"), source.parent),
         log=read_log(root.table("log"), source.parent),
@@ -88,6 +91,7 @@ def parse(text: str, source: Path) -> Configuration:
         after=after,
         dns=read_dns(root.table("dns"), source.parent),
         hooks=read_hooks(root.table("hooks")),
+        people=people,
     )
     if configuration.kink.port == configuration.esp.port:
         written = "esp" if "port" in document.root.get("esp", {}) else "kink"
@@ -113,7 +117,7 @@ def _exceptions(root: Table, claims: Claims) -> tuple[tuple[Policy, ...], tuple[
 
 def _peers(root: Table, kink: KinkSettings, claims: Claims) -> tuple[PeerConfiguration, ...]:
     tables = root.tables("peer")
-    if "peer" not in root:
+    if "peer" not in root and "people" not in root:
         root.report("peer is missing: expected at least one [[peer]]")
     peers = tuple(read_peer(table, claims, kink) for table in tables)
     claims.check()

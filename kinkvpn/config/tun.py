@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kinkvpn import values
 
 if TYPE_CHECKING:
+    from esp.policy import Network
     from kinkvpn.document import Table
     from kinkvpn.values import Interface
 
@@ -26,6 +27,7 @@ class TunSettings:
     Args:
         mtu: octets; None is what the paths to the peers leave room for.
         routes: every policy's remote subnet is routed into it.
+        lent: subnets of the addresses that people are lent, which lead into it too.
         table: of those routes, where the main table does not do, and the priority of the rules that go with it.
     """
 
@@ -35,6 +37,7 @@ class TunSettings:
     clamp_mss: bool = True
     routes: bool = True
     table: int = 910
+    lent: tuple[Network, ...] = ()
 
 
 def read_tun(table: Table) -> TunSettings:

@@ -20,6 +20,7 @@ from kinkvpn.kerberos.tickets import TicketUnavailable
 from kinkvpn.proto.events import Effect, FetchTicket, SendMessage, WakeAt
 from kinkvpn.proto.outcome import Failed
 from kinkvpn.proto.peer import Peer
+from kinkvpn.proto.status import LeaseCommand
 from kinkvpn.wire.kink import MessageType, parse_message
 
 if TYPE_CHECKING:
@@ -84,8 +85,8 @@ class Errand:
         Raises:
             NothingLent: why.
         """
-        command, effects = self._peer.ask(wanted, patience)
-        await self._perform(effects)
+        command = LeaseCommand(wanted, patience)
+        await self._perform(self._peer.probe(command)[1])
         while command.outcome is None:
             with trio.move_on_at(self._wakes[0] if self._wakes else float("inf")) as waiting:
                 for datagram, path in await self._transport.receive():

@@ -44,7 +44,7 @@ from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import SaPair, Unanswered, moved, teardown
 from kinkvpn.proto.retransmit import RoundTrip
 from kinkvpn.proto.settings import Start
-from kinkvpn.proto.status import LeaseCommand, StatusCommand, answer_status
+from kinkvpn.proto.status import StatusCommand, answer_status
 from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.kink import ApRep, Message, MessageType
 
@@ -54,7 +54,6 @@ if TYPE_CHECKING:
     from esp.sa import Endpoint
     from kinkvpn.proto.events import Path
     from kinkvpn.proto.initiator import Command
-    from kinkvpn.proto.lease import Wanted
     from kinkvpn.proto.ports import Kerberos, KeyExchange, SessionKey, Ticket, TicketRefusal
     from kinkvpn.proto.settings import PeerSettings
     from kinkvpn.wire.isakmp import IsakmpPayload
@@ -105,6 +104,7 @@ class Peer:
         self.policies = {policy.name: PolicyState(policy) for policy in settings.policies}
         self.epochs: Epochs = Epochs() if former is None else deepcopy(former.epochs)
         self.last_heard: float | None = None
+        self.ticket_ends = 0.0  # POSIX seconds; of the newest of its tickets that a command came with
         self.refusal: tuple[float, str] | None = None  # of a command of the peer's, since a pair was made: when, why
         self._principal = principal
         self._epoch = epoch
@@ -257,14 +257,9 @@ class Peer:
             return [Count(Tally.IGNORED_EVENT)]
         return [Count(Tally.PEERS_PROBED), *self._begin(command).start()]
 
-    def probe(self) -> tuple[StatusCommand, list[Effect]]:
-        """Send a STATUS; the command, whose ``outcome`` tells the end, and the effects."""
-        command = StatusCommand()
-        return command, self._begin(command).start()
-
-    def ask(self, wanted: Wanted, patience: float) -> tuple[LeaseCommand, list[Effect]]:
-        """Ask the peer for a lease; the command, whose ``outcome`` tells the end, and the effects."""
-        command = LeaseCommand(wanted, patience)
+    def probe(self, command: StatusCommand | None = None) -> tuple[StatusCommand, list[Effect]]:
+        """Send a STATUS, or a ``command`` that is more; it, whose ``outcome`` tells the end, and the effects."""
+        command = command or StatusCommand()
         return command, self._begin(command).start()
 
     def open(self) -> list[Effect]:

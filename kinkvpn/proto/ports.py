@@ -160,6 +160,10 @@ class ApRequestRefused(KinkvpnError):
         self.tgt = tgt
 
 
+class NotAdmitted(KinkvpnError):
+    """Whoever sent an authentic command is no peer, and is not to become one; the message says why."""
+
+
 class TgtDenied(KinkvpnError):
     """No ticket-granting ticket for whoever asks.
 

@@ -41,7 +41,7 @@ from kinkvpn.proto.events import (
     WakeAt,
 )
 from kinkvpn.proto.gettgt import KRB_AP_ERR_NOT_US, answer_gettgt
-from kinkvpn.proto.ports import AcceptedRequest, ApRequestRefused, Kerberos
+from kinkvpn.proto.ports import AcceptedRequest, ApRequestRefused, Kerberos, NotAdmitted
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import notify_name
 from kinkvpn.proto.retransmit import FULL_CYCLE, Retransmission
@@ -178,6 +178,11 @@ class Transaction:
     }
 
 
+def nobody(accepted: AcceptedRequest) -> Peer:
+    """Who is no peer stays none (RFC 4430 §10)."""
+    raise NotAdmitted(f"no peer is configured with principal {accepted.client}")
+
+
 class Responder:
     """Answers commands for this host.
 
@@ -185,10 +190,19 @@ class Responder:
         kerberos: verifies AP-REQs.
         peers: who may ask, by principal.
         epoch: ours (RFC 4430 §4.2.1).
+        welcome: makes a peer of somebody who is none, and has it admitted; raises NotAdmitted.
     """
 
-    def __init__(self, *, kerberos: Kerberos, peers: Mapping[str, Peer], epoch: int) -> None:
+    def __init__(
+        self,
+        *,
+        kerberos: Kerberos,
+        peers: Mapping[str, Peer],
+        epoch: int,
+        welcome: Callable[[AcceptedRequest], Peer] = nobody,
+    ) -> None:
         self._kerberos = kerberos
+        self._welcome = welcome
         self._peers: dict[str, Peer] = {}
         self._epoch = epoch
         self._transactions: OrderedDict[Key, Transaction] = OrderedDict()
@@ -299,8 +313,11 @@ class Responder:
         self, message: Message, opened: Opened, accepted: AcceptedRequest, digest: bytes, path: Path, now: float
     ) -> list[Effect]:
         peer = self._peers.get(accepted.client)
-        if peer is None:
-            return self._unknown_peer(message, accepted, path, now)
+        try:
+            peer = peer or self._welcome(accepted)
+        except NotAdmitted as unwanted:
+            return self._unknown_peer(message, accepted, str(unwanted), path, now)
+        peer.ticket_ends = max(peer.ticket_ends, accepted.endtime)
         if peer.epochs.outlived(opened.epoch):
             return [Count(Tally.STALE_EPOCH)]
         key = Key(accepted.client, opened.epoch, message.xid)
@@ -395,12 +412,14 @@ class Responder:
             return [*counted, Count(Tally.ERROR_SUPPRESSED)]
         return [*counted, tell, SendMessage(self._sealed(message, accepted, error), path, said)]
 
-    def _unknown_peer(self, message: Message, accepted: AcceptedRequest, path: Path, now: float) -> list[Effect]:
+    def _unknown_peer(
+        self, message: Message, accepted: AcceptedRequest, reason: str, path: Path, now: float
+    ) -> list[Effect]:
         """Whoever is in the realm can come this far: nothing is remembered of it (RFC 4430 §10)."""
         counted: list[Effect] = [Count(Tally.UNKNOWN_PEER)]
         if message.type is MessageType.ACK:
             return counted
-        refused = Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"no peer is configured with principal {accepted.client}")
+        refused = Refused(NotifyType.NO_PROPOSAL_CHOSEN, reason)
         return [*counted, *self._refused_member(message, accepted, refused, notify_of(refused), path, now)]
 
     def _malformed_inside(

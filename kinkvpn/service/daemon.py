@@ -36,6 +36,7 @@ from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.service import preflight
 from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
 from kinkvpn.service.engines import choose_engine, obstacle
+from kinkvpn.service.guests import Guests, carriers_of_anybody
 from kinkvpn.service.hooks import Happening, Hooks, of_peer
 from kinkvpn.service.keying import Keying
 from kinkvpn.service.log import told_to
@@ -139,7 +140,7 @@ class Daemon:
         resources = await acquire(self._configuration, engine, held)
         acceptor = open_acceptor(self._configuration.host)
         presence: Presence[Peer] = Presence(lambda peer, come: self._hooks.tell(of_peer(peer, come)))
-        keying, dataplane = compose(self._configuration, resources, acceptor, engine, presence)
+        keying, dataplane, guests = compose(self._configuration, resources, acceptor, engine, presence)
         if any(peer.user_to_user is not UserToUser.NEVER for peer in resources.peers):
             await nursery.start(offer_tgts, resources.tickets, acceptor, self._configuration.host.kdc_timeout)
         await nursery.start(dataplane.run)
@@ -150,6 +151,7 @@ class Daemon:
         self._hooks.introduce(running.introduction())
         self._hooks.tell(Happening("up"))  # before any peer's, and run once all is started
         await nursery.start(keying.run)
+        nursery.start_soon(guests.see_off, keying)
         listener, app = resources.control.listener(), application(running)
         await nursery.start(partial(serve, listener, app, may_change=local_client_may_change))
         nursery.start_soon(self._notifier.run, running.summary, dataplane.wait_turn)
@@ -308,7 +310,9 @@ def settle_tun(configuration: Configuration, peers: Sequence[PeerSettings], path
     tun = configuration.tun
     inside: list[int] = [address.version for address in tun.addresses]
     inside += [policy.selector.version for policy in configuration.policies]
-    return with_mtu(tun, carriers_of(peers), paths, six=6 in inside)
+    inside += [network.version for network in tun.lent]
+    strangers = carriers_of_anybody() if tun.lent else []
+    return with_mtu(tun, [*carriers_of(peers), *strangers], paths, six=6 in inside)
 
 
 def policies_of(configuration: Configuration, peers: Sequence[PeerSettings]) -> list[Policy]:
@@ -327,8 +331,10 @@ def compose(
     acceptor: Acceptor,
     engine: ChosenEngine,
     presence: Presence[Peer],
-) -> tuple[Keying, Dataplane]:
-    """The two planes, each knowing the other: KINK behind the non-ESP marker comes up from the data plane's loop."""
+) -> tuple[Keying, Dataplane, Guests]:
+    """The two planes, each knowing the other: KINK behind the non-ESP marker comes up from the data plane's loop. And
+    who comes to them without a peer of the configuration.
+    """
 
     def receive_control(datagram: bytes, source: Endpoint) -> None:
         keying.receive(datagram, Path(source, marked=True))
@@ -343,6 +349,7 @@ def compose(
     )
     for policy in policies_of(configuration, resources.peers):
         dataplane.add_policy(policy)
+    guests = Guests(configuration.people, [each.ip for each in configuration.tun.addresses], dataplane)
     keying = Keying(
         principal=host.principal,
         peers=resources.peers,
@@ -363,9 +370,10 @@ def compose(
         ),
         limit_mtu=resources.network.limit_mtu,
         presence=presence,
+        door=guests.admit,
     )
     resources.transport.report_unreachable_to(keying.unreachable)
-    return keying, dataplane
+    return keying, dataplane, guests
 
 
 def open_key_log(path: FilePath | None, held: ExitStack | AsyncExitStack) -> KeyLog | None:

@@ -67,7 +67,7 @@ def network_plan(
         policies: all of them, in order; may be left out where they all protect.
         ah: some of the ``sockets`` are for AH.
     """
-    routes = tuple(subnet for one in protected for subnet in networks_of(one)) if tun.routes else ()
+    routes = (*(subnet for one in protected for subnet in networks_of(one)), *tun.lent) if tun.routes else ()
     rules = policy_rules(policies) if tun.routes else ()
     known = tuple(sorted(set(outside) - {""}))
     wanted = rules or needs_rules(routes, known) or (between_hosts and routes)

@@ -61,7 +61,7 @@ from kinkvpn.proto.events import (
 from kinkvpn.proto.outcome import Failed
 from kinkvpn.proto.peer import Peer
 from kinkvpn.proto.ports import TicketRefusal
-from kinkvpn.proto.responder import Responder
+from kinkvpn.proto.responder import Responder, nobody
 from kinkvpn.wire.kink import MessageType, parse_message
 
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from esp.sa import Endpoint, SaParameters
     from kinkvpn.api import answers
     from kinkvpn.proto.events import Path
-    from kinkvpn.proto.ports import Kerberos, KeyExchange, Ticket
+    from kinkvpn.proto.ports import AcceptedRequest, Kerberos, KeyExchange, Ticket
     from kinkvpn.proto.quick_mode import SaPair
     from kinkvpn.proto.settings import PeerSettings
     from kinkvpn.service.ports import DataPlane, Tickets
@@ -134,6 +134,7 @@ class Keying:
         key_exchange: makes private keys for PFS; None where this host does none.
         ticket_deadline: seconds that the KDC may take.
         ourselves: what there is to tell peers beyond RFC 4430.
+        door: who somebody is to be that is no peer; raises NotAdmitted.
         limit_mtu: has packets to the given subnets be no larger than that many octets.
         presence: told of the SAs there are; None where nobody wants to know.
     """
@@ -154,6 +155,7 @@ class Keying:
         ourselves: Ourselves = ALONE,
         limit_mtu: Callable[[Sequence[Network], int], Awaitable[None]] = left_alone,
         presence: Presence[Peer] | None = None,
+        door: Callable[[AcceptedRequest], PeerSettings] | None = None,
     ) -> None:
         self._tickets = tickets
         self._transport = transport
@@ -188,7 +190,8 @@ class Keying:
         )
         self._roster = Roster()
         self.peers: Mapping[str, Peer] = self._roster.peers
-        self._responder = Responder(kerberos=kerberos, peers={}, epoch=epoch)
+        welcome = nobody if door is None else lambda accepted: self._come(door(accepted))
+        self._responder = Responder(kerberos=kerberos, peers={}, epoch=epoch, welcome=welcome)
         for settings in peers:
             self._admit(settings)
 
@@ -211,10 +214,11 @@ class Keying:
             PeerRefused: its name, its principal or a policy is somebody's already.
         """
         self._roster.check(settings)
-        now = trio.current_time()
-        peer = self._admit(settings, self._roster.former(settings.principal, now))
-        with self._turn("start", peer):
-            self._perform(peer, peer.start(now))
+        with self._turn("start", peer := self._come(settings)):
+            self._perform(peer, peer.start(trio.current_time()))
+
+    def _come(self, settings: PeerSettings) -> Peer:
+        return self._admit(settings, self._roster.former(settings.principal, trio.current_time()))
 
     def remove_peer(self, name: str) -> None:
         """Have one less: its pairs are deleted, and it is told. Its policies are for the caller to remove, after this.
@@ -308,8 +312,7 @@ class Keying:
                 peer = self.peers.get(name)
                 if peer is None:
                     continue  # it has left meanwhile
-                remotes = [policy.selector.remote for policy in peer.settings.policies]
-                subnets = [subnet for remote in remotes for subnet in networks_of(remote)]
+                subnets = [subnet for each in peer.settings.policies for subnet in networks_of(each.selector.remote)]
                 with self._turn("mtu", peer):
                     await self._limit_mtu(subnets, octets)
             await trio.sleep(MTU_SECONDS)

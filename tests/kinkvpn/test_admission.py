@@ -4,8 +4,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kinkvpn.admission import NotAdmitted, Rule, first_rule, matches
+from kinkvpn.admission import Rule, first_rule, matches
 from kinkvpn.proto.lease import Lease
+from kinkvpn.proto.ports import NotAdmitted
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

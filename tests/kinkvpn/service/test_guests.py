@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import itertools
+import secrets
+from ipaddress import IPv4Address, ip_address, ip_network
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import trio
+
+from esp.engine import Engine
+from esp.errors import InvalidPolicy
+from kinkvpn.admission import Rule
+from kinkvpn.config import PeopleSettings
+from kinkvpn.errors import AuthenticationFailed
+from kinkvpn.kerberos.fake import FakeAccepted, FakeKerberos, FakeRealm
+from kinkvpn.proto.lease import Lease
+from kinkvpn.proto.peer import Peer
+from kinkvpn.proto.ports import NotAdmitted
+from kinkvpn.proto.settings import PeerSettings, UserToUser
+from kinkvpn.service.guests import LINGER_SECONDS, LOOK_SECONDS, Guests
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from esp.policy import Policy
+
+GATEWAY, STAFF = "kink/gw@A.COM", "S-1-5-21-1-2-3-1105"
+ROUTES = (ip_network("10.1.0.0/16"), ip_network("10.2.0.0/16"), ip_network("fd00:1::/48"))
+LEASE = Lease((), ROUTES, (ip_address("10.1.0.53"),), ("a.com",))
+TICKET_ENDS = 10_000.0
+
+
+def settings(*rules: Rule, pool: tuple[str, ...] = ("10.8.0.0/24", "fd00:8::/64"), most: int = 100) -> PeopleSettings:
+    return PeopleSettings(tuple(map(ip_network, pool)), {}, rules, most)
+
+
+EVERYBODY = Rule(("*@A.COM",), frozenset(), (), LEASE)
+MEMBERS = Rule((), frozenset({STAFF}), (), LEASE)
+
+
+class Host:
+    """A gateway's data plane, which is an engine, and its peers; the time is the test's.
+
+    Args:
+        people: its configuration.
+    """
+
+    def __init__(self, people: PeopleSettings) -> None:
+        self.engine = Engine(random=secrets.token_bytes)
+        self.realm = FakeRealm(["x@A.COM", GATEWAY], clock=lambda: 0.0, random=secrets.token_bytes)
+        self.key = self.realm.issue("x@A.COM", GATEWAY).key
+        self.now = 0.0
+        self.peers: dict[str, Peer] = {}
+        self.left: list[str] = []
+        self.guests = Guests(people, [ip_address("10.8.0.1")], cast("Any", self), clock=lambda: self.now)
+
+    def change_policies(self, gone: Iterable[str], come: Iterable[Policy]) -> None:
+        """As Dataplane's."""
+        for name in gone:
+            self.engine.remove_policy(name)
+        for policy in come:
+            self.engine.add_policy(policy)
+
+    def remove_peer(self, name: str) -> None:
+        """As Keying's."""
+        del self.peers[name]
+        self.left.append(name)
+
+    def request(self, principal: str, *sids: str) -> FakeAccepted:
+        return FakeAccepted(principal, GATEWAY, TICKET_ENDS, self.key, 0.0, 0, sids=frozenset(sids))
+
+    def admit(self, principal: str, *sids: str) -> PeerSettings:
+        """As Keying does it at a command."""
+        guest = self.guests.admit(self.request(principal, *sids))
+        numbers = itertools.count(1)
+        peer = Peer(
+            guest,
+            principal=GATEWAY,
+            epoch=1,
+            kerberos=FakeKerberos(self.realm, GATEWAY),
+            random=secrets.token_bytes,
+            allocate_spi=lambda: next(numbers),
+            next_xid=lambda: next(numbers),
+        )
+        peer.ticket_ends, peer.last_heard = TICKET_ENDS, trio.current_time()
+        self.peers[principal] = peer
+        return guest
+
+
+async def test_a_guest_is_a_peer_with_a_policy_for_each_route_of_its_addresses_families() -> None:
+    host = Host(settings(EVERYBODY))
+    guest = host.admit("alice@A.COM")
+    assert (guest.name, guest.principal, guest.user_to_user) == ("alice@A.COM", "alice@A.COM", UserToUser.ALWAYS)
+    assert not guest.kink.address
+    assert not guest.esp.address
+    assert guest.lease is not None
+    four, six = guest.lease.addresses
+    assert [(one.selector.local, one.selector.remote) for one in guest.policies] == [
+        (ROUTES[0], ip_network(four)),
+        (ROUTES[1], ip_network(four)),
+        (ROUTES[2], ip_network(six)),
+    ]
+    assert (guest.lease.routes, guest.lease.servers, guest.lease.domains) == (ROUTES, LEASE.servers, LEASE.domains)
+    host.engine.remove_policy("alice@A.COM/3")  # it is there
+
+
+async def test_who_is_not_let_in_leaves_nothing() -> None:
+    host = Host(settings(MEMBERS))
+    with pytest.raises(NotAdmitted, match=r"alice@A.COM, and no rule lets it in"):
+        host.admit("alice@A.COM", "S-1-5-21-1-2-3-513")
+    assert host.admit("alice@A.COM", STAFF, "S-1-5-21-1-2-3-513").policies
+    with pytest.raises(NotAdmitted, match="no rule lets it in"):
+        Host(PeopleSettings()).admit("alice@A.COM")
+
+
+class Unreadable(FakeAccepted):
+    """With a PAC that does not verify."""
+
+    def groups(self) -> frozenset[str]:
+        raise AuthenticationFailed("the ticket's PAC tells no groups: Message stream modified")
+
+
+async def test_a_pac_that_does_not_verify_lets_nobody_in() -> None:
+    host = Host(settings(MEMBERS, EVERYBODY))
+    with pytest.raises(NotAdmitted, match=r"mallory@A.COM: the ticket's PAC tells no groups"):
+        host.guests.admit(Unreadable("mallory@A.COM", GATEWAY, TICKET_ENDS, host.key, 0.0, 0))
+
+
+async def test_there_is_an_end_of_people_and_of_addresses() -> None:
+    host = Host(settings(EVERYBODY, most=1))
+    host.admit("alice@A.COM")
+    with pytest.raises(NotAdmitted, match=r"1 people already \(people.most\)"):
+        host.admit("bob@A.COM")
+    host = Host(settings(EVERYBODY, pool=("10.8.0.0/30",)))
+    assert host.admit("alice@A.COM").lease.addresses == (IPv4Address("10.8.0.2"),)  # type: ignore[union-attr]
+    for _ in range(2):
+        with pytest.raises(NotAdmitted, match=r"people.addresses has none left"):
+            host.admit("bob@A.COM")
+
+
+async def seen_off(host: Host, seconds: float) -> list[str]:
+    """Who has left by then."""
+    with trio.move_on_after(seconds):
+        await host.guests.see_off(cast("Any", host))
+    return host.left
+
+
+async def test_who_has_no_sas_goes_after_a_while_and_may_come_again(autojump_clock: trio.testing.MockClock) -> None:
+    del autojump_clock
+    host = Host(settings(EVERYBODY))
+    first = host.admit("alice@A.COM")
+    assert await seen_off(host, LINGER_SECONDS) == []
+    host.peers["alice@A.COM"].last_heard = trio.current_time()
+    assert await seen_off(host, LINGER_SECONDS) == []
+    assert await seen_off(host, 3 * LOOK_SECONDS) == ["alice@A.COM"]
+    with pytest.raises(InvalidPolicy):
+        host.engine.remove_policy("alice@A.COM/1")
+    assert host.admit("alice@A.COM").lease == first.lease
+
+
+async def test_who_s_ticket_has_ended_goes_whatever_they_have(autojump_clock: trio.testing.MockClock) -> None:
+    del autojump_clock
+    host = Host(settings(EVERYBODY))
+    host.admit("alice@A.COM")
+    host.now = TICKET_ENDS
+    assert await seen_off(host, 2 * LOOK_SECONDS) == []
+    host.now = TICKET_ENDS + 1
+    assert await seen_off(host, 2 * LOOK_SECONDS) == ["alice@A.COM"]

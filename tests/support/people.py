@@ -1,0 +1,168 @@
+"""A gateway for people on the laboratory's host b, and alice's laptop in place of host a: nothing of ours is configured
+there, and she has its files for herself (/etc/hosts, /etc/resolv.conf, /run/kinkvpn), in a mount namespace.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+import signal
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+from support.lab import kinit, status, wait
+
+from kinkvpn.api.client import Client
+from kinkvpn.api.control import ControlUnavailable, NotRunning
+from kinkvpn.demo.lab import kinkvpn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from kinkvpn.demo.lab import Host, Lab
+    from kinkvpn.demo.realm import Realm
+
+GATEWAY = "b.kinkvpn.test"
+PASSWORD = "correct horse battery staple"
+HOST_S_DNS = "nameserver 192.0.2.53\n"
+LENT = "10.8.0.0/24"
+PEOPLE = """
+[people]
+addresses = ["10.8.0.0/24", "fd00:8::/64"]
+routes = ["10.2.0.0/24", "fd00:2::/64"]
+dns = "10.2.0.53"
+domains = "kinkvpn.test"
+{more}
+[[people.allow]]
+{rule}
+"""
+
+
+def open_gateway(host: Host, rule: str = 'who = "*@KINKVPN.TEST"', more: str = "") -> None:
+    """Has ``host`` know no peers, and let in whom the rule says."""
+    text = re.sub(r"^\[\[peer\]\].*", "", host.configuration.read_text(), flags=re.MULTILINE | re.DOTALL)
+    host.configuration.write_text(text + PEOPLE.format(rule=rule, more=more))
+
+
+class Laptop:
+    """Somebody's, who has nothing but what kinit gets her.
+
+    Args:
+        lab: its host a is where the laptop is on the network.
+        name: of the person, in the laboratory's realm.
+    """
+
+    def __init__(self, lab: Lab, name: str = "alice") -> None:
+        self.lab, self.host, self.name = lab, lab.hosts[0], name
+        self.principal = f"{name}@{lab.realm.name}"
+        self.directory = self.host.configuration.parent / name
+        self.directory.mkdir(exist_ok=True)
+        self.ccache = self.directory / "ccache"
+        self.resolv_conf = self.directory / "resolv.conf"
+        self.log = self.host.log
+        self.process: subprocess.Popen[str] | None = None
+        run = self.directory / "run"
+        run.mkdir(exist_ok=True)
+        self.socket = run / "kinkvpn.sock"
+        self.resolv_conf.write_text(HOST_S_DNS)
+        (self.directory / "hosts").write_text(f"127.0.0.1 localhost\n{lab.hosts[1].site.wire} {GATEWAY}\n")
+
+    def exists(self) -> None:
+        """In an MIT realm."""
+        realm = cast("Realm", self.lab.realm)
+        if self.principal not in realm.kadmin("listprincs").splitlines():
+            realm.kadmin("addprinc", "-pw", PASSWORD, self.principal)
+
+    def kinit(self, *arguments: str) -> None:
+        """As she types it."""
+        kinit(self.lab, self.host, self.ccache, *arguments, self.principal, stdin=f"{PASSWORD}\n")
+
+    def command(self, *arguments: str) -> list[str]:
+        """``kinkvpn`` with these, where her files are hers."""
+        mounts = {"hosts": "/etc/hosts", "resolv.conf": "/etc/resolv.conf", "run": "/run/kinkvpn"}
+        lines = ["mkdir -p /run/kinkvpn"]
+        lines += [f"mount --bind {self.directory / name} {place}" for name, place in mounts.items()]
+        script = "; ".join(["set -e", *lines, f"exec {shlex.join([*kinkvpn(), *arguments])}"])
+        return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """Hers."""
+        return self.lab.realm.environment | {"KRB5CCNAME": f"FILE:{self.ccache}", "PYTHONUNBUFFERED": "1"}
+
+    def up(self, *arguments: str) -> None:
+        """``kinkvpn up GATEWAY``; it answers a little later."""
+        with self.log.open("a") as log:
+            self.process = self.host.namespace.spawn(
+                self.command("up", GATEWAY, *arguments), stdout=log, stderr=log, environment=self.environment
+            )
+
+    def refused(self, *arguments: str) -> str:
+        """What it says instead, exit code 2."""
+        done = self.host.namespace.spawn(
+            self.command("up", GATEWAY, *arguments),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            environment=self.environment,
+        )
+        _, errors = done.communicate(timeout=60)
+        assert done.returncode == 2, errors
+        return errors
+
+    def status(self) -> dict[str, Any] | None:
+        """Of her daemon; None while it does not answer."""
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()
+        try:
+            with Client(self.socket) as daemon:
+                return daemon.status()
+        except (NotRunning, ControlUnavailable):
+            return None
+
+    def established(self) -> bool:
+        """Whether every policy of hers is."""
+        status = self.status()
+        return bool(status) and all(
+            policy["state"] == "established" for peer in status["peers"] for policy in peer["policies"]
+        )
+
+    def wait_up(self) -> None:
+        """Until it is."""
+        wait(self.lab, self.host, self.established, "is not in the gateway's network")
+
+    def address(self, version: int = 4) -> str:
+        """That was lent."""
+        status = self.status()
+        assert status is not None
+        addresses: Sequence[str] = status["tun"]["addresses"]
+        return next(one.partition("/")[0] for one in addresses if (":" in one) == (version == 6))
+
+    def stop(self) -> None:
+        """Ctrl-C."""
+        process, self.process = self.process, None
+        assert process is not None
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0, self.log.read_text()
+
+    def kill(self) -> None:
+        """The machine is gone."""
+        process, self.process = self.process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def laptop(lab: Lab, name: str = "alice") -> Iterator[Laptop]:
+    """One that is gone at the end, however that comes."""
+    found = Laptop(lab, name)
+    try:
+        yield found
+    finally:
+        found.kill()
+
+
+def guests(gateway: Host) -> list[str]:
+    """Principals that the gateway's daemon has as peers."""
+    return [str(peer["principal"]) for peer in status(gateway)["peers"]]
