@@ -17,7 +17,6 @@ import os
 import socket
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -94,8 +93,10 @@ class NetworkConfiguration:
 
     def __init__(self, plan: NetworkPlan) -> None:
         self._plan = plan
-        self._table = plan.table if plan.rules else RT_TABLE_MAIN
-        self._undo: list[Callable[[IPRoute], object]] = []
+        self._undo: list[Callable[[IPRoute], object]] = []  # of device and addresses
+        self._routes: dict[tuple[Network, int], dict[str, Any]] = {}  # those of ours, by table too, in order
+        self._rules: dict[tuple[int, int], dict[str, Any]] = {}  # likewise, by IP version and priority
+        self._one_at_a_time = trio.Lock()
 
     async def __aenter__(self) -> Self:
         # Not abandoned on cancellation: half of a plan would be left. It takes milliseconds.
@@ -113,11 +114,32 @@ class NetworkConfiguration:
 
         The route tells the host's own TCP, and what it forwards is answered by ICMP, as RFC 1191 §4 has it.
         """
-        routed = [each for each in subnets if each in self._plan.routes]
-        try:
-            await trio.to_thread.run_sync(self._limit_mtu, routed, octets)
-        except (NetlinkError, OSError) as error:
-            log.warning("mtu_not_limited", extra={"fields": {"mtu": octets, "reason": str(error)}})
+        async with self._one_at_a_time:
+            routed = [each for each in subnets if each in self._plan.routes]
+            try:
+                await trio.to_thread.run_sync(self._limit_mtu, routed, octets)
+            except (NetlinkError, OSError) as error:
+                log.warning("mtu_not_limited", extra={"fields": {"mtu": octets, "reason": str(error)}})
+
+    async def change(self, plan: NetworkPlan) -> None:
+        """Have routes and rules be those of ``plan``, which has the same device, addresses and table. What both plans
+        have goes the same way all along.
+
+        Raises:
+            NetworkRefused: the kernel would not have one; they are as they were.
+        """
+        async with self._one_at_a_time:
+            await trio.to_thread.run_sync(self._change, plan)
+
+    def _change(self, plan: NetworkPlan) -> None:
+        before = self._plan
+        with IPRoute() as netlink:
+            try:
+                self._move(netlink, plan)
+            except NetworkRefused:
+                with suppress(NetworkRefused):
+                    self._move(netlink, before)
+                raise
 
     def _limit_mtu(self, subnets: Sequence[Network], octets: int) -> None:
         with IPRoute() as netlink:
@@ -139,25 +161,39 @@ class NetworkConfiguration:
         plan = self._plan
         with IPRoute() as netlink, ExitStack() as failed:
             failed.callback(self._undo_all, netlink)
-            rules = self._rules()
-            self._clear_rules(netlink, rules)
+            self._clear_rules(netlink, self._wanted_rules())
             index = self._bring_up(netlink)
             for address in plan.addresses:
                 self._add_address(netlink, index, address)
-            # Shortest prefix first: nothing leads elsewhere for a moment that a longer one will claim.
-            for subnet in sorted(set(plan.routes), key=lambda subnet: (subnet.prefixlen, str(subnet))):
-                self._add_route(netlink, subnet, self._route(subnet, index))
-            # Before the rules: routes in a table of their own are none yet for our ESP, which the rules lead past them.
-            for outer in plan.outside:
-                self._check_outside(netlink, index, outer)
-            self._add_rules(netlink, index, rules)
+            self._move(netlink, plan)
             failed.pop_all()
+
+    def _move(self, netlink: IPRoute, plan: NetworkPlan) -> None:
+        """From the routes and rules that are there to those of ``plan``."""
+        self._plan = plan
+        (index,) = netlink.link_lookup(ifname=plan.device) or (0,)
+        rules = self._wanted_rules()
+        routes = self._wanted_routes(index, rules)
+        for key, arguments in routes.items():
+            if self._routes.get(key) != arguments:
+                self._put_route(netlink, key, arguments)
+        # Before the rules: routes in a table of their own are none yet for our ESP, which the rules lead past them.
+        for outer in () if self._rules else plan.outside:
+            self._check_outside(netlink, index, outer)
+        for version in (4, 6):
+            self._change_rules(netlink, version, rules.get(version, []))
+        for key in [key for key in self._routes if key not in routes]:
+            self._drop_route(netlink, key)
 
     def _restore(self) -> None:
         with IPRoute() as netlink:
             self._undo_all(netlink)
 
     def _undo_all(self, netlink: IPRoute) -> None:
+        for version in (4, 6):
+            self._change_rules(netlink, version, [])
+        for key in reversed(list(self._routes)):
+            self._drop_route(netlink, key)
         while self._undo:
             # Somebody may have undone it before us, or removed the device.
             with suppress(NetlinkError):
@@ -186,9 +222,26 @@ class NetworkConfiguration:
             netlink.addr("add", **arguments, **extra)
         self._undo.append(lambda again: again.addr("delete", **arguments))
 
-    def _add_route(self, netlink: IPRoute, subnet: Network, arguments: dict[str, Any]) -> None:
+    def _wanted_routes(
+        self, index: int, rules: Mapping[int, Sequence[dict[str, Any]]]
+    ) -> dict[tuple[Network, int], dict[str, Any]]:
+        """Shortest prefix first: nothing leads elsewhere for a moment that a longer one will claim."""
+        subnets = sorted(set(self._plan.routes), key=lambda subnet: (subnet.prefixlen, str(subnet)))
+        found = {(subnet, self._table): self._route(subnet, index) for subnet in subnets}
+        forced = self._plan.table + 1
+        for version, entries in rules.items():
+            if any(entry.get("table") == forced for entry in entries):
+                found[ANY[version], forced] = {"dst": str(ANY[version]), "oif": index, "table": forced}
+        return found
+
+    def _drop_route(self, netlink: IPRoute, key: tuple[Network, int]) -> None:
+        with suppress(NetlinkError):  # somebody may have, or has removed the device
+            netlink.route("delete", **self._routes.pop(key))
+
+    def _put_route(self, netlink: IPRoute, key: tuple[Network, int], arguments: dict[str, Any]) -> None:
+        subnet, _ = key
         try:
-            netlink.route("add", **arguments)
+            netlink.route("replace" if key in self._routes else "add", **arguments)
         except NetlinkError as error:
             holder = _route_to(netlink, subnet, arguments["table"])
             if error.code == errno.EEXIST and holder == arguments["oif"]:
@@ -199,14 +252,18 @@ class NetworkConfiguration:
                 there = ": it is no address of this host"
             way = f"into {self._plan.device}" + (f" from {source}" if source else "")
             raise NetworkRefused(f"route to {subnet} {way}: {os.strerror(error.code)}{there}") from error
-        self._undo.append(lambda again: again.route("delete", **arguments))
+        self._routes[key] = arguments
+
+    @property
+    def _table(self) -> int:
+        return self._plan.table if self._plan.rules else RT_TABLE_MAIN
 
     def _route(self, subnet: Network, index: int) -> dict[str, Any]:
         source = self._plan.sources.get(subnet)
         preferred = {} if source is None else {"prefsrc": source}
         return {"dst": str(subnet), "oif": index, "table": self._table, **preferred}
 
-    def _rules(self) -> dict[int, list[dict[str, Any]]]:
+    def _wanted_rules(self) -> dict[int, list[dict[str, Any]]]:
         """By IP version, as netlink has them; without a gap, so that they are found again after a crash."""
         plan = self._plan
         if not plan.rules:
@@ -239,20 +296,35 @@ class NetworkConfiguration:
                         break
                     netlink.rule("delete", family=family, priority=priority, protocol=RULE_PROTOCOL)
 
-    def _add_rules(self, netlink: IPRoute, index: int, rules: Mapping[int, Sequence[dict[str, Any]]]) -> None:
-        """One after the other, for the kernel takes no two that are alike in what one of them says. The last one, into
-        the tunnel, is the first to be undone: what is to go past the tunnel never goes into it.
+    def _change_rules(self, netlink: IPRoute, version: int, entries: Sequence[dict[str, Any]]) -> None:
+        """One after the other, for the kernel takes no two that are alike in what one of them says.
+
+        The last one, into the tunnel, is the last to come and the first to be undone: what is to go past the tunnel
+        never goes into it. Where a list takes the place of another, some begin with the one and end with the other in
+        between: a longer one is made from its end, a shorter one from its beginning, so that none of these lacks what
+        both have, and what is protected never goes past the tunnel.
         """
-        for version, entries in rules.items():
-            forced = self._plan.table + 1
-            if any(entry.get("table") == forced for entry in entries):
-                everything = {"dst": str(ANY[version]), "oif": index, "table": forced}
-                self._add_route(netlink, ANY[version], everything)
-            for priority, entry in enumerate(entries, self._plan.table):
-                arguments = entry | {"priority": priority, "protocol": RULE_PROTOCOL}
-                with _explained(f"routing rule {priority}"):
-                    netlink.rule("add", **arguments)
-                self._undo.append(partial(_delete_rule, arguments))
+        first = self._plan.table
+        own = {"protocol": RULE_PROTOCOL}
+        wanted = {first + number: entry | own | {"priority": first + number} for number, entry in enumerate(entries)}
+        there = {priority: made for (each, priority), made in self._rules.items() if each == version}
+        ascends = not there or 0 < len(wanted) < len(there)
+        for priority in sorted(wanted.keys() | there.keys(), reverse=not ascends):
+            if wanted.get(priority) != there.get(priority):
+                self._change_rule(netlink, (version, priority), wanted.get(priority))
+
+    def _change_rule(self, netlink: IPRoute, key: tuple[int, int], wanted: dict[str, Any] | None) -> None:
+        """The new one before the old one goes; but not if the kernel takes them for the same."""
+        there = self._rules.pop(key, None)
+        added = wanted is not None and there is not None and _added(netlink, wanted)
+        if there is not None:
+            with suppress(NetlinkError):  # somebody may have
+                netlink.rule("delete", **there)
+        if wanted is not None and not added:
+            with _explained(f"routing rule {key[1]}"):
+                netlink.rule("add", **wanted)
+        if wanted is not None:
+            self._rules[key] = wanted
 
     def _check_outside(self, netlink: IPRoute, index: int, outer: str) -> None:
         """Ask the kernel itself: metrics, rules and longer prefixes have their say in it."""
@@ -309,8 +381,12 @@ def _check_apart(wanted: range, living: Iterable[_Living]) -> None:
             )
 
 
-def _delete_rule(arguments: dict[str, Any], netlink: IPRoute) -> None:
-    netlink.rule("delete", **arguments)
+def _added(netlink: IPRoute, rule: dict[str, Any]) -> bool:
+    try:
+        netlink.rule("add", **rule)
+    except NetlinkError:
+        return False
+    return True
 
 
 def _entries(rules: Sequence[RoutingRule], first: int) -> list[dict[str, Any]]:

@@ -608,3 +608,94 @@ def test_more_rules_than_there_is_room_for_are_refused() -> None:
     """)
     assert failed == "2767 routing rules from 30000 on reach that of the main table"
     assert left == []
+
+
+# --- changed while it holds ---
+
+
+def test_a_plan_changes_into_another_and_what_both_have_is_never_gone() -> None:
+    """A watcher sees every step: routes come and go, and the one that stays is not touched."""
+    states, seen, after = in_namespace("""
+        from pyroute2 import IPRoute
+        OTHER = dataclasses.replace(PLAN, routes=nets("10.2.0.0/24", "fd00:3::/64"))
+        async def main():
+            found, told = [], []
+            async with NetworkConfiguration(PLAN) as network:
+                with IPRoute() as watcher:
+                    watcher.bind()
+                    for plan in (OTHER, PLAN, OTHER):
+                        await network.change(plan)
+                        found.append(state()["routes"])
+                    subprocess.run(["ip", "route", "add", "203.0.113.0/24", "dev", "kink0"], check=True)
+                    while "203.0.113.0" not in told:
+                        told += [message.get_attr("RTA_DST") for message in watcher.get()]
+            print(json.dumps(found))
+            print(json.dumps(told))
+            print(json.dumps(state()))
+        trio.run(main)
+    """)
+    other = ["10.2.0.0/24", "fd00:3::/64"]
+    assert states == [other, ["10.2.0.0/24", "default", "fd00:2::/64"], other]
+    assert "fd00:3::" in seen
+    assert "10.2.0.0" not in seen
+    assert after == BARE
+
+
+def test_rules_change_in_place_and_what_is_protected_never_goes_past() -> None:
+    """Asked of the kernel again and again while lists of all lengths take each other's place."""
+    ways, counts, left = in_namespace("""
+        import threading
+        subprocess.run("ip link add eth0 type veth peer name far; ip link set far up; ip link set eth0 up; "
+                       "ip addr add 192.0.2.1/24 dev eth0; ip route add default via 192.0.2.9", shell=True, check=True)
+        from pyroute2 import IPRoute
+        past = [RoutingRule(ANY[4], net) for net in nets("198.51.100.0/24", "198.51.101.0/24", "198.51.102.0/24")]
+        into = [RoutingRule(ANY[4], net, way=Way.TUNNEL) for net in nets("198.51.103.0/24", "198.51.104.0/24")]
+        own = own_rules([Endpoint("0.0.0.0", 4500)])
+        lists = [own, (*own, *past), (*own, past[0], *into), (*own, past[2]), (*own, *into, *past), (), own]
+        plans = [NetworkPlan("kink0", 1400, routes=nets("10.2.0.0/24"), rules=rules_) for rules_ in lists]
+        seen, ended = set(), threading.Event()
+        def watch():
+            with IPRoute() as netlink:
+                while not ended.is_set():
+                    (answer,) = netlink.route("get", dst="10.2.0.9")
+                    seen.add(answer.get_attr("RTA_OIF"))
+        async def main():
+            async with NetworkConfiguration(plans[0]) as network:
+                watcher = threading.Thread(target=watch)
+                watcher.start()
+                counts = []
+                for plan in plans * 2:
+                    await network.change(plan)
+                    counts.append([len(rules()), way("10.2.0.9"), way("198.51.100.1")])
+                ended.set()
+                watcher.join()
+                print(json.dumps([len(seen), way("10.2.0.9")]))
+                print(json.dumps(counts))
+            print(json.dumps([rules(), way("10.2.0.9")]))
+        trio.run(main)
+    """)
+    assert ways == [1, "kink0"]
+    assert [each[1:] for each in counts] == [["kink0", "eth0"]] * 14
+    lengths = [each[0] for each in counts]
+    assert lengths[:7] == lengths[7:]
+    assert lengths[5] == 0
+    assert lengths[4] > lengths[2] > lengths[0] > 0
+    assert left == [[], "eth0"]
+
+
+def test_a_change_that_is_refused_changes_nothing() -> None:
+    refused, during, after = in_namespace("""
+        route_elsewhere("10.3.0.0/24")
+        async def main():
+            async with NetworkConfiguration(PLAN) as network:
+                try:
+                    await network.change(dataclasses.replace(PLAN, routes=nets("10.9.0.0/16", "10.3.0.0/24")))
+                except NetworkRefused as error:
+                    print(json.dumps(str(error)))
+                print(json.dumps(state()["routes"]))
+            print(json.dumps(state()))
+        trio.run(main)
+    """)
+    assert refused == "route to 10.3.0.0/24 into kink0: File exists: it goes to other already"
+    assert during == ["10.2.0.0/24", "default", "fd00:2::/64"]
+    assert after == BARE
