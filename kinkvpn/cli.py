@@ -7,7 +7,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from kinkvpn import __version__
-from kinkvpn.commands import check, decode, demo, doctor, down, esp, events, listings, rekey, status, up
+from kinkvpn.commands import check, decode, demo, doctor, down, esp, events, listings, rekey, reload, status, up
 from kinkvpn.commands.outcome import CANNOT, DONE, FAILED, INTERRUPTED, abandon_output, complain
 from kinkvpn.commands.subcommands import Parser
 from kinkvpn.document import DocumentError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # In the order of the help.
-COMMANDS = (up, check, doctor, status, listings, events, rekey, down, demo, decode, esp)
+COMMANDS = (up, check, doctor, status, listings, events, reload, rekey, down, demo, decode, esp)
 
 DESCRIPTION = """\
 IPsec between Kerberos principals, without the kernel's IPsec: SAs are
@@ -32,6 +32,7 @@ examples:
   kinkvpn status                 peers, tunnels, ages, and why one is down
   kinkvpn status --probe --json  the same for programs; asks every peer first
   kinkvpn events --follow        what happens, as it happens
+  kinkvpn reload                 take over what was changed in the file
   kinkvpn rekey east             new keys for what is established with east
   kinkvpn down                   stop the daemon: deletes its SAs, undoes routes
   kinkvpn demo                   a realm, two hosts and a tunnel, all throwaway

@@ -41,6 +41,9 @@ MAXIMUM_POLICIES = 4096
 # at its rules one by one.
 MAXIMUM_SETS = 256
 
+# Ranks of policies: a [[policy]] stands before the peers' (rank 0, as any) unless it says otherwise.
+PROTECTING, AFTER = 1, 2
+
 ANYWHERE: tuple[Addresses, ...] = (ip_network("0.0.0.0/0"), ip_network("::/0"))
 
 

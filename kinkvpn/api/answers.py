@@ -274,6 +274,15 @@ class Established(TypedDict):
     policies: list[NegotiatedPolicy]
 
 
+class Reloaded(TypedDict):
+    """Names of peers, by what has become of each."""
+
+    added: list[str]
+    changed: list[str]
+    removed: list[str]
+    unchanged: list[str]
+
+
 class Stopping(TypedDict):
     """Whom to wait for."""
 

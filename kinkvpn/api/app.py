@@ -22,6 +22,7 @@ from kinkvpn.api.answers import (
     PolicyOfPeer,
     Probed,
     Problem,
+    Reloaded,
     Sas,
     Status,
     Stopping,
@@ -60,6 +61,7 @@ class Daemon(Protocol):
     async def rekey(self, peer: str | None) -> list[NegotiatedPolicy]: ...
     async def up(self, peer: str) -> list[NegotiatedPolicy]: ...
     async def down(self, peer: str) -> None: ...
+    async def reload(self) -> Reloaded: ...
     async def stop(self) -> int: ...
 
 
@@ -152,6 +154,15 @@ async def down(daemon: Daemon, asked: Request) -> Peer:
     return _peer(daemon, asked)
 
 
+async def reload(daemon: Daemon, _asked: Request) -> Reloaded:
+    """Read the configuration again; answers once what was changed in it is changed here.
+
+    Peers that are not in the change lose no packet. Where something in it is wrong, or takes a restart, nothing
+    changes, and that is refused with a line for each reason.
+    """
+    return await daemon.reload()
+
+
 async def stop(daemon: Daemon, _asked: Request) -> Stopping:
     """Delete every SA, undo addresses and routes and end; answers before that is done."""
     return {"pid": await daemon.stop()}
@@ -197,6 +208,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("POST", "/v1/peers/{name}/up", up, Established),
     Operation("POST", "/v1/peers/{name}/down", down, Peer),
     Operation("POST", "/v1/rekey", rekey_all, Established),
+    Operation("POST", "/v1/reload", reload, Reloaded),
     Operation("POST", "/v1/stop", stop, Stopping),
     Operation("GET", "/v1/openapi.json", openapi, dict[str, Any]),
 )

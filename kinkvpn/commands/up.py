@@ -49,7 +49,8 @@ def run(asked: argparse.Namespace) -> int:
     try:
         if configuration is None:
             configuration = trio.run(configuration_of, asked)
-        trio.run(Daemon(configuration, engine_settings(configuration.esp.engine, os.environ)).run)
+        engine = engine_settings(configuration.esp.engine, os.environ)
+        trio.run(Daemon(configuration, engine, None if asked.gateway else asked.config).run)
     except StartRefused as refused:
         return complain(refused, CANNOT)
     except EspError as error:

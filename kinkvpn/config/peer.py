@@ -120,7 +120,7 @@ def _policies(table: Table, peer: str, claims: Claims, *, extensions: bool) -> t
     if not entries and table.sound:
         table.report(f"{table.name}.policy is missing: expected at least one [[peer.policy]]")
     policies: list[PolicySettings] = []
-    for entry in entries:
+    for index, entry in enumerate(entries, 1):
         options = read_options(entry, inherited)
         given = entry.get("name", values.label, "")
         selectors = read_selectors(entry, MAXIMUM_POLICIES - len(claims.policies))
@@ -130,7 +130,7 @@ def _policies(table: Table, peer: str, claims: Claims, *, extensions: bool) -> t
         for number, selector in enumerate(selectors, 1):
             own = f"{given}/{number}" if len(selectors) > 1 else given
             name = own if given else f"{peer}/{len(policies) + 1}"
-            together = entry.name if options.together else ""
+            together = f"{peer}.policy[{index}]" if options.together else ""
             policy = _policy(name, selector, options, send_ids=send_ids, entry=together)
             claims.claim(entry, "name", policy.name, entry.name, kind="policy")
             claims.policies.append((policy, entry))

@@ -9,7 +9,7 @@ import os
 import secrets
 import signal
 import time
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
 from datetime import UTC, datetime
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING
 import trio
 
 from esp.errors import EspError
-from esp.policy import Policy
-from esp.sa import Encapsulation, Mode, SecurityProtocol
 from kinkvpn.api.app import application
 from kinkvpn.api.control import AlreadyRunning, ControlSocket, ControlUnavailable
 from kinkvpn.api.events import Events
@@ -34,7 +32,7 @@ from kinkvpn.proto.events import Path
 from kinkvpn.proto.settings import UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.service import preflight
-from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, network_plan, open_links, open_tun
+from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, open_links, open_tun
 from kinkvpn.service.engines import choose_engine, obstacle
 from kinkvpn.service.guests import Guests, carriers_of_anybody
 from kinkvpn.service.hooks import Happening, Hooks, of_peer
@@ -45,12 +43,14 @@ from kinkvpn.service.notify import Notifier
 from kinkvpn.service.obstacles import StartRefused, explain_bind, first_leaf
 from kinkvpn.service.paths import PathMtus, carriers_of, with_mtu
 from kinkvpn.service.presence import Presence
+from kinkvpn.service.reload import Reload, ReloadRefused
 from kinkvpn.service.resolver import Resolver
 from kinkvpn.service.running import Resources, Running
 from kinkvpn.service.transport import KinkTransport, OwnAddresses
+from kinkvpn.service.tunnels import Exceptions, Tunnels, plan_of, policies_of, warn_of_legacy, without_udp
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from pathlib import Path as FilePath
     from types import TracebackType
 
@@ -78,17 +78,19 @@ class Daemon:
     Args:
         configuration: validated.
         engine: what was asked for, the environment taken into account.
+        source: the file that it is from, to be read again when it is to change; None where there is none.
     """
 
-    def __init__(self, configuration: Configuration, engine: EngineSettings) -> None:
+    def __init__(self, configuration: Configuration, engine: EngineSettings, source: FilePath | None = None) -> None:
         self._configuration = configuration
+        self._source = source
         self._engine_settings = engine
         self._started = time.monotonic()
         self._notifier = Notifier(os.environ)
         self._hooks = Hooks(configuration.hooks, os.environ)
         self._stopping = trio.Event()
         self._events = Events(int(time.time()))
-        self._up = False
+        self._reload: Reload | None = None  # once it is up
 
     async def run(self) -> None:
         """From nothing to a running host, and back to nothing after SIGTERM, SIGINT or ``kinkvpn down``.
@@ -99,9 +101,10 @@ class Daemon:
         """
         failure: KinkvpnError | EspError | None = None
         try:
-            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals, told_to(self._events.add):
+            signalled = trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+            with signalled as signals, told_to(self._events.add):
                 async with AsyncExitStack() as held, trio.open_nursery() as nursery:
-                    nursery.start_soon(self._obey_signals, signals, nursery.cancel_scope)
+                    nursery.start_soon(self._obey_signals, signals, nursery)
                     await self._live(held, nursery)
                     nursery.cancel_scope.cancel()
         except* (KinkvpnError, EspError) as group:
@@ -117,7 +120,6 @@ class Daemon:
             raise
         except (KinkvpnError, EspError) as error:
             raise StartRefused(str(error)) from error
-        self._up = True
         self._notifier.ready()
         await self._stopping.wait()
         log.info("stopping")
@@ -125,15 +127,26 @@ class Daemon:
         await keying.close(DELETE_SECONDS)
         await self._hooks.finish(Happening("down"))
 
-    async def _obey_signals(self, signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async def _obey_signals(self, signals: AsyncIterator[int], nursery: trio.Nursery) -> None:
         async for number in signals:
             log.info("signal", extra={"fields": {"name": signal.Signals(number).name}})
+            if number == signal.SIGHUP:
+                if self._reload is not None:  # else the file has just been read
+                    nursery.start_soon(self._reload_unasked, self._reload)
+                continue
             # From here on the kernel has the next one: whoever sends a second signal does not want to wait for us.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             self._stopping.set()
-            if not self._up:
-                scope.cancel()
+            if self._reload is None:
+                nursery.cancel_scope.cancel()
+
+    async def _reload_unasked(self, reload: Reload) -> None:
+        """Who sends a signal reads the log for what has become of it."""
+        self._notifier.reloading()
+        with suppress(ReloadRefused):
+            await reload()
+        self._notifier.ready()
 
     async def _start(self, held: AsyncExitStack, nursery: trio.Nursery) -> Keying:
         engine = choose_engine(self._engine_settings, obstacle())
@@ -141,16 +154,20 @@ class Daemon:
         acceptor = open_acceptor(self._configuration.host)
         presence: Presence[Peer] = Presence(lambda peer, come: self._hooks.tell(of_peer(peer, come)))
         keying, dataplane, guests = compose(self._configuration, resources, acceptor, engine, presence)
-        if any(peer.user_to_user is not UserToUser.NEVER for peer in resources.peers):
-            await nursery.start(offer_tgts, resources.tickets, acceptor, self._configuration.host.kdc_timeout)
+        tunnels = tunnels_of(self._configuration, resources, dataplane, keying)
+
+        def user_to_user() -> bool:
+            return any(peer.user_to_user is not UserToUser.NEVER for peer in tunnels.peers.values())
+
+        await nursery.start(offer_tgts, resources.tickets, acceptor, self._configuration.host.kdc_timeout, user_to_user)
         await nursery.start(dataplane.run)
         await nursery.start(resources.tickets.run)
-        running = Running(
-            self._configuration, engine, self._started, self._stopping, self._events, resources, dataplane, keying
-        )
+        reload = Reload(self._source, self._configuration, tunnels)
+        running = Running(reload, engine, self._started, self._stopping, self._events, resources, dataplane, keying)
         self._hooks.introduce(running.introduction())
         self._hooks.tell(Happening("up"))  # before any peer's, and run once all is started
         await nursery.start(keying.run)
+        self._reload = reload
         nursery.start_soon(guests.see_off, keying)
         listener, app = resources.control.listener(), application(running)
         await nursery.start(partial(serve, listener, app, may_change=local_client_may_change))
@@ -200,9 +217,8 @@ async def acquire(configuration: Configuration, engine: ChosenEngine, held: Asyn
         transport = open_transport(() if only_esp else listen, configuration.kink.port)
         held.callback(transport.close)
     with refused:
-        without_udp = {each.protocol for each in configuration.policies if each.encapsulation is Encapsulation.RAW}
-        esp = configuration.esp
-        link = open_links(esp_addresses(listen), esp.port, without_udp, esp.hop_limit, offloads=offloads, queues=queues)
+        esp, raw = configuration.esp, without_udp(configuration.policies)
+        link = open_links(esp_addresses(listen), esp.port, raw, esp.hop_limit, offloads=offloads, queues=queues)
         held.callback(link.close)
     with refused:
         paths = PathMtus(peer.esp.address for peer in peers)
@@ -214,16 +230,8 @@ async def acquire(configuration: Configuration, engine: ChosenEngine, held: Asyn
     refused.raise_all()
     tickets = TicketSource(Credentials(host.principal, keytab=host.initiator_keytab, ccache=host.ccache))
     await preflight.reach_kdc(tickets, host)
-    protected = [policy.selector.remote for policy in configuration.policies]
-    plan = network_plan(
-        settings,
-        protected,
-        [peer.esp.address for peer in peers],
-        [*transport.local, *link.local],
-        [policy.selector for policy in configuration.policies if policy.mode is Mode.TRANSPORT],
-        policies_of(configuration, peers),
-        ah=any(policy.protocol is SecurityProtocol.AH for policy in configuration.policies),
-    )
+    sockets = [*transport.local, *link.local]
+    plan = plan_of(settings, exceptions_of(configuration), peers, sockets)
     network = await held.enter_async_context(NetworkConfiguration(plan))
     await held.enter_async_context(Resolver(configuration.dns, settings.name, configuration.control.socket.parent))
     return Resources(control, peers, transport, link, tun, settings, paths, tickets, network, keys)
@@ -261,21 +269,11 @@ def open_acceptor(host: HostSettings) -> Acceptor:
     return Acceptor([host.principal], host.keytab, replay_cache=host.replay_cache)
 
 
-def warn_of_legacy(peers: Iterable[PeerSettings]) -> None:
-    """Say what it costs, for each peer that may have a legacy suite."""
-    for peer in peers:
-        for suite in {
-            suite.name: suite for policy in peer.policies for suite in policy.suites if suite.legacy
-        }.values():
-            log.warning(
-                "legacy_suite", extra={"fields": {"peer": peer.name, "suite": suite.name, "reason": suite.cost}}
-            )
-
-
 async def offer_tgts(
     tickets: TicketSource,
     acceptor: Acceptor,
     deadline: float,
+    wanted: Callable[[], bool] = lambda: True,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -285,10 +283,16 @@ async def offer_tgts(
         tickets: where ours come from.
         acceptor: for whom.
         deadline: seconds that a look may take.
+        wanted: whether some peer may ask for one.
         task_status: told after the first look.
     """
     failed = False
     while True:
+        if not wanted():
+            task_status.started()
+            task_status = trio.TASK_STATUS_IGNORED
+            await trio.sleep(TGT_SECONDS)
+            continue
         try:
             tgt = await tickets.own_tgt(deadline=deadline)
         except TicketUnavailable as unavailable:
@@ -315,16 +319,6 @@ def settle_tun(configuration: Configuration, peers: Sequence[PeerSettings], path
     return with_mtu(tun, [*carriers_of(peers), *strangers], paths, six=6 in inside)
 
 
-def policies_of(configuration: Configuration, peers: Sequence[PeerSettings]) -> list[Policy]:
-    """The SPD: what the configuration has before the peers' policies, those, and what it has after them."""
-    protecting = [
-        Policy(policy.name, policy.selector, peer=peer.name, answer_within=peer.probe_after, large=peer.tries_path)
-        for peer in peers
-        for policy in peer.policies
-    ]
-    return [*configuration.before, *protecting, *configuration.after]
-
-
 def compose(
     configuration: Configuration,
     resources: Resources,
@@ -347,8 +341,7 @@ def compose(
         receive_control=receive_control,
         witness=None if resources.keys is None else partial(write_keys, resources.keys),
     )
-    for policy in policies_of(configuration, resources.peers):
-        dataplane.add_policy(policy)
+    dataplane.change_policies((), policies_of(exceptions_of(configuration), resources.peers))
     guests = Guests(configuration.people, [each.ip for each in configuration.tun.addresses], dataplane)
     keying = Keying(
         principal=host.principal,
@@ -374,6 +367,25 @@ def compose(
     )
     resources.transport.report_unreachable_to(keying.unreachable)
     return keying, dataplane, guests
+
+
+def tunnels_of(configuration: Configuration, resources: Resources, dataplane: Dataplane, keying: Keying) -> Tunnels:
+    """Those that have just been brought up."""
+    return Tunnels(
+        tun=resources.tun_settings,
+        sockets=[*resources.transport.local, *resources.link.local],
+        paths=resources.paths,
+        network=resources.network,
+        dataplane=dataplane,
+        keying=keying,
+        exceptions=exceptions_of(configuration),
+        peers=resources.peers,
+    )
+
+
+def exceptions_of(configuration: Configuration) -> Exceptions:
+    """What it has beside the peers' policies."""
+    return Exceptions(configuration.before, configuration.after)
 
 
 def open_key_log(path: FilePath | None, held: ExitStack | AsyncExitStack) -> KeyLog | None:

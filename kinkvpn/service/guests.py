@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from esp.policy import Policy, Selector
+from esp.policy import Selector
 from esp.sa import Encapsulation, Endpoint, Mode, SecurityProtocol
 from esp.suite import DEFAULT_SUITES
 from kinkvpn.admission import first_rule
@@ -23,6 +23,7 @@ from kinkvpn.errors import AuthenticationFailed
 from kinkvpn.proto.ports import NotAdmitted
 from kinkvpn.proto.settings import PeerSettings, PolicySettings, UserToUser
 from kinkvpn.service.pool import Pool
+from kinkvpn.service.tunnels import protecting
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -148,11 +149,3 @@ def _groups(accepted: AcceptedRequest) -> frozenset[str]:
         return accepted.groups()
     except AuthenticationFailed as error:
         raise NotAdmitted(f"{accepted.client}: {error}") from error
-
-
-def protecting(peer: PeerSettings) -> list[Policy]:
-    """A peer's policies as the data plane has them."""
-    return [
-        Policy(policy.name, policy.selector, peer=peer.name, answer_within=peer.probe_after, large=peer.tries_path)
-        for policy in peer.policies
-    ]

@@ -40,9 +40,14 @@ def configure(stream: TextIO, *, level: str, as_json: bool) -> logging.Handler:
         handler.setFormatter(TextFormatter(journal=goes_to_journal(stream, os.environ)))
     root = logging.getLogger()
     root.addHandler(handler)
+    set_level(level)
+    return handler
+
+
+def set_level(level: str) -> None:
+    """Have records of ``level`` and above from now on, of this program's."""
     for name in ("kinkvpn", "esp"):
         logging.getLogger(name).setLevel(level.upper())
-    return handler
 
 
 def goes_to_journal(stream: TextIO, environment: Mapping[str, str]) -> bool:

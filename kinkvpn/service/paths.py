@@ -56,7 +56,14 @@ class PathMtus:
 
     def __init__(self, addresses: Iterable[str], look: Callable[[str], int] = path_mtu) -> None:
         self._look = look
-        self._at_start = {address: look(address) for address in addresses if address}
+        self._at_start: dict[str, int] = {}
+        self.learn(addresses)
+
+    def learn(self, addresses: Iterable[str]) -> None:
+        """Look at the paths to ``addresses`` as well, before anything is routed there."""
+        for address in addresses:
+            if address and address not in self._at_start:
+                self._at_start[address] = self._look(address)
 
     def __call__(self, address: str) -> int:
         """Octets, for ``address`` in text form."""

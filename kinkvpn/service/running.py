@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from esp.link import UdpLink
     from esp.raw import Links
     from esp.tun import TunDevice
-    from kinkvpn.api.answers import NegotiatedPolicy, Sa, Status
+    from kinkvpn.api.answers import NegotiatedPolicy, Reloaded, Sa, Status
     from kinkvpn.api.control import ControlSocket
     from kinkvpn.api.events import Events
     from kinkvpn.config import Configuration, TunSettings
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from kinkvpn.service.keying import Keying
     from kinkvpn.service.netconf import NetworkConfiguration
     from kinkvpn.service.paths import PathMtus
+    from kinkvpn.service.reload import Reload
     from kinkvpn.service.transport import KinkTransport
 
 log = logging.getLogger(__name__)
@@ -62,12 +63,13 @@ class Running:
     """The daemon behind ``api.app``.
 
     Args:
+        reloading: what it runs by, and how that becomes another.
         started: of time.monotonic.
         stopping: set, it ends.
         events: its log's.
     """
 
-    configuration: Configuration
+    reloading: Reload
     engine: ChosenEngine
     started: float
     stopping: trio.Event
@@ -75,6 +77,11 @@ class Running:
     resources: Resources
     dataplane: Dataplane
     keying: Keying
+
+    @property
+    def configuration(self) -> Configuration:
+        """That it runs by now."""
+        return self.reloading.configuration
 
     def headline(self) -> dict[str, object]:
         """Who and where we are, for the log."""
@@ -162,6 +169,10 @@ class Running:
     async def down(self, peer: str) -> None:
         """No SAs with it, until :meth:`up`."""
         self.keying.down(peer)
+
+    async def reload(self) -> Reloaded:
+        """What has become of each peer. Raises ReloadRefused."""
+        return await self.reloading()
 
     async def stop(self) -> int:
         """Have it end in order; its pid, to wait for."""

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from support.host import Host
 
-    from kinkvpn.api.answers import NegotiatedPolicy, Sa, Status
+    from kinkvpn.api.answers import NegotiatedPolicy, Reloaded, Sa, Status
     from kinkvpn.api.app import Daemon
 
 
@@ -80,6 +80,10 @@ class Simulated:
     async def down(self, peer: str) -> None:
         """Keying's."""
         self.host.keying.down(peer)
+
+    async def reload(self) -> Reloaded:
+        """There is no file: nothing is another than it was."""
+        return {"added": [], "changed": [], "removed": [], "unchanged": list(self.host.keying.peers)}
 
     async def stop(self) -> int:
         """Only says so."""

@@ -142,7 +142,7 @@ def test_every_key_arrives() -> None:
     assert (peer.settings("").probe_after, peer.settings("").dead_after) == (None, 2.5)
     assert peer.extensions is peer.settings(peer.address).extensions is False
     first, web, *both = peer.policies
-    assert [policy.entry for policy in peer.policies] == ["", "", "peer[1].policy[3]", "peer[1].policy[3]"]
+    assert [policy.entry for policy in peer.policies] == ["", "", "east.policy[3]", "east.policy[3]"]
     assert [policy.name for policy in (first, web, *both)] == ["east/1", "web", "both/1", "both/2"]
     assert (first.suites, first.lifetime_seconds, first.start) == ((SUITES["aes128-gcm16"],), 600, Start.BOOT)
     assert (first.lifetime_kilobytes, first.lifetime_packets) == (2048, 100_000)

@@ -18,15 +18,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 from support.kdc import free_port
-from support.kinkhosts import policy
 from support.manual import pair
 
 from esp.native import why_missing
-from esp.policy import Action
-from esp.sa import Endpoint
-from esp.suite import SUITES
 from kinkvpn.api.control import ControlUnavailable
-from kinkvpn.config import HostSettings, parse
+from kinkvpn.config import HostSettings
 from kinkvpn.demo.lab import Lab
 from kinkvpn.demo.namespace import Namespace
 from kinkvpn.demo.realm import Realm
@@ -34,14 +30,11 @@ from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.tickets import TicketSource
 from kinkvpn.keylog import KeyLog
 from kinkvpn.proto.ports import TgtDenied
-from kinkvpn.proto.settings import PeerSettings
 from kinkvpn.service import daemon
 from kinkvpn.service.daemon import (
     Refusals,
     open_acceptor,
     open_key_log,
-    policies_of,
-    warn_of_legacy,
     write_keys,
 )
 from kinkvpn.service.obstacles import StartRefused
@@ -96,15 +89,6 @@ def test_a_full_disk_is_a_warning_and_no_more(tmp_path: Path, caplog: pytest.Log
     (record,) = caplog.records
     assert record.message == "keys_not_written"
     assert record.fields["reason"] == "No space left on device"
-
-
-def test_the_list_is_what_comes_before_the_peers_policies_those_and_what_comes_after() -> None:
-    after = '[[policy]]\naction = "bypass"\norder = "after"\n'
-    before = '[[policy]]\naction = "discard"\nprotocol = "udp"\n'
-    found = parse(f"{CONFIGURATION}\n{after}{before}", Path("/x/k.toml"))
-    listed = policies_of(found, [peer.settings("192.0.2.2") for peer in found.peers])
-    assert [policy.name for policy in listed] == ["discard/2", *(one.name for one in found.policies), "bypass/1"]
-    assert {policy.peer for policy in listed if policy.action is Action.PROTECT} == {"b"}
 
 
 def test_refusals_are_collected_and_others_are_not() -> None:
@@ -532,14 +516,3 @@ def test_a_dead_peer_delays_the_end_a_little_and_a_second_signal_not_at_all(tmp_
 
 def ended(process: int, seconds: float) -> bool:
     return bool(select.select([process], [], [], seconds)[0])
-
-
-def test_what_a_legacy_suite_costs_is_logged_once_for_each_peer(caplog: pytest.LogCaptureFixture) -> None:
-    suites = tuple(SUITES[name] for name in ("aes256-gcm16", "3des-cbc-sha1", "null-md5"))
-    old = tuple(policy("a", name, suites=suites, legacy=True) for name in ("one", "two"))
-    nowhere = Endpoint("", 0)
-    modern = PeerSettings("modern", "kink/modern@R", nowhere, nowhere, (policy("a", "three"),))
-    warn_of_legacy([PeerSettings("old", "kink/old@R", nowhere, nowhere, old), modern])
-    assert [(record.message, record.levelname, vars(record)["fields"]) for record in caplog.records] == [
-        ("legacy_suite", "WARNING", {"peer": "old", "suite": suite.name, "reason": suite.cost}) for suite in suites[1:]
-    ]

@@ -1,0 +1,79 @@
+"""A configuration that was written while the daemon runs takes the place of the one it runs by, or nothing does."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import trio
+
+from kinkvpn.config import load
+from kinkvpn.config.changes import changes
+from kinkvpn.errors import KinkvpnError
+from kinkvpn.service.log import set_level
+from kinkvpn.service.preflight import resolve_peers
+from kinkvpn.service.tunnels import Exceptions
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kinkvpn.api.answers import Reloaded
+    from kinkvpn.config import Configuration
+    from kinkvpn.service.tunnels import Tunnels
+
+log = logging.getLogger(__name__)
+
+
+class ReloadRefused(KinkvpnError):
+    """Nothing has changed; a line for each reason."""
+
+
+class Reload:
+    """Of one daemon.
+
+    Args:
+        source: the file; None where the configuration was made of something else.
+        configuration: that runs.
+        tunnels: that it has brought about.
+    """
+
+    def __init__(self, source: Path | None, configuration: Configuration, tunnels: Tunnels) -> None:
+        self._source = source
+        self._tunnels = tunnels
+        self._one_at_a_time = trio.Lock()
+        self.configuration = configuration
+
+    async def __call__(self) -> Reloaded:
+        """Read the file again and change what is another in it.
+
+        Raises:
+            ReloadRefused: it cannot be read, is no valid configuration, takes a restart, names a host that does not
+                resolve, or the kernel will not have what follows from it. Nothing has changed.
+        """
+        async with self._one_at_a_time:
+            try:
+                done = await self._reload()
+            except KinkvpnError as error:
+                for line in str(error).splitlines():
+                    log.error("reload_refused", extra={"fields": {"reason": line}})
+                raise ReloadRefused(str(error)) from error
+        log.info("reloaded", extra={"fields": {what: names for what, names in done.items() if what != "unchanged"}})
+        return done
+
+    async def _reload(self) -> Reloaded:
+        if self._source is None:
+            raise ReloadRefused("there is no file to read again: this daemon was started without one")
+        written = await trio.to_thread.run_sync(load, self._source)
+        found = changes(self.configuration, written)
+        come = await resolve_peers(replace(written, peers=(*found.changed, *found.come)))
+        changed = [peer.name for peer in found.changed]
+        await self._tunnels.change((*found.gone, *changed), come, Exceptions(written.before, written.after))
+        set_level(written.log.level.value)
+        self.configuration = written
+        return {
+            "added": [peer.name for peer in found.come],
+            "changed": changed,
+            "removed": list(found.gone),
+            "unchanged": [peer.name for peer in written.peers if peer not in (*found.changed, *found.come)],
+        }

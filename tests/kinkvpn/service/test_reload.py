@@ -1,0 +1,46 @@
+"""What cannot be read again is not; real daemons and real changes are in tests/interop/test_reload.py."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import pytest
+from support.configuration import SMALL, SOURCE, edited
+
+from kinkvpn import config
+from kinkvpn.service.reload import Reload, ReloadRefused
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from kinkvpn.service.tunnels import Tunnels
+
+UNTOUCHED = cast("Tunnels", None)  # whatever asks it for something fails
+
+
+async def test_a_daemon_without_a_file_has_none_to_read_again(caplog: pytest.LogCaptureFixture) -> None:
+    reload = Reload(None, config.parse(SMALL, SOURCE), UNTOUCHED)
+    with pytest.raises(ReloadRefused, match="there is no file to read again"):
+        await reload()
+    assert [record.message for record in caplog.records] == ["reload_refused"]
+
+
+async def test_every_problem_is_said_and_nothing_is_touched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "k.toml"
+    path.write_text(SMALL)
+    running = config.load(path)
+    reload = Reload(path, running, UNTOUCHED)
+    path.write_text(edited("10.2.0.0/24", "10.2.0.1/24", SMALL.replace("[tun]", "[tunn]")))
+    with pytest.raises(ReloadRefused) as refused:
+        await reload()
+    lines = str(refused.value).splitlines()
+    assert lines == [record.fields["reason"] for record in caplog.records]
+    assert lines[0] == f"{path}:5: tunn: unknown key; did you mean tun?"
+    assert len(lines) == 2
+    path.unlink()
+    with pytest.raises(ReloadRefused, match="cannot read the configuration: No such file"):
+        await reload()
+    path.write_text(edited("[tun]", '[tun]\nname = "kink7"'))
+    with pytest.raises(ReloadRefused, match=r"^tun\.name is another one now, which takes a restart"):
+        await reload()
+    assert reload.configuration is running
