@@ -32,7 +32,7 @@ from kinkvpn.api.schema import PROBLEM_TYPE, Operation, document
 from kinkvpn.errors import KinkvpnError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from starlette.requests import Request
 
@@ -55,6 +55,8 @@ class Daemon(Protocol):
 
     @property
     def events(self) -> Events: ...
+    @property
+    def peers(self) -> Collection[str]: ...
     def status(self) -> Status: ...
     def sas(self) -> list[Sa]: ...
     async def probe(self, peer: str) -> float: ...
@@ -80,7 +82,8 @@ async def peers(daemon: Daemon, _asked: Request) -> Peers:
 
 async def peer(daemon: Daemon, asked: Request) -> Peer:
     """One peer, with its policies."""
-    return _peer(daemon, asked)
+    name = _named(daemon, asked)
+    return next(each for each in daemon.status()["peers"] if each["name"] == name)
 
 
 async def policies(daemon: Daemon, _asked: Request) -> Policies:
@@ -120,7 +123,7 @@ async def events(daemon: Daemon, asked: Request) -> Response:
 
 async def probe(daemon: Daemon, asked: Request) -> Probed:
     """Ask a peer for its STATUS now; answers once it has."""
-    name = _peer(daemon, asked)["name"]
+    name = _named(daemon, asked)
     return {"peer": name, "seconds": await daemon.probe(name)}
 
 
@@ -129,7 +132,7 @@ async def rekey(daemon: Daemon, asked: Request) -> Established:
 
     No packet is lost. Where the peer does not agree the old pair stays, and that is refused.
     """
-    return {"policies": await daemon.rekey(_peer(daemon, asked)["name"])}
+    return {"policies": await daemon.rekey(_named(daemon, asked))}
 
 
 async def rekey_all(daemon: Daemon, _asked: Request) -> Established:
@@ -142,7 +145,7 @@ async def up(daemon: Daemon, asked: Request) -> Established:
 
     It ends what down began. Where one cannot be made that is refused, and goes on by itself as configured.
     """
-    return {"policies": await daemon.up(_peer(daemon, asked)["name"])}
+    return {"policies": await daemon.up(_named(daemon, asked))}
 
 
 async def down(daemon: Daemon, asked: Request) -> Peer:
@@ -150,8 +153,8 @@ async def down(daemon: Daemon, asked: Request) -> Peer:
 
     No packet and no command of the peer brings one back before. Answers at once, with how the peer stands.
     """
-    await daemon.down(_peer(daemon, asked)["name"])
-    return _peer(daemon, asked)
+    await daemon.down(_named(daemon, asked))
+    return await peer(daemon, asked)
 
 
 async def reload(daemon: Daemon, _asked: Request) -> Reloaded:
@@ -173,14 +176,12 @@ async def openapi(_daemon: Daemon, _asked: Request) -> dict[str, Any]:
     return document(OPERATIONS, __version__)
 
 
-def _peer(daemon: Daemon, asked: Request) -> Peer:
+def _named(daemon: Daemon, asked: Request) -> str:
     """The peer that was named. Raises Refusal."""
-    name, found = asked.path_params["name"], daemon.status()["peers"]
-    for each in found:
-        if each["name"] == name:
-            return each
-    known = ", ".join(each["name"] for each in found) or "none"
-    raise Refusal(HTTPStatus.NOT_FOUND, f"no peer {name!r}; there are {known}")
+    name = str(asked.path_params["name"])
+    if name not in daemon.peers:
+        raise Refusal(HTTPStatus.NOT_FOUND, f"no peer {name!r}; there are {', '.join(daemon.peers) or 'none'}")
+    return name
 
 
 _EVENT_ID = {"type": "string", "pattern": "^[0-9a-f]{1,16}-[0-9]{1,15}$"}

@@ -40,6 +40,7 @@ class Pairs:
 
     def __init__(self, former: Pairs | None = None) -> None:
         self._standing: dict[int, SaPair] = {}  # by outbound SPI, oldest first
+        self._by_policy: dict[str, dict[int, SaPair]] = {}  # the same again: a peer may have thousands of policies
         self._unacknowledged: dict[int, SaPair] = {}  # likewise
         # Outbound SPI to when it is forgotten.
         self._tombstones: OrderedDict[int, float] = OrderedDict() if former is None else former._tombstones
@@ -49,7 +50,7 @@ class Pairs:
 
     def of(self, policy: str) -> list[SaPair]:
         """Standing pairs of ``policy``, the newest last."""
-        return [pair for pair in self._standing.values() if pair.policy == policy]
+        return list(self._by_policy.get(policy, {}).values())
 
     def all(self) -> list[SaPair]:
         """Every standing pair, the oldest first."""
@@ -97,7 +98,9 @@ class Pairs:
 
     def establish(self, pair: SaPair) -> None:
         """Both directions stand."""
+        self._forget(pair.outbound_spi)
         self._standing[pair.outbound_spi] = pair
+        self._by_policy.setdefault(pair.policy, {})[pair.outbound_spi] = pair
 
     def await_ack(self, pair: SaPair) -> None:
         """Inbound stands, outbound waits for the ACK (RFC 4430 §3.2)."""
@@ -125,13 +128,24 @@ class Pairs:
         """Forget and bury ``pair``; whether it stood."""
         self.bury(pair.outbound_spi, now)
         self.settle(pair)
-        return self._standing.pop(pair.outbound_spi, None) is not None
+        return self._forget(pair.outbound_spi)
+
+    def _forget(self, spi: int) -> bool:
+        pair = self._standing.pop(spi, None)
+        if pair is None:
+            return False
+        of_policy = self._by_policy[pair.policy]
+        del of_policy[spi]
+        if not of_policy:
+            del self._by_policy[pair.policy]
+        return True
 
     def clear(self, now: float) -> None:
         """The peer has nothing left of any of them (RFC 4430 §3.7); all are buried."""
         for spi in self.by_outbound():
             self.bury(spi, now)
         self._standing.clear()
+        self._by_policy.clear()
         self._unacknowledged.clear()
         self._undeleted.clear()
 

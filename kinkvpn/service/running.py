@@ -15,6 +15,8 @@ from kinkvpn.service.keying import ProbeFailed, RekeyFailed
 from kinkvpn.service.report import counters, offload_status, sa_status, spell, with_traffic
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from esp.dataplane import Dataplane
     from esp.link import UdpLink
     from esp.raw import Links
@@ -113,6 +115,11 @@ class Running:
         peers = self.keying.peers.values()
         reached = sum(any(peer.pairs(policy) for policy in peer.policies) for peer in peers)
         return f"{reached} of {len(peers)} peers have SAs; {self.resources.tun.name}, {self.engine.headline}"
+
+    @property
+    def peers(self) -> Collection[str]:
+        """Names."""
+        return self.keying.peers.keys()
 
     def status(self) -> Status:
         """What ``kinkvpn status --json`` shows: free of secrets."""

@@ -194,6 +194,8 @@ class Answers:
         self.events = Events(1)
         self.events.add({"time": "T", "level": "info", "event": "started", "logger": "l", "pid": 42})
 
+    peers = ("east", "north")
+
     def sas(self) -> list[dict[str, Any]]:
         return []
 

@@ -21,7 +21,7 @@ from kinkvpn.service.report import counters, sa_status, with_traffic
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator
     from pathlib import Path
 
     from support.host import Host
@@ -37,6 +37,11 @@ class Simulated:
     host: Host
     events: Events = field(default_factory=lambda: Events(0x5EED))
     stopping: trio.Event = field(default_factory=trio.Event)
+
+    @property
+    def peers(self) -> Collection[str]:
+        """Names."""
+        return self.host.keying.peers.keys()
 
     def status(self) -> Status:
         """As ``service.running.Running`` makes it."""
