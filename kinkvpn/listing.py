@@ -68,6 +68,14 @@ TABLES = {
 }
 
 
+def established(answer: Mapping[str, Any]) -> Iterator[str]:
+    """A line for each policy that has been given SAs."""
+    for policy in answer["policies"]:
+        # Without it the peer has made a pair at the same time, and that is the one that stays.
+        took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
+        yield f"{policy['name']}: spi in {policy['spi_in']} out {policy['spi_out']}, {policy['suite']}{took}"
+
+
 def event(data: Mapping[str, Any]) -> str:
     """``2026-03-01T12:00:00.000Z warning create_failed peer=west reason=no answer``."""
     fields = [f"{name}={value}" for name, value in data.items() if name not in ("time", "level", "event", "logger")]

@@ -29,11 +29,10 @@ def add(commands: Subcommands) -> None:
 def run(asked: argparse.Namespace) -> int:
     """``kinkvpn rekey``: a line for each policy."""
     from kinkvpn.api.client import Client, peer_path
+    from kinkvpn.listing import established
 
     with Client(socket_path(asked)) as daemon:
         answer = daemon.post("/v1/rekey" if asked.peer is None else f"{peer_path(asked.peer)}/rekey")
-    for policy in answer["policies"]:
-        # Without it the peer has made a pair at the same time, and that is the one that stays.
-        took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
-        print(f"{policy['name']}: spi in {policy['spi_in']} out {policy['spi_out']}, {policy['suite']}{took}")
+    for line in established(answer):
+        print(line)
     return DONE

@@ -6,35 +6,40 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from kinkvpn.commands.files import add_config_option
+from kinkvpn.commands.files import add_socket_options, socket_path
 from kinkvpn.commands.gateway import add_gateway_options, configuration_of
 from kinkvpn.commands.outcome import CANNOT, DONE, FAILED, complain
-from kinkvpn.config import engine_settings, load
+from kinkvpn.config import DEFAULT_PATH, engine_settings, load
+from kinkvpn.document import DocumentError
 
 if TYPE_CHECKING:
     import argparse
 
+    from kinkvpn.api.client import Client
     from kinkvpn.commands.subcommands import Subcommands
 
 ABOUT = """Runs the daemon in the foreground and logs to stderr. With a GATEWAY it needs no configuration: the tickets
 that kinit got say who you are, and the gateway lends an address, routes and name servers. SIGTERM, Ctrl-C or `kinkvpn
 down` make it delete its SAs, undo addresses and routes, and exit 0. What keeps it from starting is said in a line each,
-exit code 2."""
+exit code 2. Where a daemon runs already, the name is that of a PEER of it, whose SAs are made now: what `kinkvpn down
+PEER` has ended begins again."""
 
 
 def add(commands: Subcommands) -> None:
     """Its options."""
     command = commands.add_parser("up", help="run the daemon in the foreground", description=ABOUT)
-    named = "a gateway's host name, in place of a configuration"
-    command.add_argument("gateway", nargs="?", metavar="GATEWAY", help=named)
-    add_config_option(command)
+    named = "a gateway's host name, in place of a configuration; or a peer of the daemon that runs"
+    command.add_argument("gateway", nargs="?", metavar="GATEWAY|PEER", help=named)
+    add_socket_options(command)
     add_gateway_options(command)
     command.set_defaults(run=run)
 
 
 def run(asked: argparse.Namespace) -> int:
     """``kinkvpn up``."""
-    configuration = None if asked.gateway else load(asked.config)
+    if asked.gateway and (running := daemon_of(asked)):
+        return bring_up(running, asked.gateway)
+    configuration = None if asked.gateway else load(asked.config or DEFAULT_PATH)
 
     import trio
 
@@ -55,4 +60,29 @@ def run(asked: argparse.Namespace) -> int:
         return complain(refused, CANNOT)
     except EspError as error:
         return complain(error, FAILED)
+    return DONE
+
+
+def daemon_of(asked: argparse.Namespace) -> Client | None:
+    """The one that runs, if one does and we may ask it. Raises where one was named, and is not there."""
+    from kinkvpn.api.client import Client
+    from kinkvpn.api.control import ControlUnavailable, NotRunning
+
+    try:
+        return Client(socket_path(asked))
+    except (NotRunning, ControlUnavailable, DocumentError):
+        if asked.config is not None or asked.socket is not None:
+            raise
+        return None
+
+
+def bring_up(running: Client, peer: str) -> int:
+    """A line for each policy of ``peer``."""
+    from kinkvpn.api.client import peer_path
+    from kinkvpn.listing import established
+
+    with running as daemon:
+        answer = daemon.post(f"{peer_path(peer)}/up")
+    for line in established(answer):
+        print(line)
     return DONE

@@ -145,12 +145,12 @@ def test_check_names_everything_at_once(good: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("command", ["status", "peers", "events", "rekey", "down"])
+@pytest.mark.parametrize("command", ["status", "peers", "events", "rekey", "down", "up east"])
 def test_nobody_there(good: Path, command: str) -> None:
-    assert lines(kinkvpn(command, "-c", str(good)), 1) == [
+    assert lines(kinkvpn(*command.split(), "-c", str(good)), 1) == [
         f"no daemon is running (control socket {good.parent}/k.sock)"
     ]
-    assert lines(kinkvpn(command, "--socket", "/nonexistent/k"), 1) == [
+    assert lines(kinkvpn(*command.split(), "--socket", "/nonexistent/k"), 1) == [
         "no daemon is running (control socket /nonexistent/k)"
     ]
 
@@ -217,6 +217,9 @@ class Answers:
         policy = {"name": "east/1", "spi_in": "0x00001001", "spi_out": "0x00002002", "suite": "aes256-gcm16"}
         return [policy | {"create_ms": 2.14}, policy | {"name": "east/2", "create_ms": None}]
 
+    async def up(self, peer: str) -> list[dict[str, Any]]:
+        return await self.rekey(peer)
+
     async def stop(self) -> int:
         raise KinkvpnError("not now")
 
@@ -276,8 +279,12 @@ def test_events(control: Path) -> None:
     assert json.loads(done.stdout)["id"] == "1-1"
 
 
-def test_one_peer_is_taken_down(control: Path) -> None:
+def test_one_peer_is_taken_down_and_brought_up(control: Path) -> None:
     assert kinkvpn("down", "east", "-c", str(control)).returncode == 0
+    done = kinkvpn_alone("up", "east", "-c", str(control))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[1] == "east/2: spi in 0x00001001 out 0x00002002, aes256-gcm16"
+    assert lines(kinkvpn("up", "north", "-c", str(control)), 1) == ["north: nothing is established"]
     assert lines(kinkvpn("down", "north", "-c", str(control)), 1) == ["not that one"]
     assert lines(kinkvpn("down", "wset", "-c", str(control)), 1) == ["no peer 'wset'; there are east, north"]
 
