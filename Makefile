@@ -3,6 +3,7 @@
 # make bench     install what is missing, others to be measured beside us too, then measure keying, engine and tunnel
 # make sanitize  what tests the compiled engine, with one for AddressSanitizer and UBSan; a part of make test
 # make races     what tests its threads, with one for ThreadSanitizer
+# make docs      build the pages of docs/ into build/site, with every link looked at
 # make clean     remove .venv and everything else that these made in the clone
 #
 # System packages come from apt, and only those that are not there; Python packages from pip, into .venv. The second
@@ -40,7 +41,7 @@ INSTRUMENTED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-fil
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/pytest -p no:cacheprovider \
 	-o pythonpath="$(SANITIZED) tests" -k "(native or fuzz_engine) and not (unprotect or native_offload)"
 
-.PHONY: demo test bench sanitize races install clean root
+.PHONY: demo test bench sanitize races docs install clean root
 
 demo: root $(NATIVE)
 	$(BIN)/kinkvpn demo
@@ -80,6 +81,14 @@ races: $(VENV)/test.installed
 		-p no:cacheprovider -o pythonpath="$(RACED) tests" \
 		$(addprefix tests/esp/native/test_,lanes.py sad.py ring.py dataplane.py) $(if $(filter 0,$(shell id -u)),\
 		tests/esp/native/test_queues.py)
+
+docs: $(VENV)/docs.installed
+	$(BIN)/mkdocs build --quiet --strict
+	@echo "kinkvpn: build/site/index.html"
+
+$(VENV)/docs.installed: $(VENV)/demo.installed
+	@$(PIP) install --editable '.[build,docs]'
+	@touch $@
 
 root: # before a minute of installing
 	@test "$$(id -u)" = 0 || \

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from kinkvpn.config import HostSettings
     from kinkvpn.doctor.examination import Patient
 
-OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+# A group may: that of the daemon (docs/service.md).
+OTHERS: Final = stat.S_IRWXO
 
 
 def found_here(patient: Patient) -> Iterator[Finding]:
@@ -95,7 +96,7 @@ def _beside(path: Path, principal: str) -> Iterator[Finding]:
         yield note("keytab-weak-keys", line, "a KDC that still has them may make tickets that we refuse")
     if path.stat().st_mode & OTHERS:
         why = "whoever reads it can be this host, and can read what was recorded of tunnels without PFS"
-        yield warning("keytab-permissions", f"keytab {path} can be read by others", why, f"chmod 600 {path}")
+        yield warning("keytab-permissions", f"keytab {path} can be read by others", why, f"chmod o= {path}")
 
 
 def names(enctypes: frozenset[int] | set[int]) -> str:
