@@ -25,6 +25,8 @@ FASTER := libipsec-mb-dev
 TESTED := faketime krb5-user krb5-pkinit nftables systemd samba samba-dsdb-modules samba-ad-provision tshark iperf3 ethtool
 # What checks metrics and alerts.
 TESTED += prometheus
+# What asks the local API in its documentation.
+TESTED += curl
 # A Linux kernel that is an ordinary process, and what loads its modules. Not every machine that has the others has it.
 KERNEL := user-mode-linux kmod
 # Other VPNs, and what loads a tunnel.

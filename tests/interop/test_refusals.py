@@ -1,5 +1,7 @@
 """What bad input gets from the real command line on a real host: one line per problem, exit code 2, no trace of a try.
 
+Each is read in a terminal 80 columns wide: longer ones are folded at words, and what goes on is indented.
+
 Configurations that are wrong by themselves are in tests/kinkvpn; here is what a host, a keytab and a KDC can lack.
 """
 
@@ -16,6 +18,7 @@ import pytest
 from support.faketime import by_clock
 from support.kdc import free_port
 from support.lab import amend, answers, control_socket, network_state, start
+from support.terminal import terminal
 
 from kinkvpn.demo.lab import KDC_ADDRESS, Host, Lab, kinkvpn
 from kinkvpn.demo.realm import Realm
@@ -30,6 +33,7 @@ KDC_TIMEOUT = 2.0
 START_SECONDS = 30.0
 NOBODY = 65534
 BOTH = ("up", "check")
+COLUMNS = 80
 
 
 @pytest.fixture
@@ -46,18 +50,31 @@ def host(lab: Lab) -> Iterator[Host]:
 def run(host: Host, command: str, wrapper: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     """``kinkvpn COMMAND`` on the host, behind ``wrapper``, to its end."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KRB5")}
-    process = host.namespace.spawn(
-        [*wrapper, *kinkvpn(), command, "-c", str(host.configuration)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        environment=environment,
-    )
-    try:
-        output, errors = process.communicate(timeout=START_SECONDS + KDC_TIMEOUT)
-    finally:
-        process.kill()
-        process.communicate()
-    return subprocess.CompletedProcess([command], process.returncode, output, errors)
+    with terminal(COLUMNS) as screen:
+        process = host.namespace.spawn(
+            [*wrapper, *kinkvpn(), command, "-c", str(host.configuration)],
+            stdout=subprocess.PIPE,
+            stderr=screen.end,
+            environment=environment,
+        )
+        try:
+            output, _ = process.communicate(timeout=START_SECONDS + KDC_TIMEOUT)
+        finally:
+            process.kill()
+            process.communicate()
+        return subprocess.CompletedProcess([command], process.returncode, output, unfolded(screen.shown()))
+
+
+def unfolded(shown: list[str]) -> str:
+    """Whole lines again; that they were readable is checked here."""
+    whole = ""
+    for before, line in zip(["", *shown], shown, strict=False):
+        assert len(line) <= COLUMNS or " " not in line.strip().removeprefix("kinkvpn: "), line
+        goes_on = line.startswith("    ")
+        if goes_on:
+            assert len(before) + 1 + len(line.split()[0]) > COLUMNS, "folded where it need not be"
+        whole += f" {line[4:]}" if goes_on else f"\n{line}"
+    return whole.removeprefix("\n") + "\n"
 
 
 def refusal(host: Host, command: str = "up", wrapper: Sequence[str] = ()) -> str:

@@ -2,52 +2,24 @@
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
-import pty
-import re
-import struct
-import termios
-from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from support.terminal import terminal
 
 from kinkvpn.commands.outcome import complain
 from kinkvpn.terminal import NARROWEST, folded, show, width_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import TextIO
 
 ROWS = [("east", "established", "12"), ("north-of-everything", "x" * 70, "3")]
 HEADING = ("peer", "state", ">up")
 
 
-@contextmanager
-def terminal(columns: int) -> Iterator[tuple[TextIO, list[str]]]:
-    """One of so many columns, and once the block is over the lines that it has shown."""
-    ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-    shown: list[str] = []
-    with os.fdopen(theirs, "w") as out:
-        yield out, shown
-        out.flush()
-        octets = b""
-        out.write("\x04\n")
-        out.flush()
-        while b"\x04" not in octets:
-            octets += os.read(ours, 65536)
-    os.close(ours)
-    shown += re.sub(r"\x1b\[[0-9;]*m", "", octets.partition(b"\x04")[0].decode()).splitlines()
-
-
 @pytest.mark.parametrize(("columns", "width"), [(80, 80), (200, 200), (0, NARROWEST)])
 def test_the_width_is_the_terminals(columns: int, width: int) -> None:
-    with terminal(columns) as (out, _):
+    with terminal(columns) as screen, open(os.dup(screen.end), "w") as out:
         assert width_of(out) == width
 
 
@@ -61,9 +33,11 @@ def test_a_complaint_is_folded_at_words_and_what_goes_on_is_indented(monkeypatch
     line = (
         "device kink0: uid 1000 lacks CAP_NET_ADMIN (CapEff 0000000000000000): run it as root, or give it what it needs"
     )
-    with terminal(80) as (out, shown):
-        monkeypatch.setattr("sys.stderr", out)
-        assert complain(f"{line}\nshort", 2) == 2
+    with terminal(80) as screen:
+        with open(os.dup(screen.end), "w") as out:
+            monkeypatch.setattr("sys.stderr", out)
+            assert complain(f"{line}\nshort", 2) == 2
+        shown = screen.shown()
     assert shown == [
         "kinkvpn: device kink0: uid 1000 lacks CAP_NET_ADMIN (CapEff 0000000000000000):",
         "    run it as root, or give it what it needs",
@@ -72,8 +46,10 @@ def test_a_complaint_is_folded_at_words_and_what_goes_on_is_indented(monkeypatch
 
 
 def test_a_table_fits_a_terminal_and_is_whole_elsewhere() -> None:
-    with terminal(60) as (out, shown):
-        show(HEADING, ROWS, out)
+    with terminal(60) as screen:
+        with open(os.dup(screen.end), "w") as out:
+            show(HEADING, ROWS, out)
+        shown = screen.shown()
     assert max(map(len, shown)) <= 60
     assert "".join("".join(shown).split()).count("x") == 70, "folded, not cut"
     out = io.StringIO()

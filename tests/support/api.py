@@ -7,7 +7,7 @@ import threading
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 from support.host import Tunnel, World
@@ -172,3 +172,19 @@ def looping(live: Callable[[Callable[[], None]], object]) -> Iterator[None]:
         if tokens:
             trio.from_thread.run_sync(scope.cancel, trio_token=tokens[0])
         thread.join()
+
+
+def undescribed(value: Any, schema: dict[str, Any], document: dict[str, Any]) -> list[str]:
+    """Keys in ``value`` that ``schema``, which is a part of ``document``, does not have where they are."""
+    reference = schema.get("$ref", "").rpartition("/")[2]
+    if reference:
+        return undescribed(value, document["components"]["schemas"][reference], document)
+    if isinstance(value, list):
+        return [key for one in value for key in undescribed(one, schema.get("items", {}), document)]
+    if isinstance(value, dict) and "properties" in schema:
+        known = schema["properties"]
+        inside = [
+            key for each in value.keys() & known.keys() for key in undescribed(value[each], known[each], document)
+        ]
+        return [*(value.keys() - known.keys()), *inside]
+    return []

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import schemathesis
 import trio
-from support.api import looping, served, served_on, simulated
+from support.api import looping, served, served_on, simulated, undescribed
 
 from kinkvpn.api import answers
 from kinkvpn.api.app import OPERATIONS
@@ -62,20 +62,6 @@ def url() -> Iterator[str]:
         yield f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
-def undescribed(value: Any, described: dict[str, Any]) -> list[str]:
-    """Keys in ``value`` that the document does not have where they are."""
-    reference = described.get("$ref", "").rpartition("/")[2]
-    if reference:
-        return undescribed(value, DOCUMENT["components"]["schemas"][reference])
-    if isinstance(value, list):
-        return [each for one in value for each in undescribed(one, described.get("items", {}))]
-    if isinstance(value, dict) and "properties" in described:
-        known = described["properties"]
-        inside = [each for key in value.keys() & known.keys() for each in undescribed(value[key], known[key])]
-        return [*(value.keys() - known.keys()), *inside]
-    return []
-
-
 READ = [one for one in OPERATIONS if one.method == "GET" and isinstance(one.answer, type | type(dict[str, Any]))]
 
 
@@ -86,7 +72,7 @@ def test_an_answer_is_what_the_document_says_and_no_more(http: httpx.Client, ope
     answer = response.json()
     msgspec.convert(answer, operation.answer)
     described = DOCUMENT["paths"][operation.path]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
-    assert undescribed(answer, described) == []
+    assert undescribed(answer, described, DOCUMENT) == []
 
 
 def test_the_parts_are_those_of_the_status(daemon: Client) -> None:
