@@ -4,6 +4,7 @@ A block of commands or a file has a comment in front of it that no reader sees:
 
     <!-- run: west -->              the block, by sh -e on that host; it has to exit with 0
     <!-- run: west & -->            in the background; the next block runs once `kinkvpn status` answers there
+    <!-- run: west typing WORD -->  with that to read, where a person would be asked
     <!-- file: west /etc/x.toml --> the block is that file there
     <!-- skip: reason -->           neither; the reason is for who reads the source
 
@@ -121,11 +122,11 @@ class Machine:
         places = (f"--net=/proc/{self.network.pid}/ns/net", f"--mount=/proc/{self._holder.pid}/ns/mnt")
         return [*die_with_us(), "nsenter", *places, f"--wd={self.directory}/root", "--"]
 
-    def run(self, commands: str) -> str:
-        """By ``sh -e``; what they print. Raises AssertionError with it unless they exit with 0."""
+    def run(self, commands: str, typed: str = "") -> str:
+        """By ``sh -e``, with ``typed`` to read; what they print. Raises AssertionError unless they exit with 0."""
         done = subprocess.run(
             [*self.prefix, "sh", "-e", "-c", commands],
-            stdin=subprocess.DEVNULL,
+            input=typed,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -276,5 +277,5 @@ def _do(laboratory: Laboratory, block: Block) -> str:
     elif rest == ["&"]:
         machine.start(block.text.strip())
     else:
-        return machine.run(block.text)
+        return machine.run(block.text, f"{rest[1]}\n" if rest[:1] == ["typing"] else "")
     return ""
