@@ -38,6 +38,7 @@ from kinkvpn.service.guests import Guests, carriers_of_anybody
 from kinkvpn.service.hooks import Happening, Hooks, of_peer
 from kinkvpn.service.keying import Keying
 from kinkvpn.service.log import told_to
+from kinkvpn.service.moves import tell_of_moves
 from kinkvpn.service.netconf import NetworkConfiguration
 from kinkvpn.service.notify import Notifier
 from kinkvpn.service.obstacles import StartRefused, explain_bind, first_leaf
@@ -46,6 +47,7 @@ from kinkvpn.service.presence import Presence
 from kinkvpn.service.reload import Reload, ReloadRefused
 from kinkvpn.service.resolver import Resolver
 from kinkvpn.service.running import Resources, Running
+from kinkvpn.service.sleep import make_anew_after_sleep
 from kinkvpn.service.transport import KinkTransport, OwnAddresses
 from kinkvpn.service.tunnels import Exceptions, Tunnels, plan_of, policies_of, warn_of_legacy, without_udp
 
@@ -168,7 +170,8 @@ class Daemon:
         self._hooks.tell(Happening("up"))  # before any peer's, and run once all is started
         await nursery.start(keying.run)
         self._reload = reload
-        nursery.start_soon(guests.see_off, keying)
+        for task in (guests.see_off, make_anew_after_sleep, tell_of_moves):
+            nursery.start_soon(task, keying)
         listener, app = resources.control.listener(), application(running)
         await nursery.start(partial(serve, listener, app, may_change=local_client_may_change))
         nursery.start_soon(self._notifier.run, running.summary, dataplane.wait_turn)

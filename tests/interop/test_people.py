@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import signal
+import time
 from typing import TYPE_CHECKING
 
 import pytest
 from support.lab import events, start, wait
 from support.people import GATEWAY, HOST_S_DNS, guests, laptop, open_gateway
+
+from kinkvpn.api.client import Client, peer_path
 
 if TYPE_CHECKING:
     from kinkvpn.demo.lab import Lab
@@ -68,3 +72,71 @@ def test_who_is_not_let_in_is_told_so(lab: Lab) -> None:
         assert f"{GATEWAY} lends nothing to {alice.principal}: the peer answers NO-PROPOSAL-CHOSEN" in alice.refused()
     assert guests(gateway) == []
     assert any("no rule lets it in" in line for line in events(gateway, "command_refused"))
+
+
+NAPS = "probe_after = 1\ndead_after = 2"
+NAP_SECONDS = 10.0  # longer than SLEPT_SECONDS and a look
+
+
+def test_alice_s_laptop_sleeps_until_it_is_given_up_and_comes_back_by_itself(lab: Lab) -> None:
+    gateway = lab.hosts[1]
+    open_gateway(gateway, more=NAPS)
+    start(lab, gateway)
+    with laptop(lab) as alice:
+        alice.exists()
+        alice.kinit()
+        alice.up()
+        alice.wait_up()
+        address = alice.address()
+        with Client(gateway.configuration.parent / "control") as daemon:
+            daemon.post(f"{peer_path(alice.principal)}/probe")  # it has a ticket for her now
+        assert alice.process is not None
+        fell_asleep = time.monotonic()
+        alice.process.send_signal(signal.SIGSTOP)
+        asking = gateway.namespace.spawn(["ping", "-n", "-i", "0.2", address])
+        try:
+            wait(lab, gateway, lambda: bool(events(gateway, "peer_dead")), "has not given her up")
+            wait(lab, gateway, lambda: time.monotonic() > fell_asleep + NAP_SECONDS, "has no clock")
+            alice.process.send_signal(signal.SIGCONT)
+            inner = gateway.site.inner_address(4)
+            wait(lab, lab.hosts[0], lambda: pinged(lab, inner), "has not come back")
+        finally:
+            asking.kill()
+            asking.wait()
+        assert alice.address() == address
+        assert events(alice.host, "slept")
+        assert guests(gateway) == [alice.principal]
+
+
+def test_alice_moves_to_another_network_and_is_found_there_without_saying_a_word(lab: Lab) -> None:
+    laptop_s, gateway = lab.hosts
+    open_gateway(gateway)
+    start(lab, gateway)
+    gateway.namespace.ip("route add 203.0.113.0/24 dev wire")
+    with laptop(lab) as alice:
+        alice.exists()
+        alice.kinit()
+        alice.up()
+        alice.wait_up()
+        address = alice.address()
+        laptop_s.namespace.ip(
+            f"address del {laptop_s.site.wire}/30 dev wire",
+            "address add 203.0.113.7/32 dev wire",
+            f"route add {gateway.site.wire} dev wire src 203.0.113.7",
+        )
+        try:
+            wait(
+                lab,
+                gateway,
+                lambda: any("203.0.113.7" in line for line in events(gateway, "endpoint_moved")),
+                "has not",
+            )
+            assert gateway.namespace.spawn(["ping", "-n", "-c", "1", "-W", "10", address]).wait(20) == 0
+            assert alice.address() == address
+        finally:
+            laptop_s.namespace.ip(
+                f"route del {gateway.site.wire} dev wire",
+                "address del 203.0.113.7/32 dev wire",
+                f"address add {laptop_s.site.wire_interface} dev wire",
+            )
+            gateway.namespace.ip("route del 203.0.113.0/24 dev wire")

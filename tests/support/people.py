@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from kinkvpn.demo.realm import Realm
 
 GATEWAY = "b.kinkvpn.test"
-PASSWORD = "correct horse battery staple"
+PASSWORD = "Correct horse, 7 battery staples"  # which Active Directory finds complex enough
 HOST_S_DNS = "nameserver 192.0.2.53\n"
 LENT = "10.8.0.0/24"
 PEOPLE = """
