@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import shutil
 import socket
 import struct
 from stat import S_ISSOCK
@@ -56,20 +57,35 @@ class ControlSocket:
     What a crash left behind is found out by connecting: nobody listens, so it is replaced. The socket is 0600: who may
     open it is root, or whoever runs the daemon.
 
+    Args:
+        path: where.
+        group: whose members may open it too: 0660 then; empty for nobody's.
+
     Raises:
         AlreadyRunning: with the pid.
         ControlUnavailable: the path cannot be used.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, group: str = "") -> None:
         self._path = path
         try:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
             _remove_stale(path)
             self._listener = _listening(path)
             self._identity = _identity(path)
+            if group:
+                self._admit(group)
         except OSError as error:
             raise ControlUnavailable(f"control socket {path}: {error.strerror}") from error
+
+    def _admit(self, group: str) -> None:
+        try:
+            shutil.chown(self._path, group=group)
+        except (LookupError, PermissionError) as error:
+            self.close()
+            reason = "this host has no such group" if isinstance(error, LookupError) else error.strerror
+            raise ControlUnavailable(f'control.group = "{group}": {reason}') from error
+        self._path.chmod(0o660)
 
     @property
     def path(self) -> Path:

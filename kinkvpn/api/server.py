@@ -157,6 +157,6 @@ def _configuration() -> Config:
     return config
 
 
-def local_client_may_change(stream: trio.SocketStream) -> bool:
-    """Whoever runs the daemon, and root; others whom the socket's file lets in may look."""
-    return credentials(stream.socket).uid in (0, os.geteuid())
+def local_client_may_change(stream: trio.SocketStream, *, others: bool = False) -> bool:
+    """Whoever runs the daemon, and root; ``others`` whom the socket's file lets in may look, or change things too."""
+    return others or credentials(stream.socket).uid in (0, os.geteuid())

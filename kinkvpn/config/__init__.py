@@ -1,7 +1,7 @@
 """The daemon's configuration: a module for each section of the file, and what they make together."""
 
 from kinkvpn.config.configuration import DEFAULT_PATH, Configuration, load, parse
-from kinkvpn.config.control import ControlSettings
+from kinkvpn.config.control import ControlSettings, GroupMay
 from kinkvpn.config.dns import DnsSettings
 from kinkvpn.config.esp import (
     ESP_PORT,
@@ -33,6 +33,7 @@ __all__ = [
     "CipherLibrary",
     "Configuration",
     "ControlSettings",
+    "GroupMay",
     "DnsSettings",
     "EngineChoice",
     "EngineSettings",

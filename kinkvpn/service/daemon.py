@@ -21,6 +21,7 @@ from kinkvpn.api.app import application
 from kinkvpn.api.control import AlreadyRunning, ControlSocket, ControlUnavailable
 from kinkvpn.api.events import Events
 from kinkvpn.api.server import local_client_may_change, serve
+from kinkvpn.config import GroupMay
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import Acceptor
@@ -173,7 +174,9 @@ class Daemon:
         for task in (guests.see_off, make_anew_after_sleep, tell_of_moves):
             nursery.start_soon(task, keying)
         listener, app = resources.control.listener(), application(running)
-        await nursery.start(partial(serve, listener, app, may_change=local_client_may_change))
+        others = self._configuration.control.group_may is GroupMay.CHANGE
+        may_change = partial(local_client_may_change, others=others)
+        await nursery.start(partial(serve, listener, app, may_change=may_change))
         nursery.start_soon(self._notifier.run, running.summary, dataplane.wait_turn)
         spare_the_collector()
         warn_of_legacy(resources.peers)
@@ -208,7 +211,7 @@ async def acquire(configuration: Configuration, engine: ChosenEngine, held: Asyn
     host = configuration.host
     refused = Refusals(preflight.check_kerberos(host))
     with refused:
-        control = ControlSocket(configuration.control.socket)
+        control = ControlSocket(configuration.control.socket, configuration.control.group)
         held.callback(control.close)
     peers: tuple[PeerSettings, ...] = ()
     with refused:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import socket
 import stat
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from kinkvpn.api import control as api
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def test_it_is_for_whoever_runs_the_daemon_and_gone_at_the_end(tmp_path: Path) -> None:
@@ -34,6 +33,33 @@ def test_who_may_not_use_the_socket_is_told_who_may(tmp_path: Path) -> None:
     finally:
         os.seteuid(0)
     control.close()
+
+
+@pytest.mark.root
+def test_members_of_a_group_may_open_it_too(tmp_path: Path) -> None:
+    control = api.ControlSocket(tmp_path / "k.sock", "daemon")
+    status = control.path.lstat()
+    assert (stat.S_IMODE(status.st_mode), status.st_gid) == (0o660, grp.getgrnam("daemon").gr_gid)
+    control.close()
+
+
+def test_a_group_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(api.ControlUnavailable, match=r'^control\.group = "x-y-z": this host has no such group$'):
+        api.ControlSocket(tmp_path / "k.sock", "x-y-z")
+    assert not (tmp_path / "k.sock").exists()
+
+
+@pytest.mark.root
+def test_a_group_that_we_are_no_member_of() -> None:
+    with TemporaryDirectory() as directory:
+        os.chown(directory, 65534, -1)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(api.ControlUnavailable, match=r'^control\.group = "daemon": Operation not permitted$'):
+                api.ControlSocket(Path(directory) / "k.sock", "daemon")
+            assert os.listdir(directory) == []
+        finally:
+            os.seteuid(0)
 
 
 def test_a_socket_that_a_crash_left_is_replaced(tmp_path: Path) -> None:

@@ -126,17 +126,18 @@ async def test_who_runs_the_daemon_may_change_things(tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-async def test_whom_the_file_lets_in_may_look(nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize("may", ["look", "change"])
+async def test_whom_the_file_lets_in_may_look_or_more(nursery: trio.Nursery, may: str) -> None:
     os.seteuid(65534)
     try:
         client, stream = await two_ends()
     finally:
         os.seteuid(0)
-    nursery.start_soon(converse, stream, APP, local_client_may_change(stream))
+    nursery.start_soon(converse, stream, APP, local_client_may_change(stream, others=may == "change"))
     async with client:
         await client.send_all(HELLO)
         received = await head(client)
-        while not received.endswith(b"look"):
+        while not received.endswith(f"may {may}".encode()):
             received += await client.receive_some()
 
 
@@ -207,7 +208,7 @@ async def test_one_client_too_many_is_told_so(tmp_path: Path) -> None:
 
 async def test_whoever_leaves_gives_its_place_up_at_once(tmp_path: Path) -> None:
     async with serving(tmp_path / "k.sock") as found:
-        for _ in range(3 * MAX_CLIENTS):
+        for _ in range(MAX_CLIENTS + 3):
             async with await found.connect() as stream:
                 await stream.send_all(HELLO)
                 assert (await head(stream)).startswith(b"HTTP/1.1 200")
@@ -217,7 +218,7 @@ async def test_whoever_leaves_gives_its_place_up_at_once(tmp_path: Path) -> None
 @pytest.mark.parametrize("path", [b"never", b"endless"])
 async def test_what_is_done_for_somebody_ends_when_he_leaves(tmp_path: Path, path: bytes) -> None:
     async with serving(tmp_path / "k.sock") as found:
-        for _ in range(2 * MAX_CLIENTS):
+        for _ in range(MAX_CLIENTS + 3):
             stream = await found.connect()
             await stream.send_all(HELLO.replace(b"hello", path))
             await trio.testing.wait_all_tasks_blocked(0.002)
