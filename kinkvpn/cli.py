@@ -39,17 +39,9 @@ examples:
   kinkvpn decode wire.pcap --keytab east.keytab   every KINK message, explained
   kinkvpn esp --manual sas.toml  the ESP engine with keys of a file, no KINK
 
-the smallest configuration:
-  [host]
-  principal = "kink/west.example.com@EXAMPLE.COM"
-  keytab = "/etc/krb5.keytab"
-  [tun]
-  addresses = ["10.1.0.1/24"]
+the smallest configuration, where /etc/kinkvpn/keytab has this host's key:
   [[peer]]
-  name = "east"
-  principal = "kink/east.example.com@EXAMPLE.COM"
   address = "east.example.com"
-  [[peer.policy]]
   local = "10.1.0.0/24"
   remote = "10.2.0.0/24"
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from difflib import get_close_matches
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from kinkvpn.errors import KinkvpnError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from pathlib import Path
 
 KeyPath = tuple[str | int, ...]
 T = TypeVar("T")
@@ -34,10 +34,12 @@ class Problem:
     Args:
         line: counted from 1; 0 when the trouble is with the file itself.
         text: key, value and what was expected.
+        source: where, if not where the others are.
     """
 
     line: int
     text: str
+    source: str = ""
 
 
 class DocumentError(KinkvpnError):
@@ -45,12 +47,18 @@ class DocumentError(KinkvpnError):
 
     def __init__(self, source: str, problems: Sequence[Problem]) -> None:
         self.source = source
-        self.problems = tuple(sorted(set(problems)))
+        # Files in the order in which they were read, which is theirs in ``problems``.
+        files = {problem.source: number for number, problem in reversed(list(enumerate(problems)))}
+        self.problems = tuple(sorted(set(problems), key=lambda each: (files[each.source], each)))
         super().__init__("\n".join(self._show(problem) for problem in self.problems))
 
     def _show(self, problem: Problem) -> str:
-        where = f"{self.source}:{problem.line}" if problem.line else self.source
-        return f"{where}: {problem.text}"
+        source = problem.source or self.source
+        return f"{source}:{problem.line}: {problem.text}" if problem.line else f"{source}: {problem.text}"
+
+    def located(self) -> list[Problem]:
+        """The problems, each with its source."""
+        return [replace(problem, source=problem.source or self.source) for problem in self.problems]
 
 
 @dataclass(slots=True)
@@ -87,6 +95,14 @@ class Document:
     def report(self, path: KeyPath, text: str) -> None:
         """Note a problem and go on."""
         self.problems.append(Problem(self.line(path), text))
+
+    def place(self, path: KeyPath) -> str:
+        """``/etc/kinkvpn/kinkvpn.toml:7``."""
+        return f"{self.source}:{self.line(path)}"
+
+    def located(self) -> list[Problem]:
+        """The problems so far, each with its source."""
+        return [replace(problem, source=self.source) for problem in self.problems]
 
     def raise_problems(self) -> None:
         """Raises DocumentError with every problem, unless there is none."""
@@ -143,6 +159,17 @@ class Table:
     def name(self) -> str:
         """``peer[2].policy[1]``."""
         return show_path(self._path)
+
+    @property
+    def directory(self) -> Path:
+        """Where relative paths in it start."""
+        return Path(self._document.source).parent
+
+    def place(self, other: Table) -> str:
+        """Its name, as ``other`` speaks of it: with file and line if that is in another."""
+        if other._document is self._document:
+            return self.name
+        return f"{self.name} at {self._document.place(self._path)}"
 
     def __contains__(self, key: str) -> bool:
         return key in self._values

@@ -19,17 +19,19 @@ if TYPE_CHECKING:
 class Claims:
     """What one peer or policy of a file may have only, and who has it."""
 
-    values: dict[tuple[str, str, str | Endpoint], str] = field(default_factory=dict)
+    values: dict[tuple[str, str, str | Endpoint], tuple[Table, str]] = field(default_factory=dict)
     policies: list[tuple[PolicySettings, Table]] = field(default_factory=list)
     before: list[tuple[Policy, Table]] = field(default_factory=list)
 
-    def claim(self, table: Table, key: str, value: str | Endpoint, owner: str, kind: str = "peer") -> None:
-        """``owner``, one of its ``kind``, wants ``value`` for ``key``. An empty one was reported already."""
+    def claim(self, table: Table, key: str, value: str | Endpoint, owner: str = "", kind: str = "peer") -> None:
+        """``owner``, who is what ``table`` says, one of its ``kind``, wants ``value`` for ``key``.
+
+        An empty one was reported already.
+        """
         shown = value.address if isinstance(value, Endpoint) else value
-        holder = self.values.get((kind, key, value))
-        if shown and holder:
-            table.report_value((key,), shown, f"one of its own; {holder} has this one")
-        self.values[kind, key, value] = holder or owner
+        holder, name = self.values.setdefault((kind, key, value), (table, owner))
+        if shown and holder is not table:
+            table.report_value((key,), shown, f"one of its own; {name or holder.place(table)} has this one")
 
     def check(self) -> None:
         """Report what a policy gets nothing of, or has to share."""

@@ -10,15 +10,15 @@ from kinkvpn.config.claims import Claims
 from kinkvpn.config.control import ControlSettings, read_control
 from kinkvpn.config.dns import NO_DNS, DnsSettings, read_dns
 from kinkvpn.config.esp import EspSettings, read_esp
+from kinkvpn.config.files import Root, read_files, read_text
 from kinkvpn.config.hooks import HookSettings, read_hooks
-from kinkvpn.config.host import HostSettings, read_host
+from kinkvpn.config.host import HostSettings, read_host, realm_of
 from kinkvpn.config.kink import KinkSettings, read_kink
 from kinkvpn.config.log import LogSettings, read_log
 from kinkvpn.config.offload import read_offload
 from kinkvpn.config.peer import PeerConfiguration, read_peer
 from kinkvpn.config.people import NOBODY, PeopleSettings, read_people
 from kinkvpn.config.tun import TunSettings, read_tun
-from kinkvpn.document import Document, Table, read_file
 from kinkvpn.traffic import Order, read_policy
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def load(path: Path) -> Configuration:
     Raises:
         DocumentError: it cannot be read or is not a valid configuration; every problem at once.
     """
-    return parse(read_file(path, "configuration"), path)
+    return _configuration(read_files(path))
 
 
 def parse(text: str, source: Path) -> Configuration:
@@ -72,53 +72,56 @@ def parse(text: str, source: Path) -> Configuration:
     Raises:
         DocumentError: every problem at once.
     """
-    document = Document.parse(text, str(source))
-    root = Table(document, (), document.root)
-    kink = read_kink(root.table("kink"))
+    return _configuration(read_text(text, source))
+
+
+def _configuration(root: Root) -> Configuration:
+    at_kink, at_esp = root.table("kink"), root.table("esp")
+    kink = read_kink(at_kink)
     claims = Claims()
     before, after = _exceptions(root, claims)
+    host = read_host(root.table("host"))
     people = read_people(root.table("people"))
     configuration = Configuration(
-        host=read_host(root.table("host"), source.parent),
+        host=host,
         kink=kink,
-        esp=read_esp(root.table("esp")),
+        esp=read_esp(at_esp),
         tun=replace(read_tun(root.table("tun")), lent=people.pool),
         offload=read_offload(root.table("offload")),
-        control=read_control(root.table("control"), source.parent),
-        log=read_log(root.table("log"), source.parent),
-        peers=_peers(root, kink, claims),
+        control=read_control(root.table("control")),
+        log=read_log(root.table("log")),
+        peers=_peers(root, kink, host, claims),
         before=before,
         after=after,
-        dns=read_dns(root.table("dns"), source.parent),
+        dns=read_dns(root.table("dns")),
         hooks=read_hooks(root.table("hooks")),
         people=people,
     )
     if configuration.kink.port == configuration.esp.port:
-        written = "esp" if "port" in document.root.get("esp", {}) else "kink"
-        root.report(f"kink.port and esp.port are both {configuration.esp.port}: expected two ports", (written, "port"))
+        written = at_esp if "port" in at_esp else at_kink
+        written.report(f"kink.port and esp.port are both {configuration.esp.port}: expected two ports", ("port",))
     root.close()
-    document.raise_problems()
     return configuration
 
 
-def _exceptions(root: Table, claims: Claims) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
+def _exceptions(root: Root, claims: Claims) -> tuple[tuple[Policy, ...], tuple[Policy, ...]]:
     """What does not protect: ahead of the peers' policies, and behind them."""
     listed: dict[Order, list[Policy]] = {order: [] for order in Order}
     for number, entry in enumerate(root.tables("policy"), 1):
         found = read_policy(entry, number)
         if found is not None:
             policy, order = found
-            claims.claim(entry, "name", policy.name, entry.name, kind="policy")
+            claims.claim(entry, "name", policy.name, kind="policy")
             listed[order].append(policy)
             if order is Order.BEFORE:
                 claims.before.append((policy, entry))
     return tuple(listed[Order.BEFORE]), tuple(listed[Order.AFTER])
 
 
-def _peers(root: Table, kink: KinkSettings, claims: Claims) -> tuple[PeerConfiguration, ...]:
+def _peers(root: Root, kink: KinkSettings, host: HostSettings, claims: Claims) -> tuple[PeerConfiguration, ...]:
     tables = root.tables("peer")
     if "peer" not in root and "people" not in root:
         root.report("peer is missing: expected at least one [[peer]]")
-    peers = tuple(read_peer(table, claims, kink) for table in tables)
+    peers = tuple(read_peer(table, claims, kink, realm_of(host.principal)) for table in tables)
     claims.check()
     return peers

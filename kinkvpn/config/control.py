@@ -35,10 +35,10 @@ class ControlSettings:
     group_may: GroupMay = GroupMay.LOOK
 
 
-def read_control(table: Table, directory: Path) -> ControlSettings:
-    """[control]; a relative path in it starts at ``directory``."""
+def read_control(table: Table) -> ControlSettings:
+    """[control]; a relative path in it starts where the file is."""
     settings = ControlSettings(
-        socket=table.get("socket", values.socket_path(directory), ControlSettings().socket),
+        socket=table.get("socket", values.socket_path(table.directory), ControlSettings().socket),
         group=table.get("group", values.label, ""),
         group_may=table.get("group_may", values.one_of(GroupMay), GroupMay.LOOK),
     )

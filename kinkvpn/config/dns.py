@@ -34,12 +34,12 @@ class DnsSettings:
 NO_DNS = DnsSettings()
 
 
-def read_dns(table: Table, directory: Path) -> DnsSettings:
-    """[dns]; relative paths start at ``directory``."""
+def read_dns(table: Table) -> DnsSettings:
+    """[dns]; relative paths start where the file is."""
     settings = DnsSettings(
         servers=table.items("servers", values.ip_address, NO_DNS.servers),
         domains=table.items("domains", values.domain, NO_DNS.domains),
-        file=table.get("file", values.file_path(directory), NO_DNS.file),
+        file=table.get("file", values.file_path(table.directory), NO_DNS.file),
     )
     for key, most in (("servers", MAXIMUM_SERVERS), ("domains", MAXIMUM_DOMAINS)):
         if table.sound and len(getattr(settings, key)) > most:

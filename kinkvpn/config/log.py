@@ -39,12 +39,12 @@ class LogSettings:
     keys: Path | None = None
 
 
-def read_log(table: Table, directory: Path) -> LogSettings:
-    """[log]; a relative path in it starts at ``directory``."""
+def read_log(table: Table) -> LogSettings:
+    """[log]; a relative path in it starts where the file is."""
     settings = LogSettings(
         level=table.get("level", values.one_of(LogLevel), LogLevel.INFO),
         format=table.get("format", values.one_of(LogFormat), LogFormat.TEXT),
-        keys=table.get("keys", values.file_path(directory), None),
+        keys=table.get("keys", values.file_path(table.directory), None),
     )
     table.close()
     return settings

@@ -66,16 +66,22 @@ class PeerConfiguration:
         )
 
 
-def read_peer(table: Table, claims: Claims, kink: KinkSettings) -> PeerConfiguration:
-    """One [[peer]]; what it and its policies have for themselves alone is claimed."""
-    name = table.require("name", values.label, "", "a short name for this peer")
-    claims.claim(table, "name", name, table.name)
+def read_peer(table: Table, claims: Claims, kink: KinkSettings, realm: str = "") -> PeerConfiguration:
+    """One [[peer]]; what it and its policies have for themselves alone is claimed.
+
+    Args:
+        realm: this host's, and so that of a peer of whose principal nothing is said.
+    """
+    address = table.get("address", values.host_address, "")
+    principal = _principal(table, address, realm)
+    name = _name(table, address, principal)
+    claims.claim(table, "name", name)
     namespace = name if table.sound else table.name  # what follows from a bad name is not worth a line of its own
     extensions = table.get("extensions", values.boolean, True)
     peer = PeerConfiguration(
         name=name,
-        principal=table.require("principal", values.principal, "", "one such as kink/gw.example.com@EXAMPLE.COM"),
-        address=table.get("address", values.host_address, ""),
+        principal=principal,
+        address=address,
         port=table.get("port", values.port, KINK_PORT),
         esp_port=table.get("esp_port", values.port, ESP_PORT),
         prf=table.get("prf", values.one_of(PrfForm), PrfForm.RFC3961),
@@ -95,6 +101,29 @@ def read_peer(table: Table, claims: Claims, kink: KinkSettings) -> PeerConfigura
     claims.claim(table, "address", Endpoint(peer.address, peer.port), f"peer {peer.name}")
     table.close()
     return peer
+
+
+def _principal(table: Table, address: str, realm: str) -> str:
+    """As it was written, or that of the service at the peer's host name (RFC 4430 §4.2.1: in lower case)."""
+    if "principal" not in table and realm and _is_name(address):
+        table.get("principal", values.principal, "")
+        return f"kink/{address.removesuffix('.')}@{realm}"
+    return table.require("principal", values.principal, "", "one such as kink/gw.example.com@EXAMPLE.COM")
+
+
+def _name(table: Table, address: str, principal: str) -> str:
+    """As it was written, or the first label of the peer's host name, in its address or its principal."""
+    instance = principal.rpartition("@")[0].partition("/")[2]
+    host = next((each for each in (address, instance) if _is_name(each)), "")
+    if "name" not in table and host:
+        table.get("name", values.label, "")
+        return host.partition(".")[0]
+    return table.require("name", values.label, "", "a short name for this peer")
+
+
+def _is_name(host: str) -> bool:
+    """Of a host, and no address of it: those have digits alone in the last label, or colons (RFC 1123 §2.1)."""
+    return bool(host) and ":" not in host and "/" not in host and not host.rpartition(".")[2].isdigit()
 
 
 def _check_reachable(table: Table, peer: PeerConfiguration, kink: KinkSettings) -> None:
@@ -117,22 +146,25 @@ def _policies(table: Table, peer: str, claims: Claims, *, extensions: bool) -> t
     inherited = read_options(table, Options(esn=Esn.AUTO if extensions else Esn.NEVER))
     send_ids = table.get("send_ids", values.boolean, True)
     entries = table.tables("policy")
-    if not entries and table.sound:
-        table.report(f"{table.name}.policy is missing: expected at least one [[peer.policy]]")
+    if not entries and ("local" in table or "remote" in table):
+        entries = [table]  # which says by itself what its one policy is about
+    elif not entries and table.sound:
+        table.report(f"{table.name}.policy is missing: expected local and remote, or at least one [[peer.policy]]")
     policies: list[PolicySettings] = []
     for index, entry in enumerate(entries, 1):
-        options = read_options(entry, inherited)
-        given = entry.get("name", values.label, "")
+        options = inherited if entry is table else read_options(entry, inherited)
+        given = "" if entry is table else entry.get("name", values.label, "")
         selectors = read_selectors(entry, MAXIMUM_POLICIES - len(claims.policies))
         if options.mode is Mode.TRANSPORT:
             check_hosts(entry, selectors)
-        entry.close()
+        if entry is not table:
+            entry.close()
         for number, selector in enumerate(selectors, 1):
             own = f"{given}/{number}" if len(selectors) > 1 else given
             name = own if given else f"{peer}/{len(policies) + 1}"
             together = f"{peer}.policy[{index}]" if options.together else ""
             policy = _policy(name, selector, options, send_ids=send_ids, entry=together)
-            claims.claim(entry, "name", policy.name, entry.name, kind="policy")
+            claims.claim(entry, "name", policy.name, kind="policy")
             claims.policies.append((policy, entry))
             policies.append(policy)
     return tuple(policies)

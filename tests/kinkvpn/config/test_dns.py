@@ -9,8 +9,8 @@ from kinkvpn.document import Document, DocumentError, Table
 
 
 def read(text: str) -> DnsSettings:
-    document = Document.parse(text, "here.toml")
-    settings = read_dns(Table(document, (), document.root).table("dns"), Path("/etc/kinkvpn"))
+    document = Document.parse(text, "/etc/kinkvpn/here.toml")
+    settings = read_dns(Table(document, (), document.root).table("dns"))
     document.raise_problems()
     return settings
 

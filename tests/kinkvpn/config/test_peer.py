@@ -9,7 +9,7 @@ from esp.headers import DEFAULT_RULES, DontFragment, Ecn, HeaderRules
 from esp.sa import Aggregation, Confidentiality, Encapsulation, Mode, SecurityProtocol
 from esp.suite import DEFAULT_SUITES, SUITES
 from kinkvpn import config
-from kinkvpn.proto.settings import Esn
+from kinkvpn.proto.settings import Esn, Start
 
 HOSTS = """\
 [[peer.policy]]
@@ -122,3 +122,52 @@ def test_policies_are_bounded_before_they_are_made() -> None:
     text = SMALL.split("[[peer.policy]]")[0] + f"[[peer.policy]]\nlocal = [{nets}]\nremote = [{nets}]\n"
     (problem,) = errors(text)
     assert "too many policies: expected at most 4096" in problem
+
+
+HEAD = SMALL.partition("[[peer]]")[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "name", "principal"),
+    [
+        ('address = "east.example.com"', "east", "kink/east.example.com@EXAMPLE.COM"),
+        ('address = "East.Example.COM."', "east", "kink/east.example.com@EXAMPLE.COM"),
+        ('address = "192.0.2.2"\nprincipal = "kink/south.x@R"', "south", "kink/south.x@R"),
+        ('principal = "kink/south.x@R"', "south", "kink/south.x@R"),
+        ('address = "east"\nname = "E"', "E", "kink/east@EXAMPLE.COM"),
+    ],
+)
+def test_a_peer_is_called_as_its_host_is(lines: str, name: str, principal: str) -> None:
+    text = f'{HEAD}[[peer]]\n{lines}\nlocal = "10.1.0.0/24"\nremote = "10.2.0.0/24"\n'
+    (peer,) = config.parse(text, SOURCE).peers
+    assert (peer.name, peer.principal, peer.policies[0].name) == (name, principal, f"{name}/1")
+
+
+def test_what_has_no_name_of_a_host_is_to_be_named() -> None:
+    text = f'{HEAD}[[peer]]\naddress = "2001:db8::1"\nlocal = "10.1.0.0/24"\nremote = "10.2.0.0/24"\n'
+    assert [line.partition(": ")[2] for line in errors(text)] == [
+        "peer[1].name is missing: expected a short name for this peer",
+        "peer[1].principal is missing: expected one such as kink/gw.example.com@EXAMPLE.COM",
+    ]
+    with_policy = text.replace("2001:db8::1", "east.example.com") + "[[peer.policy]]\n"
+    assert "peer[1].local" in errors(with_policy)[0], "in one place or in the other"
+
+
+def test_a_peer_with_one_policy_says_itself_what_it_is_about() -> None:
+    text = (
+        HEAD
+        + """[[peer]]
+address = "east.example.com"
+local = "10.1.0.0/24"
+remote = ["10.2.0.0/24", "10.3.0.0/24"]
+protocol = "tcp"
+remote_port = 443
+lifetime = 60
+start = "boot"
+"""
+    )
+    (peer,) = config.parse(text, SOURCE).peers
+    assert [policy.name for policy in peer.policies] == ["east/1", "east/2"]
+    assert {(each.selector.remote_port, each.lifetime_seconds, each.start) for each in peer.policies} == {
+        (443, 60, Start.BOOT)
+    }
