@@ -22,7 +22,8 @@ limit. Exit code 0 if nothing is wrong, 1 with warnings, 2 with errors or bad in
 def add(commands: Subcommands) -> None:
     """Its options."""
     command = commands.add_parser("doctor", help="find what is wrong, and say what mends it", description=ABOUT)
-    command.add_argument("peer", nargs="?", metavar="PEER", help="only this one; default all")
+    named = "only this one; default all. Without a configuration: a gateway's host name, with the tickets of kinit"
+    command.add_argument("peer", nargs="?", metavar="PEER|GATEWAY", help=named)
     command.add_argument("-c", "--config", type=Path, metavar="FILE", help=f"default {DEFAULT_PATH}, if it is there")
     command.add_argument("--json", action="store_true", help="one JSON object; docs/doctor.md has its names")
     command.set_defaults(run=run)

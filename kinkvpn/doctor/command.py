@@ -12,11 +12,13 @@ import trio
 from kinkvpn.api.client import Client
 from kinkvpn.api.control import CommandRefused, ControlUnavailable, NotRunning
 from kinkvpn.config import DEFAULT_PATH, ControlSettings, load
-from kinkvpn.doctor import host, kdc, keys, peers, reach, routes, view
+from kinkvpn.doctor import host, kdc, keys, peers, person, reach, routes, view
 from kinkvpn.doctor.examination import Examination, Look, Patient, in_thread
 from kinkvpn.doctor.finding import Finding, error, exit_code, note
-from kinkvpn.document import DocumentError
+from kinkvpn.document import DocumentError, Unexpected
 from kinkvpn.errors import KinkvpnError
+from kinkvpn.kerberos.libkrb5 import LibraryUnusable
+from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +53,7 @@ def run(config: Path | None, peer: str | None, *, as_json: bool, out: TextIO) ->
 
     Args:
         config: the file that was named; None for the usual one, which need not be there.
-        peer: name of the only one to look at; None for all.
+        peer: name of the only one to look at, or a gateway's host name; None for all.
         as_json: for programs.
         out: where to.
 
@@ -60,6 +62,8 @@ def run(config: Path | None, peer: str | None, *, as_json: bool, out: TextIO) ->
         NoSuchPeer: no peer of that name.
     """
     configuration, findings = read(config)
+    if config is None and peer is not None and not named(configuration, peer):
+        configuration, findings = of_person(configuration, peer)
     patient = Patient(configuration, chosen(configuration, peer))
     ask_daemon(patient)
     progress = Progress(sys.stderr)
@@ -88,6 +92,29 @@ def read(config: Path | None) -> tuple[Configuration | None, list[Finding]]:
         return None, [error("configuration-invalid", line, command=editor) for line in str(wrong).splitlines()]
 
 
+def named(configuration: Configuration | None, peer: str) -> bool:
+    """Whether the configuration has one of that name."""
+    return configuration is not None and any(each.name == peer for each in configuration.peers)
+
+
+def of_person(configuration: Configuration | None, gateway: str) -> tuple[Configuration | None, list[Finding]]:
+    """What somebody with tickets has instead. Raises NoSuchPeer: that is the name of neither a peer nor a host."""
+    if "." not in gateway:
+        raise no_such_peer(configuration, gateway)
+    try:
+        return person.configuration_of(gateway), []
+    except Unexpected as expected:
+        raise NoSuchPeer(f"gateway {gateway!r}: expected {expected}") from None
+    except (StartRefused, LibraryUnusable) as refused:
+        return None, [error("tickets-missing", str(refused), "they say who you are", "kinit")]
+
+
+def no_such_peer(configuration: Configuration | None, peer: str) -> NoSuchPeer:
+    """With those that there are."""
+    there = configuration.peers if configuration else ()
+    return NoSuchPeer(f"no peer {peer!r}; there are {', '.join(each.name for each in there) or 'none'}")
+
+
 def chosen(configuration: Configuration | None, peer: str | None) -> tuple[PeerConfiguration, ...]:
     """The peers that are asked about."""
     there = configuration.peers if configuration else ()
@@ -95,8 +122,7 @@ def chosen(configuration: Configuration | None, peer: str | None) -> tuple[PeerC
         return there
     found = tuple(each for each in there if each.name == peer)
     if configuration is not None and not found:
-        names = ", ".join(each.name for each in there) or "none"
-        raise NoSuchPeer(f"no peer {peer!r}; there are {names}")
+        raise no_such_peer(configuration, peer)
     return found
 
 

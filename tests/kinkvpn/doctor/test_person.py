@@ -1,0 +1,54 @@
+"""Alice, who has tickets and the name of a gateway, and wants to know why it does not work."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+from typing import TYPE_CHECKING
+
+import pytest
+
+from kinkvpn.doctor import command, person
+from kinkvpn.proto.whereabouts import KinkOver
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from support.kdc import Lab
+
+
+@pytest.fixture(autouse=True)
+def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command, "DEFAULT_PATH", tmp_path / "none.toml")
+    monkeypatch.setenv("KRB5CCNAME", f"FILE:{tmp_path}/cache")
+
+
+def test_no_tickets() -> None:
+    out = io.StringIO()
+    assert command.run(None, "gateway.example.com", as_json=True, out=out) == 2
+    found = {each["name"]: each for each in json.loads(out.getvalue())["findings"]}
+    assert found["tickets-missing"]["command"] == "kinit"
+    assert "device" in found or "device-refused" in found or "device-missing" in found
+
+
+@pytest.mark.parametrize("name", ["gate", "-x.example", "a..b"])
+def test_neither_a_peer_nor_a_host(name: str) -> None:
+    if "." in name:
+        with pytest.raises(command.NoSuchPeer, match="expected"):
+            command.run(None, name, as_json=True, out=io.StringIO())
+    else:
+        with pytest.raises(command.NoSuchPeer, match="there are none"):
+            command.run(None, name, as_json=True, out=io.StringIO())
+
+
+@pytest.mark.kdc
+def test_tickets_and_a_name_are_enough(lab: Lab, tmp_path: Path) -> None:
+    lab.realm.kadmin("addprinc", "-pw", "word", "alice")
+    environment = lab.realm.environment | {"KRB5CCNAME": f"FILE:{tmp_path}/cache"}
+    subprocess.run(["kinit", "alice"], input="word\n", text=True, check=True, env=environment, timeout=60)
+    configured = person.configuration_of("localhost.localdomain")
+    (peer,) = configured.peers
+    assert configured.host.principal == "alice@KINKVPN.TEST"
+    assert (peer.principal, peer.policies) == ("kink/localhost.localdomain@KINKVPN.TEST", ())
+    assert configured.kink.over is KinkOver.ESP_PORT
