@@ -7,7 +7,22 @@ import sys
 from typing import TYPE_CHECKING
 
 from kinkvpn import __version__
-from kinkvpn.commands import check, decode, demo, doctor, down, esp, events, listings, rekey, reload, status, up
+from kinkvpn.commands import (
+    block,
+    check,
+    decode,
+    demo,
+    doctor,
+    down,
+    esp,
+    events,
+    listings,
+    rekey,
+    reload,
+    status,
+    unblock,
+    up,
+)
 from kinkvpn.commands.outcome import CANNOT, DONE, FAILED, INTERRUPTED, abandon_output, complain
 from kinkvpn.commands.subcommands import Parser
 from kinkvpn.document import DocumentError
@@ -17,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # In the order of the help.
-COMMANDS = (up, check, doctor, status, listings, events, reload, rekey, down, demo, decode, esp)
+COMMANDS = (up, check, doctor, status, listings, events, reload, rekey, down, block, unblock, demo, decode, esp)
 
 DESCRIPTION = """\
 IPsec between Kerberos principals, without the kernel's IPsec: SAs are

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from esp.headers import DEFAULT_RULES, DSCP_COPIED, DontFragment, Ecn
 from esp.sa import Mode
+from kinkvpn.config import Block
 from kinkvpn.proto.settings import Esn
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.traffic import show_selector
@@ -219,6 +220,8 @@ def check(configuration: Configuration, addresses: Mapping[str, str], engine: st
 def _check_lines(configuration: Configuration, addresses: Mapping[str, str], engine: str) -> Iterator[str]:
     tun, kink, esp, log = configuration.tun, configuration.kink, configuration.esp, configuration.log
     only_esp = kink.over is KinkOver.ESP_PORT
+    block = configuration.clear.block
+    blocked = [] if block is Block.NOTHING else [("kill switch", f"{block.value} is blocked outside the tunnel")]
     kink_port = "KINK and " if only_esp else f"KINK {', '.join(kink.listen)} port {kink.port}; "
     hops = f"; outer headers have {esp.hop_limit} hops to live" if esp.hop_limit else ""
     routes = sorted({str(policy.selector.remote) for policy in configuration.policies}) if tun.routes else []
@@ -229,6 +232,7 @@ def _check_lines(configuration: Configuration, addresses: Mapping[str, str], eng
             ("routes", ", ".join(routes) or "none"),
             ("listens", f"{kink_port}ESP port {esp.port}{hops}"),
             ("engine", engine),
+            *blocked,
             ("control", str(configuration.control.socket)),
             ("log", f"{log.level.value} and worse, as {log.format.value}, to stderr"),
         ]

@@ -28,6 +28,7 @@ SMALLEST = {
     "control": [],
     "log": [],
     "hooks": [],
+    "clear": [],
     "policy": ['action = "discard"', 'remote = "10.9.0.0/24"'],
     "peer": ['name = "b"', 'principal = "kink/b@R"', 'address = "192.0.2.2"'],
     "peer.policy": ['local = "10.1.0.1/32"', 'remote = "10.2.0.1/32"'],

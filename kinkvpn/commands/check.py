@@ -36,10 +36,11 @@ def run(asked: argparse.Namespace) -> int:
     import trio
 
     from kinkvpn import view
-    from kinkvpn.service import preflight
+    from kinkvpn.service import bypass, kill_switch, preflight
     from kinkvpn.service.engines import choose_engine, obstacle
     from kinkvpn.service.obstacles import StartRefused
 
+    configuration = bypass.here(configuration)
     reasons: list[str] = []
     chosen = ""
     try:
@@ -54,6 +55,7 @@ def run(asked: argparse.Namespace) -> int:
     except StartRefused as refused:
         reasons += refused.reasons
     reasons += key_log_refusals(configuration.log.keys)
+    reasons += kill_switch.obstacles(configuration)
     if reasons:
         return complain("\n".join(reasons), CANNOT)
     print(f"{asked.config} is good: {counted(configuration)}\n\n{view.check(configuration, addresses, chosen)}")

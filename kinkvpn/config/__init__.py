@@ -1,5 +1,6 @@
 """The daemon's configuration: a module for each section of the file, and what they make together."""
 
+from kinkvpn.config.clear import Block, ClearSettings, Known
 from kinkvpn.config.configuration import DEFAULT_PATH, Configuration, load, parse
 from kinkvpn.config.control import ControlSettings, GroupMay
 from kinkvpn.config.dns import DnsSettings
@@ -30,7 +31,9 @@ __all__ = [
     "KINK_PORT",
     "MAXIMUM_MTU",
     "MAXIMUM_QUEUES",
+    "Block",
     "CipherLibrary",
+    "ClearSettings",
     "Configuration",
     "ControlSettings",
     "GroupMay",
@@ -41,6 +44,7 @@ __all__ = [
     "HookSettings",
     "HostSettings",
     "KinkSettings",
+    "Known",
     "LogFormat",
     "LogLevel",
     "LogSettings",

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from kinkvpn.config.peer import PeerConfiguration
 
 # What a running daemon can take over.
-CHANGEABLE = {"peers", "before", "after", "log.level"}
+CHANGEABLE = {"peers", "before", "after", "log.level", "clear.bypass", "clear.block"}
 # As they are written, where that is another name.
 _WRITTEN = {
     "esp.engine.choice": "esp.engine",

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinkvpn.config.claims import Claims
+from kinkvpn.config.clear import ClearSettings, read_clear
 from kinkvpn.config.control import ControlSettings, read_control
 from kinkvpn.config.dns import NO_DNS, DnsSettings, read_dns
 from kinkvpn.config.esp import EspSettings, read_esp
@@ -50,6 +51,7 @@ class Configuration:
     dns: DnsSettings = NO_DNS
     hooks: HookSettings = field(default_factory=HookSettings)
     people: PeopleSettings = NOBODY
+    clear: ClearSettings = field(default_factory=ClearSettings)
 
     @property
     def policies(self) -> tuple[PolicySettings, ...]:
@@ -96,6 +98,7 @@ def _configuration(root: Root) -> Configuration:
         dns=read_dns(root.table("dns")),
         hooks=read_hooks(root.table("hooks")),
         people=people,
+        clear=read_clear(root.table("clear")),
     )
     if configuration.kink.port == configuration.esp.port:
         written = at_esp if "port" in at_esp else at_kink

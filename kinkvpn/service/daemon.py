@@ -21,7 +21,7 @@ from kinkvpn.api.app import application
 from kinkvpn.api.control import AlreadyRunning, ControlSocket, ControlUnavailable
 from kinkvpn.api.events import Events
 from kinkvpn.api.server import local_client_may_change, serve
-from kinkvpn.config import GroupMay
+from kinkvpn.config import Block, GroupMay
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import Acceptor
@@ -32,12 +32,13 @@ from kinkvpn.proto.acquaintance import Ourselves
 from kinkvpn.proto.events import Path
 from kinkvpn.proto.settings import UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
-from kinkvpn.service import preflight
+from kinkvpn.service import bypass, kill_switch, preflight
 from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, open_links, open_tun
 from kinkvpn.service.engines import choose_engine, obstacle
 from kinkvpn.service.guests import Guests, carriers_of_anybody
 from kinkvpn.service.hooks import Happening, Hooks, of_peer
 from kinkvpn.service.keying import Keying
+from kinkvpn.service.kill_switch import KillSwitchRefused
 from kinkvpn.service.log import told_to
 from kinkvpn.service.moves import tell_of_moves
 from kinkvpn.service.netconf import NetworkConfiguration
@@ -94,6 +95,7 @@ class Daemon:
         self._stopping = trio.Event()
         self._events = Events(int(time.time()))
         self._reload: Reload | None = None  # once it is up
+        self._signalled = False
 
     async def run(self) -> None:
         """From nothing to a running host, and back to nothing after SIGTERM, SIGINT or ``kinkvpn down``.
@@ -112,9 +114,25 @@ class Daemon:
                     nursery.cancel_scope.cancel()
         except* (KinkvpnError, EspError) as group:
             failure = first_leaf(group)
+        await self._leave()
         if failure is not None:
             raise failure
         log.info("stopped", extra={"fields": {"uptime": time.monotonic() - self._started}})
+
+    async def _leave(self) -> None:
+        """The kill switch ends where somebody says so by ``down``, and not with a signal, a crash or a refusal."""
+        configuration = self._configuration if self._reload is None else self._reload.configuration
+        block = configuration.clear.block
+        if block is Block.NOTHING:
+            return
+        if self._signalled or not self._stopping.is_set():
+            fields = {"block": block.value, "reason": "kinkvpn unblock lets it out"}
+            log.warning("kill_switch_stays", extra={"fields": fields})
+            return
+        try:
+            await kill_switch.unblock(configuration.tun.name)
+        except KillSwitchRefused as refused:
+            log.warning("kill_switch_stays", extra={"fields": {"block": block.value, "reason": str(refused)}})
 
     async def _live(self, held: AsyncExitStack, nursery: trio.Nursery) -> None:
         try:
@@ -140,6 +158,7 @@ class Daemon:
             # From here on the kernel has the next one: whoever sends a second signal does not want to wait for us.
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.signal(signal.SIGINT, signal.SIG_DFL)
+            self._signalled = True
             self._stopping.set()
             if self._reload is None:
                 nursery.cancel_scope.cancel()
@@ -153,6 +172,7 @@ class Daemon:
 
     async def _start(self, held: AsyncExitStack, nursery: trio.Nursery) -> Keying:
         engine = choose_engine(self._engine_settings, obstacle())
+        self._configuration = bypass.here(self._configuration)
         resources = await acquire(self._configuration, engine, held)
         acceptor = open_acceptor(self._configuration.host)
         presence: Presence[Peer] = Presence(lambda peer, come: self._hooks.tell(of_peer(peer, come)))
@@ -213,6 +233,7 @@ async def acquire(configuration: Configuration, engine: ChosenEngine, held: Asyn
     with refused:
         control = ControlSocket(configuration.control.socket, configuration.control.group)
         held.callback(control.close)
+        await kill_switch.block(configuration)
     peers: tuple[PeerSettings, ...] = ()
     with refused:
         peers = await preflight.resolve_peers(configuration)
@@ -258,6 +279,8 @@ class Refusals:
         match error:
             case StartRefused():
                 self._reasons += error.reasons
+            case KillSwitchRefused():
+                self._reasons.append(str(error))
             case ControlUnavailable() if not isinstance(error, AlreadyRunning):
                 self._reasons.append(str(error))
             case _:

@@ -11,6 +11,7 @@ import trio
 from kinkvpn.config import load
 from kinkvpn.config.changes import changes
 from kinkvpn.errors import KinkvpnError
+from kinkvpn.service import bypass, kill_switch
 from kinkvpn.service.log import set_level
 from kinkvpn.service.preflight import resolve_peers
 from kinkvpn.service.tunnels import Exceptions
@@ -27,6 +28,10 @@ log = logging.getLogger(__name__)
 
 class ReloadRefused(KinkvpnError):
     """Nothing has changed; a line for each reason."""
+
+
+def _read(source: Path) -> Configuration:
+    return bypass.here(load(source))
 
 
 class Reload:
@@ -64,11 +69,16 @@ class Reload:
     async def _reload(self) -> Reloaded:
         if self._source is None:
             raise ReloadRefused("there is no file to read again: this daemon was started without one")
-        written = await trio.to_thread.run_sync(load, self._source)
+        written = await trio.to_thread.run_sync(_read, self._source)
         found = changes(self.configuration, written)
         come = await resolve_peers(replace(written, peers=(*found.changed, *found.come)))
         changed = [peer.name for peer in found.changed]
-        await self._tunnels.change((*found.gone, *changed), come, Exceptions(written.before, written.after))
+        await kill_switch.block(written)  # before there is anything new that could go past a tunnel
+        try:
+            await self._tunnels.change((*found.gone, *changed), come, Exceptions(written.before, written.after))
+        except KinkvpnError:
+            await kill_switch.block(self.configuration)
+            raise
         set_level(written.log.level.value)
         self.configuration = written
         return {

@@ -1,0 +1,187 @@
+"""The kill switch: nothing in the clear before, between and after SAs, by every packet that crossed the wire."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from support.lab import amend, command, events, policy, start, status, wait
+
+from kinkvpn.demo.capture import CANARY, Capture
+from kinkvpn.demo.lab import WIRE, inbound_spis
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from kinkvpn.demo.lab import Host, Lab
+
+pytestmark = [pytest.mark.root, pytest.mark.kdc]
+
+PORT = 7777
+ELSEWHERE = ("203.0.113.7", "2001:db8::7")  # nobody's, and no policy's
+# Of each: to both families, by the routes and, as who wants out whatever they say, by the device; a line a round.
+SENDER = f"""
+import itertools, socket, sys, time
+targets = sys.argv[1:]
+for number in itertools.count(1):
+    for target in targets:
+        for device in (b"", b"{WIRE}"):
+            with socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+                sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device)
+                try:
+                    sender.sendto({CANARY!r} * 4, (target, {PORT}))
+                except OSError:
+                    pass
+    print(number, flush=True)
+    time.sleep(0.02)
+"""
+RECEIVER = f"""
+import socket
+with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as receiver:
+    receiver.bind(("::", {PORT}))
+    for number in iter(lambda: len(receiver.recv(4096)), 0):
+        print(number, flush=True)
+"""
+ROUNDS = 10  # that are waited for in every phase
+
+
+class Trial:
+    """Host a, which has ways out in the clear, and somebody on it who sends what must not leave by them."""
+
+    def __init__(self, lab: Lab, directory: Path, block: str, *, elsewhere: bool) -> None:
+        self.lab, self.directory = lab, directory
+        self.a, self.b = lab.hosts
+        self.elsewhere = ELSEWHERE if elsewhere else ()
+        for host, mine, theirs in ((self.a, 1, 2), (self.b, 2, 1)):
+            host.namespace.ip(
+                f"address replace fd00:99::{mine}/126 dev {WIRE} nodad",
+                f"route replace default via {host.site.wire.rpartition('.')[0]}.{theirs}",
+                f"route replace ::/0 via fd00:99::{theirs}",
+            )
+        text = f'clear = {{ block = "{block}", bypass = ["kdc"] }}\n{self.a.configuration.read_text()}'
+        self.a.configuration.write_text(text)
+        amend(self.a, "[peer]", probe_after=1.0, dead_after=3.0)
+        self.spis: dict[str, set[int]] = {host.site.wire: set() for host in lab.hosts}
+
+    @contextmanager
+    def lines(self, host: Host, program: str, *arguments: str) -> Iterator[Path]:
+        """A program that writes a line for everything that it does."""
+        path = self.directory / f"{host.name}-lines"
+        with path.open("w") as output:
+            process = host.namespace.spawn([sys.executable, "-c", program, *arguments], stdout=output)
+            try:
+                yield path
+            finally:
+                process.kill()
+                process.wait()
+
+    def note_spis(self) -> None:
+        for host in (self.a, self.b):
+            self.spis[host.site.wire] |= inbound_spis(status(host))
+
+    def wait_more(self, path: Path) -> None:
+        """Until so many more lines have come."""
+        enough = path.read_text().count("\n") + ROUNDS
+        wait(self.lab, self.a, lambda: path.read_text().count("\n") >= enough, "or who sends and receives is idle")
+
+    def established(self) -> bool:
+        return policy(self.a, "b/1")["state"] == "established" and policy(self.a, "b/2")["state"] == "established"
+
+    def leaked(self, capture: Capture) -> list[str]:
+        """What the capture has that is neither KINK nor ESP nor of neighbours; nothing of it was lost."""
+        assert capture.stop() == 0
+        return capture.classify({where: frozenset(spis) for where, spis in self.spis.items()}).leaks
+
+
+@pytest.mark.parametrize("block", ["protected", "everything"])
+def test_nothing_leaves_in_the_clear_whatever_happens(lab: Lab, directory: Path, block: str) -> None:
+    """Before a daemon, with SAs, after kill -9, started again, peer and KDC gone, after SIGTERM; then it is let out."""
+    trial = Trial(lab, directory, block, elsewhere=block == "everything")
+    a, b = trial.a, trial.b
+    targets = [*(b.site.inner_address(version) for version in (4, 6)), *trial.elsewhere]
+    assert command(a, "block").returncode == 0
+    with (
+        Capture(a.namespace, WIRE, directory / f"{block}.pcap") as capture,
+        trial.lines(a, SENDER, *targets) as sent,
+        trial.lines(b, RECEIVER) as received,
+    ):
+        trial.wait_more(sent)  # before
+        start(lab)
+        wait(lab, a, trial.established, "establishes nothing")
+        trial.wait_more(received)
+        trial.note_spis()
+        a.kill()  # a crash
+        trial.wait_more(sent)
+        start(lab, a)
+        wait(lab, a, trial.established, "establishes nothing")
+        trial.note_spis()
+        lab.realm.stop()
+        assert b.pid is not None
+        os.kill(b.pid, signal.SIGSTOP)
+        wait(lab, a, lambda: bool(events(a, "peer_dead")), "does not find that its peer has died")
+        trial.wait_more(sent)
+        a.stop()
+        trial.wait_more(sent)
+        assert events(a, "kill_switch_stays")
+        assert trial.leaked(capture) == []
+        assert command(a, "unblock").returncode == 0
+        with Capture(a.namespace, WIRE, directory / f"{block}-out.pcap") as after:
+            trial.wait_more(sent)
+            assert any("protocol 17" in leak or "plaintext" in leak for leak in trial.leaked(after))
+    os.kill(b.pid, signal.SIGCONT)
+    lab.realm.start()
+
+
+def test_down_lets_it_out_and_who_has_no_kill_switch_any_more_has_none(lab: Lab, directory: Path) -> None:
+    trial = Trial(lab, directory, "protected", elsewhere=False)
+    a = trial.a
+    start(lab)
+    assert "table inet kinkvpn_kink0" in a.namespace.run(["nft", "list", "tables"])
+    text = a.configuration.read_text()
+    a.configuration.write_text(text.replace('block = "protected"', 'block = "everything"'))
+    assert command(a, "reload").returncode == 0
+    assert rules(a, "counter packets")[-1].startswith("counter packets")
+    a.configuration.write_text(text)
+    assert command(a, "reload").returncode == 0
+    assert rules(a, "counter packets")[-1].startswith("ip6 daddr")
+    assert command(a, "down").returncode == 0
+    assert a.namespace.run(["nft", "list", "tables"]) == ""
+    assert command(a, "block").returncode == command(a, "block").returncode == 0
+    a.configuration.write_text(a.configuration.read_text().replace('block = "protected"', 'block = "nothing"'))
+    a.kill()
+    start(lab, a)
+    assert a.namespace.run(["nft", "list", "tables"]) == ""
+    assert events(a, "kill_switch_off")
+
+
+def rules(host: Host, having: str) -> list[str]:
+    """Of the kill switch, those that have this."""
+    listed = host.namespace.run(["nft", "list", "table", "inet", "kinkvpn_kink0"])
+    return [line.strip() for line in listed.splitlines() if having in line]
+
+
+def test_the_lan_is_met_in_the_clear_by_one_line(lab: Lab, directory: Path) -> None:
+    """Everything is protected but the subnets that the host is in, and the KDC; another one behind a router is not."""
+    a, b = lab.hosts
+    text = a.configuration.read_text()
+    for version in ("4", "6"):
+        inner = str(next(subnet for subnet in b.site.subnets if str(subnet.version) == version))
+        text = text.replace(f'"{inner}"', '"0.0.0.0/0"' if version == "4" else '"::/0"')
+    a.configuration.write_text(f'clear.bypass = ["lan", "kdc"]\nclear.block = "everything"\n{text}')
+    b.namespace.ip("address add 192.168.77.1/24 dev lo")
+    a.namespace.ip(f"route replace 192.168.77.0/24 dev {WIRE}", f"route replace 172.31.0.0/16 via {b.site.wire}")
+    b.namespace.ip("address add 172.31.0.1/16 dev lo")
+    start(lab, a)
+    for near in (b.site.wire, "192.168.77.1"):
+        a.namespace.run(["ping", "-n", "-c", "1", "-W", "20", near])
+    rules = a.namespace.run(["ip", "rule"])
+    assert "to 192.168.77.0/24" in rules
+    assert "172.31" not in rules
+    way = a.namespace.run(["ip", "route", "get", "172.31.0.1"])
+    assert "dev kink0" in way
+    assert directory.exists()
