@@ -23,8 +23,8 @@ FASTER := libipsec-mb-dev
 # The clock of one process; kinit, with a password and with a certificate; a NAT; an Active Directory domain controller,
 # of which the tests run the KDC alone; what judges our units; what runs the Wireshark dissector; what measures a tunnel.
 TESTED := faketime krb5-user krb5-pkinit nftables systemd samba samba-dsdb-modules samba-ad-provision tshark iperf3 ethtool
-# What checks metrics and alerts.
-TESTED += prometheus
+# What checks metrics and alerts; a browser for the status page.
+TESTED += prometheus chromium chromium-driver
 # What asks the local API in its documentation.
 TESTED += curl
 # A Linux kernel that is an ordinary process, and what loads its modules. Not every machine that has the others has it.

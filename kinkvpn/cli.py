@@ -20,6 +20,7 @@ from kinkvpn.commands import (
     rekey,
     reload,
     status,
+    top,
     unblock,
     up,
 )
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # In the order of the help.
-COMMANDS = (up, check, doctor, status, listings, events, reload, rekey, down, block, unblock, demo, decode, esp)
+COMMANDS = (up, check, doctor, status, top, listings, events, reload, rekey, down, block, unblock, demo, decode, esp)
 
 DESCRIPTION = """\
 IPsec between Kerberos principals, without the kernel's IPsec: SAs are

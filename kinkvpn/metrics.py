@@ -22,8 +22,8 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector, CollectorRegistry
 
 from esp.errors import DropReason
+from kinkvpn.latency import Latencies
 from kinkvpn.proto.events import Tally
-from kinkvpn.service.latency import Latencies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

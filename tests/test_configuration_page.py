@@ -29,6 +29,7 @@ SMALLEST = {
     "log": [],
     "hooks": [],
     "clear": [],
+    "metrics": [],
     "policy": ['action = "discard"', 'remote = "10.9.0.0/24"'],
     "peer": ['name = "b"', 'principal = "kink/b@R"', 'address = "192.0.2.2"'],
     "peer.policy": ['local = "10.1.0.1/32"', 'remote = "10.2.0.1/32"'],

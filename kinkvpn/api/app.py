@@ -30,6 +30,9 @@ from kinkvpn.api.answers import (
 from kinkvpn.api.events import UnknownPlace, place
 from kinkvpn.api.schema import PROBLEM_TYPE, Operation, document
 from kinkvpn.errors import KinkvpnError
+from kinkvpn.metrics import exposition
+from kinkvpn.web import pages
+from kinkvpn.web.hosts import OnlyHosts
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Sequence
@@ -102,6 +105,12 @@ async def sas(daemon: Daemon, _asked: Request) -> Sas:
 async def counters(daemon: Daemon, _asked: Request) -> Counters:
     """What was counted since the start. None of it ever goes back."""
     return daemon.status()["counters"]
+
+
+async def metrics(daemon: Daemon, asked: Request) -> Response:
+    """What was counted, and how things stand, for Prometheus: as OpenMetrics for whoever accepts that, else as text."""
+    body, content_type = exposition(daemon.status(), asked.headers.get("accept", ""))
+    return Response(body, headers={"Content-Type": content_type})
 
 
 async def events(daemon: Daemon, asked: Request) -> Response:
@@ -203,6 +212,7 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("GET", "/v1/policies", policies, Policies),
     Operation("GET", "/v1/sas", sas, Sas),
     Operation("GET", "/v1/counters", counters, Counters),
+    Operation("GET", "/metrics", metrics, "text/plain"),
     Operation("GET", "/v1/events", events, "text/event-stream", _FOLLOWING),
     Operation("POST", "/v1/peers/{name}/probe", probe, Probed),
     Operation("POST", "/v1/peers/{name}/rekey", rekey, Established),
@@ -216,9 +226,19 @@ OPERATIONS: tuple[Operation, ...] = (
 
 
 def application(daemon: Daemon, operations: Sequence[Operation] = OPERATIONS) -> Starlette:
-    """The ASGI application. A connection's ``state`` says whether its client ``may_change`` things."""
+    """The operations and the status page. A connection's ``state`` says whether its client ``may_change`` things."""
     routes = [Route(one.path, _endpoint(one, daemon), methods=[one.method]) for one in operations]
-    return Starlette(routes=routes, exception_handlers={HTTPException: _not_there})
+    return Starlette(routes=[*routes, *pages.routes()], exception_handlers={HTTPException: _not_there})
+
+
+def onlookers_application(daemon: Daemon, hosts: Collection[str]) -> OnlyHosts:
+    """For whoever comes by TCP: what only tells, and only to those who ask by a name of ours.
+
+    Args:
+        daemon: to look at.
+        hosts: names of this host, besides its addresses and localhost.
+    """
+    return OnlyHosts(application(daemon, [one for one in OPERATIONS if one.method == "GET"]), hosts)
 
 
 def _endpoint(operation: Operation, daemon: Daemon) -> Callable[[Request], Awaitable[Response]]:

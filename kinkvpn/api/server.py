@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hypercorn.typing import ASGIFramework
-    from starlette.applications import Starlette
+    from starlette.types import ASGIApp
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Connection(trio.abc.HalfCloseableStream):
 
 async def serve(
     listener: socket.socket,
-    app: Starlette,
+    app: ASGIApp,
     *,
     may_change: Callable[[trio.SocketStream], bool],
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -114,7 +114,7 @@ async def serve(
         await trio.serve_listeners(receive, [clients])
 
 
-async def converse(stream: trio.SocketStream, app: Starlette, may_change: bool) -> None:
+async def converse(stream: trio.SocketStream, app: ASGIApp, may_change: bool) -> None:
     """One connection to its end. What is left of it ends with it, and no defect of it goes further."""
     connection = Connection(stream)
 
@@ -160,3 +160,8 @@ def _configuration() -> Config:
 def local_client_may_change(stream: trio.SocketStream, *, others: bool = False) -> bool:
     """Whoever runs the daemon, and root; ``others`` whom the socket's file lets in may look, or change things too."""
     return others or credentials(stream.socket).uid in (0, os.geteuid())
+
+
+def nobody_may_change(_stream: trio.SocketStream) -> bool:
+    """Where nobody can be told from anybody."""
+    return False

@@ -18,6 +18,7 @@ from kinkvpn.config.hooks import HookSettings
 from kinkvpn.config.host import HostSettings
 from kinkvpn.config.kink import KINK_PORT, KinkSettings
 from kinkvpn.config.log import LogFormat, LogLevel, LogSettings
+from kinkvpn.config.metrics import Listen, MetricsSettings
 from kinkvpn.config.offload import Switch, read_offload
 from kinkvpn.config.peer import PeerConfiguration
 from kinkvpn.config.people import PeopleSettings
@@ -45,9 +46,11 @@ __all__ = [
     "HostSettings",
     "KinkSettings",
     "Known",
+    "Listen",
     "LogFormat",
     "LogLevel",
     "LogSettings",
+    "MetricsSettings",
     "PeerConfiguration",
     "PeopleSettings",
     "Switch",

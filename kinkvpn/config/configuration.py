@@ -16,6 +16,7 @@ from kinkvpn.config.hooks import HookSettings, read_hooks
 from kinkvpn.config.host import HostSettings, read_host, realm_of
 from kinkvpn.config.kink import KinkSettings, read_kink
 from kinkvpn.config.log import LogSettings, read_log
+from kinkvpn.config.metrics import MetricsSettings, read_metrics
 from kinkvpn.config.offload import read_offload
 from kinkvpn.config.peer import PeerConfiguration, read_peer
 from kinkvpn.config.people import NOBODY, PeopleSettings, read_people
@@ -48,6 +49,7 @@ class Configuration:
     peers: tuple[PeerConfiguration, ...]
     before: tuple[Policy, ...] = ()
     after: tuple[Policy, ...] = ()
+    metrics: MetricsSettings = field(default_factory=MetricsSettings)
     dns: DnsSettings = NO_DNS
     hooks: HookSettings = field(default_factory=HookSettings)
     people: PeopleSettings = NOBODY
@@ -95,6 +97,7 @@ def _configuration(root: Root) -> Configuration:
         peers=_peers(root, kink, host, claims),
         before=before,
         after=after,
+        metrics=read_metrics(root.table("metrics")),
         dns=read_dns(root.table("dns")),
         hooks=read_hooks(root.table("hooks")),
         people=people,

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING
 import trio
 
 from esp.errors import EspError
-from kinkvpn.api.app import application
+from kinkvpn.api.app import application, onlookers_application
 from kinkvpn.api.control import AlreadyRunning, ControlSocket, ControlUnavailable
 from kinkvpn.api.events import Events
-from kinkvpn.api.server import local_client_may_change, serve
+from kinkvpn.api.server import local_client_may_change, nobody_may_change, serve
 from kinkvpn.config import Block, GroupMay
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.kerberos.credentials import Credentials
@@ -33,7 +33,7 @@ from kinkvpn.proto.events import Path
 from kinkvpn.proto.settings import UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.service import bypass, kill_switch, preflight
-from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, open_links, open_tun
+from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, open_links, open_metrics, open_tun
 from kinkvpn.service.engines import choose_engine, obstacle
 from kinkvpn.service.guests import Guests, carriers_of_anybody
 from kinkvpn.service.hooks import Happening, Hooks, of_peer
@@ -197,12 +197,22 @@ class Daemon:
         others = self._configuration.control.group_may is GroupMay.CHANGE
         may_change = partial(local_client_may_change, others=others)
         await nursery.start(partial(serve, listener, app, may_change=may_change))
+        await self._serve_onlookers(running, nursery)
         nursery.start_soon(self._notifier.run, running.summary, dataplane.wait_turn)
         spare_the_collector()
         warn_of_legacy(resources.peers)
         nursery.start_soon(self._hooks.run)
         log.info("started", extra={"fields": running.headline()})
         return keying
+
+    async def _serve_onlookers(self, running: Running, nursery: trio.Nursery) -> None:
+        """Metrics and the status page by TCP, where they are wanted."""
+        listener, settings = running.resources.metrics, self._configuration.metrics
+        if listener is None or settings.listen is None:
+            return
+        app = onlookers_application(running, settings.hosts)
+        await nursery.start(partial(serve, listener, app, may_change=nobody_may_change))
+        log.info("metrics_served", extra={"fields": {"address": settings.listen.address, "port": settings.listen.port}})
 
 
 def spare_the_collector() -> None:
@@ -254,6 +264,8 @@ async def acquire(configuration: Configuration, engine: ChosenEngine, held: Asyn
         held.callback(tun.close)
     with refused:
         keys = open_key_log(configuration.log.keys, held)
+    with refused:
+        metrics = open_metrics(configuration.metrics.listen, held)
     refused.raise_all()
     tickets = TicketSource(Credentials(host.principal, keytab=host.initiator_keytab, ccache=host.ccache))
     await preflight.reach_kdc(tickets, host)
@@ -261,7 +273,7 @@ async def acquire(configuration: Configuration, engine: ChosenEngine, held: Asyn
     plan = plan_of(settings, exceptions_of(configuration), peers, sockets)
     network = await held.enter_async_context(NetworkConfiguration(plan))
     await held.enter_async_context(Resolver(configuration.dns, settings.name, configuration.control.socket.parent))
-    return Resources(control, peers, transport, link, tun, settings, paths, tickets, network, keys)
+    return Resources(control, peers, transport, link, tun, settings, paths, tickets, network, keys, metrics)
 
 
 class Refusals:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections import defaultdict
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from esp.raw import AhLink, Links, RawLink
 from esp.sa import SecurityProtocol
 from esp.tun import TunDevice, TunUnavailable
 from kinkvpn.service.netconf import NetworkPlan
-from kinkvpn.service.obstacles import StartRefused, explain_bind, explain_raw, explain_tun
+from kinkvpn.service.obstacles import StartRefused, explain_bind, explain_listen, explain_raw, explain_tun
 from kinkvpn.service.rules import needs_rules, own_rules, policy_rules
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from esp.offload import Offloads
     from esp.policy import Addresses, Policy, Selector
     from esp.sa import Endpoint
-    from kinkvpn.config import TunSettings
+    from kinkvpn.config import Listen, TunSettings
 
 
 def listening_addresses(listen: Sequence[str]) -> tuple[str, ...]:
@@ -148,3 +148,14 @@ def open_tun(tun: TunSettings, offloads: Offloads, queues: int = 1) -> TunDevice
         return TunDevice(tun.name, mtu=tun.mtu, offloads=offloads, local=local, queues=queues)
     except TunUnavailable as error:
         raise StartRefused(explain_tun(tun.name, error.errno, str(error))) from error
+
+
+def open_metrics(listen: Listen | None, held: ExitStack | AsyncExitStack) -> socket.socket | None:
+    """What listens for those who only look, if anything is to. Raises StartRefused, with what is in the way."""
+    if listen is None:
+        return None
+    family = socket.AF_INET6 if ":" in listen.address else socket.AF_INET
+    try:
+        return held.enter_context(socket.create_server(listen, family=family))
+    except OSError as error:
+        raise StartRefused(explain_listen(listen.address, listen.port, error.errno)) from error

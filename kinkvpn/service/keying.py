@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from kinkvpn.service.transport import Transport
 
 from kinkvpn.kerberos.tickets import TicketUnavailable
-from kinkvpn.service.latency import Latencies
+from kinkvpn.latency import Latencies
 from kinkvpn.service.presence import Presence
 from kinkvpn.service.report import peer_status, policy_status
 from kinkvpn.service.roster import Roster

@@ -74,6 +74,20 @@ def explain_bind(address: str, port: int, number: int | None) -> str:
             return f"port {where}/udp: {os.strerror(number or 0)}"
 
 
+def explain_listen(address: str, port: int, number: int | None) -> str:
+    """Why there is no TCP socket for metrics, given the errno; arguments as of :func:`explain_bind`."""
+    where = f"metrics.listen, port {f'[{address}]' if ':' in address else address}:{port}/tcp"
+    match number:
+        case errno.EADDRINUSE:
+            return f"{where} is taken; root sees by whom with `ss -ltnp`"
+        case errno.EACCES | errno.EPERM if port < unprivileged_port_start():
+            return f"{where}: {explain_capability('CAP_NET_BIND_SERVICE')}"
+        case errno.EADDRNOTAVAIL:
+            return f"{where}: {address} is no address of this host"
+        case _:
+            return f"{where}: {os.strerror(number or 0)}"
+
+
 def explain_raw(address: str, number: int | None) -> str:
     """Why a socket for ESP without UDP could not be opened or bound, given the errno."""
     match number:

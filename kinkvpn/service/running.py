@@ -15,6 +15,7 @@ from kinkvpn.service.keying import ProbeFailed, RekeyFailed
 from kinkvpn.service.report import counters, offload_status, sa_status, spell, with_traffic
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Collection
 
     from esp.dataplane import Dataplane
@@ -58,6 +59,7 @@ class Resources:
     tickets: TicketSource
     network: NetworkConfiguration
     keys: KeyLog | None
+    metrics: socket.socket | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,10 +15,10 @@ from prometheus_client.parser import text_string_to_metric_families
 from esp.dataplane import LinkStatistics
 from esp.errors import DropReason
 from esp.statistics import Carried, Statistics
+from kinkvpn.latency import Latencies
 from kinkvpn.metrics import METRICS, exposition, families, seconds_left
 from kinkvpn.proto.events import Tally
-from kinkvpn.service.latency import Latencies
-from kinkvpn.service.report import with_traffic
+from kinkvpn.service.report import counters, with_traffic
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
@@ -57,7 +57,8 @@ def status(carried: dict[str, Carried] | None = None, **labelled: dict[str, int]
         "key_log": None,
         "offloads": {"tso": None, "uso": "not there"},
         "tickets": {"kept": 1, "first_ends": 100.0, "not_renewed": 0, "ends": {"kink/east@TEST": NOW + 100}},
-        **with_traffic(keying, traffic, LinkStatistics(junk_received=4)),
+        "peers": with_traffic(keying["peers"], traffic),
+        "counters": counters(keying, traffic, LinkStatistics(junk_received=4)),
     }
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kinkvpn.service.latency import BOUNDS, Latencies
+from kinkvpn.latency import BOUNDS, Latencies
 
 
 def test_each_counts_in_the_classes_that_hold_it() -> None:

@@ -1,0 +1,1 @@
+"""``kinkvpn top``: a running daemon, live in a terminal."""

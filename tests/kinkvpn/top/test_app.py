@@ -1,0 +1,80 @@
+"""The screen, in textual's own hands, with the real API of a simulated daemon behind it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from support.api import served
+from support.screen import PATIENCE, seen, shown
+
+from kinkvpn.api.client import Client
+from kinkvpn.top.app import Top
+from kinkvpn.top.look import Observer
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from textual.pilot import Pilot
+
+
+def spis(path: Path) -> set[str]:
+    with Client(path) as daemon:
+        return {sa["spi"] for sa in daemon.get("/v1/sas")["sas"]}
+
+
+def test_the_keys(tmp_path: Path) -> None:
+    """It shows, sorts, filters, asks before it rekeys, and says what came of it."""
+
+    async def at_the_keys(path: Path) -> None:
+        top = Top(Observer(path), 0.1)
+        async with top.run_test(size=(80, 24), notifications=True) as pilot:
+            await seen(pilot, "1/2 tunnels up", "established", "idle", "Packets")
+            for order in ("by name", "by state", "by rate", "by time left"):
+                await pilot.press("s")
+                await seen(pilot, order)
+            await pilot.press("slash", *"established", "enter")
+            await seen(pilot, "only 'established'")
+            assert "idle" not in shown(pilot)
+            await pilot.press("k")
+            await seen(pilot, "New keys for every tunnel with east now?")
+            before = spis(path)
+            await pilot.press("n")
+            assert spis(path) == before
+            await pilot.press("k")
+            await seen(pilot, "New keys for every tunnel")
+            await pilot.press("y")
+            await seen(pilot, "east: new keys for")
+            assert spis(path) != before
+            await pilot.press("escape")
+            await seen(pilot, "idle")
+            await pilot.press("2")
+            await seen(pilot, "Dropped")
+            assert "SPI" not in shown(pilot)
+            await pilot.resize_terminal(160, 40)
+            await seen(pilot, "SPI", "Dropped")
+
+    with served(tmp_path / "k.sock") as path:
+        asyncio.run(at_the_keys(path))
+
+
+def test_it_outlives_the_daemon(tmp_path: Path) -> None:
+    """Nobody there yet; somebody; nobody; another one."""
+    path = tmp_path / "k.sock"
+
+    async def through_it_all() -> None:
+        async with Top(Observer(path), 0.1).run_test(size=(80, 24)) as pilot:
+            for _ in range(2):
+                await seen(pilot, "not running, trying again: no daemon is running")
+                await asyncio.to_thread(one_life, pilot)
+            await seen(pilot, "not running, trying again")
+
+    def one_life(pilot: Pilot[None]) -> None:
+        with served(path):
+            deadline = time.monotonic() + PATIENCE
+            while "not running" in shown(pilot) or "1/2 tunnels up" not in shown(pilot):
+                assert time.monotonic() < deadline, shown(pilot)
+                time.sleep(0.02)
+
+    asyncio.run(through_it_all())
