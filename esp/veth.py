@@ -17,7 +17,7 @@ from esp.offload import ALL_OFFLOADS, OF_TUN, Grant, Offload, Offloads
 from esp.tun import PacketDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Callable, Collection, Sequence
 
 # linux/if_packet.h, linux/if_ether.h; Python's socket module does not name them.
 SOL_PACKET = 263
@@ -105,7 +105,7 @@ def _sum_before(host: str) -> None:
 
 
 class VethDevice(PacketDevice):
-    """One end of a veth pair. The pair stays whoever's it is, and with it the namespace.
+    """One end of a veth pair, which goes with whoever's it is: us, or its namespace.
 
     Args:
         name: of the other end, the host's.
@@ -113,6 +113,7 @@ class VethDevice(PacketDevice):
         hardware: address of the other end, six octets.
         offloads: as there.
         local: as for :class:`PacketDevice`.
+        gone: called when this is closed; what removes the pair.
     """
 
     def __init__(
@@ -123,7 +124,9 @@ class VethDevice(PacketDevice):
         *,
         offloads: Offloads = ALL_OFFLOADS,
         local: Collection[bytes] = (),
+        gone: Callable[[], object] = lambda: None,
     ) -> None:
+        self._gone = gone
         granted = settled(offloads)
         grant = Grant(offloads, OF_TUN)
         if not granted.tso:
@@ -137,6 +140,12 @@ class VethDevice(PacketDevice):
             grant=grant,
             local=local,
         )
+
+    def close(self) -> None:
+        """Let go of it. Who waits on it gets :class:`trio.ClosedResourceError`."""
+        if self.fileno() >= 0:
+            super().close()
+            self._gone()
 
     def take_lost(self) -> int:
         """As :meth:`esp.tun.Tun.take_lost`: what found no room in the sockets (packet(7), PACKET_STATISTICS)."""

@@ -19,6 +19,7 @@ from kinkvpn.commands import (
     listings,
     rekey,
     reload,
+    run,
     status,
     top,
     unblock,
@@ -33,7 +34,24 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 # In the order of the help.
-COMMANDS = (up, check, doctor, status, top, listings, events, reload, rekey, down, block, unblock, demo, decode, esp)
+COMMANDS = (
+    up,
+    run,
+    check,
+    doctor,
+    status,
+    top,
+    listings,
+    events,
+    reload,
+    rekey,
+    down,
+    block,
+    unblock,
+    demo,
+    decode,
+    esp,
+)
 
 DESCRIPTION = """\
 IPsec between Kerberos principals, without the kernel's IPsec: SAs are

@@ -91,6 +91,16 @@ def automatic(low: int, high: int) -> Callable[[object], int | None]:
 port = integer(1, 65535)
 
 
+def own_port(value: object) -> int:
+    """A port of ours, or 0 for "any": whichever is free, told to nobody beforehand."""
+    if value == "any":
+        return 0
+    try:
+        return port(value)
+    except Unexpected as expected:
+        raise Unexpected(f'"any", or {expected}') from None
+
+
 def _span(low: int, high: int, example: str) -> Callable[[object], PortRange]:
     """A reader of a number, or of the first and last of several: 80, "8000-8010"."""
     single = integer(low, high)

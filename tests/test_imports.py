@@ -86,6 +86,7 @@ ACROSS = {
     "kinkvpn.view": DESCRIPTIONS,
     "kinkvpn.metrics": DESCRIPTIONS,
     "kinkvpn.proxy": DESCRIPTIONS | {"esp.tun"},
+    "kinkvpn.rootless": DESCRIPTIONS | {"esp.tun", "esp.veth"},
     "kinkvpn.service": DESCRIPTIONS
     | {
         "esp.engine",

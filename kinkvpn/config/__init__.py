@@ -22,7 +22,7 @@ from kinkvpn.config.metrics import Listen, MetricsSettings
 from kinkvpn.config.offload import Switch, read_offload
 from kinkvpn.config.peer import PeerConfiguration
 from kinkvpn.config.people import PeopleSettings
-from kinkvpn.config.tun import IPV4_MINIMUM_MTU, IPV6_MINIMUM_MTU, MAXIMUM_MTU, TunSettings, read_tun
+from kinkvpn.config.tun import IPV4_MINIMUM_MTU, IPV6_MINIMUM_MTU, MAXIMUM_MTU, DeviceKind, TunSettings, read_tun
 
 __all__ = [
     "DEFAULT_PATH",
@@ -36,6 +36,7 @@ __all__ = [
     "CipherLibrary",
     "ClearSettings",
     "Configuration",
+    "DeviceKind",
     "ControlSettings",
     "GroupMay",
     "DnsSettings",

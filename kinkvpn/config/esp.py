@@ -66,7 +66,7 @@ class EspSettings:
 def read_esp(table: Table) -> EspSettings:
     """[esp]."""
     settings = EspSettings(
-        port=table.get("port", values.port, ESP_PORT),
+        port=table.get("port", values.own_port, ESP_PORT),
         engine=read_engine(table),
         hop_limit=table.get("hop_limit", values.integer(1, 255), None),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING
 
 from kinkvpn import values
@@ -20,11 +21,20 @@ IPV6_MINIMUM_MTU = 1280  # RFC 8200 §5
 MAXIMUM_MTU = 65400  # sealed with the widest suite it still fits the 65,507 octets of a UDP datagram over IPv4
 
 
+class DeviceKind(Enum):
+    """What carries packets between the host and us; AUTO is a TUN where /dev/net/tun can be had."""
+
+    AUTO = "auto"
+    TUN = "tun"
+    VETH = "veth"
+
+
 @dataclass(frozen=True, slots=True)
 class TunSettings:
     """The TUN device.
 
     Args:
+        device: of which kind it is.
         mtu: octets; None is what the paths to the peers leave room for.
         routes: every policy's remote subnet is routed into it.
         lent: subnets of the addresses that people are lent, which lead into it too.
@@ -38,6 +48,7 @@ class TunSettings:
     routes: bool = True
     table: int = 910
     lent: tuple[Network, ...] = ()
+    device: DeviceKind = DeviceKind.AUTO
 
 
 def read_tun(table: Table) -> TunSettings:
@@ -52,6 +63,7 @@ def read_tun(table: Table) -> TunSettings:
         clamp_mss=table.get("clamp_mss", values.boolean, default.clamp_mss),
         routes=table.get("routes", values.boolean, default.routes),
         table=table.get("table", values.routing_table, default.table),
+        device=table.get("device", values.one_of(DeviceKind), default.device),
     )
     table.close()
     return settings

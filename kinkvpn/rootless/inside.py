@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING, Any
 
 from pyroute2 import IPRoute
 
+from esp.offload import Offloads
+from esp.tun import DEVICE, TunDevice, TunUnavailable
+from esp.veth import open_sockets
+from kinkvpn.config import DeviceKind
 from kinkvpn.rootless.channel import close_all
 from kinkvpn.rootless.names import use_resolvers
 from kinkvpn.rootless.namespace import Step, StepRefused, attempting, enter
 from kinkvpn.service.netconf import NetworkConfiguration, NetworkPlan, NetworkRefused
+from kinkvpn.service.veth import make_pair
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +67,38 @@ def _socket(family: int, kind: int, protocol: int) -> tuple[dict[str, Any], list
     return {}, [socket.socket(family, kind, protocol).detach()]
 
 
+def _device(name: str, kind: str, offloads: dict[str, bool], queues: int) -> tuple[dict[str, Any], list[int]]:
+    """What carries packets, of that kind or of the one there is; the descriptors are of who asks."""
+    if DeviceKind(kind) is DeviceKind.VETH:
+        return _veth(name, Offloads(**offloads), queues)
+    try:
+        return _tun(name, Offloads(**offloads), queues)
+    except StepRefused:
+        if DeviceKind(kind) is DeviceKind.TUN:
+            raise
+        return _veth(name, Offloads(**offloads), queues)
+
+
+def _tun(name: str, offloads: Offloads, queues: int) -> tuple[dict[str, Any], list[int]]:
+    with attempting(Step.OPEN_TUN):
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    try:
+        device = TunDevice(name, offloads=offloads, queues=queues)
+    except TunUnavailable as error:
+        raise StepRefused(Step.CREATE_TUN, error.errno or 0) from error
+    descriptors = [os.dup(each) for each in device.descriptors]
+    device.close()
+    return {"kind": DeviceKind.TUN.value}, descriptors
+
+
+def _veth(name: str, offloads: Offloads, queues: int) -> tuple[dict[str, Any], list[int]]:
+    with attempting(Step.VETH):
+        pair = make_pair(name)
+    with attempting(Step.PACKET):
+        descriptors = open_sockets(pair.host, pair.end, offloads, queues)
+    return {"kind": DeviceKind.VETH.value, "hardware": pair.hardware.hex()}, descriptors
+
+
 def _configure(
     device: str, mtu: int, addresses: list[str], routes: list[str], resolvers: list[str], search: list[str]
 ) -> tuple[dict[str, Any], list[int]]:
@@ -71,4 +108,8 @@ def _configure(
     return {}, []
 
 
-_DEEDS: dict[str, Callable[..., tuple[dict[str, Any], list[int]]]] = {"socket": _socket, "configure": _configure}
+_DEEDS: dict[str, Callable[..., tuple[dict[str, Any], list[int]]]] = {
+    "socket": _socket,
+    "device": _device,
+    "configure": _configure,
+}

@@ -6,16 +6,23 @@ import os
 import signal
 import socket
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from esp.offload import ALL_OFFLOADS
+from esp.tun import TunDevice
+from esp.veth import VethDevice
+from kinkvpn.config import DeviceKind
 from kinkvpn.rootless import inside
 from kinkvpn.rootless.channel import Channel
 from kinkvpn.rootless.namespace import Step, StepRefused, die_with_parent
 from kinkvpn.service.netconf import NetworkRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
+    from esp.offload import Offloads
+    from esp.tun import PacketDevice
     from kinkvpn.service.netconf import NetworkPlan
 
 
@@ -39,6 +46,31 @@ class Namespace:
         """
         _, (descriptor,) = self._ask("socket", family=int(family), kind=int(kind), protocol=protocol)
         return socket.socket(fileno=descriptor)
+
+    def device(
+        self,
+        name: str,
+        kind: DeviceKind = DeviceKind.AUTO,
+        *,
+        offloads: Offloads = ALL_OFFLOADS,
+        local: Collection[bytes] = (),
+        queues: int = 1,
+    ) -> PacketDevice:
+        """A packet device whose other side is in there, without addresses and routes.
+
+        Args:
+            name: of that side's interface.
+            kind: AUTO is a TUN where /dev/net/tun opens in there, and a veth pair where it does not.
+            offloads, local, queues: as for :class:`esp.tun.TunDevice`.
+
+        Raises:
+            StepRefused: it cannot be had; of AUTO, the veth pair.
+            ConnectionError: nobody lives there any more.
+        """
+        answer, descriptors = self._ask("device", name=name, kind=kind.value, offloads=asdict(offloads), queues=queues)
+        if answer["kind"] == DeviceKind.TUN.value:
+            return TunDevice.adopt(descriptors, offloads=offloads, local=local)
+        return VethDevice(name, descriptors, bytes.fromhex(answer["hardware"]), offloads=offloads, local=local)
 
     def configure(self, plan: NetworkPlan, resolvers: Sequence[str] = (), search: Sequence[str] = ()) -> None:
         """Addresses and routes of a device that is in there, and whom names are asked for.

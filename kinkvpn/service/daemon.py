@@ -33,7 +33,7 @@ from kinkvpn.proto.events import Path
 from kinkvpn.proto.settings import UserToUser
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.service import bypass, kill_switch, preflight
-from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, open_links, open_metrics, open_tun
+from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, open_links, open_metrics
 from kinkvpn.service.engines import choose_engine, obstacle
 from kinkvpn.service.guests import Guests, carriers_of_anybody
 from kinkvpn.service.hooks import Happening, Hooks, of_peer
@@ -41,20 +41,19 @@ from kinkvpn.service.keying import Keying
 from kinkvpn.service.kill_switch import KillSwitchRefused
 from kinkvpn.service.log import told_to
 from kinkvpn.service.moves import tell_of_moves
-from kinkvpn.service.netconf import NetworkConfiguration
 from kinkvpn.service.notify import Notifier
 from kinkvpn.service.obstacles import StartRefused, explain_bind, first_leaf
 from kinkvpn.service.paths import PathMtus, carriers_of, with_mtu
+from kinkvpn.service.place import ThisHost
 from kinkvpn.service.presence import Presence
 from kinkvpn.service.reload import Reload, ReloadRefused
-from kinkvpn.service.resolver import Resolver
 from kinkvpn.service.running import Resources, Running
 from kinkvpn.service.sleep import make_anew_after_sleep
 from kinkvpn.service.transport import KinkTransport, OwnAddresses
 from kinkvpn.service.tunnels import Exceptions, Tunnels, plan_of, policies_of, warn_of_legacy, without_udp
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
     from pathlib import Path as FilePath
     from types import TracebackType
 
@@ -64,6 +63,7 @@ if TYPE_CHECKING:
     from kinkvpn.proto.peer import Peer
     from kinkvpn.proto.settings import PeerSettings
     from kinkvpn.service.engines import ChosenEngine
+    from kinkvpn.service.place import Place
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +83,24 @@ class Daemon:
         configuration: validated.
         engine: what was asked for, the environment taken into account.
         source: the file that it is from, to be read again when it is to change; None where there is none.
+        place: where its device is.
+        beside: called once it is up, and the daemon ends when that does; None for one that runs until it is told.
     """
 
-    def __init__(self, configuration: Configuration, engine: EngineSettings, source: FilePath | None = None) -> None:
+    def __init__(
+        self,
+        configuration: Configuration,
+        engine: EngineSettings,
+        source: FilePath | None = None,
+        *,
+        place: Place | None = None,
+        beside: Callable[[Running], Awaitable[None]] | None = None,
+    ) -> None:
         self._configuration = configuration
         self._source = source
         self._engine_settings = engine
+        self._place = place or ThisHost()
+        self._beside = beside
         self._started = time.monotonic()
         self._notifier = Notifier(os.environ)
         self._hooks = Hooks(configuration.hooks, os.environ)
@@ -173,7 +185,7 @@ class Daemon:
     async def _start(self, held: AsyncExitStack, nursery: trio.Nursery) -> Keying:
         engine = choose_engine(self._engine_settings, obstacle())
         self._configuration = bypass.here(self._configuration)
-        resources = await acquire(self._configuration, engine, held)
+        resources = await acquire(self._configuration, engine, held, self._place)
         acceptor = open_acceptor(self._configuration.host)
         presence: Presence[Peer] = Presence(lambda peer, come: self._hooks.tell(of_peer(peer, come)))
         keying, dataplane, guests = compose(self._configuration, resources, acceptor, engine, presence)
@@ -203,6 +215,8 @@ class Daemon:
         warn_of_legacy(resources.peers)
         nursery.start_soon(self._hooks.run)
         log.info("started", extra={"fields": running.headline()})
+        if self._beside is not None:
+            nursery.start_soon(self._accompany, self._beside, running)
         return keying
 
     async def _serve_onlookers(self, running: Running, nursery: trio.Nursery) -> None:
@@ -213,6 +227,10 @@ class Daemon:
         app = onlookers_application(running, settings.hosts)
         await nursery.start(partial(serve, listener, app, may_change=nobody_may_change))
         log.info("metrics_served", extra={"fields": {"address": settings.listen.address, "port": settings.listen.port}})
+
+    async def _accompany(self, beside: Callable[[Running], Awaitable[None]], running: Running) -> None:
+        await beside(running)
+        self._stopping.set()
 
 
 def spare_the_collector() -> None:
@@ -225,13 +243,14 @@ def spare_the_collector() -> None:
     gc.set_threshold(5_000)
 
 
-async def acquire(configuration: Configuration, engine: ChosenEngine, held: AsyncExitStack) -> Resources:
+async def acquire(configuration: Configuration, engine: ChosenEngine, held: AsyncExitStack, place: Place) -> Resources:
     """What can be refused without asking others first, all of it; then the KDC; what changes the host comes last.
 
     Args:
         configuration: of it all.
         engine: that will have the sockets and the device.
         held: gets what has to be given back.
+        place: where the device is to be.
 
     Raises:
         StartRefused: a line for everything that stands in the way; ``held`` has what to give back.
@@ -260,7 +279,7 @@ async def acquire(configuration: Configuration, engine: ChosenEngine, held: Asyn
     with refused:
         paths = PathMtus(peer.esp.address for peer in peers)
         settings = settle_tun(configuration, peers, paths)
-        tun = open_tun(settings, offloads, queues)
+        tun = place.open_device(settings, offloads, queues)
         held.callback(tun.close)
     with refused:
         keys = open_key_log(configuration.log.keys, held)
@@ -271,8 +290,8 @@ async def acquire(configuration: Configuration, engine: ChosenEngine, held: Asyn
     await preflight.reach_kdc(tickets, host)
     sockets = [*transport.local, *link.local]
     plan = plan_of(settings, exceptions_of(configuration), peers, sockets)
-    network = await held.enter_async_context(NetworkConfiguration(plan))
-    await held.enter_async_context(Resolver(configuration.dns, settings.name, configuration.control.socket.parent))
+    directory = configuration.control.socket.parent
+    network = await held.enter_async_context(place.configured(plan, configuration.dns, directory))
     return Resources(control, peers, transport, link, tun, settings, paths, tickets, network, keys, metrics)
 
 
@@ -398,7 +417,7 @@ def compose(
         ourselves=Ourselves(
             resources.tun_settings.mtu,
             configuration.kink.port,
-            configuration.esp.port,
+            resources.link.local[0].port,
             owns=OwnAddresses(),
             path_mtu=resources.paths,
         ),

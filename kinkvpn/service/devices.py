@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import defaultdict
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack, ExitStack, suppress
+from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
+
+from pyroute2 import NetlinkError
 
 from esp.fit import Inside
 from esp.link import LinkUnavailable, UdpLink
@@ -14,10 +18,21 @@ from esp.offload import ALL_OFFLOADS
 from esp.policy import networks_of
 from esp.raw import AhLink, Links, RawLink
 from esp.sa import SecurityProtocol
-from esp.tun import TunDevice, TunUnavailable
+from esp.tun import DEVICE, TunDevice, TunUnavailable
+from esp.veth import VethDevice, open_sockets
+from kinkvpn.config import DeviceKind
 from kinkvpn.service.netconf import NetworkPlan
-from kinkvpn.service.obstacles import StartRefused, explain_bind, explain_listen, explain_raw, explain_tun
+from kinkvpn.service.obstacles import (
+    StartRefused,
+    explain_bind,
+    explain_listen,
+    explain_packet,
+    explain_raw,
+    explain_tun,
+    explain_veth,
+)
 from kinkvpn.service.rules import needs_rules, own_rules, policy_rules
+from kinkvpn.service.veth import make_pair, remove_pair
 
 if TYPE_CHECKING:
     from collections.abc import Sequence, Set
@@ -25,6 +40,7 @@ if TYPE_CHECKING:
     from esp.offload import Offloads
     from esp.policy import Addresses, Policy, Selector
     from esp.sa import Endpoint
+    from esp.tun import PacketDevice
     from kinkvpn.config import Listen, TunSettings
 
 
@@ -141,6 +157,29 @@ def settled(tun: TunSettings) -> int:
     return tun.mtu
 
 
+def open_device(tun: TunSettings, offloads: Offloads, queues: int = 1) -> PacketDevice:
+    """Of the kind that is wanted. Raises StartRefused, with who has the device or what is missing."""
+    if tun.device is DeviceKind.VETH:
+        return open_veth(tun, offloads, queues)
+    try:
+        return open_tun(tun, offloads, queues)
+    except StartRefused:
+        if tun.device is DeviceKind.TUN or may_open_tun():
+            raise
+        with suppress(StartRefused):
+            return open_veth(tun, offloads, queues)
+        raise  # a container is given a device more easily than two capabilities
+
+
+def may_open_tun() -> bool:
+    """Whether it is not for want of the device that there is none."""
+    try:
+        os.close(os.open(DEVICE, os.O_RDWR | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
+
+
 def open_tun(tun: TunSettings, offloads: Offloads, queues: int = 1) -> TunDevice:
     """Raises StartRefused, with who has the device or what is missing."""
     local = [each.ip.packed for each in tun.addresses]
@@ -148,6 +187,24 @@ def open_tun(tun: TunSettings, offloads: Offloads, queues: int = 1) -> TunDevice
         return TunDevice(tun.name, mtu=tun.mtu, offloads=offloads, local=local, queues=queues)
     except TunUnavailable as error:
         raise StartRefused(explain_tun(tun.name, error.errno, str(error))) from error
+
+
+def open_veth(tun: TunSettings, offloads: Offloads, queues: int = 1) -> VethDevice:
+    """A pair that goes when the device is closed. Raises StartRefused, with what is missing."""
+    try:
+        pair = make_pair(tun.name)
+        with ExitStack() as failed:
+            failed.callback(remove_pair, tun.name)
+            descriptors = open_sockets(pair.host, pair.end, offloads, queues)
+            failed.pop_all()
+    except NetlinkError as error:
+        raise StartRefused(explain_veth(tun.name, error.code)) from error
+    except OSError as error:
+        raise StartRefused(explain_packet(tun.name, error.errno)) from error
+    local = [each.ip.packed for each in tun.addresses]
+    return VethDevice(
+        tun.name, descriptors, pair.hardware, offloads=offloads, local=local, gone=partial(remove_pair, tun.name)
+    )
 
 
 def open_metrics(listen: Listen | None, held: ExitStack | AsyncExitStack) -> socket.socket | None:

@@ -110,6 +110,26 @@ def explain_tun(name: str, number: int | None, words: str) -> str:
             return words
 
 
+def explain_veth(name: str, number: int | None) -> str:
+    """Why there is no veth pair, given the errno."""
+    match number:
+        case errno.EPERM | errno.EACCES:
+            return f"device {name}: {explain_capability('CAP_NET_ADMIN')}"
+        case errno.EOPNOTSUPP | errno.ENODEV:
+            return f"device {name}: this kernel has no veth devices: run `modprobe veth`"
+        case errno.EEXIST:
+            return f"device {name} is there already, and not ours: choose another name"
+        case _:
+            return f"device {name}: no veth pair: {os.strerror(number or 0)}"
+
+
+def explain_packet(name: str, number: int | None) -> str:
+    """Why there is no packet socket at one end of it, given the errno."""
+    if number in (errno.EPERM, errno.EACCES):
+        return f"device {name}, a veth pair: {explain_capability('CAP_NET_RAW')}"
+    return f"device {name}, a veth pair: no packet socket: {os.strerror(number or 0)}"
+
+
 def has_capability(name: str) -> bool:
     """Whether this process has it effectively; this only explains, trying is what tells."""
     return bool(effective_capabilities() >> CAPABILITIES[name] & 1)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from esp.dataplane import Dataplane
     from esp.link import UdpLink
     from esp.raw import Links
-    from esp.tun import TunDevice
+    from esp.tun import PacketDevice
     from kinkvpn.api.answers import NegotiatedPolicy, Reloaded, Sa, Status
     from kinkvpn.api.control import ControlSocket
     from kinkvpn.api.events import Events
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from kinkvpn.proto.settings import PeerSettings
     from kinkvpn.service.engines import ChosenEngine
     from kinkvpn.service.keying import Keying
-    from kinkvpn.service.netconf import NetworkConfiguration
     from kinkvpn.service.paths import PathMtus
+    from kinkvpn.service.place import Configured
     from kinkvpn.service.reload import Reload
     from kinkvpn.service.transport import KinkTransport
 
@@ -53,11 +53,11 @@ class Resources:
     peers: tuple[PeerSettings, ...]
     transport: KinkTransport
     link: UdpLink | Links
-    tun: TunDevice
+    tun: PacketDevice
     tun_settings: TunSettings
     paths: PathMtus
     tickets: TicketSource
-    network: NetworkConfiguration
+    network: Configured
     keys: KeyLog | None
     metrics: socket.socket | None
 

@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from kinkvpn.config import TunSettings
     from kinkvpn.proto.settings import PeerSettings, PolicySettings
     from kinkvpn.service.keying import Keying
-    from kinkvpn.service.netconf import NetworkConfiguration, NetworkPlan
+    from kinkvpn.service.netconf import NetworkPlan
     from kinkvpn.service.paths import PathMtus
+    from kinkvpn.service.place import Configured
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class Tunnels:
         tun: TunSettings,
         sockets: Sequence[Endpoint],
         paths: PathMtus,
-        network: NetworkConfiguration,
+        network: Configured,
         dataplane: Dataplane,
         keying: Keying,
         exceptions: Exceptions,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 IFF_NOARP = 0x80  # linux/if.h: nobody at the other end would answer
 IN6_ADDR_GEN_MODE_NONE = 1  # linux/if_link.h: no address of the kernel's own making, and nothing said of it
+LONGEST_MTU = 65_535  # drivers/net/veth.c, ETH_MAX_MTU
 LONGEST_NAME = 15  # linux/if.h, IFNAMSIZ less one
 # Ours. What says whose a pair is that has outlived us: a TUN goes with its descriptor, this only with its namespace.
 OWNER = "kinkvpn"
@@ -49,7 +50,8 @@ def make_pair(host: str) -> Pair:
             netlink.link("set", index=index, flags=IFF_NOARP, change=IFF_NOARP, ifalias=_alias(os.getpid()))
             with suppress(NetlinkError):  # without IPv6 there is nothing to be kept quiet
                 netlink.link("set", index=index, IFLA_AF_SPEC=_QUIET)
-        netlink.link("set", index=index, state="up")
+        # What comes out of the tunnel is as long as the peer likes; what goes in is cut to the host's end.
+        netlink.link("set", index=index, mtu=LONGEST_MTU, state="up")
         (link,) = netlink.get_links(ifname=host)
         return Pair(host, end, bytes.fromhex(link.get_attr("IFLA_ADDRESS").replace(":", "")))
 

@@ -291,7 +291,8 @@ def test_a_user_that_is_nobody(host: Host) -> None:
 
 
 def test_no_tun_device(host: Host) -> None:
-    """/dev/net is empty, for this process only."""
+    """/dev/net is empty, for this process only. Unless told otherwise it would be a veth pair."""
+    amend(host, "tun", device="tun")
     script = 'mount -t tmpfs none /dev/net && exec "$@"'
     line = refusal(host, wrapper=("unshare", "--mount", "--", "sh", "-c", script, "sh"))
     assert "/dev/net/tun" in line

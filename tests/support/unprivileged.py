@@ -5,13 +5,17 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import stat
 import sys
 import traceback
+from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+ROOT = Path(__file__).parents[2]
 USER = 12345
 PR_SET_DUMPABLE = 4  # linux/prctl.h
 
@@ -55,3 +59,35 @@ def become(user: int) -> None:
     os.setresuid(user, user, user)
     # A process that has been root shows nothing of itself in /proc to others; one that was executed afterwards does.
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, ctypes.c_ulong(1), 0, 0, 0)
+
+
+def wrapper(directory: Path, *, user: int = USER) -> list[str]:
+    """Put before a command line: it runs as ``user``, without capabilities, and can read this clone wherever it lies.
+
+    What only root may enter on the way there is covered, in a mount namespace, by a directory with nothing else in it.
+
+    Args:
+        directory: an empty one for mounts.
+        user: its number, without an account.
+    """
+    needed = dict.fromkeys(map(Path, (sys.base_prefix, sys.prefix, ROOT)))
+    closed: dict[Path, list[Path]] = {}
+    for path in needed:
+        ancestor = next((each for each in reversed(path.parents) if not each.stat().st_mode & stat.S_IXOTH), None)
+        if ancestor is not None:
+            closed.setdefault(ancestor, []).append(path)
+    lines = ["set -e"]
+    for number, (ancestor, paths) in enumerate(closed.items()):
+        for index, path in enumerate(paths):
+            held = directory / f"{number}-{index}"
+            lines += [f"mkdir -p {held}", f"mount --bind {quote(str(path))} {held}"]
+        lines.append(f"mount -t tmpfs -o mode=755 none {quote(str(ancestor))}")
+        for index, path in enumerate(paths):
+            held = directory / f"{number}-{index}"
+            lines += [f"mkdir -p {quote(str(path))}", f"mount --bind {held} {quote(str(path))}"]
+    lines.append('exec "$@"')
+    become = ("setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", "--bounding-set", "-all")
+    return [
+        *("unshare", "--mount", "--propagation", "private", "--", "sh", "-c", "\n".join(lines), "sh"),
+        *(*become, "--inh-caps", "-all", "--"),
+    ]

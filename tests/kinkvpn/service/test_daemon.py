@@ -474,7 +474,7 @@ def test_raw_esp_needs_its_capability(host: Host) -> None:
 @marked
 def test_no_tun_device_node(host: Host) -> None:
     hide = ("unshare", "--mount", "sh", "-c", 'mount -t tmpfs none /dev/net && exec "$@"', "sh")
-    (line,) = host.refusal(before=hide)
+    (line,) = host.refusal(("[tun]", '[tun]\ndevice = "tun"'), before=hide)
     assert line.startswith("no /dev/net/tun: ")
 
 

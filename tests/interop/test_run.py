@@ -1,0 +1,201 @@
+"""``kinkvpn run`` of a user without any privilege, against a daemon: the command is its own, and has no other way."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from support.lab import status
+from support.traveller import WAIT_SECONDS, Traveller
+from support.unprivileged import USER
+
+from kinkvpn.demo.capture import Capture
+from kinkvpn.demo.lab import WIRE, Lab, inbound_spis, policies
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = [pytest.mark.root, pytest.mark.kdc]
+
+THERE = "10.2.0.1"
+
+
+@pytest.fixture
+def traveller(lab: Lab, directory: Path) -> Traveller:
+    return Traveller(lab, directory)
+
+
+def tunnels(traveller: Traveller) -> list[int]:
+    """The user's processes that carry packets, or have not become a command yet."""
+    found, named = [], str(traveller.configuration).encode()
+    for each in Path("/proc").iterdir():
+        try:
+            if each.name.isdigit() and each.stat().st_uid == USER and named in (each / "cmdline").read_bytes():
+                found.append(int(each.name))
+        except OSError:
+            continue
+    return found
+
+
+def wait_until(holds: Callable[[], object], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "not within a generous time"
+        time.sleep(0.02)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(traveller: Traveller) -> Iterator[None]:
+    yield
+    wait_until(lambda: not tunnels(traveller))
+
+
+@pytest.mark.parametrize(("device", "engine"), [("tun", "auto"), ("veth", "auto"), ("veth", "portable")])
+def test_the_tunnel_is_the_only_way_and_carries_nothing_else(
+    traveller: Traveller, lab: Lab, directory: Path, device: str, engine: str
+) -> None:
+    """While a command asks for what is inside, for the gateway itself and for the KDC, there are KINK and ESP alone."""
+    traveller.environment["ESP_ENGINE"] = engine
+    script = f"""
+ping -c 3 -i 0.2 {THERE} && ping -6 -c 3 -i 0.2 fd00:2::1 || exit 1
+for outside in {lab.hosts[1].site.wire} 198.51.100.88; do ping -c 1 -W 1 $outside && exit 2; done
+cat /proc/self/status | grep Cap; id -u; cat /proc/net/dev"""
+    with Capture(traveller.host.namespace, WIRE, directory / "wire.pcap") as capture:
+        with traveller.running("sh", "-c", f"{script}; echo done; read go", options=["--device", device]) as process:
+            assert process.stdout is not None
+            said = ""
+            while not said.endswith("done\n") and (line := process.stdout.readline()):
+                said += line
+            pairs = policies(status(traveller.gateway))
+            _, errors = process.communicate("go\n", WAIT_SECONDS)
+        wait_until(lambda: not inbound_spis(status(traveller.gateway)))
+        assert capture.stop() == 0
+    assert process.returncode == 0, errors
+    assert "kinkvpn" not in errors
+    assert f"\n{USER}\n" in said
+    assert "CapEff:\t0000000000000000" in said
+    assert ("kink0~" in said) == (device == "veth")
+    here, there = lab.hosts
+    ways = {there.site.wire: "spi_in", here.site.wire: "spi_out"}
+    spis = {address: frozenset(int(pair[way], 16) for pair in pairs) for address, way in ways.items()}
+    traffic = capture.classify(spis)
+    assert not traffic.leaks
+    assert traffic.kink["CREATE"] >= 1
+    assert traffic.kink["DELETE"] >= 1
+
+
+def test_exit_code_and_signal_are_the_command_s(traveller: Traveller) -> None:
+    assert traveller.run("sh", "-c", "exit 7").returncode == 7
+    assert traveller.run("sh", "-c", "kill -KILL $$").returncode == -signal.SIGKILL
+    absent = traveller.run("no-such-command")
+    assert (absent.returncode, absent.stderr) == (127, "kinkvpn: no-such-command: No such file or directory\n")
+
+
+def test_signals_go_to_the_command_itself(traveller: Traveller) -> None:
+    with traveller.running(
+        "sh", "-c", 'trap "echo told; exit 3" USR1; echo ready; while :; do sleep 0.1; done'
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.send_signal(signal.SIGUSR1)
+        assert process.stdout.readline() == "told\n"
+        assert process.wait(30) == 3
+
+
+def test_the_terminal_is_the_command_s(traveller: Traveller) -> None:
+    """Ctrl-C reaches it and not the tunnel; it is in the foreground."""
+    script = 'trap "echo interrupted" INT; [ -t 0 ] && echo ready; sleep 60; ping -c 1 10.2.0.1 && echo alive'
+    command = traveller.command("sh", "-c", script)
+    pid, terminal = pty.fork()
+    if pid == 0:
+        os.execvpe(command[0], command, traveller.environment)
+    seen = ""
+
+    def saw(text: str) -> bool:
+        nonlocal seen
+        with suppress(OSError):  # EIO: the last one has closed it
+            seen += os.read(terminal, 4096).decode()
+        return text in seen
+
+    wait_until(lambda: saw("ready"), WAIT_SECONDS)
+    os.write(terminal, b"\x03")
+    wait_until(lambda: saw("alive"), WAIT_SECONDS)
+    assert "interrupted" in seen
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+@pytest.mark.parametrize("device", ["tun", "veth"])
+def test_a_tunnel_that_is_killed_takes_the_command_along(traveller: Traveller, device: str) -> None:
+    with traveller.running("sh", "-c", "echo ready; exec sleep 600", options=["--device", device]) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        (tunnel,) = tunnels(traveller)
+        os.kill(tunnel, signal.SIGKILL)
+        assert process.wait(30) == -signal.SIGKILL
+
+
+def test_a_command_that_is_killed_ends_its_tunnel_in_order(traveller: Traveller) -> None:
+    with traveller.running("sh", "-c", "echo ready; exec sleep 600") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        assert inbound_spis(status(traveller.gateway))
+        process.kill()
+        wait_until(lambda: not tunnels(traveller))
+    wait_until(lambda: not inbound_spis(status(traveller.gateway)))
+
+
+def test_several_at_once_and_each_is_asked_by_its_own_socket(traveller: Traveller) -> None:
+    """A gateway has one pair for a peer and policy, so the last one has the traffic; each has sockets of its own."""
+    with traveller.running("sh", "-c", "echo $KINKVPN_SOCKET; read go; exit 4") as first:
+        assert first.stdout is not None
+        socket = first.stdout.readline().strip()
+        second = traveller.run("ping", "-c", "1", THERE)
+        assert second.returncode == 0, second.stderr
+        asked = subprocess.run(
+            [*traveller.prefix, "python3", "-c", "print()"], capture_output=True, check=False, text=True
+        )
+        assert asked.returncode == 0
+        assert Path(socket).stat().st_uid == USER
+        assert Path(socket).stat().st_mode & 0o777 == 0o600
+        first.communicate("go\n")
+        assert first.returncode == 4
+    wait_until(lambda: not Path(socket).exists())
+
+
+def test_names_are_asked_of_the_servers_inside(traveller: Traveller) -> None:
+    with traveller.configuration.open("a") as file:
+        file.write('\n[dns]\nservers = ["10.2.0.53"]\ndomains = ["example.com"]\n')
+    assert traveller.run("cat", "/etc/resolv.conf").stdout == "nameserver 10.2.0.53\nsearch example.com\n"
+
+
+def test_a_gateway_that_is_not_there_is_told_and_nothing_runs(traveller: Traveller) -> None:
+    text = traveller.configuration.read_text().replace("192.0.2.2", "192.0.2.3")
+    traveller.configuration.write_text(text)
+    done = traveller.run("echo", "ran", options=["--wait", "2"])
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[0] == "kinkvpn: waiting for b (192.0.2.3 port 4500)"
+    assert done.stderr.splitlines()[-1] == "kinkvpn: no tunnel to b (192.0.2.3 port 4500): no answer within 2 s"
+    assert traveller.run("echo", "ran", options=["--no-wait"]).stdout == "ran\n"
+
+
+def test_a_gateway_that_refuses_is_told_at_once(traveller: Traveller) -> None:
+    text = traveller.configuration.read_text().replace("aes256-gcm16", "aes128-cbc-sha256")
+    traveller.configuration.write_text(text)
+    done = traveller.run("echo", "ran")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.splitlines()[-1].startswith("kinkvpn: no tunnel to b (192.0.2.2 port 4500): ")
+
+
+def test_a_peer_without_address_cannot_be_called(traveller: Traveller) -> None:
+    text = traveller.configuration.read_text().replace('address = "192.0.2.2"\n', "")
+    traveller.configuration.write_text(text.replace('start = "boot"', 'start = "demand"'))
+    done = traveller.run("echo", "ran")
+    assert (done.returncode, done.stderr) == (2, "kinkvpn: peer b has no address: `kinkvpn run` calls its peers\n")
