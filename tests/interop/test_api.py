@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import re
+import socket
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 from support.api import undescribed
-from support.lab import START_SECONDS, amend, answers, control_socket, crosswise, start, status, wait
+from support.lab import START_SECONDS, amend, answers, control_socket, crosswise, events, pinging, start, status, wait
 
 from kinkvpn.api.app import OPERATIONS
 from kinkvpn.api.client import Client
-from kinkvpn.api.control import NotRunning
+from kinkvpn.api.control import CommandRefused, ControlUnavailable, NotRunning
 from kinkvpn.api.schema import document
 
 if TYPE_CHECKING:
@@ -81,6 +83,58 @@ def not_running(host: Host) -> bool:
     except Exception:  # it ends while it is asked
         return False
     return False
+
+
+HOSTILE = (
+    b"",  # and waits
+    b"GET /v1/status HTTP/1.1\r\nHost: ",  # and goes on for ever, octet by octet
+    b"GET /v1/status HTTP/1.1\r\nX: " + b"x" * 100_000,
+    b"GET /v1/status HTTP/1.1\r\nHost: k\r\n\r\n" * 500,  # and never reads
+    b"GET /v1/events HTTP/1.1\r\nHost: k\r\n\r\n",  # likewise
+    b"POST /v1/rekey HTTP/1.1\r\nHost: k\r\nContent-Length: 1000000000\r\n\r\n" + b"x" * 100_000,
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 1000,
+    b"\x16\x03\x01\x02\x00\x01" + b"\x00" * 1000,
+)
+
+
+def crowd(path: Path, rounds: int) -> None:
+    """Of every kind some at once, who are gone without a word after a while, the first half of them half closed."""
+    for _ in range(rounds):
+        clients = []
+        for octets in HOSTILE * 8:
+            client = socket.socket(socket.AF_UNIX)
+            clients.append(client)
+            client.settimeout(0.05)
+            with suppress(OSError):  # it is told that there are too many, or to go
+                client.connect(str(path))
+                client.sendall(octets)
+        for client in clients[::2]:
+            with suppress(OSError):
+                client.shutdown(socket.SHUT_WR)
+        for client in clients[1::2]:
+            with suppress(OSError):
+                client.sendall(b"x")
+        for client in clients:
+            client.close()
+
+
+def test_hostile_clients_cost_the_tunnel_nothing(lab: Lab) -> None:
+    a = established(lab)
+    b = lab.hosts[1]
+    with pinging(a, b) as lost:
+        crowd(control_socket(a), 20)
+        wait(lab, a, lambda: pinged(a) > 60, "has not carried sixty pings")
+    assert lost == [0]
+    assert status(a)["pid"] == a.pid
+    assert not events(a, "connection_failed")
+    assert "defect" not in status(a)["counters"]["kink"]
+
+
+def pinged(host: Host) -> int:
+    try:
+        return int(status(host)["counters"]["packets_out"])
+    except (CommandRefused, ControlUnavailable):  # the crowd is not gone yet
+        return 0
 
 
 def test_what_a_daemon_answers_is_what_the_document_says(lab: Lab) -> None:
