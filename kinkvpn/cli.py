@@ -16,6 +16,7 @@ from kinkvpn.commands import (
     down,
     esp,
     events,
+    init,
     listings,
     rekey,
     reload,
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
 # In the order of the help.
 COMMANDS = (
+    init,
     up,
     run,
     check,
@@ -60,6 +62,7 @@ told otherwise, or as AH (RFC 4302)."""
 
 EXAMPLES = """\
 examples:
+  kinkvpn init                   write a configuration, by asking
   kinkvpn check -c west.toml     would this configuration work on this host?
   kinkvpn up -c west.toml        run in the foreground until Ctrl-C or SIGTERM
   kinkvpn doctor east            why does it not work, and what mends it?

@@ -105,10 +105,16 @@ def read_peer(table: Table, claims: Claims, kink: KinkSettings, realm: str = "")
 
 def _principal(table: Table, address: str, realm: str) -> str:
     """As it was written, or that of the service at the peer's host name (RFC 4430 §4.2.1: in lower case)."""
-    if "principal" not in table and realm and _is_name(address):
+    found = follows_from(address, realm)
+    if "principal" not in table and found:
         table.get("principal", values.principal, "")
-        return f"kink/{address.removesuffix('.')}@{realm}"
+        return found
     return table.require("principal", values.principal, "", "one such as kink/gw.example.com@EXAMPLE.COM")
+
+
+def follows_from(address: str, realm: str) -> str:
+    """The principal of the service at ``address``; empty where that is no name of a host, or the realm not known."""
+    return f"kink/{address.removesuffix('.')}@{realm}" if realm and _is_name(address) else ""
 
 
 def _name(table: Table, address: str, principal: str) -> str:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support.lab import start, within
+from support.lab import start, wait, within
 from support.people import laptop, open_gateway
 
+from kinkvpn.api.client import Client
+from kinkvpn.api.control import NotRunning
+from kinkvpn.demo.lab import START_SECONDS, kinkvpn
+
 if TYPE_CHECKING:
-    from kinkvpn.demo.lab import Lab
+    import subprocess
+
+    from kinkvpn.demo.lab import Host, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
@@ -37,6 +44,60 @@ def first_byte(lab: Lab, address: str) -> bytes:
                 with connection:
                     connection.sendall(b"!")
                     return asked.recv(1)
+
+
+def at(host: Host, lab: Lab, *arguments: str) -> subprocess.Popen[str]:
+    """``kinkvpn`` on the host, which knows both by their names and has a /run/kinkvpn of its own."""
+    directory = host.configuration.parent
+    (directory / "run").mkdir(exist_ok=True)
+    names = "".join(f"{each.site.wire} {each.name}.kinkvpn.test\n" for each in lab.hosts)
+    (directory / "hosts").write_text(f"127.0.0.1 localhost\n{names}")
+    mounts = {"hosts": "/etc/hosts", "run": "/run/kinkvpn"}
+    lines = ["set -e", "mkdir -p /run/kinkvpn"]
+    lines += [f"mount --bind {directory / name} {place}" for name, place in mounts.items()]
+    script = "; ".join([*lines, f"exec {shlex.join([*kinkvpn(), *arguments])}"])
+    with host.log.open("a") as log:
+        return host.namespace.spawn(
+            ["unshare", "--mount", "--propagation", "private", "sh", "-c", script],
+            stdout=log,
+            stderr=log,
+            environment=lab.realm.environment | {"PYTHONUNBUFFERED": "1"},
+        )
+
+
+def is_up(host: Host) -> bool:
+    """Whether the daemon that :func:`at` has started answers."""
+    try:
+        with Client(host.configuration.parent / "run" / "kinkvpn.sock") as daemon:
+            return bool(daemon.status())
+    except NotRunning:
+        return False
+
+
+def test_two_gateways_from_kinkvpn_init(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = lab.hosts
+    began = time.monotonic()
+    daemons = []
+    try:
+        for here, there in ((a, b), (b, a)):
+            subnets = [str(here.site.subnets[0]), "--remote", str(there.site.subnets[0])]
+            options = ["--peer", f"{there.name}.kinkvpn.test", "--local", *subnets, "--address", here.site.inner[0]]
+            path = str(here.configuration.with_name("gateway.toml"))
+            assert at(here, lab, "init", *options, "-o", path, "--force").wait(60) == 0
+            daemons.append(at(here, lab, "up", "-c", path))
+        for host in lab.hosts:
+            wait(lab, host, lambda host=host: is_up(host), "does not answer", START_SECONDS)
+        assert first_byte(lab, b.site.inner_address(4)) == b"!"
+        took = time.monotonic() - began
+        for host in lab.hosts:
+            assert at(host, lab, "check", "-c", str(host.configuration.with_name("gateway.toml"))).wait(60) == 0
+    finally:
+        for daemon in daemons:
+            daemon.terminate()
+        codes = [daemon.wait(60) for daemon in daemons]
+    assert codes == [0, 0]
+    with capsys.disabled():
+        print(f"\ntwo gateways: kinkvpn init and up on both, first byte after {took:.2f} s")
 
 
 def test_alice_with_kinit_and_kinkvpn_up(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
