@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
-from kinkvpn.api.client import Client
+from kinkvpn.api.client import Client, peer_path
 from kinkvpn.api.control import CommandRefused, ControlUnavailable, NotRunning
 from kinkvpn.config import DEFAULT_PATH, ControlSettings, load
 from kinkvpn.doctor import host, kdc, keys, peers, person, reach, routes, view
@@ -132,10 +133,17 @@ def ask_daemon(patient: Patient) -> None:
     try:
         with Client(control.socket) as daemon:
             patient.status = daemon.status()
+        patient.probe = partial(probed, control.socket)
     except NotRunning:
         pass
     except (ControlUnavailable, CommandRefused):
         patient.daemon_hidden = True
+
+
+def probed(socket: Path, peer: str) -> float:
+    """Seconds that a STATUS of the daemon's took. Raises KinkvpnError: no answer, and why."""
+    with Client(socket) as daemon:
+        return float(daemon.post(f"{peer_path(peer)}/probe")["seconds"])
 
 
 class Progress:

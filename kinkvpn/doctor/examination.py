@@ -28,6 +28,8 @@ class Patient:
         peers: those of it that are asked about.
         status: what the running daemon says of itself; None where none runs.
         daemon_hidden: a daemon runs, and we may not ask it.
+        probe: has the running daemon ask the peer of that name for its STATUS, and returns the seconds that took;
+            blocks, and raises KinkvpnError with the reason if there was no answer.
         tickets: our credentials at work, once the look at them has found them good.
     """
 
@@ -36,6 +38,7 @@ class Patient:
     status: Mapping[str, Any] | None = None
     daemon_hidden: bool = False
     tickets: TicketSource | None = None
+    probe: Callable[[str], float] | None = None
 
     @property
     def daemon_runs(self) -> bool:

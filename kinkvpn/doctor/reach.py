@@ -192,7 +192,7 @@ class _Peer:
             self.report(error("peer-unresolved", str(unknown), command=f"getent hosts {peer.address}", peer=peer.name))
             return
         if self.patient.daemon_runs:
-            self._as_the_daemon_has_it()
+            await self._as_the_daemon_has_it()
             return
         ways = await self._ports(address)
         try:
@@ -202,18 +202,22 @@ class _Peer:
         except OSError as lost:
             self.report(error("no-way", f"{peer.address}: {lost.strerror}, a moment after it answered", peer=peer.name))
 
-    def _as_the_daemon_has_it(self) -> None:
+    async def _as_the_daemon_has_it(self) -> None:
+        """A STATUS of the daemon's own, and what it has found of the path."""
         told = {each["name"]: each for each in (self.patient.status or {"peers": []})["peers"]}.get(self.peer.name)
-        if told is None:
+        if told is None or self.patient.probe is None:
             return
-        if told["last_heard"] is None:
-            line = f"the daemon has never heard from {self.peer.name}"
-            why = "its own tries are in its log, and stop it to have the ways tried from here"
-            self.report(warning("peer-unheard", line, why, "kinkvpn status --probe", self.peer.name))
+        try:
+            seconds = await trio.to_thread.run_sync(self.patient.probe, self.peer.name, abandon_on_cancel=True)
+        except KinkvpnError as silent:
+            heard = told["last_heard"]
+            before = "never heard from" if heard is None else f"last heard {heard:.0f} s ago"
+            why = "stop the daemon, and the doctor goes the ways itself"
+            line = f"the daemon gets no answer to a STATUS: {silent} ({before})"
+            self.report(error("peer-silent", line, why, "kinkvpn down && kinkvpn doctor", self.peer.name))
             return
-        known = f", {told['path_mtu']} octets go through" if told["path_mtu"] else ""
-        line = f"the daemon heard from it {told['last_heard']:.0f} s ago{known}"
-        self.report(ok("peer-heard", line, self.peer.name))
+        known = f"; {told['path_mtu']} octets go through" if told["path_mtu"] else ""
+        self.report(ok("peer-heard", f"STATUS by the daemon in {seconds * 1000:.0f} ms{known}", self.peer.name))
 
     # ------------------------------------------------------------ ports
 

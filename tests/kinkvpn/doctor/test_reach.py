@@ -156,14 +156,14 @@ def test_a_daemon_here_is_asked(lab: Lab) -> None:
     a, b = lab.hosts
     start(lab, a)
     unheard = seen(a)
-    assert {"daemon", "ports", "device", "peer-unheard"} <= set(unheard)
+    assert {"daemon", "ports", "device", "peer-silent"} <= set(unheard)
     amend(a, "[peer]", start="boot")
     a.kill()
     start(lab, b, a)
     wait(lab, a, lambda: policies(a.status() or {"peers": []})[0]["state"] == "established", "no tunnel")
     answer = seen(a, b.name)
     assert {"daemon", "peer-heard"} <= set(answer)
-    assert answer["peer-heard"]["line"].startswith("the daemon heard from it ")
+    assert answer["peer-heard"]["line"].startswith("STATUS by the daemon in ")
 
 
 @root
