@@ -16,9 +16,13 @@ def shown(pilot: Pilot[Any]) -> str:
     return "\n".join(strip.text for strip in pilot.app.screen._compositor.render_strips())
 
 
-async def seen(pilot: Pilot[Any], *words: str) -> None:
-    """Returns once all of the words are on the screen."""
+async def seen(pilot: Pilot[Any], *words: str, without: str | None = None) -> None:
+    """Returns once all of the words are on the screen, and what it is to be without is not."""
     deadline = time.monotonic() + PATIENCE
-    while missing := [word for word in words if word not in shown(pilot)]:
-        assert time.monotonic() < deadline, f"{missing} not in\n{shown(pilot)}"
+    while True:
+        screen = shown(pilot)
+        missing = [word for word in words if word not in screen]
+        if not missing and (without is None or without not in screen):
+            return
+        assert time.monotonic() < deadline, f"{missing} not in, or {without!r} in\n{screen}"
         await pilot.pause(0.02)

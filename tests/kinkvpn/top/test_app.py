@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import time
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from support.api import served
-from support.screen import PATIENCE, seen, shown
+from support.screen import seen, shown
 
 from kinkvpn.api.client import Client
 from kinkvpn.top.app import Top
 from kinkvpn.top.look import Observer
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from textual.pilot import Pilot
 
 
 def spis(path: Path) -> set[str]:
@@ -67,14 +66,18 @@ def test_it_outlives_the_daemon(tmp_path: Path) -> None:
         async with Top(Observer(path), 0.1).run_test(size=(80, 24)) as pilot:
             for _ in range(2):
                 await seen(pilot, "not running, trying again: no daemon is running")
-                await asyncio.to_thread(one_life, pilot)
+                async with living():
+                    await seen(pilot, "1/2 tunnels up", without="not running")
             await seen(pilot, "not running, trying again")
 
-    def one_life(pilot: Pilot[None]) -> None:
-        with served(path):
-            deadline = time.monotonic() + PATIENCE
-            while "not running" in shown(pilot) or "1/2 tunnels up" not in shown(pilot):
-                assert time.monotonic() < deadline, shown(pilot)
-                time.sleep(0.02)
+    @asynccontextmanager
+    async def living() -> AsyncIterator[None]:
+        """A daemon comes and goes in another thread, so that this one can look meanwhile."""
+        daemon = served(path)
+        await asyncio.to_thread(daemon.__enter__)
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(daemon.__exit__, None, None, None)
 
     asyncio.run(through_it_all())
