@@ -13,12 +13,12 @@ from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.traffic import show_selector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from esp.headers import HeaderRules
     from esp.policy import Policy
     from esp.suite import Suite
-    from kinkvpn.config import Configuration, PeerConfiguration, TunSettings
+    from kinkvpn.config import Configuration, PeerConfiguration, PeopleSettings, TunSettings
     from kinkvpn.proto.settings import PolicySettings
 
 Row = tuple[str, ...]
@@ -224,7 +224,8 @@ def _check_lines(configuration: Configuration, addresses: Mapping[str, str], eng
     blocked = [] if block is Block.NOTHING else [("kill switch", f"{block.value} is blocked outside the tunnel")]
     kink_port = "KINK and " if only_esp else f"KINK {', '.join(kink.listen)} port {kink.port}; "
     hops = f"; outer headers have {esp.hop_limit} hops to live" if esp.hop_limit else ""
-    routes = sorted({str(policy.selector.remote) for policy in configuration.policies}) if tun.routes else []
+    remotes = [*(policy.selector.remote for policy in configuration.policies), *tun.lent]
+    routes = sorted(set(map(str, remotes))) if tun.routes else []
     yield from table(
         [
             ("principal", configuration.host.principal),
@@ -247,7 +248,26 @@ def _check_lines(configuration: Configuration, addresses: Mapping[str, str], eng
             rows: list[Row] = [("  policy", "start", "lifetime", "traffic"), *map(_settings_row, alike)]
             yield from table(rows)
             yield from (f"    {line}" for line in chosen)
+    yield from _people_lines(configuration.people)
     yield from _exception_lines("after the peers' policies", configuration.after)
+
+
+def _people_lines(people: PeopleSettings) -> Iterator[str]:
+    """Whom the gateway lets in, by its rules in their order."""
+    if not people.rules:
+        return
+    yield ""
+    yield f"people  {people.most} at most, lent {_listed(people.pool)}"
+    rows: list[Row] = [("  who", "but not", "of groups", "reach", "name servers")]
+    for rule in people.rules:
+        cells = (rule.who or ("everybody",), rule.barred, sorted(rule.groups), rule.lease.routes, rule.lease.servers)
+        who, *others = map(_listed, cells)
+        rows.append((f"  {who}", *others))
+    yield from table(rows)
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(map(str, values)) or "-"
 
 
 def _device(tun: TunSettings) -> str:

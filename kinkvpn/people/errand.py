@@ -9,7 +9,6 @@ from __future__ import annotations
 import heapq
 import logging
 import secrets
-import time
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,6 +20,7 @@ from kinkvpn.proto.events import Effect, FetchTicket, SendMessage, WakeAt
 from kinkvpn.proto.outcome import Failed
 from kinkvpn.proto.peer import Peer
 from kinkvpn.proto.status import LeaseCommand
+from kinkvpn.service.epoch import epoch
 from kinkvpn.wire.kink import MessageType, parse_message
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class Errand:
         self._peer = Peer(
             gateway,
             principal=principal,
-            epoch=int(time.time()) & 0xFFFFFFFF,  # RFC 4430 §4.2.1
+            epoch=epoch(),
             kerberos=kerberos,
             random=secrets.token_bytes,
             allocate_spi=_no_spi,

@@ -35,6 +35,7 @@ from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.service import bypass, kill_switch, preflight
 from kinkvpn.service.devices import esp_addresses, inside_of, listening_addresses, open_links, open_metrics
 from kinkvpn.service.engines import choose_engine, obstacle
+from kinkvpn.service.epoch import epoch
 from kinkvpn.service.guests import Guests, carriers_of_anybody
 from kinkvpn.service.hooks import Happening, Hooks, of_peer
 from kinkvpn.service.keying import Keying
@@ -197,7 +198,7 @@ class Daemon:
         await nursery.start(offer_tgts, resources.tickets, acceptor, self._configuration.host.kdc_timeout, user_to_user)
         await nursery.start(dataplane.run)
         await nursery.start(resources.tickets.run)
-        reload = Reload(self._source, self._configuration, tunnels)
+        reload = Reload(self._source, self._configuration, tunnels, partial(guests.change, keying))
         running = Running(reload, engine, self._started, self._stopping, self._events, resources, dataplane, keying)
         self._hooks.introduce(running.introduction())
         self._hooks.tell(Happening("up"))  # before any peer's, and run once all is started
@@ -410,7 +411,7 @@ def compose(
         tickets=resources.tickets,
         transport=resources.transport,
         dataplane=dataplane,
-        epoch=int(time.time()) & 0xFFFFFFFF,  # RFC 4430 §4.2.1
+        epoch=epoch(),
         random=secrets.token_bytes,
         ticket_deadline=host.kdc_timeout,
         key_exchange=KeyExchanges(),

@@ -26,9 +26,10 @@ from kinkvpn.service.pool import Pool
 from kinkvpn.service.tunnels import protecting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from esp.dataplane import Dataplane
+    from kinkvpn.admission import Rule
     from kinkvpn.config import PeopleSettings
     from kinkvpn.proto.lease import Address, Lease
     from kinkvpn.proto.peer import Peer
@@ -67,7 +68,7 @@ class Guests:
         self._dataplane = dataplane
         self._clock = clock
         self._pool = Pool(settings.pool, settings.fixed, frozenset(own))
-        self._here: dict[str, PeerSettings] = {}
+        self._here: dict[str, tuple[PeerSettings, Rule]] = {}
 
     def admit(self, accepted: AcceptedRequest) -> PeerSettings:
         """The peer that whoever sent an authentic command is to be from now on, for whom the data plane is ready.
@@ -89,7 +90,7 @@ class Guests:
             self._pool.give_back(principal)
             raise NotAdmitted(f"{principal} would be let in, and people.addresses has none left")
         self._dataplane.change_policies((), protecting(guest))
-        self._here[principal] = guest
+        self._here[principal] = guest, rule
         log.info("guest_came", extra={"fields": {"peer": principal, "addresses": " ".join(map(str, addresses))}})
         return guest
 
@@ -113,6 +114,21 @@ class Guests:
             lease=lease,
         )
 
+    def change(self, keying: Keying, settings: PeopleSettings, peers: Collection[str]) -> None:
+        """Other rules from now on, and for those who are here: whom they still let in comes again, by their daemon.
+
+        Args:
+            keying: has them as peers.
+            settings: with the same addresses.
+            peers: principals that are configured peers from now on.
+        """
+        self._settings = settings
+        for principal, (_, rule) in list(self._here.items()):
+            if rule not in settings.rules:
+                self._leave(keying, principal, "its rule is gone")
+            elif principal in peers:
+                self._leave(keying, principal, "it is a peer of the configuration now")
+
     async def see_off(self, keying: Keying) -> None:
         """Let go who is to go, until cancelled."""
         while True:
@@ -132,7 +148,7 @@ class Guests:
         return ""
 
     def _leave(self, keying: Keying, principal: str, reason: str) -> None:
-        guest = self._here.pop(principal)
+        guest, _ = self._here.pop(principal)
         keying.remove_peer(principal)
         self._dataplane.change_policies([policy.name for policy in guest.policies], ())
         self._pool.give_back(principal)

@@ -17,10 +17,11 @@ from kinkvpn.service.preflight import resolve_peers
 from kinkvpn.service.tunnels import Exceptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from kinkvpn.api.answers import Reloaded
-    from kinkvpn.config import Configuration
+    from kinkvpn.config import Configuration, PeopleSettings
     from kinkvpn.service.tunnels import Tunnels
 
 log = logging.getLogger(__name__)
@@ -41,11 +42,18 @@ class Reload:
         source: the file; None where the configuration was made of something else.
         configuration: that runs.
         tunnels: that it has brought about.
+        people: takes over what is written of them, and principals that are peers' from now on.
     """
 
-    def __init__(self, source: Path | None, configuration: Configuration, tunnels: Tunnels) -> None:
+    def __init__(
+        self,
+        source: Path | None,
+        configuration: Configuration,
+        tunnels: Tunnels,
+        people: Callable[[PeopleSettings, Collection[str]], None],
+    ) -> None:
         self._source = source
-        self._tunnels = tunnels
+        self._tunnels, self._people = tunnels, people
         self._one_at_a_time = trio.Lock()
         self.configuration = configuration
 
@@ -74,11 +82,13 @@ class Reload:
         come = await resolve_peers(replace(written, peers=(*found.changed, *found.come)))
         changed = [peer.name for peer in found.changed]
         await kill_switch.block(written)  # before there is anything new that could go past a tunnel
+        self._people(self.configuration.people, {peer.principal for peer in come})
         try:
             await self._tunnels.change((*found.gone, *changed), come, Exceptions(written.before, written.after))
         except KinkvpnError:
             await kill_switch.block(self.configuration)
             raise
+        self._people(written.people, ())
         set_level(written.log.level.value)
         self.configuration = written
         return {

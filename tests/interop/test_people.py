@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support.lab import events, start, wait
+from support.lab import command, events, start, wait
 from support.people import GATEWAY, HOST_S_DNS, guests, laptop, open_gateway
 
 from kinkvpn.api.client import Client, peer_path
@@ -58,6 +58,11 @@ def test_alice_is_lent_an_address_and_bob_another_and_both_leave(lab: Lab) -> No
         bob.wait_up()
         assert bob.address(4) != four
         assert sorted(guests(gateway)) == [alice.principal, bob.principal]
+        # Other rules count at once, for those who are here too.
+        gateway.configuration.write_text(gateway.configuration.read_text().replace("*@", "alice@"))
+        assert command(gateway, "reload").returncode == 0
+        wait(lab, gateway, lambda: guests(gateway) == [], "has somebody whom no rule lets in")
+        wait(lab, bob.host, lambda: not bob.established(), "is still in the network")
 
 
 def test_who_is_not_let_in_is_told_so(lab: Lab) -> None:

@@ -461,6 +461,28 @@ def test_check_shows_what_is_not_protected_where_it_stands_in_the_list() -> None
     assert before < lines.index(next(line for line in lines if line.startswith("east "))) < after
 
 
+def test_check_lists_the_rules_for_people() -> None:
+    people = """
+[people]
+addresses = "10.8.0.0/24"
+routes = "10.1.0.0/16"
+[[people.allow]]
+who = ["alice@EXAMPLE.COM", "*-admin@EXAMPLE.COM"]
+dns = "10.1.0.53"
+[[people.allow]]
+groups = "S-1-5-32-544"
+except = "mallory@EXAMPLE.COM"
+"""
+    lines = view.check(config.parse(CONFIGURATION + people, Path("k.toml")), {}, ENGINE).splitlines()
+    at = lines.index("people  1000 at most, lent 10.8.0.0/24")
+    assert lines[at + 1 :] == [
+        "  who                                     but not              of groups     reach        name servers",
+        "  alice@EXAMPLE.COM, *-admin@EXAMPLE.COM  -                    -             10.1.0.0/16  10.1.0.53",
+        "  everybody                               mallory@EXAMPLE.COM  S-1-5-32-544  10.1.0.0/16  -",
+    ]
+    assert "10.8.0.0/24" in next(line for line in lines if line.startswith("routes "))
+
+
 def test_status_says_what_a_constant_rate_has_room_for_and_what_the_path_does_to_it() -> None:
     paced = {"iptfs_rate": 100.0, "iptfs_wanted": 1400, "iptfs_octets": 1400, "iptfs_lost": 0}
 

@@ -40,6 +40,14 @@ def test_policies_of_nobody_and_the_log_level_may_change() -> None:
     assert (found.gone, found.changed, found.come) == ((), (), ())
 
 
+def test_who_is_let_in_may_change_and_what_they_are_lent_from_may_not() -> None:
+    people = '[people]\naddresses = "10.8.0.0/24"\nroutes = "10.1.0.0/24"\n{}[[people.allow]]\nwho = "{}@A.COM"\n'
+    before = config.parse(SMALL + people.format("", "alice"), SOURCE)
+    assert changes(before, config.parse(SMALL + people.format("most = 5\n", "bob"), SOURCE)).come == ()
+    with pytest.raises(RestartNeeded, match=r"^people\.addresses is another one now"):
+        changes(before, config.parse(SMALL + people.format("", "alice").replace("10.8", "10.9"), SOURCE))
+
+
 @pytest.mark.parametrize(
     ("section", "keys"),
     [

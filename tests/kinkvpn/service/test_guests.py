@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, cast
 
@@ -167,3 +168,17 @@ async def test_who_s_ticket_has_ended_goes_whatever_they_have(autojump_clock: tr
     assert await seen_off(host, 2 * LOOK_SECONDS) == []
     host.now = TICKET_ENDS + 1
     assert await seen_off(host, 2 * LOOK_SECONDS) == ["alice@A.COM"]
+
+
+async def test_rules_that_change_count_for_those_who_are_here() -> None:
+    host = Host(settings(MEMBERS, EVERYBODY))
+    for name in ("alice@A.COM", "bob@A.COM", "carol@A.COM"):
+        host.admit(name, *([STAFF] if name == "carol@A.COM" else []))
+    barred = replace(EVERYBODY, barred=("bob@A.COM",))
+    host.guests.change(cast("Any", host), settings(MEMBERS, EVERYBODY), {"alice@A.COM"})
+    assert host.left == ["alice@A.COM"]
+    host.guests.change(cast("Any", host), settings(MEMBERS, barred), ())
+    assert host.left == ["alice@A.COM", "bob@A.COM"], "carol came by a rule that stays"
+    with pytest.raises(NotAdmitted, match="no rule lets it in"):
+        host.admit("bob@A.COM")
+    assert host.admit("alice@A.COM").policies

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 from support.configuration import SMALL, SOURCE, edited
@@ -19,7 +19,7 @@ UNTOUCHED = cast("Tunnels", None)  # whatever asks it for something fails
 
 
 async def test_a_daemon_without_a_file_has_none_to_read_again(caplog: pytest.LogCaptureFixture) -> None:
-    reload = Reload(None, config.parse(SMALL, SOURCE), UNTOUCHED)
+    reload = Reload(None, config.parse(SMALL, SOURCE), UNTOUCHED, cast("Any", None))
     with pytest.raises(ReloadRefused, match="there is no file to read again"):
         await reload()
     assert [record.message for record in caplog.records] == ["reload_refused"]
@@ -29,7 +29,7 @@ async def test_every_problem_is_said_and_nothing_is_touched(tmp_path: Path, capl
     path = tmp_path / "k.toml"
     path.write_text(SMALL)
     running = config.load(path)
-    reload = Reload(path, running, UNTOUCHED)
+    reload = Reload(path, running, UNTOUCHED, cast("Any", None))
     path.write_text(edited("10.2.0.0/24", "10.2.0.1/24", SMALL.replace("[tun]", "[tunn]")))
     with pytest.raises(ReloadRefused) as refused:
         await reload()
