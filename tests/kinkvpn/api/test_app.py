@@ -16,7 +16,7 @@ from hypothesis import settings
 from support.api import looping, served, served_on, simulated, undescribed
 
 from kinkvpn.api import answers
-from kinkvpn.api.app import OPERATIONS
+from kinkvpn.api.app import OPERATIONS, onlookers_application
 from kinkvpn.api.client import Client
 from kinkvpn.api.control import CommandRefused
 from kinkvpn.api.schema import PROBLEM_TYPE, document
@@ -166,3 +166,22 @@ def test_whatever_the_document_allows_is_answered_as_it_says(case: schemathesis.
 
 def test_the_document_is_served(http: httpx.Client) -> None:
     assert json.loads(http.get("/v1/openapi.json").text)["paths"].keys() == DOCUMENT["paths"].keys()
+
+
+async def test_onlookers_look_and_change_nothing() -> None:
+    """Over TCP nobody can be told from anybody: what changes something is not even there."""
+    async with simulated() as found:
+        transport = httpx.ASGITransport(onlookers_application(found, ["gw.test"]))
+        async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1:9910") as anybody:
+            for path in ("/", "/metrics", "/v1/status", "/v1/sas"):
+                assert (await anybody.get(path)).status_code == 200
+                assert (await anybody.get(path, headers={"Host": "gw.test:9910"})).status_code == 200
+                assert (await anybody.get(path, headers={"Host": "evil.example"})).status_code == 421
+            for one in OPERATIONS:
+                if one.method != "GET":
+                    answer = await anybody.post(one.path.replace("{name}", "east"))
+                    assert answer.status_code in (404, 405), one.path
+            assert not found.stopping.is_set()
+            metrics = await anybody.get("/metrics", headers={"Accept": "application/openmetrics-text"})
+            assert metrics.text.endswith("# EOF\n")
+            assert 'kinkvpn_policy_up{peer="east",policy="tunnel1"} 0.0' in metrics.text

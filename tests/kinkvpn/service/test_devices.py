@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import ExitStack
 from ipaddress import ip_address, ip_interface, ip_network
 
 import pytest
 
 from esp.policy import Action, AddressRange, Policy, Selector
 from esp.sa import Endpoint, SecurityProtocol
-from kinkvpn.config import TunSettings
-from kinkvpn.service.devices import esp_addresses, listening_addresses, network_plan, open_links
+from kinkvpn.config import Listen, TunSettings
+from kinkvpn.service.devices import esp_addresses, listening_addresses, network_plan, open_links, open_metrics
 from kinkvpn.service.obstacles import StartRefused
 from kinkvpn.service.rules import own_rules, policy_rules
 
@@ -76,3 +78,18 @@ def test_each_protocol_has_a_link_of_its_own_where_it_goes_without_udp() -> None
         link.close()
     with pytest.raises(StartRefused, match=r"192\.0\.2\.1 is no address of this host"):
         open_links(["192.0.2.1"], 0, {SecurityProtocol.AH})
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+def test_who_only_looks_has_a_socket_while_it_is_held(address: str) -> None:
+    with socket.create_server((address, 0), family=socket.AF_INET6 if ":" in address else socket.AF_INET) as free:
+        port = free.getsockname()[1]
+        with ExitStack() as held, pytest.raises(StartRefused, match=f":{port}/tcp is taken"):
+            open_metrics(Listen(address, port), held)
+    with ExitStack() as held:
+        assert open_metrics(None, held) is None
+        listener = open_metrics(Listen(address, port), held)
+        assert listener is not None
+        with socket.create_connection((address, port), timeout=30):
+            pass
+    assert listener.fileno() == -1

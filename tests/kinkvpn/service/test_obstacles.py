@@ -39,6 +39,23 @@ def test_why_a_port_cannot_be_bound(address: str, port: int, number: int, expect
     assert obstacles.explain_bind(address, port, number) == expected
 
 
+@pytest.mark.parametrize(
+    ("address", "number", "expected"),
+    [
+        ("192.0.2.1", errno.EADDRNOTAVAIL, "port 192.0.2.1:9910/tcp: 192.0.2.1 is no address of this host"),
+        ("::1", errno.EADDRINUSE, "port [::1]:9910/tcp is taken; root sees by whom with `ss -ltnp`"),
+        ("::1", errno.EACCES, "port [::1]:9910/tcp: Permission denied"),
+    ],
+)
+def test_why_nobody_can_listen_there(address: str, number: int, expected: str) -> None:
+    assert obstacles.explain_listen(address, 9910, number) == f"metrics.listen, {expected}"
+
+
+def test_a_low_port_to_listen_on_needs_a_capability() -> None:
+    explained = obstacles.explain_listen("127.0.0.1", obstacles.unprivileged_port_start() - 1, errno.EACCES)
+    assert "CAP_NET_BIND_SERVICE" in explained
+
+
 def test_a_low_port_names_the_capability() -> None:
     explained = obstacles.explain_bind("0.0.0.0", obstacles.unprivileged_port_start() - 1, errno.EACCES)
     assert "CAP_NET_BIND_SERVICE" in explained
