@@ -22,7 +22,7 @@ PACKAGES := gcc libc6-dev libssl-dev libkrb5-dev krb5-kdc krb5-admin-server ipro
 FASTER := libipsec-mb-dev
 # The clock of one process; kinit, with a password and with a certificate; a NAT; an Active Directory domain controller,
 # of which the tests run the KDC alone; what judges our units; what runs the Wireshark dissector; what measures a tunnel.
-TESTED := faketime krb5-user krb5-pkinit nftables systemd samba samba-dsdb-modules samba-ad-provision tshark iperf3 ethtool
+TESTED := faketime krb5-user krb5-pkinit nftables systemd samba samba-dsdb-modules samba-ad-provision tshark iperf3 ethtool bubblewrap
 # What checks metrics and alerts; a browser for the status page.
 TESTED += prometheus chromium chromium-driver
 # What asks the local API in its documentation.

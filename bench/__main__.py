@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import NoReturn
 
-from bench import cipher, create, datapath, engine, keying, offload, policies, queues, soak
+from bench import cipher, create, datapath, engine, keying, offload, policies, proxy, queues, soak
 
 
 class Parser(argparse.ArgumentParser):
@@ -30,6 +30,7 @@ def main(arguments: list[str]) -> int:
     policies.add_command(measurements)
     cipher.add_command(measurements)
     offload.add_command(measurements)
+    proxy.add_command(measurements)
     queues.add_command(measurements)
     soak.add_command(measurements)
     options = parser.parse_args(arguments)

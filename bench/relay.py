@@ -93,13 +93,13 @@ class Relay:
         self._process.communicate()
 
 
-def compiled(directory: Path) -> Path:
+def compiled(directory: Path, source: Path = SOURCE) -> Path:
     """The program, in ``directory``. Raises LabFailed."""
-    compiler, program = shutil.which("cc"), directory / "relay"
+    compiler, program = shutil.which("cc"), directory / source.stem
     if compiler is None:
         raise LabFailed("no C compiler for the relay: apt-get install gcc")
     flags = ("-O2", "-std=gnu11", "-Wall", "-Wextra", "-Werror", "-pthread")
-    command = [compiler, *flags, "-o", str(program), str(SOURCE)]
+    command = [compiler, *flags, "-o", str(program), str(source)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 - likewise
     if done.returncode:
         raise LabFailed(f"the relay does not compile: {done.stderr.strip()}")

@@ -148,7 +148,7 @@ def build_datagram(source: Target, octets: bytes) -> bytes:
 
 
 def _parse_address(octets: bytes, at: int) -> tuple[Target, int] | None:
-    if len(octets) < at + 2:
+    if len(octets) <= at:
         return None
     kind, begins = octets[at], at + 1
     match kind:
@@ -157,8 +157,10 @@ def _parse_address(octets: bytes, at: int) -> tuple[Target, int] | None:
         case AddressType.IPV6:
             ends = begins + 16
         case AddressType.NAME:
+            if len(octets) <= begins:
+                return None
+            ends = begins + 1 + octets[begins]
             begins += 1
-            ends = begins + octets[at + 1]
         case _:
             raise UnsupportedAddress(f"address type {kind}: expected 1, 3 or 4")
     if len(octets) < ends + _PORT.size:

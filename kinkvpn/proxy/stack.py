@@ -23,15 +23,20 @@ class StackError(Exception):
 
 
 class Connection(Protocol):
-    """TCP, established, through the tunnel. ``socket`` reads and writes its octets."""
+    """TCP, established, through the tunnel: for one relay, or for one stream."""
 
-    socket: trio.socket.SocketType
-
-    async def relay(self, client: trio.socket.SocketType) -> None:
+    async def relay(self, client: trio.socket.SocketType, first: bytes = b"") -> None:
         """Carry octets between ``client`` and the tunnel until both directions have ended; both are closed then.
 
         One side's end is passed on as an end (FIN), a reset as a reset.
+
+        Args:
+            client: taken over.
+            first: what it has sent already.
         """
+
+    async def stream(self) -> trio.socket.SocketType:
+        """A socket to read and write it; closed with the connection. Raises OSError: it has gone."""
 
     def close(self) -> None:
         """Give it up. Closing twice is fine."""

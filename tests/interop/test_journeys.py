@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import shlex
 import socket
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 from support.lab import start, wait, within
 from support.people import laptop, open_gateway
+from support.proxy import proxy, wait_until
+from support.traveller import Traveller
 
 from kinkvpn.api.client import Client
 from kinkvpn.api.control import NotRunning
 from kinkvpn.demo.lab import START_SECONDS, kinkvpn
 
 if TYPE_CHECKING:
-    import subprocess
+    from pathlib import Path
 
     from kinkvpn.demo.lab import Host, Lab
 
@@ -113,3 +117,27 @@ def test_alice_with_kinit_and_kinkvpn_up(lab: Lab, capsys: pytest.CaptureFixture
         took = time.monotonic() - began
     with capsys.disabled():
         print(f"\nalice: kinit, kinkvpn up, first byte after {took:.2f} s")
+
+
+def test_kinkvpn_proxy_with_curl_through_socks(lab: Lab, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A user without any privilege, who has a keytab and a configuration."""
+    traveller = Traveller(lab, directory)
+    there = traveller.gateway.site.inner_address(4)
+    serve = "import http.server, sys; http.server.test(http.server.SimpleHTTPRequestHandler, port=80, bind=sys.argv[1])"
+    server = [*traveller.gateway.namespace.prefix, sys.executable, "-c", serve, there]
+    url = f"http://{there}/"
+    wait_until(lambda: there in traveller.gateway.namespace.run(["ip", "address"]))
+    with subprocess.Popen(server, cwd=directory, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as web:
+        wait_until(lambda: curl(traveller, url, at=traveller.gateway))
+        began = time.monotonic()
+        with proxy(traveller):
+            assert curl(traveller, "--socks5-hostname", "127.0.0.1:1080", url)
+            took = time.monotonic() - began
+        web.kill()
+    with capsys.disabled():
+        print(f"\nkinkvpn proxy, curl through SOCKS, first byte after {took:.2f} s")
+
+
+def curl(traveller: Traveller, *arguments: str, at: Host | None = None) -> bytes:
+    command = [*(at or traveller.host).namespace.prefix, "curl", "--silent", "--max-time", "30", *arguments]
+    return subprocess.run(command, capture_output=True, check=False).stdout

@@ -8,7 +8,6 @@ Port 9 takes octets and says how many there were once they end; port 19 sends a 
 from __future__ import annotations
 
 import socket
-import struct
 import sys
 from contextlib import suppress
 from ipaddress import ip_address
@@ -46,10 +45,10 @@ async def serve(stack: LwipStack, port: int) -> None:
                 nursery.start_soon(one, connection)
 
         async def one(connection: LwipConnection) -> None:
-            stream = trio.SocketStream(connection.socket)
             with suppress(trio.BrokenResourceError):
-                async with stream:
+                async with trio.SocketStream(await connection.stream()) as stream:
                     await {7: echo, 9: discard, 19: generate}[port](stream)
+            connection.close()
 
         nursery.start_soon(accept, 0)
         nursery.start_soon(accept, 1)
@@ -62,11 +61,7 @@ async def reset(stack: LwipStack) -> None:
         connection, _ = await listener.accept()
         ours, theirs = socket.socketpair()
         theirs.close()
-        with suppress(OSError):
-            await connection.socket.sendmsg(
-                [b"\0"], [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", ours.fileno()))]
-            )
-        ours.close()
+        await connection.relay(trio.socket.from_stdlib_socket(ours))
 
 
 async def echo_datagrams(stack: LwipStack, local: str) -> None:

@@ -290,6 +290,8 @@ static err_t on_accepted(void *argument, struct tcp_pcb *tcp, err_t error) {
 
 /* Octets that have come, to the descriptor; 0, or the errno with which that ended. */
 static int deliver(struct flow *flow) {
+    if (flow->pair < 0)
+        return 0; /* nobody has said yet where to */
     while (flow->first != NULL && flow->writable) {
         struct iovec vectors[64];
         struct msghdr message = {.msg_iov = vectors};
@@ -342,7 +344,9 @@ static ssize_t take(struct flow *flow, size_t most) {
         return got;
     int fd;
     memcpy(&fd, CMSG_DATA(rights), sizeof fd);
-    replace(flow, fd); /* the octet that it came with means nothing */
+    replace(flow, fd);
+    if (got > 1)
+        return got - 1; /* the last octet is the one that it came with, and means nothing; others were before it */
     errno = EAGAIN;
     return -1;
 }

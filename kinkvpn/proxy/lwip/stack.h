@@ -5,8 +5,9 @@
  * a message for each connection, with its descriptor (SCM_RIGHTS) and where it comes from. A UDP socket is one too: each
  * message is an endpoint and the datagram that goes there or has come from there. Closing the other end ends any of them.
  *
- * A descriptor that is sent through a connection's own (SCM_RIGHTS) takes its place: octets then go between the tunnel and
- * that one without passing through Python, and through the pair comes an octet at the end: 0, or the errno of a reset.
+ * What is written there goes into the tunnel. What comes from there goes to a descriptor that is sent through the pair
+ * (SCM_RIGHTS) and takes its place in both directions: octets do not pass through Python, and through the pair comes an
+ * octet at the end: 0, or the errno of a reset.
  */
 #ifndef KINKVPN_STACK_H
 #define KINKVPN_STACK_H

@@ -13,6 +13,7 @@ import trio
 
 from esp.sa import Endpoint
 from kinkvpn.proxy.lwip import _stack
+from kinkvpn.proxy.relay import send_all
 from kinkvpn.proxy.stack import StackError
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ class LwipStack:
     def __init__(self, device: int, *, vnet: bool, mtu: int, addresses: Sequence[IPv4Address | IPv6Address]) -> None:
         own = [pack(Endpoint(str(each), 0)) for each in addresses]
         self._stack = _stack.Stack(device, vnet=vnet, mtu=mtu, flows=FLOWS, windows=WINDOWS, addresses=own)
-        self.versions = frozenset(each.version for each in addresses)
+        self.versions: frozenset[int] = frozenset(each.version for each in addresses)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Until cancelled; then all connections have ended. Raises OSError when the device is gone."""
@@ -127,23 +128,38 @@ class LwipConnection:
     """As :class:`kinkvpn.proxy.stack.Connection`; its octets do not pass through Python while it relays."""
 
     def __init__(self, pair: trio.socket.SocketType) -> None:
-        self.socket = pair
+        self._pair = pair
+        self._stream: trio.socket.SocketType | None = None
 
-    async def relay(self, client: trio.socket.SocketType) -> None:
+    async def relay(self, client: trio.socket.SocketType, first: bytes = b"") -> None:
         """As there."""
         try:
             with client:
-                rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", client.fileno()))]
-                await self.socket.sendmsg([_COMPANY], rights)
-            await self.socket.recv(1)
+                await send_all(self._pair, first)
+                await self._hand_over(client.fileno())
+            await self._pair.recv(1)
         except OSError:
             pass  # the stack has ended, and with it the connection
         finally:
             self.close()
 
+    async def stream(self) -> trio.socket.SocketType:
+        """As there."""
+        ours, theirs = socket.socketpair()
+        self._stream = trio.socket.from_stdlib_socket(ours)
+        with theirs:
+            await self._hand_over(theirs.fileno())
+        return self._stream
+
+    async def _hand_over(self, descriptor: int) -> None:
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, struct.pack("i", descriptor))]
+        await self._pair.sendmsg([_COMPANY], rights)
+
     def close(self) -> None:
         """As there."""
-        self.socket.close()
+        self._pair.close()
+        if self._stream is not None:
+            self._stream.close()
 
 
 class LwipListener:

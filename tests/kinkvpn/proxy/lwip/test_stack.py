@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
 from pathlib import Path
 from random import Random
@@ -65,15 +65,27 @@ async def stack_on(device: int) -> AsyncIterator[LwipStack]:
             nursery.cancel_scope.cancel()
 
 
-async def connect(stack: LwipStack, address: str, port: int) -> trio.SocketStream:
+@asynccontextmanager
+async def connected(stack: LwipStack, address: str, port: int) -> AsyncIterator[trio.SocketStream]:
     """Once the peer listens."""
     while True:
         try:
-            return trio.SocketStream((await stack.connect(Endpoint(address, port))).socket)
+            connection = await stack.connect(Endpoint(address, port))
+            break
         except StackError as error:
             if error.errno not in (errno.ECONNREFUSED, errno.ETIMEDOUT):
                 raise
             await trio.sleep(0.01)
+    try:
+        async with trio.SocketStream(await connection.stream()) as stream:
+            yield stream
+    finally:
+        connection.close()
+
+
+async def wait_for_peer(stack: LwipStack, port: int = 7, number: int = 0) -> None:
+    async with connected(stack, THERE[number], port):
+        pass
 
 
 async def wait_for_no_flows(stack: LwipStack) -> None:
@@ -94,23 +106,21 @@ def test_endpoints_are_read_as_they_are_written() -> None:
 
 @pytest.mark.parametrize("address", THERE)
 async def test_octets_come_back_and_so_does_the_end(device: int, address: str) -> None:
-    async with stack_on(device) as stack:
-        stream = await connect(stack, address, 7)
-        async with stream, trio.open_nursery() as nursery:
-            octets = os.urandom(3_000_000)
+    async with stack_on(device) as stack, connected(stack, address, 7) as stream, trio.open_nursery() as nursery:
+        octets = os.urandom(3_000_000)
 
-            async def send() -> None:
-                await stream.send_all(octets)
-                await stream.send_eof()
+        async def send() -> None:
+            await stream.send_all(octets)
+            await stream.send_eof()
 
-            nursery.start_soon(send)
-            assert b"".join([chunk async for chunk in stream]) == octets
+        nursery.start_soon(send)
+        assert b"".join([chunk async for chunk in stream]) == octets
 
 
 async def test_a_clients_socket_in_the_place_of_ours(device: int) -> None:
     """As a relay does it: both ends, and the end of each direction, over TCP of the kernel."""
     async with stack_on(device) as stack:
-        (await connect(stack, THERE[0], 7)).socket.close()
+        await wait_for_peer(stack)
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         async with listener, trio.open_nursery() as nursery:
             ended = trio.Event()
@@ -137,21 +147,19 @@ async def test_a_clients_socket_in_the_place_of_ours(device: int) -> None:
 
 
 async def test_who_does_not_read_holds_up_nobody_but_the_sender(device: int) -> None:
-    async with stack_on(device) as stack:
-        idle = [await connect(stack, THERE[0], 19) for _ in range(5)]
-        stream = await connect(stack, THERE[1], 9)
-        async with stream:
-            await stream.send_all(bytes(2_000_000))
-            await stream.send_eof()
-            assert await stream.receive_some() == b"2000000"
+    async with stack_on(device) as stack, AsyncExitStack() as held:
+        idle = [await held.enter_async_context(connected(stack, THERE[0], 19)) for _ in range(5)]
+        stream = await held.enter_async_context(connected(stack, THERE[1], 9))
+        await stream.send_all(bytes(2_000_000))
+        await stream.send_eof()
+        assert await stream.receive_some() == b"2000000"
         for each in idle:
-            async with each:
-                assert sum([len(chunk) async for chunk in each]) == 1_000_000
+            assert sum([len(chunk) async for chunk in each]) == 1_000_000
 
 
 async def test_nobody_listens(device: int) -> None:
     async with stack_on(device) as stack:
-        await (await connect(stack, THERE[0], 7)).aclose()
+        await wait_for_peer(stack)
         with pytest.raises(StackError) as refused:
             await stack.connect(Endpoint(THERE[0], 1))
         assert refused.value.errno == errno.ECONNREFUSED
@@ -159,7 +167,7 @@ async def test_nobody_listens(device: int) -> None:
 
 async def test_a_reset_reaches_the_client(device: int) -> None:
     async with stack_on(device) as stack:
-        (await connect(stack, THERE[0], 13)).socket.close()
+        await wait_for_peer(stack)
         [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
         async with listener, trio.open_nursery() as nursery:
 
@@ -178,7 +186,7 @@ async def test_a_reset_reaches_the_client(device: int) -> None:
 @pytest.mark.parametrize("number", [0, 1])
 async def test_datagrams_there_and_back_even_in_fragments(device: int, number: int) -> None:
     async with stack_on(device) as stack:
-        await (await connect(stack, THERE[number], 7)).aclose()
+        await wait_for_peer(stack, number=number)
         udp = await stack.open_udp(Endpoint(HERE[number], 0))
         for octets in (b"", b"one", os.urandom(9_000)):
             while True:  # the peer's socket may be a moment later than its listener

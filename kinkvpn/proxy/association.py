@@ -1,0 +1,87 @@
+"""UDP ASSOCIATE (RFC 1928 §7): datagrams of one client, there and back, as long as its TCP connection lasts."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import TYPE_CHECKING
+
+import trio
+
+from kinkvpn.proxy import socks
+from kinkvpn.proxy.outgoing import Refused
+from kinkvpn.proxy.relay import send_all
+from kinkvpn.proxy.socks import ReplyCode
+from kinkvpn.proxy.target import MalformedRequest, Target
+
+if TYPE_CHECKING:
+    from trio.socket import SocketType
+
+    from kinkvpn.proxy.outgoing import Outgoing
+    from kinkvpn.proxy.stack import UdpSocket
+
+_LONGEST_DATAGRAM = 65_535
+
+
+async def associate(client: SocketType, outgoing: Outgoing, source: Target) -> None:
+    """Until the client's connection ends.
+
+    Args:
+        client: its TCP connection; datagrams are taken at the address that it came to, and from where it came from.
+        outgoing: where they go.
+        source: the port that it will send from, or 0 where it does not know yet.
+
+    Raises:
+        OSError: the client has gone, or no socket is to be had.
+    """
+    with trio.socket.socket(client.family, socket.SOCK_DGRAM) as here:
+        await here.bind((client.getsockname()[0], 0))
+        bound = here.getsockname()
+        await send_all(client, socks.build_reply(ReplyCode.SUCCEEDED, Target(ip_address(bound[0]), bound[1])))
+        association = _Association(here, outgoing, client.getpeername()[0], source.port)
+        async with trio.open_nursery() as nursery:
+            association.nursery = nursery
+            nursery.start_soon(association.carry_out)
+            while await client.recv(1):  # it has nothing more to say there but its end
+                pass
+            nursery.cancel_scope.cancel()
+
+
+class _Association:
+    def __init__(self, here: SocketType, outgoing: Outgoing, host: str, port: int) -> None:
+        self._here = here
+        self._outgoing = outgoing
+        self._host = host
+        self._port = port
+        self._sockets: dict[int, UdpSocket] = {}
+        self.nursery: trio.Nursery
+
+    async def carry_out(self) -> None:
+        try:
+            while True:
+                octets, source = await self._here.recvfrom(_LONGEST_DATAGRAM)
+                # The first one tells the port; from others anybody on this host could send as that client.
+                if source[0] != self._host or self._port not in (0, source[1]):
+                    continue
+                self._port = source[1]
+                with suppress(MalformedRequest, Refused):
+                    await self._send(*socks.parse_datagram(octets))
+        finally:
+            for each in self._sockets.values():
+                each.close()
+
+    async def _send(self, target: Target, datagram: bytes) -> None:
+        remote = (await self._outgoing.addresses(target))[0]
+        version = ip_address(remote.address).version
+        if version not in self._sockets:
+            self._sockets[version] = await self._outgoing.open_udp(version)
+            self.nursery.start_soon(self._carry_back, self._sockets[version])
+        await self._sockets[version].send(datagram, remote)
+
+    async def _carry_back(self, udp: UdpSocket) -> None:
+        while True:
+            datagram, source = await udp.receive()
+            with suppress(OSError):  # the client does not take it: lost
+                packed = socks.build_datagram(Target(ip_address(source.address), source.port), datagram)
+                await self._here.sendto(packed, (self._host, self._port))

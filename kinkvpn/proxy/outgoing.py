@@ -1,0 +1,114 @@
+"""The way into the tunnel for whoever asks here: names, what the policies allow, deadlines, and refusals by kind."""
+
+from __future__ import annotations
+
+import errno
+from enum import Enum
+from ipaddress import IPv4Address, IPv6Address
+from typing import TYPE_CHECKING
+
+import trio
+
+from esp.sa import Endpoint
+from kinkvpn.proxy.names import NameUnknown
+from kinkvpn.proxy.stack import StackError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from esp.policy import Network
+    from kinkvpn.proxy.names import Names
+    from kinkvpn.proxy.stack import Connection, Stack, UdpSocket
+    from kinkvpn.proxy.target import Target
+
+# Ours. All addresses of a name together: a client waits longer than that for nobody, and half-open ones cost something.
+CONNECT_SECONDS = 30.0
+# Ours. One of several addresses of a name: then the next has its turn.
+ATTEMPT_SECONDS = 10.0
+
+
+class Refusal(Enum):
+    """Why not."""
+
+    NOT_ALLOWED = "no policy protects what goes there"
+    UNKNOWN = "no such name"
+    REFUSED = "connection refused"
+    UNREACHABLE = "unreachable"
+    TIMED_OUT = "no answer"
+    BUSY = "too many connections"
+
+
+class Refused(Exception):
+    """``kind`` for programs; the message for people."""
+
+    def __init__(self, kind: Refusal, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+_KINDS = {
+    errno.ECONNREFUSED: Refusal.REFUSED,
+    errno.ECONNRESET: Refusal.REFUSED,
+    errno.ETIMEDOUT: Refusal.TIMED_OUT,
+    errno.ENOBUFS: Refusal.BUSY,
+    errno.EMFILE: Refusal.BUSY,
+    errno.ENFILE: Refusal.BUSY,
+}
+
+
+class Outgoing:
+    """Connections into the tunnel.
+
+    Args:
+        stack: that makes them.
+        names: that resolves.
+        reach: subnets that policies protect; beyond them nothing is sent, for it would be dropped.
+    """
+
+    def __init__(self, stack: Stack, names: Names, reach: Sequence[Network]) -> None:
+        self._stack = stack
+        self._names = names
+        self._reach = tuple(reach)
+
+    async def connect(self, target: Target) -> Connection:
+        """TCP to ``target``.
+
+        Raises:
+            Refused: with the last reason, where there were several addresses.
+        """
+        refused = Refused(Refusal.TIMED_OUT, f"{target}: no answer within {CONNECT_SECONDS:g} s")
+        with trio.move_on_after(CONNECT_SECONDS):
+            for remote in await self.addresses(target):
+                refused = Refused(Refusal.TIMED_OUT, f"{target}: no answer within {ATTEMPT_SECONDS:g} s")
+                with trio.move_on_after(ATTEMPT_SECONDS):
+                    try:
+                        return await self._stack.connect(remote)
+                    except StackError as error:
+                        refused = Refused(_KINDS.get(error.errno, Refusal.UNREACHABLE), f"{target}: {error}")
+        raise refused
+
+    async def addresses(self, target: Target) -> list[Endpoint]:
+        """Where that is, as far as policies lead there. Raises Refused."""
+        if isinstance(target.host, IPv4Address | IPv6Address):
+            found: tuple[IPv4Address | IPv6Address, ...] = (target.host,)
+        else:
+            try:
+                found = await self._names.resolve(target.host)
+            except NameUnknown as unknown:
+                raise Refused(Refusal.UNKNOWN, str(unknown)) from unknown
+        reached = [Endpoint(str(each), target.port) for each in found if self._reaches(each)]
+        if not reached:
+            raise Refused(Refusal.NOT_ALLOWED, f"{target}: {Refusal.NOT_ALLOWED.value}")
+        return reached
+
+    def _reaches(self, address: IPv4Address | IPv6Address) -> bool:
+        return address.version in self._stack.versions and any(
+            address.version == subnet.version and address in subnet for subnet in self._reach
+        )
+
+    async def open_udp(self, version: int) -> UdpSocket:
+        """A socket for datagrams of that IP version. Raises Refused."""
+        try:
+            return await self._stack.open_udp(Endpoint("::" if version == 6 else "0.0.0.0", 0))  # noqa: S104
+        except StackError as error:
+            raise Refused(_KINDS.get(error.errno, Refusal.UNREACHABLE), f"UDP: {error}") from error

@@ -1,0 +1,216 @@
+"""Forwards at work: ``-L``, a port of this host that leads into the tunnel; ``-R``, one in there that leads here."""
+
+from __future__ import annotations
+
+import logging
+import socket
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Protocol
+
+import trio
+
+from esp.sa import Endpoint
+from kinkvpn.proxy.front import ASKING_SECONDS, MAX_CLIENTS, PAUSE_SECONDS, open_listener
+from kinkvpn.proxy.outgoing import Refused
+from kinkvpn.proxy.stack import StackError
+from kinkvpn.service.obstacles import StartRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from trio.socket import SocketType
+
+    from kinkvpn.proxy.forwards import Forward
+    from kinkvpn.proxy.front import Clients
+    from kinkvpn.proxy.outgoing import Outgoing
+    from kinkvpn.proxy.stack import Connection, Listener, Stack, UdpSocket
+
+log = logging.getLogger(__name__)
+
+# Ours. A flow of datagrams has no end that could be seen; a minute is what NATs give it (RFC 4787 §4.3 asks for two).
+FLOW_SECONDS = 120.0
+_LONGEST_DATAGRAM = 65_535
+LOOPBACK = "127.0.0.1"
+
+
+class Datagrams(Protocol):
+    """One side of a forward of UDP: ours, or the tunnel's."""
+
+    async def send(self, datagram: bytes, remote: Endpoint) -> None:
+        """Lost like any."""
+
+    async def receive(self) -> tuple[bytes, Endpoint]:
+        """The next one, and where it comes from."""
+
+    def close(self) -> None:
+        """Give it up."""
+
+
+class HostUdpSocket:
+    """UDP of this host, outside the tunnel."""
+
+    def __init__(self, bound: SocketType) -> None:
+        self._socket = bound
+
+    async def send(self, datagram: bytes, remote: Endpoint) -> None:
+        """As there."""
+        with suppress(OSError):
+            await self._socket.sendto(datagram, tuple(remote))
+
+    async def receive(self) -> tuple[bytes, Endpoint]:
+        """As there."""
+        while True:
+            with suppress(ConnectionError):  # about an earlier one
+                octets, source = await self._socket.recvfrom(_LONGEST_DATAGRAM)
+                return octets, Endpoint(source[0], source[1])
+
+    def close(self) -> None:
+        """As there."""
+        self._socket.close()
+
+
+async def host_udp(local: Endpoint) -> HostUdpSocket:
+    """Bound. Raises OSError."""
+    made = trio.socket.socket(socket.AF_INET6 if ":" in local.address else socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        await made.bind(tuple(local))
+    except BaseException:
+        made.close()
+        raise
+    return HostUdpSocket(made)
+
+
+class Ports:
+    """What the forwards of a proxy have in common.
+
+    Args:
+        stack, outgoing: of the tunnel.
+        clients: whose bound theirs is too.
+        nursery: everything runs in.
+    """
+
+    def __init__(self, stack: Stack, outgoing: Outgoing, clients: Clients, nursery: trio.Nursery) -> None:
+        self._stack = stack
+        self._outgoing = outgoing
+        self._clients = clients
+        self._nursery = nursery
+
+    async def forward_local(self, forward: Forward) -> None:
+        """-L. Raises StartRefused: the port is not to be had."""
+        here = Endpoint(LOOPBACK if forward.bind is None else str(forward.bind), forward.port)
+        if not forward.udp:
+            self._nursery.start_soon(self._clients.serve, await open_listener(here), self._into_tunnel(forward))
+            return
+        try:
+            listening = await host_udp(here)
+        except OSError as error:
+            raise StartRefused(f"-L {forward}: {error.strerror}") from error
+
+        async def opened() -> tuple[Datagrams, Endpoint]:
+            remote = (await self._outgoing.addresses(forward.target))[0]
+            return await self._outgoing.open_udp(ip_address(remote.address).version), remote
+
+        self._nursery.start_soon(carry_datagrams, listening, opened)
+
+    async def forward_remote(self, forward: Forward) -> None:
+        """-R. Raises StartRefused: the port is not to be had."""
+        wildcard = "0.0.0.0" if 4 in self._stack.versions else "::"  # noqa: S104 # in the tunnel
+        there = Endpoint(wildcard if forward.bind is None else str(forward.bind), forward.port)
+        try:
+            if not forward.udp:
+                listener = await self._stack.listen(there)
+                self._nursery.start_soon(self._accept, listener, forward)
+                return
+            udp = await self._stack.open_udp(there)
+        except StackError as error:
+            raise StartRefused(f"-R {forward}: {error}") from error
+
+        async def opened() -> tuple[Datagrams, Endpoint]:
+            found = await trio.socket.getaddrinfo(str(forward.target.host), forward.target.port, type=socket.SOCK_DGRAM)
+            address = str(found[0][4][0])
+            return await host_udp(Endpoint("::" if ":" in address else "0.0.0.0", 0)), Endpoint(  # noqa: S104
+                address, forward.target.port
+            )
+
+        self._nursery.start_soon(carry_datagrams, udp, opened)
+
+    def _into_tunnel(self, forward: Forward) -> Callable[[SocketType], Awaitable[None]]:
+        async def serve(client: SocketType) -> None:
+            try:
+                connection = await self._outgoing.connect(forward.target)
+            except Refused as refused:
+                log.info("refused", extra={"fields": {"target": str(forward.target), "reason": str(refused)}})
+                return
+            try:
+                await connection.relay(client)
+            finally:
+                connection.close()
+
+        return serve
+
+    async def _accept(self, listener: Listener, forward: Forward) -> None:
+        try:
+            async with trio.open_nursery() as nursery:
+                while True:
+                    try:
+                        connection, source = await listener.accept()
+                    except OSError:  # no descriptor left for it
+                        await trio.sleep(PAUSE_SECONDS)
+                        continue
+                    nursery.start_soon(self._out_of_tunnel, connection, source, forward)
+        finally:
+            listener.close()
+
+    async def _out_of_tunnel(self, connection: Connection, source: Endpoint, forward: Forward) -> None:
+        log.debug("accepted", extra={"fields": {"source": f"{source.address}:{source.port}", "forward": str(forward)}})
+        try:
+            with trio.fail_after(ASKING_SECONDS):
+                stream = await trio.open_tcp_stream(str(forward.target.host), forward.target.port)
+            await connection.relay(stream.socket)
+        except (OSError, trio.TooSlowError) as error:
+            log.info("refused", extra={"fields": {"target": str(forward.target), "reason": str(error)}})
+        finally:
+            connection.close()
+
+
+async def carry_datagrams(listening: Datagrams, opened: Callable[[], Awaitable[tuple[Datagrams, Endpoint]]]) -> None:
+    """Each source of ``listening`` gets a socket of its own on the other side, until it has been silent for a while.
+
+    Args:
+        listening: taken over.
+        opened: such a socket, and where what comes is to go. What it raises of Refused, StackError and OSError loses
+            the datagram.
+    """
+    flows: dict[Endpoint, tuple[UdpSocket | Datagrams, Endpoint, trio.CancelScope]] = {}
+
+    async def carry_back(source: Endpoint, udp: Datagrams, scope: trio.CancelScope) -> None:
+        try:
+            with scope:
+                while True:
+                    datagram, _ = await udp.receive()
+                    scope.deadline = trio.current_time() + FLOW_SECONDS
+                    await listening.send(datagram, source)
+        finally:
+            del flows[source]
+            udp.close()
+
+    try:
+        async with trio.open_nursery() as nursery:
+            while True:
+                datagram, source = await listening.receive()
+                if source not in flows:
+                    if len(flows) >= MAX_CLIENTS:
+                        continue
+                    try:
+                        udp, remote = await opened()
+                    except (Refused, StackError, OSError) as error:
+                        log.info("refused", extra={"fields": {"reason": str(error)}})
+                        continue
+                    flows[source] = udp, remote, trio.CancelScope()
+                    nursery.start_soon(carry_back, source, udp, flows[source][2])
+                udp, remote, scope = flows[source]
+                scope.deadline = trio.current_time() + FLOW_SECONDS
+                await udp.send(datagram, remote)
+    finally:
+        listening.close()

@@ -1,0 +1,48 @@
+"""Octets from one socket to another and back, where a kernel has both."""
+
+from __future__ import annotations
+
+import socket
+import struct
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+
+if TYPE_CHECKING:
+    from trio.socket import SocketType
+
+# Ours. Read at a time, and so kept for each direction at most: large enough that a turn of the loop is no matter.
+CHUNK = 256 * 1024
+_AT_ONCE = struct.pack("ii", 1, 0)  # socket(7), struct linger: closing is a reset
+
+
+async def relay(one: SocketType, other: SocketType) -> None:
+    """Until both directions have ended; both are closed then. An end is passed on as an end, a reset as a reset."""
+    try:
+        with one, other:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_copy, one, other)
+                    nursery.start_soon(_copy, other, one)
+            except* OSError:
+                for each in (one, other):
+                    with suppress(OSError):
+                        each.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+    finally:
+        await trio.lowlevel.checkpoint_if_cancelled()
+
+
+async def _copy(source: SocketType, sink: SocketType) -> None:
+    while octets := await source.recv(CHUNK):
+        await send_all(sink, octets)
+    with suppress(OSError):  # the other end has gone, and its own direction says how
+        sink.shutdown(socket.SHUT_WR)
+
+
+async def send_all(sink: SocketType, octets: bytes) -> None:
+    """All of it. Raises OSError."""
+    sent = await sink.send(octets)
+    with memoryview(octets) as view:
+        while sent < len(view):
+            sent += await sink.send(view[sent:])

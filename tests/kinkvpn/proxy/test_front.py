@@ -1,0 +1,46 @@
+"""The port itself: how many there may be, and how long they may take."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from support.here import LOOPBACK, front
+
+from esp.sa import Endpoint
+from kinkvpn.proxy.front import ASKING_SECONDS, MAX_CLIENTS, Clients, open_listener
+from kinkvpn.service.obstacles import StartRefused
+
+
+async def test_one_more_than_there_is_room_for_is_closed_and_the_next_one_served_again() -> None:
+    async with front() as port:
+        with trio.fail_after(30):
+            held = [await trio.open_tcp_stream(LOOPBACK, port) for _ in range(MAX_CLIENTS)]
+            for each in held:  # accepted, and that shows
+                await each.send_all(b"\x05\x01\x00")
+                assert await each.receive_some(2) == b"\x05\x00"
+            async with await trio.open_tcp_stream(LOOPBACK, port) as refused:
+                assert await refused.receive_some() == b""
+            await held.pop().aclose()
+            while True:
+                async with await trio.open_tcp_stream(LOOPBACK, port) as served:
+                    try:
+                        await served.send_all(b"\x05\x01\x00")
+                        if await served.receive_some(2) == b"\x05\x00":
+                            break
+                    except trio.BrokenResourceError:
+                        continue
+            for each in held:
+                await each.aclose()
+
+
+async def test_who_says_nothing_is_closed(autojump_clock: trio.testing.MockClock) -> None:
+    async with front(clients=Clients()) as port, await trio.open_tcp_stream(LOOPBACK, port) as silent:
+        assert await silent.receive_some() == b""
+        assert trio.current_time() >= ASKING_SECONDS
+
+
+async def test_a_port_that_is_taken() -> None:
+    with await open_listener(Endpoint(LOOPBACK, 0)) as listening:
+        port = listening.getsockname()[1]
+        with pytest.raises(StartRefused, match=f"{LOOPBACK} port {port}: Address already in use: choose another"):
+            await open_listener(Endpoint(LOOPBACK, port))

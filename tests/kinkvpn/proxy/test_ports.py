@@ -1,0 +1,83 @@
+"""Forwards at real ports of this host, which stands for both sides."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from support.here import LOOPBACK, echo, outgoing, serving, stack
+
+from kinkvpn.proxy.forwards import Forward, parse_forward
+from kinkvpn.proxy.front import Clients
+from kinkvpn.proxy.ports import Ports
+from kinkvpn.service.obstacles import StartRefused
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+WAYS = ["-L", "-R"]
+
+
+@asynccontextmanager
+async def forwarding(way: str, forward: Forward) -> AsyncIterator[None]:
+    async with trio.open_nursery() as nursery:
+        ports = Ports(stack(), outgoing(), Clients(), nursery)
+        begin: Callable[[Forward], Awaitable[None]] = ports.forward_local if way == "-L" else ports.forward_remote
+        await begin(forward)
+        with trio.fail_after(15):
+            yield
+        nursery.cancel_scope.cancel()
+
+
+async def free_port(kind: int = trio.socket.SOCK_STREAM) -> int:
+    with trio.socket.socket(type=kind) as asked:
+        await asked.bind((LOOPBACK, 0))
+        port: int = asked.getsockname()[1]
+        return port
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_tcp(way: str) -> None:
+    port = await free_port()
+    async with (
+        serving(echo) as target,
+        forwarding(way, parse_forward(f"{LOOPBACK}:{port}:{LOOPBACK}:{target}")),
+        await trio.open_tcp_stream(LOOPBACK, port) as stream,
+    ):
+        await stream.send_all(b"hello")
+        await stream.send_eof()
+        assert b"".join([chunk async for chunk in stream]) == b"hello"
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_datagrams_of_several(way: str) -> None:
+    port = await free_port(trio.socket.SOCK_DGRAM)
+    with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as server:
+        await server.bind((LOOPBACK, 0))
+        target = server.getsockname()[1]
+        async with forwarding(way, parse_forward(f"udp/{LOOPBACK}:{port}:{LOOPBACK}:{target}")):
+            clients = [trio.socket.socket(type=trio.socket.SOCK_DGRAM) for _ in range(3)]
+            for number, client in enumerate(clients):
+                await client.sendto(bytes([number]), (LOOPBACK, port))
+                octets, source = await server.recvfrom(100)
+                await server.sendto(octets * 2, source)
+                assert await client.recv(100) == bytes([number]) * 2
+            for client in clients:
+                client.close()
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("protocol", ["", "udp/"])
+async def test_a_port_that_is_taken(way: str, protocol: str) -> None:
+    kind = trio.socket.SOCK_DGRAM if protocol else trio.socket.SOCK_STREAM
+    with trio.socket.socket(type=kind) as taken:
+        await taken.bind((LOOPBACK, 0))
+        if not protocol:
+            taken.listen()
+        forward = parse_forward(f"{protocol}{LOOPBACK}:{taken.getsockname()[1]}:{LOOPBACK}:9")
+        async with trio.open_nursery() as nursery:
+            ports = Ports(stack(), outgoing(), Clients(), nursery)
+            with pytest.raises(StartRefused, match="Address already in use"):
+                await (ports.forward_local if way == "-L" else ports.forward_remote)(forward)

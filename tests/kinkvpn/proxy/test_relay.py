@@ -1,0 +1,54 @@
+"""Octets between two real connections: all of them, each end for itself, and resets."""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import pytest
+import trio
+from support.here import LOOPBACK
+
+from kinkvpn.proxy.relay import relay
+
+
+async def connection() -> tuple[trio.socket.SocketType, trio.socket.SocketType]:
+    listener = trio.socket.socket()
+    with listener:
+        await listener.bind((LOOPBACK, 0))
+        listener.listen()
+        near = trio.socket.socket()
+        await near.connect(listener.getsockname())
+        return near, (await listener.accept())[0]
+
+
+async def test_all_of_it_and_the_end_of_each_direction() -> None:
+    client, one = await connection()
+    other, server = await connection()
+    octets = os.urandom(2_000_000)
+    with client, server, trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relay, one, other)
+            nursery.start_soon(trio.SocketStream(client).send_all, octets)
+            got = bytearray()
+            while len(got) < len(octets):
+                got += await server.recv(65_536)
+            assert got == octets
+            client.shutdown(socket.SHUT_WR)
+            assert await server.recv(1) == b""
+            await server.send(b"late")
+            server.shutdown(socket.SHUT_WR)
+            assert await client.recv(10) == b"late"
+            assert await client.recv(10) == b""
+
+
+async def test_a_reset_is_one_at_the_other_side() -> None:
+    client, one = await connection()
+    other, server = await connection()
+    with server, trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relay, one, other)
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, bytes([1, 0, 0, 0, 0, 0, 0, 0]))
+            client.close()
+            with pytest.raises(ConnectionResetError):
+                await server.recv(1)
