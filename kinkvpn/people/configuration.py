@@ -129,6 +129,7 @@ def written(gateway: PeerSettings, identity: Identity, lease: Lease) -> str:
         "[dns]",
         *([f"servers = {quoted(list(map(str, lease.servers)))}"] if lease.servers else []),
         *([f"domains = {quoted(list(lease.domains))}"] if lease.servers and lease.domains else []),
+        *_past_it(lease),
         "[[peer]]",
         f"name = {quoted(gateway.name)}",
         f"principal = {quoted(gateway.principal)}",
@@ -141,3 +142,13 @@ def written(gateway: PeerSettings, identity: Identity, lease: Lease) -> str:
         if routes:
             lines += ["[[peer.policy]]", f"local = {quoted(str(own))}", f"remote = {quoted(routes)}"]
     return "\n".join([*lines, ""])
+
+
+def _past_it(lease: Lease) -> list[str]:
+    """Of everything, what cannot go through a tunnel that is not there yet: tickets for it, and names where the gateway
+    has no servers for them.
+    """
+    if all(route.prefixlen for route in lease.routes):
+        return []
+    known = ["kdc"] if lease.servers else ["kdc", "dns"]
+    return ["[clear]", f"bypass = {json.dumps(known)}"]

@@ -145,3 +145,20 @@ def test_alice_moves_to_another_network_and_is_found_there_without_saying_a_word
                 f"address add {laptop_s.site.wire_interface} dev wire",
             )
             gateway.namespace.ip("route del 203.0.113.0/24 dev wire")
+
+
+def test_all_of_alice_s_traffic_goes_through_the_gateway_only_if_she_says_so(lab: Lab) -> None:
+    gateway = lab.hosts[1]
+    open_gateway(gateway, 'who = "*@KINKVPN.TEST"\nroutes = ["0.0.0.0/0", "::/0"]')
+    start(lab, gateway)
+    with laptop(lab) as alice:
+        alice.exists()
+        alice.kinit()
+        assert f"{GATEWAY} offers 0.0.0.0/0, ::/0, which is not private: --accept-route SUBNET or" in alice.refused()
+        alice.up("--all-traffic", "--no-dns")
+        alice.wait_up()
+        for version in (4, 6):
+            inner = gateway.site.inner_address(version)
+            wait(lab, lab.hosts[0], lambda to=inner: pinged(lab, to), f"hears nothing of {inner}")
+        assert alice.resolv_conf.read_text() == HOST_S_DNS
+        alice.stop()

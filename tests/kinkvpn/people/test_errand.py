@@ -12,6 +12,7 @@ import trio
 
 from esp.sa import Endpoint
 from esp.wire import NON_ESP_MARKER
+from kinkvpn.config.clear import Known
 from kinkvpn.people import Wishes, configuration_for
 from kinkvpn.proto.events import Path, SendMessage
 from kinkvpn.proto.lease import Lease
@@ -118,6 +119,15 @@ def test_a_configuration_without_a_file(lab: Lab, ccache: str) -> None:
 def test_a_public_route_that_was_allowed_is_in_it(lab: Lab, ccache: str) -> None:
     configuration = asked(Gateway(lab), ccache, wishes=Wishes(routes=(ip_network("8.8.0.0/16"),)))
     assert "8.8.8.0/24" in [str(one.selector.remote) for one in configuration.policies]
+
+
+def test_with_all_traffic_tickets_still_come_from_outside(lab: Lab, ccache: str) -> None:
+    everything = Lease(LENT.addresses, (ip_network("0.0.0.0/0"), ip_network("::/0")), LENT.servers)
+    configuration = asked(Gateway(lab, everything), ccache, wishes=Wishes(all_traffic=True))
+    assert configuration.clear.bypass == (Known.KDC,)
+    configuration = asked(Gateway(lab, everything), ccache, wishes=Wishes(all_traffic=True, dns=False))
+    assert configuration.clear.bypass == (Known.KDC, Known.DNS)
+    assert asked(Gateway(lab), ccache).clear.bypass == ()
 
 
 def test_a_request_that_is_lost_is_sent_again(lab: Lab, ccache: str) -> None:
