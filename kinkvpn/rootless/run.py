@@ -37,7 +37,7 @@ from kinkvpn.rootless.instance import control_path
 from kinkvpn.rootless.namespace import StepRefused
 from kinkvpn.rootless.obstacles import explain
 from kinkvpn.rootless.outside import Namespace
-from kinkvpn.rootless.place import InNamespace
+from kinkvpn.rootless.place import DESERTED, InNamespace
 from kinkvpn.service import log
 from kinkvpn.service.daemon import Daemon
 from kinkvpn.service.obstacles import StartRefused
@@ -211,7 +211,7 @@ class Tunnel:
             trio.run(self._carry)
         except (StartRefused, DocumentError) as refused:
             # Who has gone has said why, or was told to go.
-            return CANNOT if self._left_alone() else _complain(str(refused), CANNOT)
+            return CANNOT if DESERTED in str(refused) else _complain(str(refused), CANNOT)
         except (KinkvpnError, EspError) as error:
             return _complain(str(error), FAILED)
         return 0
@@ -222,10 +222,6 @@ class Tunnel:
         place = InNamespace(self._space)
         engine = engine_settings(configuration.esp.engine, os.environ)
         await Daemon(configuration, engine, place=place, beside=self._beside).run()
-
-    def _left_alone(self, patience: float = 0.1) -> bool:
-        """Whether the front has gone: it closes its channel first, and ends a moment later."""
-        return bool(select.select([self._front], [], [], patience)[0])
 
     async def _beside(self, running: Running) -> None:
         async with trio.open_nursery() as nursery:

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 from support.lab import start, wait, within
-from support.people import laptop, open_gateway
+from support.people import GATEWAY, PASSWORD, laptop, open_gateway
 from support.proxy import proxy, wait_until
 from support.traveller import Traveller
+from support.unprivileged import USER, wrapper
 
 from kinkvpn.api.client import Client
 from kinkvpn.api.control import NotRunning
 from kinkvpn.demo.lab import START_SECONDS, kinkvpn
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from kinkvpn.demo.lab import Host, Lab
@@ -141,3 +146,60 @@ def test_kinkvpn_proxy_with_curl_through_socks(lab: Lab, directory: Path, capsys
 def curl(traveller: Traveller, *arguments: str, at: Host | None = None) -> bytes:
     command = [*(at or traveller.host).namespace.prefix, "curl", "--silent", "--max-time", "30", *arguments]
     return subprocess.run(command, capture_output=True, check=False).stdout
+
+
+@contextmanager
+def page(lab: Lab) -> Iterator[str]:
+    """The address of a web page behind the gateway, which says where it was asked from."""
+    gateway = lab.hosts[1]
+    server = within(gateway.namespace, lambda: socket.create_server((gateway.site.inner_address(4), 0)))
+    server.settimeout(FIRST_BYTE_SECONDS)
+
+    def answer() -> None:
+        connection, (source, _) = server.accept()
+        with connection:
+            connection.recv(4096)
+            connection.sendall(f"HTTP/1.0 200 OK\r\n\r\n{source}".encode())
+
+    thread = threading.Thread(target=answer)
+    with server:
+        thread.start()
+        address, port = server.getsockname()[:2]
+        yield f"http://{address}:{port}/"
+        thread.join()
+
+
+def test_an_unprivileged_kinkvpn_run_curl(
+    lab: Lab, directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A user with a number and no account, no capability, and nothing but what kinit gets."""
+    host, gateway = lab.hosts
+    open_gateway(gateway)
+    start(lab, gateway)
+    with laptop(lab) as alice:
+        alice.exists()
+    home = directory / "alice-without-root"
+    home.mkdir()
+    (home / "hosts").write_text(f"127.0.0.1 localhost\n{gateway.site.wire} {GATEWAY}\n")
+    (home / "krb5.conf").write_text(lab.realm.krb5_conf.read_text())
+    os.chown(home, USER, USER)
+    settings = {"XDG_RUNTIME_DIR": str(home), "KRB5_CONFIG": f"{home}/krb5.conf", "KRB5CCNAME": f"FILE:{home}/ccache"}
+    (mounts := tmp_path / "mounts").mkdir()
+    hers = [*host.namespace.prefix, *wrapper(mounts, before=[f"mount --bind {home}/hosts /etc/hosts"])]
+
+    def typed(*command: str, stdin: str = "") -> str:
+        done = subprocess.run(
+            [*hers, *command], input=stdin, env=lab.realm.environment | settings, capture_output=True, text=True,
+            timeout=FIRST_BYTE_SECONDS, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    with page(lab) as address:
+        began = time.monotonic()
+        typed("kinit", alice.principal, stdin=f"{PASSWORD}\n")
+        shown = typed(*kinkvpn(), "run", "--gateway", GATEWAY, "--", "curl", "--silent", address)
+        took = time.monotonic() - began
+    assert shown.startswith("10.8.0.")
+    with capsys.disabled():
+        print(f"\nwithout root: kinit, kinkvpn run -- curl, first byte after {took:.2f} s")

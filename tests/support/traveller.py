@@ -54,7 +54,11 @@ class Traveller:
     @property
     def prefix(self) -> list[str]:
         """Before a command of the user's."""
-        return [*self.host.namespace.prefix, *wrapper(self._mounts)]
+        return self.wrapped()
+
+    def wrapped(self, *capabilities: str, before: Sequence[str] = ()) -> list[str]:
+        """The same with these ``capabilities``, and lines for sh(1) before."""
+        return [*self.host.namespace.prefix, *wrapper(self._mounts, capabilities=capabilities, before=before)]
 
     def command(self, *command: str, options: Sequence[str] = ()) -> list[str]:
         """``kinkvpn run`` of ``command`` on the host."""

@@ -13,7 +13,7 @@ from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 ROOT = Path(__file__).parents[2]
 USER = 12345
@@ -61,7 +61,13 @@ def become(user: int) -> None:
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, ctypes.c_ulong(1), 0, 0, 0)
 
 
-def wrapper(directory: Path, *, user: int = USER) -> list[str]:
+def wrapper(
+    directory: Path,
+    *,
+    user: int = USER,
+    capabilities: Sequence[str] = (),
+    before: Sequence[str] = (),
+) -> list[str]:
     """Put before a command line: it runs as ``user``, without capabilities, and can read this clone wherever it lies.
 
     What only root may enter on the way there is covered, in a mount namespace, by a directory with nothing else in it.
@@ -69,6 +75,8 @@ def wrapper(directory: Path, *, user: int = USER) -> list[str]:
     Args:
         directory: an empty one for mounts.
         user: its number, without an account.
+        capabilities: that it is left, such as ``net_admin``; none, as a rule.
+        before: lines for sh(1), to be run as root in the mount namespace.
     """
     needed = dict.fromkeys(map(Path, (sys.base_prefix, sys.prefix, ROOT)))
     closed: dict[Path, list[Path]] = {}
@@ -85,9 +93,11 @@ def wrapper(directory: Path, *, user: int = USER) -> list[str]:
         for index, path in enumerate(paths):
             held = directory / f"{number}-{index}"
             lines += [f"mkdir -p {quote(str(path))}", f"mount --bind {held} {quote(str(path))}"]
-    lines.append('exec "$@"')
-    become = ("setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", "--bounding-set", "-all")
+    lines += [*before, 'exec "$@"']
+    left = ",".join(["-all", *(f"+{name}" for name in capabilities)])
+    ambient = ("--ambient-caps", left) if capabilities else ()
+    become = ("setpriv", "--reuid", str(user), "--regid", str(user), "--clear-groups", "--bounding-set", left)
     return [
         *("unshare", "--mount", "--propagation", "private", "--", "sh", "-c", "\n".join(lines), "sh"),
-        *(*become, "--inh-caps", "-all", "--"),
+        *(*become, "--inh-caps", left, *ambient, "--"),
     ]
