@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import os
+import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kinkvpn.commands.files import add_config_option
 from kinkvpn.commands.outcome import CANNOT, DONE, complain
 from kinkvpn.config import engine_settings, load
+from kinkvpn.terminal import folded, show, width_of
 
 if TYPE_CHECKING:
     import argparse
@@ -15,6 +19,7 @@ if TYPE_CHECKING:
 
     from kinkvpn.commands.subcommands import Subcommands
     from kinkvpn.config import Configuration
+    from kinkvpn.proto.settings import PeerSettings
 
 ABOUT = """Reads the configuration, the keytab and krb5.conf, and resolves every peer; says all that is wrong,
 or what `kinkvpn up` would do. Starts nothing and asks no KDC. Exit code 2 if something is wrong."""
@@ -25,6 +30,7 @@ def add(commands: Subcommands) -> None:
     validates = "validate a configuration and this host without starting; needs no root"
     command = commands.add_parser("check", help=validates, description=ABOUT)
     add_config_option(command)
+    command.add_argument("--json", action="store_true", help="one JSON object")
     command.set_defaults(run=run)
 
 
@@ -35,10 +41,12 @@ def run(asked: argparse.Namespace) -> int:
 
     import trio
 
-    from kinkvpn import view
+    from kinkvpn import prospect, view
     from kinkvpn.service import bypass, kill_switch, preflight
+    from kinkvpn.service.daemon import settle_tun
     from kinkvpn.service.engines import choose_engine, obstacle
     from kinkvpn.service.obstacles import StartRefused
+    from kinkvpn.service.paths import PathMtus
 
     configuration = bypass.here(configuration)
     reasons: list[str] = []
@@ -49,6 +57,7 @@ def run(asked: argparse.Namespace) -> int:
         reasons += refused.reasons
     reasons += preflight.check_kerberos(configuration.host)
     addresses: dict[str, str] = {}
+    peers: tuple[PeerSettings, ...] = ()
     try:
         peers = trio.run(preflight.resolve_peers, configuration)
         addresses = {peer.name: peer.kink.address for peer in peers}
@@ -58,7 +67,18 @@ def run(asked: argparse.Namespace) -> int:
     reasons += kill_switch.obstacles(configuration)
     if reasons:
         return complain("\n".join(reasons), CANNOT)
-    print(f"{asked.config} is good: {counted(configuration)}\n\n{view.check(configuration, addresses, chosen)}")
+    tun = settle_tun(configuration, peers, PathMtus(addresses.values()))
+    found = prospect.prospect(configuration, tun, addresses, chosen)
+    if asked.json:
+        print(json.dumps(found))
+        return DONE
+    print(f"{asked.config} is good: {counted(configuration)}\n")
+    show(prospect.PEERS, prospect.peer_rows(found))
+    print()
+    show(prospect.POLICIES, prospect.policy_rows(found))
+    print()
+    for line in view.check(replace(configuration, tun=tun), addresses, chosen).splitlines():
+        print(folded(line, width_of(sys.stdout)))
     return DONE
 
 
