@@ -38,6 +38,7 @@ from kinkvpn.service.engines import choose_engine, obstacle
 from kinkvpn.service.epoch import epoch
 from kinkvpn.service.guests import Guests, carriers_of_anybody
 from kinkvpn.service.hooks import Happening, Hooks, of_peer
+from kinkvpn.service.inherited import inherited
 from kinkvpn.service.keying import Keying
 from kinkvpn.service.kill_switch import KillSwitchRefused
 from kinkvpn.service.log import told_to
@@ -471,7 +472,10 @@ def write_keys(keys: KeyLog, sa: SaParameters, inbound: bool) -> None:  # a Data
 
 
 def open_transport(listen: Sequence[str], port: int) -> KinkTransport:
-    """Raises StartRefused, with who has the port or what is missing."""
+    """Of the sockets that we were given, or new ones. Raises StartRefused, with who has the port or what is missing."""
+    given = inherited("kink") if listen else []
+    if given:
+        return KinkTransport((), given=given)
     try:
         return KinkTransport(listen, port)
     except OSError as error:

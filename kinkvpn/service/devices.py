@@ -21,6 +21,7 @@ from esp.sa import SecurityProtocol
 from esp.tun import DEVICE, TunDevice, TunUnavailable
 from esp.veth import VethDevice, open_sockets
 from kinkvpn.config import DeviceKind
+from kinkvpn.service.inherited import inherited
 from kinkvpn.service.netconf import NetworkPlan
 from kinkvpn.service.obstacles import (
     StartRefused,
@@ -110,7 +111,12 @@ def open_link(
     offloads: Offloads = ALL_OFFLOADS,
     queues: int = 1,
 ) -> UdpLink:
-    """Raises StartRefused, with who has the port or what is missing."""
+    """Of the sockets that we were given, or new ones. Raises StartRefused, with who has the port or what is missing."""
+    given = inherited("esp")
+    if given and queues > 1:
+        raise StartRefused(f"esp.queues is {queues}: expected 1 with the sockets of a service manager")
+    if given:
+        return UdpLink(given, hop_limit=hop_limit, offloads=offloads)
     try:
         return UdpLink.bind(port, addresses, hop_limit=hop_limit, offloads=offloads, queues=queues)
     except LinkUnavailable as error:

@@ -68,24 +68,31 @@ class KinkTransport:
         listen: addresses, IPv4 or IPv6; the wildcards ``0.0.0.0`` and ``::`` too. None where KINK goes over the ESP
             port alone.
         port: 910 unless the other end is configured alike.
+        given: bound already, and taken over.
 
     Raises:
         OSError: the address cannot be bound; ``filename`` is ``address port`` and ``errno`` says why.
     """
 
-    def __init__(self, listen: Sequence[str], port: int = KINK_PORT) -> None:
+    def __init__(self, listen: Sequence[str], port: int = KINK_PORT, given: Sequence[socket.socket] = ()) -> None:
         self._sockets: dict[socket.socket, str] = {}  # to the one address that it receives at; empty for a wildcard
         self._readiness = Readiness()
         self.receive_errors = 0
         self._tell_unreachable: Callable[[Endpoint], None] = lambda remote: None
         try:
+            for sock in given:
+                _prepare(sock)
+                self._add(sock)
             for address in listen:
-                sock = _bound(address, port)
-                self._sockets[sock] = "" if address in _WILDCARDS else sock.getsockname()[0]
-                self._readiness.add(sock)
+                self._add(_bound(address, port))
         except OSError:
             self.close()
             raise
+
+    def _add(self, sock: socket.socket) -> None:
+        address = sock.getsockname()[0]
+        self._sockets[sock] = "" if address in _WILDCARDS else address
+        self._readiness.add(sock)
 
     @property
     def local(self) -> list[Endpoint]:
@@ -219,16 +226,22 @@ def _bound(address: str, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-            sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
-        else:
-            sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
-        _enlarge_buffer(sock)
-        icmp.ask(sock)
+        _prepare(sock)
         sock.bind((address, port))
     except OSError as error:
         sock.close()
         raise OSError(error.errno, os.strerror(error.errno or 0), f"{address} port {port}") from error
     return sock
+
+
+def _prepare(sock: socket.socket) -> None:
+    sock.setblocking(False)
+    if sock.family == socket.AF_INET6:
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_RECVPKTINFO, 1)
+    else:
+        sock.setsockopt(socket.IPPROTO_IP, IP_PKTINFO, 1)
+    _enlarge_buffer(sock)
+    icmp.ask(sock)
 
 
 def _enlarge_buffer(sock: socket.socket) -> None:
