@@ -35,6 +35,7 @@ class TunSettings:
 
     Args:
         device: of which kind it is.
+        fd: a descriptor of a TUN that somebody else has opened; that one gives it addresses and routes.
         mtu: octets; None is what the paths to the peers leave room for.
         routes: every policy's remote subnet is routed into it.
         lent: subnets of the addresses that people are lent, which lead into it too.
@@ -49,6 +50,7 @@ class TunSettings:
     table: int = 910
     lent: tuple[Network, ...] = ()
     device: DeviceKind = DeviceKind.AUTO
+    fd: int | None = None
 
 
 def read_tun(table: Table) -> TunSettings:
@@ -64,6 +66,7 @@ def read_tun(table: Table) -> TunSettings:
         routes=table.get("routes", values.boolean, default.routes),
         table=table.get("table", values.routing_table, default.table),
         device=table.get("device", values.one_of(DeviceKind), default.device),
+        fd=table.get("fd", values.integer(3, 65535), default.fd),
     )
     table.close()
     return settings

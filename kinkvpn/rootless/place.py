@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import logging
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kinkvpn.rootless.namespace import StepRefused
 from kinkvpn.rootless.obstacles import explain
-from kinkvpn.service.netconf import NetworkRefused
 from kinkvpn.service.obstacles import StartRefused
+from kinkvpn.service.place import Settled
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from esp.offload import Offloads
-    from esp.policy import Network
     from esp.tun import PacketDevice
     from kinkvpn.config import DnsSettings, TunSettings
     from kinkvpn.rootless.outside import Namespace
@@ -25,8 +23,6 @@ if TYPE_CHECKING:
     from kinkvpn.service.place import Configured
 
 DESERTED = "the process in the namespace has ended"
-
-log = logging.getLogger(__name__)
 
 
 class InNamespace:
@@ -63,16 +59,4 @@ class InNamespace:
             raise StartRefused(explain(refused)) from refused
         except ConnectionError as error:
             raise StartRefused(DESERTED) from error
-        yield _Settled()
-
-
-class _Settled:
-    """Nobody is left who could change a route; who sends what is too long is told so by ICMP, out of the device."""
-
-    async def limit_mtu(self, subnets: Sequence[Network], octets: int) -> None:
-        """As :meth:`kinkvpn.service.place.Configured.limit_mtu`."""
-        log.debug("mtu_not_limited", extra={"fields": {"mtu": octets, "subnets": len(subnets)}})
-
-    async def change(self, plan: NetworkPlan) -> None:
-        """As :meth:`kinkvpn.service.place.Configured.change`. Raises NetworkRefused."""
-        raise NetworkRefused("the command's routes are what they were when it started: start it again")
+        yield Settled("the command's routes are what they were when it started: start it again")

@@ -165,6 +165,8 @@ def settled(tun: TunSettings) -> int:
 
 def open_device(tun: TunSettings, offloads: Offloads, queues: int = 1) -> PacketDevice:
     """Of the kind that is wanted. Raises StartRefused, with who has the device or what is missing."""
+    if tun.fd is not None:
+        return adopt_tun(tun, tun.fd, offloads, queues)
     if tun.device is DeviceKind.VETH:
         return open_veth(tun, offloads, queues)
     try:
@@ -175,6 +177,20 @@ def open_device(tun: TunSettings, offloads: Offloads, queues: int = 1) -> Packet
         with suppress(StartRefused):
             return open_veth(tun, offloads, queues)
         raise  # a container is given a device more easily than two capabilities
+
+
+def adopt_tun(tun: TunSettings, descriptor: int, offloads: Offloads, queues: int) -> TunDevice:
+    """One that whoever started us has opened. Raises StartRefused, with what is wrong with it."""
+    if queues > 1:
+        raise StartRefused(f"esp.queues is {queues}: expected 1 with tun.fd, which is one queue")
+    try:
+        return TunDevice.adopt(
+            [os.dup(descriptor)], offloads=offloads, local=[each.ip.packed for each in tun.addresses]
+        )
+    except OSError as error:
+        raise StartRefused(f"tun.fd = {descriptor}: {error.strerror}") from error
+    except TunUnavailable as error:
+        raise StartRefused(f"tun.fd = {descriptor}: {str(error).partition(': ')[2]}") from error
 
 
 def may_open_tun() -> bool:
