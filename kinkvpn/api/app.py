@@ -246,8 +246,8 @@ def _endpoint(operation: Operation, daemon: Daemon) -> Callable[[Request], Await
 
     async def answer(asked: Request) -> Response:
         try:
-            if operation.method != "GET" and not asked.scope.get("state", {}).get("may_change"):
-                raise Refusal(HTTPStatus.FORBIDDEN, "you may look, and not change anything")
+            if operation.method != "GET":
+                _may_change(asked)
             found = await operation.run(daemon, asked)
         except Refusal as refusal:
             return problem(refusal.status, str(refusal))
@@ -262,6 +262,19 @@ def _endpoint(operation: Operation, daemon: Daemon) -> Callable[[Request], Await
         return Response(msgspec.json.encode(found), media_type="application/json")
 
     return answer
+
+
+def _may_change(asked: Request) -> None:
+    """Raises Refusal.
+
+    Somebody may have brought the socket to a port of theirs (``ssh -L``) and look at the status page there. A page from
+    anywhere can have their browser send a POST to that port, and with it the browser sends Origin (Fetch §3.2). Our own
+    page changes nothing, so nobody misses it.
+    """
+    if not asked.scope.get("state", {}).get("may_change"):
+        raise Refusal(HTTPStatus.FORBIDDEN, "you may look, and not change anything")
+    if "origin" in asked.headers:
+        raise Refusal(HTTPStatus.FORBIDDEN, "a browser may look, and not change anything")
 
 
 async def _not_there(asked: Request, error: Exception) -> Response:

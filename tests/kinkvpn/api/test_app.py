@@ -185,3 +185,12 @@ async def test_onlookers_look_and_change_nothing() -> None:
             metrics = await anybody.get("/metrics", headers={"Accept": "application/openmetrics-text"})
             assert metrics.text.endswith("# EOF\n")
             assert 'kinkvpn_policy_up{peer="east",policy="tunnel1"} 0.0' in metrics.text
+
+
+def test_a_browser_changes_nothing_wherever_it_comes_from(http: httpx.Client) -> None:
+    """By ssh -L the socket is at a port, and any page can have a browser send a POST there (Fetch §3.2)."""
+    for origin in ("http://localhost:9910", "https://evil.example", "null"):
+        answer = http.post("/v1/peers/east/probe", headers={"Origin": origin})
+        assert (answer.status_code, answer.json()["detail"]) == (403, "a browser may look, and not change anything")
+    assert http.post("/v1/peers/east/probe").status_code == 200
+    assert http.get("/v1/status", headers={"Origin": "https://evil.example"}).status_code == 200
