@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ipaddress import ip_address
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from esp.headers import HeaderRules
     from esp.policy import Policy
     from esp.suite import Suite
-    from kinkvpn.config import Configuration, PeerConfiguration, PeopleSettings, TunSettings
+    from kinkvpn.config import Configuration, MetricsSettings, PeerConfiguration, PeopleSettings, TunSettings
     from kinkvpn.proto.settings import PolicySettings
 
 Row = tuple[str, ...]
@@ -235,6 +236,7 @@ def _check_lines(configuration: Configuration, addresses: Mapping[str, str], eng
             ("engine", engine),
             *blocked,
             ("control", str(configuration.control.socket)),
+            *_metrics_rows(configuration.metrics),
             ("log", f"{log.level.value} and worse, as {log.format.value}, to stderr"),
         ]
     )
@@ -268,6 +270,15 @@ def _people_lines(people: PeopleSettings) -> Iterator[str]:
 
 def _listed(values: Iterable[object]) -> str:
     return ", ".join(map(str, values)) or "-"
+
+
+def _metrics_rows(metrics: MetricsSettings) -> Iterator[Row]:
+    """Where they are to be had by TCP, if anywhere, and by whom."""
+    if metrics.listen is None:
+        return
+    address, port = metrics.listen
+    whose = "" if ip_address(address).is_loopback else ", for whoever reaches that address"
+    yield "metrics", f"http://{f'[{address}]' if ':' in address else address}:{port}/{whose}"
 
 
 def _device(tun: TunSettings) -> str:

@@ -541,3 +541,19 @@ def test_offloads_in_use_come_first() -> None:
 def test_several_queues_are_told() -> None:
     assert "not built; 4 queues\n" in view.status(ANSWER | {"queues": 4})
     assert "queues" not in view.status(ANSWER)
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ('listen = "127.0.0.1:9910"', "metrics    http://127.0.0.1:9910/"),
+        ('listen = "[::1]:9910"', "metrics    http://[::1]:9910/"),
+        (
+            'listen = "0.0.0.0:9910"\nanywhere = true',
+            "metrics    http://0.0.0.0:9910/, for whoever reaches that address",
+        ),
+    ],
+)
+def test_check_says_where_metrics_are_to_be_had_and_by_whom(written: str, shown: str) -> None:
+    found = config.parse(f"[metrics]\n{written}\n{CONFIGURATION}", Path("k.toml"))
+    assert shown in view.check(found, {}, ENGINE).splitlines()
