@@ -85,7 +85,7 @@ races: $(VENV)/test.installed
 		tests/esp/native/test_queues.py)
 
 docs: $(VENV)/docs.installed
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 	@echo "kinkvpn: build/site/index.html"
 
 $(VENV)/docs.installed: $(VENV)/demo.installed
