@@ -9,7 +9,7 @@ import subprocess
 import sys
 import threading
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -203,3 +203,43 @@ def test_an_unprivileged_kinkvpn_run_curl(
     assert shown.startswith("10.8.0.")
     with capsys.disabled():
         print(f"\nwithout root: kinit, kinkvpn run -- curl, first byte after {took:.2f} s")
+
+
+def test_alice_with_kinit_and_kinkvpn_proxy(lab: Lab, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What the gateway lends is all that it needs: address, routes and a name server."""
+    gateway = lab.hosts[1]
+    open_gateway(gateway)
+    start(lab, gateway)
+    there = gateway.site.inner_address(4)
+    serve = "import http.server, sys; http.server.test(http.server.SimpleHTTPRequestHandler, port=80, bind=sys.argv[1])"
+    log = directory / "proxy.log"
+    with ExitStack() as held:
+        web = held.enter_context(
+            subprocess.Popen(
+                [*gateway.namespace.prefix, sys.executable, "-c", serve, there],
+                cwd=directory,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+            )
+        )
+        held.callback(web.kill)
+        alice = held.enter_context(laptop(lab))
+        alice.exists()
+        began = time.monotonic()
+        alice.kinit()
+        process = alice.host.namespace.spawn(
+            alice.command("proxy", "--gateway", GATEWAY),
+            stderr=held.enter_context(log.open("w")),
+            environment=alice.environment | {"XDG_RUNTIME_DIR": str(alice.socket.parent)},
+        )
+        held.callback(process.wait)
+        held.callback(process.kill)
+        wait_until(lambda: process.poll() is not None or " proxy " in log.read_text())
+        assert process.poll() is None, log.read_text()
+        command = ["curl", "--silent", "--max-time", "30", "--socks5-hostname", "127.0.0.1:1080", f"http://{there}/"]
+        assert alice.host.namespace.run(command, timeout=60), log.read_text()
+        took = time.monotonic() - began
+        process.terminate()
+        assert process.wait(60) == 0, log.read_text()
+    with capsys.disabled():
+        print(f"\nalice: kinit, kinkvpn proxy, curl through SOCKS, first byte after {took:.2f} s")
