@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Ours. Whoever connects while the daemon is busy for a moment waits here (listen(2)).
-BACKLOG = 16
+# Ours. Whoever connects while the daemon is busy waits here (listen(2)), a crowd too: it is told that it is one.
+BACKLOG = 128
 
 # struct ucred (unix(7), SO_PEERCRED).
 _UCRED = struct.Struct("3i")
