@@ -26,7 +26,7 @@ TESTED := faketime krb5-user krb5-pkinit nftables systemd samba samba-dsdb-modul
 # What checks metrics and alerts; a browser for the status page.
 TESTED += prometheus chromium chromium-driver
 # What asks the local API in its documentation, and through tunnels; containers for anybody; sysctl, as guides type it.
-TESTED += curl bubblewrap procps
+TESTED += curl bubblewrap podman uidmap procps
 # A Linux kernel that is an ordinary process, and what loads its modules. Not every machine that has the others has it.
 KERNEL := user-mode-linux kmod
 # Other VPNs, and what loads a tunnel.

@@ -67,7 +67,7 @@ def _socket(family: int, kind: int, protocol: int) -> tuple[dict[str, Any], list
     return {}, [socket.socket(family, kind, protocol).detach()]
 
 
-def _device(name: str, kind: str, offloads: dict[str, bool], queues: int) -> tuple[dict[str, Any], list[int]]:
+def make_device(name: str, kind: str, offloads: dict[str, bool], queues: int) -> tuple[dict[str, Any], list[int]]:
     """What carries packets, of that kind or of the one there is; the descriptors are of who asks."""
     if DeviceKind(kind) is DeviceKind.VETH:
         return _veth(name, Offloads(**offloads), queues)
@@ -110,6 +110,6 @@ def _configure(
 
 _DEEDS: dict[str, Callable[..., tuple[dict[str, Any], list[int]]]] = {
     "socket": _socket,
-    "device": _device,
+    "device": make_device,
     "configure": _configure,
 }

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
+import sys
 import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -12,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.lab import status
 from support.traveller import Traveller
+from support.unprivileged import ROOT
 
 from kinkvpn.demo.lab import Lab, kinkvpn, policies
 
@@ -22,6 +25,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
 WAIT_SECONDS = 60.0
+PODMAN_SECONDS = 180.0
+PODMAN_S_OWN = (125, 126, 127)  # podman-run(1): it failed itself, or could not start the command
 PING = ("ping", "-c", "3", "-i", "0.2", "10.2.0.1")
 BARE = ("bwrap", "--bind", "/", "/", "--proc", "/proc")
 DEVICE = (*BARE, "--dev-bind", "/dev", "/dev")
@@ -141,3 +146,53 @@ def test_two_capabilities_or_one_and_the_device_are_a_daemon(
         traveller.host.namespace.run(list(PING))
         assert {one["state"] for one in policies(status(traveller.gateway))} == {"established"}
     assert "kink0" not in traveller.host.namespace.run(["ip", "link", "show"])
+
+
+PODMAN = """
+set -e
+umount /sys/fs/cgroup/unified 2>/dev/null || true
+mount --make-rshared / 2>/dev/null || true
+mkdir -p {root}/usr {root}/dev {root}/proc {root}/sys {root}/tmp {root}/etc {root}/run {root}/var {home}
+for each in bin sbin lib lib64; do ln -sfn usr/$each {root}/$each; done
+cp /etc/passwd {home}/passwd
+echo "somebody:x:12345:12345::{home}:/bin/sh" >>{home}/passwd
+mount --bind {home}/passwd /etc/passwd
+chown -R 12345:12345 {root} {home}"""
+
+
+def test_rootless_podman_as_it_is(traveller: Traveller, directory: Path) -> None:
+    """No capability, no device: the seccomp profile of podman lets user namespaces be. The files of this clone and of
+    the traveller are the only ones of the host in there. Where podman cannot work (it needs cgroups or an account that
+    not every machine of a CI gives it) its own words say so.
+    """
+    root, home = directory / "podman-root", directory / "podman-home"
+    wrapped = traveller.wrapped(before=[PODMAN.format(root=root, home=home)])
+    volumes = dict.fromkeys([*map(str, (ROOT, sys.prefix, sys.base_prefix, traveller.directory)), "/usr"])
+    podman = [
+        *("podman", "run", "--rm", "--cgroups=disabled", "--network=host", "--env", "ESP_ENGINE"),
+        *("--env", f"XDG_RUNTIME_DIR={traveller.directory}", "--env", f"KRB5_CONFIG={traveller.directory}/krb5.conf"),
+        *(part for path in volumes for part in ("-v", f"{path}:{path}:{'ro' if path == '/usr' else 'rw'}")),
+        *("--rootfs", str(root)),
+    ]
+    environment = traveller.environment | {"HOME": str(home), "XDG_RUNTIME_DIR": str(home)}
+
+    script = f"{' '.join(PING)}; cat /proc/net/dev"
+    asked = ("run", "-c", str(traveller.configuration), "--", "sh", "-c", script)
+    try:
+        done = subprocess.run(
+            [*wrapped, *podman, *kinkvpn(), *asked],
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PODMAN_SECONDS,
+            check=False,
+        )
+    finally:
+        for pause in home.rglob("pause.pid"):  # what keeps podman's namespaces for the next one
+            os.kill(int(pause.read_text()), signal.SIGKILL)
+    if done.returncode in PODMAN_S_OWN:
+        pytest.skip(f"podman does not run here: {done.stderr.strip()}")
+    assert done.returncode == 0, done.stderr
+    assert "3 received" in done.stdout
+    assert "kink0~" in done.stdout

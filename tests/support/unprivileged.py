@@ -8,15 +8,19 @@ import os
 import stat
 import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Any
+
+from kinkvpn.rootless.namespace import CLONE_NEWNS, mount, unshare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 ROOT = Path(__file__).parents[2]
 USER = 12345
+MS_REC, MS_PRIVATE = 0x4000, 1 << 18  # linux/mount.h
 PR_SET_DUMPABLE = 4  # linux/prctl.h
 
 
@@ -59,6 +63,13 @@ def become(user: int) -> None:
     os.setresuid(user, user, user)
     # A process that has been root shows nothing of itself in /proc to others; one that was executed afterwards does.
     ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, ctypes.c_ulong(1), 0, 0, 0)
+
+
+def mount_alone() -> None:
+    """A mount namespace for this process, which is root, whose mounts are nobody else's."""
+    unshare(CLONE_NEWNS)
+    with suppress(OSError):  # in a chroot nothing is mounted at /, and nothing is shared
+        mount("none", "/", "none", MS_REC | MS_PRIVATE)
 
 
 def wrapper(

@@ -11,9 +11,9 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
-from support.unprivileged import USER, as_user, become
+from support.unprivileged import USER, as_user, become, mount_alone
 
-from kinkvpn.rootless.namespace import CLONE_NEWNS, CLONE_NEWUSER, Step, StepRefused, enter, mount, unshare
+from kinkvpn.rootless.namespace import CLONE_NEWUSER, Step, StepRefused, enter, mount, unshare
 from kinkvpn.rootless.obstacles import attempt, explain
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def test_in_a_chroot() -> None:
         Path(directory).chmod(0o755)
 
         def deed() -> str:
-            unshare(CLONE_NEWNS)
+            mount_alone()
             mount("none", f"{directory}/proc", "proc")
             os.chroot(directory)
             os.chdir("/")
