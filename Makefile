@@ -4,6 +4,7 @@
 # make sanitize  what tests the compiled engine, with one for AddressSanitizer and UBSan; a part of make test
 # make races     what tests its threads, with one for ThreadSanitizer
 # make docs      build the pages of docs/ into build/site, with every link looked at
+# make files     for a kinkvpn that is installed: units, account, manual page, completion, below DESTDIR
 # make clean     remove .venv and everything else that these made in the clone
 #
 # System packages come from apt, and only those that are not there; Python packages from pip, into .venv. The second
@@ -21,8 +22,10 @@ PACKAGES := gcc libc6-dev libssl-dev libkrb5-dev krb5-kdc krb5-admin-server ipro
 # Intel's AES, for processors of that family.
 FASTER := libipsec-mb-dev
 # The clock of one process; kinit, with a password and with a certificate; a NAT; an Active Directory domain controller,
-# of which the tests run the KDC alone; what judges our units; what runs the Wireshark dissector; what measures a tunnel.
-TESTED := faketime krb5-user krb5-pkinit nftables systemd samba samba-dsdb-modules samba-ad-provision tshark iperf3 ethtool bubblewrap
+# of which the tests run the KDC alone; what runs the Wireshark dissector; what measures a tunnel.
+TESTED := faketime krb5-user krb5-pkinit nftables samba samba-dsdb-modules samba-ad-provision tshark iperf3 ethtool bubblewrap
+# What judges our units and our manual page; shells that complete.
+TESTED += systemd mandoc zsh fish
 # What checks metrics and alerts; a browser for the status page.
 TESTED += prometheus chromium chromium-driver
 # What asks the local API in its documentation, and through tunnels; containers for anybody; sysctl, as guides type it.
@@ -43,7 +46,11 @@ INSTRUMENTED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-fil
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/pytest -p no:cacheprovider \
 	-o pythonpath="$(SANITIZED) tests" -k "(native or fuzz_engine) and not (unprotect or native_offload)"
 
-.PHONY: demo test bench sanitize races docs install clean root
+# Where a distribution has them (file-hierarchy(7)).
+SHARE = $(DESTDIR)/usr/share
+SYSTEM = $(DESTDIR)/usr/lib
+
+.PHONY: files demo test bench sanitize races docs install clean root
 
 demo: root $(NATIVE)
 	$(BIN)/kinkvpn demo
@@ -91,6 +98,20 @@ docs: $(VENV)/docs.installed
 $(VENV)/docs.installed: $(VENV)/demo.installed
 	@$(PIP) install --editable '.[build,docs]'
 	@touch $@
+
+files: $(VENV)/demo.installed
+	install -D -m 644 -t $(SYSTEM)/systemd/system contrib/systemd/*.service
+	install -D -m 644 contrib/systemd/kinkvpn.sysusers $(SYSTEM)/sysusers.d/kinkvpn.conf
+	install -D -m 644 contrib/systemd/kinkvpn.tmpfiles $(SYSTEM)/tmpfiles.d/kinkvpn.conf
+	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/vendor-completions \
+		$(SHARE)/fish/vendor_completions.d
+	$(BIN)/argparse-manpage --module kinkvpn.cli --function parser --prog kinkvpn --project-name kinkvpn \
+		--version "$$($(BIN)/python -c 'import kinkvpn; print(kinkvpn.__version__)')" --manual-title "User Commands" \
+		--description "IPsec in userspace, keyed by Kerberos" --output $(SHARE)/man/man1/kinkvpn.1
+	sed -i -e '1s/\\-/-/g' -e 's/^\.SH COMMENTS$$/.SH EXAMPLES\n.nf/' $(SHARE)/man/man1/kinkvpn.1
+	$(BIN)/kinkvpn completion bash >$(SHARE)/bash-completion/completions/kinkvpn
+	$(BIN)/kinkvpn completion zsh >$(SHARE)/zsh/vendor-completions/_kinkvpn
+	$(BIN)/kinkvpn completion fish >$(SHARE)/fish/vendor_completions.d/kinkvpn.fish
 
 root: # before a minute of installing
 	@test "$$(id -u)" = 0 || \

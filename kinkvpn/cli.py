@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from kinkvpn import __version__
 from kinkvpn.commands import (
     block,
     check,
+    completion,
     decode,
     demo,
     doctor,
@@ -52,6 +54,7 @@ COMMANDS = (
     down,
     block,
     unblock,
+    completion,
     demo,
     decode,
     esp,
@@ -90,7 +93,12 @@ exit codes: 0 done; 1 failed while running, or no daemon answers;
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command in ``arguments``, the process's own if None; the exit code."""
-    asked = parser().parse_args(arguments)
+    root = parser()
+    if "_ARGCOMPLETE" in os.environ:  # a shell asks, and gets its answer on a descriptor of its own
+        import argcomplete
+
+        argcomplete.autocomplete(root)
+    asked = root.parse_args(arguments)
     try:
         code: int = asked.run(asked)
         sys.stdout.flush()
