@@ -100,7 +100,7 @@ $(VENV)/docs.installed: $(VENV)/demo.installed
 	@touch $@
 
 files: $(VENV)/demo.installed
-	install -D -m 644 -t $(SYSTEM)/systemd/system contrib/systemd/*.service
+	install -D -m 644 -t $(SYSTEM)/systemd/system contrib/systemd/*.service contrib/systemd/*.socket
 	install -D -m 644 contrib/systemd/kinkvpn.sysusers $(SYSTEM)/sysusers.d/kinkvpn.conf
 	install -D -m 644 contrib/systemd/kinkvpn.tmpfiles $(SYSTEM)/tmpfiles.d/kinkvpn.conf
 	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/vendor-completions \

@@ -38,6 +38,8 @@ def test_everything_is_where_a_system_looks_for_it(files: Path) -> None:
         "lib/systemd/system/kinkvpn.service",
         "lib/systemd/system/kinkvpn@.service",
         "lib/systemd/system/kinkvpn-block.service",
+        "lib/systemd/system/kinkvpn-kink.socket",
+        "lib/systemd/system/kinkvpn-esp.socket",
         "lib/sysusers.d/kinkvpn.conf",
         "lib/tmpfiles.d/kinkvpn.conf",
         "share/man/man1/kinkvpn.1",
