@@ -127,6 +127,8 @@ static void end(struct flow *flow, int abort) {
         answer(flow->pair, flow->error);
         close(flow->pair);
     }
+    /* Whoever has sent it may have it open still, and as long as it is open epoll would go on telling of it. */
+    epoll_ctl(stack->epoll, EPOLL_CTL_DEL, flow->fd, NULL);
     close(flow->fd);
     *flow->link = flow->next;
     if (flow->next != NULL)
