@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import math
 import threading
 import time
 from typing import TYPE_CHECKING, Any
@@ -134,6 +135,8 @@ class TestRenewal:
             now[0] += part * (first.endtime - now[0])
             await wait_until(lambda trips=trips: len(fetch.servers) > trips)
             await wait_until(lambda: not source._trips)
+            # When to try again is reckoned from the clock as it is then: it must not be put on before.
+            await wait_until(lambda: source._tickets[Wanted(BOB)].renew_at < math.inf)
             assert await source.get(BOB, deadline=PATIENCE) is first, "it is good to its end"
         assert source.status()["not_renewed"] == 1
         kdc[0] = True
