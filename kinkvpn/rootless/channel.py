@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import socket
@@ -45,11 +46,18 @@ class Channel:
         socket.send_fds(self._end, [json.dumps(message).encode()], list(descriptors))
 
     def receive(self) -> tuple[dict[str, Any], list[int]] | None:
-        """The next message and its descriptors, which nothing executed inherits; None once the other side has gone."""
+        """The next message and its descriptors, which nothing executed inherits; None once the other side has gone.
+
+        Raises:
+            OSError: this process may have no more descriptors (EMFILE); the message is lost.
+        """
         octets = b""
         descriptors: list[int] = []
         with suppress(ConnectionError):
-            octets, descriptors, _, _ = socket.recv_fds(self._end, LARGEST_MESSAGE, MOST_DESCRIPTORS)
+            octets, descriptors, flags, _ = socket.recv_fds(self._end, LARGEST_MESSAGE, MOST_DESCRIPTORS)
+            if flags & socket.MSG_CTRUNC:
+                close_all(descriptors)
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             for each in descriptors:
                 os.set_inheritable(each, False)  # recv_fds passes no flags on (MSG_CMSG_CLOEXEC)
         return (json.loads(octets), descriptors) if octets else None

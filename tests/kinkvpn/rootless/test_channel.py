@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import resource
+
+import pytest
 
 from kinkvpn.rootless.channel import Channel, close_all
 
@@ -35,3 +39,20 @@ def test_whoever_has_gone_is_told_of_by_the_system() -> None:
     else:
         raise AssertionError("sent to nobody")
     ours.close()
+
+
+def test_a_descriptor_that_there_is_no_room_for_is_the_same_error_as_of_a_file() -> None:
+    ours, theirs = Channel.pair()
+    ours.send({}, [0])
+    ours.send({"next": 1})
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (0, limits[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files") as refused:
+            theirs.receive()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+    assert refused.value.errno == errno.EMFILE
+    assert theirs.receive() == ({"next": 1}, [])
+    ours.close()
+    theirs.close()
