@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -51,10 +50,27 @@ async def open_listener(local: Endpoint) -> SocketType:
 
 
 class Clients:
-    """Those that there are, of every port, and a bound for them."""
+    """Those that there are, of every port, and a bound for them.
 
-    def __init__(self) -> None:
+    Args:
+        most: how many there may be.
+    """
+
+    def __init__(self, most: int = MAX_CLIENTS) -> None:
+        self._most = most
         self._count = 0
+
+    def enter(self) -> bool:
+        """Whether there was a place for one more; :meth:`leave` gives it up."""
+        if self._count >= self._most:
+            log.warning("too_many_clients", extra={"fields": {"limit": self._most}})
+            return False
+        self._count += 1
+        return True
+
+    def leave(self) -> None:
+        """One has gone."""
+        self._count -= 1
 
     async def serve(self, listening: SocketType, each: Callable[[SocketType], Awaitable[None]]) -> None:
         """Have ``each`` do with every client; one that raises OSError has gone. For ever, and closes it all."""
@@ -68,19 +84,22 @@ class Clients:
                             raise
                         await trio.sleep(PAUSE_SECONDS)
                         continue
-                    if self._count >= MAX_CLIENTS:
-                        log.warning("too_many_clients", extra={"fields": {"limit": MAX_CLIENTS}})
+                    if self.enter():
+                        nursery.start_soon(self._one, client, each)
+                    else:
                         client.close()
-                        continue
-                    self._count += 1
-                    nursery.start_soon(self._one, client, each)
 
     async def _one(self, client: SocketType, each: Callable[[SocketType], Awaitable[None]]) -> None:
+        """To its end. No defect of it goes further: there are others, and a tunnel."""
         try:
-            with client, suppress(OSError, trio.ClosedResourceError):
+            with client:
                 await each(client)
+        except* (OSError, trio.ClosedResourceError):
+            pass  # it has gone; alone, or in a group from a nursery of its own
+        except* Exception:
+            log.exception("client_failed")
         finally:
-            self._count -= 1
+            self.leave()
 
 
 class Front:

@@ -113,8 +113,10 @@ async def _forward(http: h11.Connection, request: h11.Request, reader: Reader, o
     try:
         stream = await connection.stream()
         there = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST)
-        kept = [(name, value) for name, value in request.headers.raw_items() if name.lower() not in _OF_THIS_HOP]
-        begun = h11.Request(method=request.method, target=path, headers=[*kept, (b"Connection", b"close")])
+        left_out = {*_OF_THIS_HOP, b"host"}
+        kept = [(name, value) for name, value in request.headers.raw_items() if name.lower() not in left_out]
+        own = [(b"Host", _host(target)), (b"Connection", b"close")]
+        begun = h11.Request(method=request.method, target=path, headers=[*own, *kept])
         await send_all(stream, there.send(begun) or b"")
         await _pass_on(http, there, reader, stream)
         await _pass_back(http, there, reader, stream)
@@ -139,6 +141,12 @@ def parse_url(url: str) -> tuple[Target, str]:
     if parts.scheme != "http" or not host or "@" in parts.netloc:
         raise MalformedRequest(f"{url[:64]!r}: expected http://host/, or CONNECT for anything else")
     return Target(parse_host(host), parse_port(port)), (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+
+def _host(target: Target) -> bytes:
+    """Of the URL, whatever the client has said in Host, or not (RFC 9112 §3.2.2)."""
+    text = str(target)
+    return (text.rpartition(":")[0] if target.port == HTTP_PORT else text).encode("ascii")
 
 
 async def _pass_on(http: h11.Connection, there: h11.Connection, reader: Reader, stream: SocketType) -> None:

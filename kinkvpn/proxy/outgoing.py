@@ -102,6 +102,8 @@ class Outgoing:
         return reached
 
     def _reaches(self, address: IPv4Address | IPv6Address) -> bool:
+        if isinstance(address, IPv6Address) and address.scope_id is not None:
+            return False  # zones are links of the client's host (RFC 4007 §6), and a tunnel is none
         return address.version in self._stack.versions and any(
             address.version == subnet.version and address in subnet for subnet in self._reach
         )

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+
 import trio
+import trio.testing
 from support.here import LOOPBACK, front
 
 from kinkvpn.proxy import socks
@@ -47,3 +51,35 @@ async def test_datagrams_of_the_client_alone() -> None:
                         await client.sendto(socks.build_datagram(target, b"two"), here)
                         assert socks.parse_datagram(await client.recv(65_535)) == (target, b"two")
                 nursery.cancel_scope.cancel()
+
+
+async def test_a_client_that_is_reset_takes_nobody_with_it() -> None:
+    asked = b"\x05\x01\x00\x05\x03\x00\x01" + bytes(6)
+    with trio.fail_after(15):
+        async with front() as port:
+            async with await trio.open_tcp_stream(LOOPBACK, port) as control:
+                await control.send_all(asked)
+                said = b""
+                while len(said) < 12:
+                    said += await control.receive_some()
+                here = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
+                taken = socks.parse_request(said[2:])
+                assert taken is not None
+                await trio.testing.wait_all_tasks_blocked()
+                control.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            with here:
+                await _wait_until_free(here, taken[0].target.port)
+            async with await trio.open_tcp_stream(LOOPBACK, port) as control:
+                await control.send_all(asked)
+                assert (await control.receive_some(2)) == b"\x05\x00"
+
+
+async def _wait_until_free(asking: trio.socket.SocketType, port: int) -> None:
+    """Until nobody has UDP ``port`` any more."""
+    while True:
+        try:
+            await asking.bind((LOOPBACK, port))
+        except OSError:
+            await trio.sleep(0.01)
+        else:
+            return

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import logging
+from typing import TYPE_CHECKING
+
 import pytest
 import trio
 from support.here import LOOPBACK, front
@@ -9,6 +12,9 @@ from support.here import LOOPBACK, front
 from esp.sa import Endpoint
 from kinkvpn.proxy.front import ASKING_SECONDS, MAX_CLIENTS, Clients, open_listener
 from kinkvpn.service.obstacles import StartRefused
+
+if TYPE_CHECKING:
+    from trio.socket import SocketType
 
 
 async def test_one_more_than_there_is_room_for_is_closed_and_the_next_one_served_again() -> None:
@@ -37,6 +43,29 @@ async def test_who_says_nothing_is_closed(autojump_clock: trio.testing.MockClock
     async with front(clients=Clients()) as port, await trio.open_tcp_stream(LOOPBACK, port) as silent:
         assert await silent.receive_some() == b""
         assert trio.current_time() >= ASKING_SECONDS
+
+
+async def test_a_defect_that_one_client_finds_is_told_and_not_everybodys_end(caplog: pytest.LogCaptureFixture) -> None:
+    async def each(client: SocketType) -> None:
+        if await client.recv(1) == b"!":
+            raise ZeroDivisionError
+        await client.send(b"served")
+
+    listening = trio.socket.socket()
+    await listening.bind((LOOPBACK, 0))
+    listening.listen()
+    port = listening.getsockname()[1]
+    with trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Clients().serve, listening, each)
+            async with await trio.open_tcp_stream(LOOPBACK, port) as stream:
+                await stream.send_all(b"!")
+                assert await stream.receive_some() == b""
+            async with await trio.open_tcp_stream(LOOPBACK, port) as stream:
+                await stream.send_all(b"?")
+                assert await stream.receive_some() == b"served"
+            nursery.cancel_scope.cancel()
+    assert [(record.levelno, record.message) for record in caplog.records] == [(logging.ERROR, "client_failed")]
 
 
 async def test_a_port_that_is_taken() -> None:

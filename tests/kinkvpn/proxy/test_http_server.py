@@ -47,6 +47,15 @@ async def test_requests_of_a_client_of_somebody_elses() -> None:
         assert posted.endswith("x" * 100 + "the end")
 
 
+@pytest.mark.parametrize("begins", ["HTTP/1.0\r\n", "HTTP/1.1\r\nHost: elsewhere.test\r\n"])
+async def test_what_is_asked_there_has_the_host_of_the_url(begins: str) -> None:
+    async with serving(web) as target, front() as port:
+        said = await talk(port, f"GET http://{LOOPBACK}:{target}/ {begins}\r\n".encode())
+    assert [line for line in said.splitlines() if line.lower().startswith(b"host:")] == [
+        f"Host: {LOOPBACK}:{target}".encode()
+    ]
+
+
 async def test_connect_and_what_comes_with_it() -> None:
     async with serving(echo) as target, front() as port:
         said = await talk(port, f"CONNECT {LOOPBACK}:{target} HTTP/1.1\r\nHost: x\r\n\r\nearly".encode())
