@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from esp.sa import Endpoint
-from kinkvpn.proxy.front import ASKING_SECONDS, MAX_CLIENTS, PAUSE_SECONDS, open_listener
+from kinkvpn.proxy.front import ASKING_SECONDS, MAX_CLIENTS, PAUSE_SECONDS, Clients, open_listener
 from kinkvpn.proxy.outgoing import Refused
 from kinkvpn.proxy.stack import StackError
 from kinkvpn.service.obstacles import StartRefused
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from trio.socket import SocketType
 
     from kinkvpn.proxy.forwards import Forward
-    from kinkvpn.proxy.front import Clients
     from kinkvpn.proxy.outgoing import Outgoing
     from kinkvpn.proxy.stack import Connection, Listener, Stack, UdpSocket
 
@@ -30,6 +29,9 @@ log = logging.getLogger(__name__)
 
 # Ours. A flow of datagrams has no end that could be seen; a minute is what NATs give it (RFC 4787 §4.3 asks for two).
 FLOW_SECONDS = 120.0
+# Ours. Connections that come out of the tunnel at a time, of every -R: whoever is there must not take the places, nor
+# the descriptors, of those who are here.
+MAX_CALLERS = 64
 _LONGEST_DATAGRAM = 65_535
 LOOPBACK = "127.0.0.1"
 
@@ -86,7 +88,7 @@ class Ports:
 
     Args:
         stack, outgoing: of the tunnel.
-        clients: whose bound theirs is too.
+        clients: whose bound is that of -L too.
         nursery: everything runs in.
     """
 
@@ -94,6 +96,7 @@ class Ports:
         self._stack = stack
         self._outgoing = outgoing
         self._clients = clients
+        self._callers = Clients(MAX_CALLERS)
         self._nursery = nursery
 
     async def forward_local(self, forward: Forward) -> None:
@@ -158,7 +161,10 @@ class Ports:
                     except OSError:  # no descriptor left for it
                         await trio.sleep(PAUSE_SECONDS)
                         continue
-                    nursery.start_soon(self._out_of_tunnel, connection, source, forward)
+                    if self._callers.enter():
+                        nursery.start_soon(self._out_of_tunnel, connection, source, forward)
+                    else:
+                        connection.close()
         finally:
             listener.close()
 
@@ -172,6 +178,7 @@ class Ports:
             log.info("refused", extra={"fields": {"target": str(forward.target), "reason": str(error)}})
         finally:
             connection.close()
+            self._callers.leave()
 
 
 async def carry_datagrams(listening: Datagrams, opened: Callable[[], Awaitable[tuple[Datagrams, Endpoint]]]) -> None:
@@ -184,11 +191,13 @@ async def carry_datagrams(listening: Datagrams, opened: Callable[[], Awaitable[t
     """
     flows: dict[Endpoint, tuple[UdpSocket | Datagrams, Endpoint, trio.CancelScope]] = {}
 
-    async def carry_back(source: Endpoint, udp: Datagrams, scope: trio.CancelScope) -> None:
+    async def carry_back(source: Endpoint, udp: Datagrams, remote: Endpoint, scope: trio.CancelScope) -> None:
         try:
             with scope:
                 while True:
-                    datagram, _ = await udp.receive()
+                    datagram, sender = await udp.receive()
+                    if sender != remote:
+                        continue  # the port is there for everybody: others could speak as what was asked
                     scope.deadline = trio.current_time() + FLOW_SECONDS
                     await listening.send(datagram, source)
         finally:
@@ -208,7 +217,7 @@ async def carry_datagrams(listening: Datagrams, opened: Callable[[], Awaitable[t
                         log.info("refused", extra={"fields": {"reason": str(error)}})
                         continue
                     flows[source] = udp, remote, trio.CancelScope()
-                    nursery.start_soon(carry_back, source, udp, flows[source][2])
+                    nursery.start_soon(carry_back, source, udp, remote, flows[source][2])
                 udp, remote, scope = flows[source]
                 scope.deadline = trio.current_time() + FLOW_SECONDS
                 await udp.send(datagram, remote)

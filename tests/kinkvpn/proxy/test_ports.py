@@ -11,7 +11,7 @@ from support.here import LOOPBACK, echo, outgoing, serving, stack
 
 from kinkvpn.proxy.forwards import Forward, parse_forward
 from kinkvpn.proxy.front import Clients
-from kinkvpn.proxy.ports import Ports
+from kinkvpn.proxy.ports import MAX_CALLERS, Ports
 from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:
@@ -49,6 +49,36 @@ async def test_tcp(way: str) -> None:
         await stream.send_all(b"hello")
         await stream.send_eof()
         assert b"".join([chunk async for chunk in stream]) == b"hello"
+
+
+async def test_callers_out_of_the_tunnel_have_only_so_many_places() -> None:
+    port = await free_port()
+    async with serving(echo) as target, forwarding("-R", parse_forward(f"{LOOPBACK}:{port}:{LOOPBACK}:{target}")):
+        held = [await trio.open_tcp_stream(LOOPBACK, port) for _ in range(MAX_CALLERS)]
+        for each in held:
+            await each.send_all(b"x")
+            assert await each.receive_some() == b"x"
+        async with await trio.open_tcp_stream(LOOPBACK, port) as refused:
+            assert await refused.receive_some() == b""
+        for each in held:
+            await each.aclose()
+
+
+@pytest.mark.parametrize("way", WAYS)
+async def test_datagrams_of_whom_was_not_asked_are_no_answers(way: str) -> None:
+    port = await free_port(trio.socket.SOCK_DGRAM)
+    with (
+        trio.socket.socket(type=trio.socket.SOCK_DGRAM) as server,
+        trio.socket.socket(type=trio.socket.SOCK_DGRAM) as client,
+        trio.socket.socket(type=trio.socket.SOCK_DGRAM) as other,
+    ):
+        await server.bind((LOOPBACK, 0))
+        async with forwarding(way, parse_forward(f"udp/{LOOPBACK}:{port}:{LOOPBACK}:{server.getsockname()[1]}")):
+            await client.sendto(b"question", (LOOPBACK, port))
+            _, source = await server.recvfrom(100)
+            await other.sendto(b"forged", (LOOPBACK, source[1]))
+            await server.sendto(b"answer", source)
+            assert await client.recv(100) == b"answer"
 
 
 @pytest.mark.parametrize("way", WAYS)
