@@ -69,14 +69,18 @@ class Guests:
         self._clock = clock
         self._pool = Pool(settings.pool, settings.fixed, frozenset(own))
         self._here: dict[str, tuple[PeerSettings, Rule]] = {}
+        self._coming: frozenset[str] = frozenset()
 
     def admit(self, accepted: AcceptedRequest) -> PeerSettings:
         """The peer that whoever sent an authentic command is to be from now on, for whom the data plane is ready.
 
         Raises:
-            NotAdmitted: no rule names them, there are too many already, or there is no address left.
+            NotAdmitted: no rule names them, there are too many already, there is no address left, or they are about to
+                be a peer of the configuration.
         """
         principal = accepted.client
+        if principal in self._coming:
+            raise NotAdmitted(f"{principal} is about to be a peer of the configuration")
         rule = first_rule(self._settings.rules, principal, lambda: _groups(accepted))
         if rule is None:
             raise NotAdmitted(f"no peer is configured with principal {principal}, and no rule lets it in")
@@ -120,9 +124,10 @@ class Guests:
         Args:
             keying: has them as peers.
             settings: with the same addresses.
-            peers: principals that are configured peers from now on.
+            peers: principals that are about to be configured peers, and no guests until the next change: the kernel is
+                asked for routes meanwhile, and who was seen off is back at once.
         """
-        self._settings = settings
+        self._settings, self._coming = settings, frozenset(peers)
         for principal, (_, rule) in list(self._here.items()):
             if rule not in settings.rules:
                 self._leave(keying, principal, "its rule is gone")

@@ -42,7 +42,7 @@ class Reload:
         source: the file; None where the configuration was made of something else.
         configuration: that runs.
         tunnels: that it has brought about.
-        people: takes over what is written of them, and principals that are peers' from now on.
+        people: takes over what is written of them, and principals that are about to be peers', until the next call.
     """
 
     def __init__(
@@ -86,6 +86,7 @@ class Reload:
         try:
             await self._tunnels.change((*found.gone, *changed), come, Exceptions(written.before, written.after))
         except KinkvpnError:
+            self._people(self.configuration.people, ())
             await kill_switch.block(self.configuration)
             raise
         self._people(written.people, ())

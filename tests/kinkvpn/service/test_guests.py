@@ -177,6 +177,8 @@ async def test_rules_that_change_count_for_those_who_are_here() -> None:
     barred = replace(EVERYBODY, barred=("bob@A.COM",))
     host.guests.change(cast("Any", host), settings(MEMBERS, EVERYBODY), {"alice@A.COM"})
     assert host.left == ["alice@A.COM"]
+    with pytest.raises(NotAdmitted, match="about to be a peer of the configuration"):
+        host.admit("alice@A.COM")
     host.guests.change(cast("Any", host), settings(MEMBERS, barred), ())
     assert host.left == ["alice@A.COM", "bob@A.COM"], "carol came by a rule that stays"
     with pytest.raises(NotAdmitted, match="no rule lets it in"):

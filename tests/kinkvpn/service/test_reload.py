@@ -9,10 +9,13 @@ from support.configuration import SMALL, SOURCE, edited
 
 from kinkvpn import config
 from kinkvpn.service.reload import Reload, ReloadRefused
+from kinkvpn.service.roster import PeerRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
+    from kinkvpn.config import PeopleSettings
     from kinkvpn.service.tunnels import Tunnels
 
 UNTOUCHED = cast("Tunnels", None)  # whatever asks it for something fails
@@ -44,3 +47,25 @@ async def test_every_problem_is_said_and_nothing_is_touched(tmp_path: Path, capl
     with pytest.raises(ReloadRefused, match=r"^tun\.name is another one now, which takes a restart"):
         await reload()
     assert reload.configuration is running
+
+
+class Refusing:
+    """Tunnels that cannot be otherwise."""
+
+    async def change(self, *_wanted: object) -> None:
+        raise PeerRefused("there cannot be such a peer")
+
+
+async def test_who_was_seen_off_for_a_peer_that_does_not_come_about_may_come_again(tmp_path: Path) -> None:
+    kept_out: list[set[str]] = []
+
+    def people(_settings: PeopleSettings, peers: Collection[str]) -> None:
+        kept_out.append(set(peers))
+
+    path = tmp_path / "k.toml"
+    path.write_text(edited("[tun]", '[tun]\nname = "kink-reload"'))
+    reload = Reload(path, config.load(path), cast("Tunnels", Refusing()), people)
+    path.write_text(edited('address = "east.example.com"', 'address = "192.0.2.1"', path.read_text()))
+    with pytest.raises(ReloadRefused, match="there cannot be such a peer"):
+        await reload()
+    assert kept_out == [{"kink/east.example.com@EXAMPLE.COM"}, set()]
