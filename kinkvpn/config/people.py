@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from itertools import permutations
 from typing import TYPE_CHECKING
 
 from kinkvpn import values
@@ -15,7 +16,7 @@ from kinkvpn.proto.lease import MAX_DOMAINS, MAX_ROUTES, MAX_SERVERS, Lease
 from kinkvpn.proto.retransmit import FULL_CYCLE
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from esp.policy import Network
     from kinkvpn.document import Table
@@ -60,7 +61,7 @@ def read_people(table: Table) -> PeopleSettings:
     fixed = table.table("fixed")
     settings = PeopleSettings(
         pool=table.items("addresses", values.network),
-        fixed=fixed.entries(_addresses),
+        fixed=_fixed(fixed),
         rules=_rules(table, sids),
         most=table.get("most", values.integer(1, MAXIMUM_PEOPLE), NOBODY.most),
         probe_after=table.get("probe_after", values.seconds(0, MAXIMUM_SILENCE), NOBODY.probe_after) or None,
@@ -73,6 +74,20 @@ def read_people(table: Table) -> PeopleSettings:
     for each in (groups, fixed, table):
         each.close()
     return settings
+
+
+def _fixed(table: Table) -> Mapping[str, tuple[Address, ...]]:
+    """[people.fixed]. An address that two have belongs to neither for certain."""
+    found = table.entries(_addresses)
+    holders: dict[Address, str] = {}
+    for principal, addresses in found.items():
+        if _PATTERN.fullmatch(principal) is None or "*" in principal:
+            table.report(f"{table.name}: {principal}: expected a principal with its realm", (principal,))
+        for address in addresses:
+            holder = holders.setdefault(address, principal)
+            if holder != principal:
+                table.report_value((principal,), str(address), f"one of its own; {holder} has this one")
+    return found
 
 
 def _rules(table: Table, sids: Mapping[str, str]) -> tuple[Rule, ...]:
@@ -114,7 +129,17 @@ def _lease(table: Table, inherited: Lease) -> Lease:
     ):
         if key in table and table.sound and len(found) > most:
             table.report_value((key,), table.written(key), f"at most {most}")
+    if "routes" in table and table.sound:
+        _check_apart(table, lease.routes)
     return lease
+
+
+def _check_apart(table: Table, routes: Sequence[Network]) -> None:
+    """Each is a policy, and a person's program has none for what is in another: answers from there would be lost."""
+    for one, other in permutations(routes, 2):
+        if one.version == other.version and one.prefixlen >= other.prefixlen and one.network_address in other:
+            table.report_value(("routes",), str(one), f"subnets of which none is in another, and {other} has this one")
+            return
 
 
 def _server(value: object) -> Address:

@@ -77,6 +77,16 @@ ALLOW = '[[people.allow]]\nwho = "*@A.COM"\n'
         (SMALLEST + '[[people.allow]]\ngroups = "staff"\n', "expected a name in [people.groups], or a group's SID"),
         (SMALLEST + ALLOW + '[people.groups]\nstaff = "staff"\n', 'people.groups.staff = "staff": expected a group'),
         (SMALLEST + ALLOW + '[people.fixed]\n"a@A.COM" = []\n', "expected an address, or one of each family"),
+        (SMALLEST + ALLOW + '[people.fixed]\nalice = "10.8.0.9"\n', "alice: expected a principal with its realm"),
+        (SMALLEST + ALLOW + '[people.fixed]\n"*@A.COM" = "10.8.0.9"\n', "*@A.COM: expected a principal with its realm"),
+        (
+            SMALLEST + ALLOW + '[people.fixed]\n"a@A.COM" = "10.8.0.9"\n"b@A.COM" = ["fd00::9", "10.8.0.9"]\n',
+            '= "10.8.0.9": expected one of its own; a@A.COM has this one',
+        ),
+        (
+            SMALLEST + ALLOW + 'routes = ["fd00::/8", "10.1.0.0/16", "10.0.0.0/8"]\n',
+            'routes = "10.1.0.0/16": expected subnets of which none is in another, and 10.0.0.0/8 has this one',
+        ),
         (SMALLEST + ALLOW + 'whom = "x"\n', "unknown key"),
         (SMALLEST + "most = 0\n" + ALLOW, "people.most = 0: expected an integer from 1 to 10000"),
         (
