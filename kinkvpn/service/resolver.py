@@ -15,6 +15,7 @@ import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from stat import S_ISREG
 from typing import TYPE_CHECKING, Self
 
 import trio
@@ -79,7 +80,7 @@ class Resolver:
 
     def _set(self) -> None:
         with suppress(OSError, subprocess.SubprocessError):  # of a predecessor that had no time to
-            if self._before.exists():
+            if _is_own(self._before):
                 _run((SHELL, "-c", self._put_back()))
         if not self._settings.servers:
             return
@@ -116,8 +117,8 @@ class Resolver:
     def _by_file(self) -> Way:
         before = self._settings.file.read_text()
         self._ours.parent.mkdir(parents=True, exist_ok=True)
-        self._before.write_text(before)
-        self._ours.write_text(resolv_conf(self._settings, before.splitlines()))
+        _write_anew(self._before, before)
+        _write_anew(self._ours, resolv_conf(self._settings, before.splitlines()))
         # In place: it may be a link, or a mount of its own.
         return Way(
             str(self._settings.file),
@@ -134,6 +135,24 @@ class Resolver:
         before, ours = _quoted(self._before), _quoted(self._ours)
         same = f'[ "$(cat {ours})" = "$(cat {self._file})" ]'
         return f"{same} && cat {before} >{self._file}; rm -f {before} {ours}"
+
+
+def _is_own(path: Path) -> bool:
+    """Whether it is a file that we have put there. Beside the control socket may be where everybody writes, and what is
+    kept there becomes the host's.
+    """
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    return S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
+
+
+def _write_anew(path: Path, text: str) -> None:
+    """Not through a link that somebody has put there. Raises OSError."""
+    path.unlink(missing_ok=True)
+    with path.open("x") as file:
+        file.write(text)
 
 
 def by_resolved(settings: DnsSettings, device: str) -> Way:

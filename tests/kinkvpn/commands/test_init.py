@@ -160,3 +160,13 @@ def test_who_goes_away_leaves_nothing(tmp_path: Path) -> None:
     terminal.expect("no answer: nothing has been")
     assert terminal.end() == 2
     assert not (tmp_path / "k.toml").exists()
+
+
+def test_nothing_is_written_through_a_link_that_somebody_has_put_there(tmp_path: Path) -> None:
+    other = tmp_path / "somebody else's"
+    other.write_text("theirs")
+    (tmp_path / ".k.toml.new").symlink_to(other)
+    named = ("--peer", "east", "--peer-principal", "kink/b@R", "--principal", "kink/a@R")
+    done = init(*named, *SUBNETS, "-o", str(tmp_path / "k.toml"))
+    assert (done.returncode, other.read_text()) == (0, "theirs")
+    assert not (tmp_path / "k.toml").is_symlink()

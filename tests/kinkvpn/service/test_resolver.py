@@ -115,6 +115,30 @@ async def test_what_was_left_behind_is_put_back_at_the_next_start(settings: DnsS
     assert kept(tmp_path) == []
 
 
+async def test_nothing_is_written_through_a_link_that_somebody_has_put_there(
+    settings: DnsSettings, tmp_path: Path
+) -> None:
+    other = tmp_path / "somebody else's"  # who waits for it to come
+    for name in ("before", "ours"):
+        (tmp_path / f"kink0.resolv.conf.{name}").symlink_to(other)
+    async with Resolver(settings, "kink0", tmp_path):
+        assert "10.1.0.53" in settings.file.read_text()
+        assert not other.exists()
+    assert settings.file.read_text() == HOST_S
+    assert not other.exists()
+    assert kept(tmp_path) == []
+
+
+@pytest.mark.root
+async def test_what_somebody_else_has_put_there_is_not_put_back(settings: DnsSettings, tmp_path: Path) -> None:
+    for name, text in (("before", "nameserver 203.0.113.66\n"), ("ours", HOST_S)):
+        path = tmp_path / f"kink0.resolv.conf.{name}"
+        path.write_text(text)
+        os.chown(path, 65534, 65534)
+    async with Resolver(DnsSettings(file=settings.file), "kink0", tmp_path):
+        assert settings.file.read_text() == HOST_S
+
+
 def test_the_words_to_systemd_resolved_and_to_resolvconf(settings: DnsSettings) -> None:
     way = by_resolved(settings, "kink0")
     assert [" ".join(command) for command, _ in way.commands] == [
