@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ def read_files(path: Path) -> Root:
     reading.read(path, read_file(path, "configuration"))
     folder = path.with_suffix(".d")
     if folder.is_dir():
-        for each in sorted(folder.glob("*.toml")):
+        for each in _matching(folder, "*.toml"):
             reading.include(each)
     return reading.root()
 
@@ -48,7 +49,7 @@ class _Reading:
     def __init__(self) -> None:
         self._documents: list[Document] = []
         self._problems: list[Problem] = []
-        self._seen: set[Path] = set()
+        self._seen: set[str] = set()  # without symbolic links
 
     def root(self) -> Root:
         """Raises DocumentError: what is not TOML, or cannot be read."""
@@ -58,7 +59,7 @@ class _Reading:
 
     def include(self, path: Path) -> str:
         """Read the file at ``path``; why not, if it is not to be."""
-        if path.resolve() in self._seen:
+        if os.path.realpath(path) in self._seen:
             return "each file once: it is part of this configuration already"
         if len(self._documents) >= MAXIMUM_FILES:
             return f"at most {MAXIMUM_FILES} files"
@@ -70,7 +71,7 @@ class _Reading:
 
     def read(self, path: Path, text: str) -> None:
         """``text``, and what it includes."""
-        self._seen.add(path.resolve())
+        self._seen.add(os.path.realpath(path))
         document = Document.parse(text, str(path))
         self._documents.append(document)
         table = Table(document, (), document.root)
@@ -83,10 +84,17 @@ class _Reading:
     def _include_all(self, directory: Path, pattern: str) -> str:
         wild = any(mark in pattern for mark in "*?[")
         whole = directory / pattern
-        found = sorted(Path(whole.anchor).glob(str(whole.relative_to(whole.anchor)))) if wild else [whole]
+        found = _matching(Path(whole.anchor), str(whole.relative_to(whole.anchor))) if wild else [whole]
         if not wild and not whole.is_file():
             return "a file that is there, or a pattern such as peers/*.toml"
         return next(filter(None, map(self.include, found)), "")
+
+
+def _matching(directory: Path, pattern: str) -> list[Path]:
+    """By their names, those that a shell would find: not what an editor has beside the file that it is open with, such
+    as ``.#gw.toml``.
+    """
+    return sorted(path for path in directory.glob(pattern) if not path.name.startswith("."))
 
 
 def _pattern(value: object) -> str:

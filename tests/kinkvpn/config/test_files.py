@@ -108,6 +108,21 @@ def test_what_cannot_be_read_is_said_of_all_files_at_once(tmp_path: Path) -> Non
     ]
 
 
+def test_what_an_editor_has_open_is_not_in_the_way(tmp_path: Path) -> None:
+    path = write(
+        tmp_path, k='include = "peers/*.toml"\n' + HEAD + EAST, peers__a=peer("a", 11), **{"k.d__b": peer("b", 12)}
+    )
+    for name in ("peers/.#a.toml", "k.d/.#b.toml"):
+        (tmp_path / name).symlink_to("somebody@host.1234:5678")  # as Emacs locks a file
+    assert names(path) == ["east", "a", "b"]
+
+
+def test_a_link_that_leads_to_itself_is_said(tmp_path: Path) -> None:
+    path = write(tmp_path, k=HEAD + EAST, **{"k.d__b": peer("b", 12)})
+    (tmp_path / "k.d" / "c.toml").symlink_to("c.toml")
+    assert errors(path) == ["k.d/c.toml: cannot read the configuration: Too many levels of symbolic links"]
+
+
 def test_text_has_no_folder_but_may_include() -> None:
     with pytest.raises(DocumentError, match=r"kinkvpn.toml:1: include = .*: expected a file that is there"):
         config.parse('include = "nowhere.toml"\n' + SMALL, SOURCE)
