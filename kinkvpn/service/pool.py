@@ -98,19 +98,19 @@ class Pool:
                 return address
         free = self._free(principal, spans)
         while free is None and self._gone:
-            self._forget()
-            free = self._free(principal, spans)
+            free = next((address for address in self._forget() if address.version == version), None)
         return free
 
     def _free(self, principal: str, spans: Sequence[Span]) -> Address | None:
         return next((address for address in _candidates(principal, spans) if address not in self._holders), None)
 
-    def _forget(self) -> None:
-        """Who has been gone for the longest."""
+    def _forget(self) -> list[Address]:
+        """Who has been gone for the longest; what that sets free, all of it in the pool."""
         principal, addresses = self._gone.popitem(last=False)
-        for address in addresses:
-            if address not in self._own(principal):
-                del self._holders[address]
+        freed = [address for address in addresses if address not in self._own(principal)]
+        for address in freed:
+            del self._holders[address]
+        return freed
 
 
 def _hosts(network: Network) -> Span:

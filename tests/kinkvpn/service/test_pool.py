@@ -10,7 +10,11 @@ from kinkvpn.service import pool as module
 from kinkvpn.service.pool import Pool
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     import pytest
+
+    from kinkvpn.proto.lease import Address
 
 FOUR, SIX = ip_network("10.8.0.0/29"), ip_network("fd00:8::/64")
 GATEWAY = ip_address("10.8.0.1")
@@ -79,6 +83,27 @@ def test_only_so_many_are_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in first:
         pool.give_back(name)
     assert pool.take("other", first["a"]) == first["a"], "the first of three was forgotten"
+
+
+def test_one_search_in_vain_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many have gone who had nothing of what is wanted: the gateway waits for it."""
+    pool = Pool([ip_network("10.8.0.0/31"), SIX])
+    stay = {name: pool.take(name) for name in ("a", "b")}
+    for number in range(9):
+        pool.take(f"six {number}")
+        pool.give_back(f"six {number}")
+    searches: list[str] = []
+
+    def counted(principal: str, spans: Sequence[module.Span]) -> Iterator[Address]:
+        searches.append(principal)
+        return candidates(principal, spans)
+
+    candidates = module._candidates
+    monkeypatch.setattr(module, "_candidates", counted)
+    assert [address.version for address in pool.take("new")] == [6]
+    assert searches == ["new", "new"], "one of each family"
+    pool.give_back("a")
+    assert pool.take("another")[0] == stay["a"][0]
 
 
 def test_what_is_not_here_is_not_given_back() -> None:
