@@ -43,9 +43,10 @@ MAX_SERVERS = 8
 MAX_DOMAINS = 8
 # Ours. A request or a lease with more is not from anybody who means it.
 MAX_ATTRIBUTES = 64
-# RFC 1123 §2.1, RFC 1035 §2.3.4. What is beyond goes into no resolv.conf: that file has a line for each word.
-_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?"
-_DOMAIN = re.compile(rf"(?=.{{1,253}}\Z){_LABEL}(?:\.{_LABEL})*", re.ASCII)
+# RFC 1123 §2.1, RFC 1035 §2.3.4. What is beyond goes into no resolv.conf: that file has a line for each word. As
+# kinkvpn.values has it, and so a configuration.
+_LABEL = r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?"
+_DOMAIN = re.compile(rf"(?=.{{1,253}}\Z)(?!(?:.*\.)?[0-9]+\Z){_LABEL}(?:\.{_LABEL})*", re.ASCII)
 
 
 class CfgType(IntEnum):

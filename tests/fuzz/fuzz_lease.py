@@ -32,7 +32,8 @@ ROUTES = st.builds(
     lambda host, length: ip_network((int(host) >> (128 - length) << (128 - length), length)), SIX, st.integers(8, 128)
 )
 LABEL = st.from_regex(r"[a-z0-9]([a-z0-9-]{0,9}[a-z0-9])?", fullmatch=True)
-DOMAINS = st.lists(LABEL, min_size=1, max_size=4).map(".".join)
+LAST = st.from_regex(r"[a-z]([a-z0-9-]{0,9}[a-z0-9])?", fullmatch=True)  # not of digits alone (RFC 1123 §2.1)
+DOMAINS = st.builds(lambda first, last: ".".join([*first, last]), st.lists(LABEL, max_size=3), LAST)
 LEASES = st.builds(
     Lease,
     PAIRS,

@@ -7,6 +7,7 @@ from fuzz.fuzz_lease import LEASES, WANTED, check, refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kinkvpn import values
 from kinkvpn.errors import MalformedMessage
 from kinkvpn.proto.lease import (
     MAX_ATTRIBUTES,
@@ -119,6 +120,9 @@ def test_truncated_at_every_octet_it_is_malformed_or_shorter() -> None:
         ADDRESS + "0019 0002 2d61",
         ADDRESS + "0019 0003 612e2e",
         ADDRESS + "0019 0001 e9",
+        ADDRESS + "0019 0002 615f",
+        ADDRESS + "0019 0001 31",
+        ADDRESS + "0019 0003 612e31",
         ADDRESS + "0019 0040" + "61" * 64,
         ADDRESS + "".join(f"000d 0008 0a{index:02x}0000 ffff0000" for index in range(MAX_ROUTES + 1)),
         ADDRESS + "7fff 0000" * MAX_ATTRIBUTES,
@@ -127,6 +131,17 @@ def test_truncated_at_every_octet_it_is_malformed_or_shorter() -> None:
 def test_what_cannot_be_is_malformed(attributes: str) -> None:
     with pytest.raises(MalformedMessage):
         parse(reply(attributes))
+
+
+@given(st.text("ab1_-.A", min_size=1, max_size=6))
+def test_a_domain_that_is_taken_may_be_in_a_configuration(name: str) -> None:
+    """Which is made of a lease."""
+    try:
+        read = parse(reply(ADDRESS, f"0019 {len(name):04x}", name.encode().hex()))
+    except MalformedMessage:
+        return
+    assert isinstance(read, Lease)
+    assert read.domains == (values.domain(name),)
 
 
 def test_what_is_not_known_is_ignored_and_so_is_the_reserved_bit() -> None:
