@@ -59,8 +59,12 @@ class KillSwitchRefused(KinkvpnError):
 
 
 def table_of(device: str) -> str:
-    """The name of our table; one for each TUN device, as there is a daemon for each."""
-    return "kinkvpn_" + re.sub(r"[^A-Za-z0-9]", "_", device)
+    """The name of our table; one for each TUN device, as there is a daemon for each.
+
+    Whatever a device may be called (:data:`kinkvpn.values.device_name`) nft has as a name too. Were dashes and dots
+    made one, the daemon of a-b would take away what the one of a.b keeps in.
+    """
+    return f"kinkvpn_{device}"
 
 
 def ruleset(configuration: Configuration, uid: int) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -95,7 +96,18 @@ def test_what_is_protected_by_ports_has_its_fragments_kept_in_too() -> None:
 
 
 def test_each_device_has_a_table_of_its_own() -> None:
-    assert (table_of("kink0"), table_of("a-b.7")) == ("kinkvpn_kink0", "kinkvpn_a_b_7")
+    assert table_of("kink0") == "kinkvpn_kink0"
+    assert len({table_of(each) for each in ("a-b", "a_b", "a.b", "a--b")}) == 4
+
+
+@pytest.mark.root
+def test_nft_has_a_table_for_each_name_that_a_device_may_have() -> None:
+    configuration = config.parse(PROTECTED, SOURCE)
+    names = ["-", "_", "0", "a..b", "-a.b-", "a-b", "a_b", "A_b"]
+    text = "".join(ruleset(replace(configuration, tun=replace(configuration.tun, name=name)), 64910) for name in names)
+    command = ["unshare", "--net", "sh", "-c", "nft -f - && nft list tables"]
+    done = subprocess.run(command, input=text, capture_output=True, text=True, timeout=60, check=True)
+    assert done.stdout.splitlines() == [f"table inet kinkvpn_{name}" for name in names]
 
 
 def test_without_nft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
