@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections import OrderedDict
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from itertools import islice
 from typing import TYPE_CHECKING
 
 import dns.exception
@@ -31,6 +32,9 @@ ANSWER_SECONDS = 2.0
 ROUNDS = 2
 # Ours. Names that are kept, and for how long at most, whatever their owner says.
 KEPT = 1_000
+# Ours. Addresses of a name and a version: three are tried within half a minute, and a message holds four thousand, of
+# whoever owns the name.
+MOST_ADDRESSES = 16
 LONGEST_KEPT = 300.0
 SHORTEST_KEPT = 5.0
 
@@ -96,8 +100,8 @@ class Names:
         kind = dns.rdatatype.AAAA if version == 6 else dns.rdatatype.A
         try:
             query = dns.message.make_query(name, kind, id=secrets.randbits(16))
-        except dns.exception.DNSException as error:
-            raise NameUnknown(f"{name}: {error}") from error
+        except dns.exception.DNSException:
+            return (), 0.0  # with its domain it is longer than any that there is (RFC 1035 §2.3.4)
         for server in [*self._servers] * ROUNDS:
             answer = await self._answer(query, Endpoint(str(server), DNS_PORT))
             if answer is not None and answer.rcode() in (dns.rcode.NOERROR, dns.rcode.NXDOMAIN):
@@ -169,4 +173,5 @@ def _addresses(answer: dns.message.Message, kind: dns.rdatatype.RdataType) -> tu
         return (), 0.0
     if resolved.answer is None or resolved.answer.rdtype != kind:
         return (), 0.0
-    return tuple(ip_address(each.address) for each in resolved.answer), float(resolved.minimum_ttl)
+    found = islice(resolved.answer, MOST_ADDRESSES)
+    return tuple(ip_address(each.address) for each in found), float(resolved.minimum_ttl)

@@ -105,6 +105,23 @@ async def test_a_short_name_is_completed(server: Server) -> None:
     assert "short.inside.test. A" in server.asked
 
 
+async def test_a_short_name_that_is_too_long_with_its_domain_is_none(server: Server) -> None:
+    with pytest.raises(NameUnknown, match="no such name"):
+        await Names(stack(), [HERE], [".".join(["inside"] * 32)]).resolve("short" * 10)
+    assert set(server.asked) == {"short" * 10 + ". A", "short" * 10 + ". AAAA"}
+
+
+async def test_of_many_addresses_some_are_kept(server: Server) -> None:
+    def crowd(reply: dns.message.Message) -> dns.message.Message:
+        if reply.question[0].rdtype.name == "A":
+            addresses = [f"192.0.2.{number}" for number in range(250)]
+            reply.answer = [dns.rrset.from_text("web.test.", 60, "IN", "A", *addresses)]
+        return reply
+
+    server.change = crowd
+    assert len(await Names(stack(), [HERE]).resolve("web.test")) == 1 + names.MOST_ADDRESSES
+
+
 async def test_an_answer_that_is_cut_is_asked_for_by_tcp(server: Server) -> None:
     def cut(reply: dns.message.Message) -> dns.message.Message:
         reply.answer.clear()
