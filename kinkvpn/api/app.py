@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 from starlette.applications import Starlette
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
@@ -225,9 +226,29 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
+class PeerName(Convertor[str]):
+    """Has no slash, but for a principal's, which are before its realm: people are peers by their principals."""
+
+    regex = "[^@]+@[^/@]+|[^/]+"
+
+    def convert(self, value: str) -> str:
+        """As it is."""
+        return value
+
+    def to_string(self, value: str) -> str:
+        """As it is."""
+        return value
+
+
+register_url_convertor("peer", PeerName())
+
+
 def application(daemon: Daemon, operations: Sequence[Operation] = OPERATIONS) -> Starlette:
     """The operations and the status page. A connection's ``state`` says whether its client ``may_change`` things."""
-    routes = [Route(one.path, _endpoint(one, daemon), methods=[one.method]) for one in operations]
+    routes = [
+        Route(one.path.replace("{name}", "{name:peer}"), _endpoint(one, daemon), methods=[one.method])
+        for one in operations
+    ]
     return Starlette(routes=[*routes, *pages.routes()], exception_handlers={HTTPException: _not_there})
 
 

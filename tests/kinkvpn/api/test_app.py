@@ -114,6 +114,14 @@ def test_what_is_asked_of_it_is_done(daemon: Client) -> None:
     [
         ("POST", "/v1/peers/wset/probe", 404, "no peer 'wset'; there are east"),
         ("GET", "/v1/peers/wset", 404, "no peer 'wset'; there are east"),
+        ("GET", "/v1/peers/host%2Fa@R", 404, "no peer 'host/a@R'; there are east"),
+        ("POST", "/v1/peers/host%2Fa%40R/down", 404, "no peer 'host/a@R'; there are east"),
+        (
+            "GET",
+            "/v1/peers/a@R/probe",
+            405,
+            "GET /v1/peers/a@R/probe: Method Not Allowed; GET /v1/openapi.json says what there is",
+        ),
         ("GET", "/v2/status", 404, "GET /v2/status: Not Found; GET /v1/openapi.json says what there is"),
         ("DELETE", "/v1/status", 405, "DELETE /v1/status: Method Not Allowed; GET /v1/openapi.json says what there is"),
         ("GET", "/v1/events?after=x", 400, "'x' is no id of an event"),
