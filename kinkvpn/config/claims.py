@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from esp.policy import covers
+from esp.policy import covers, overlap
 from esp.sa import Endpoint
 from kinkvpn.traffic import overlaps, show_selector
 
 if TYPE_CHECKING:
-    from esp.policy import Policy
+    from esp.policy import Policy, Selector
     from kinkvpn.document import Table
     from kinkvpn.proto.settings import PolicySettings
 
@@ -22,6 +22,7 @@ class Claims:
     values: dict[tuple[str, str, str | Endpoint], tuple[Table, str]] = field(default_factory=dict)
     policies: list[tuple[PolicySettings, Table]] = field(default_factory=list)
     before: list[tuple[Policy, Table]] = field(default_factory=list)
+    lent: tuple[Selector, ...] = ()  # what people's policies are parts of
 
     def claim(self, table: Table, key: str, value: str | Endpoint, owner: str = "", kind: str = "peer") -> None:
         """``owner``, who is what ``table`` says, one of its ``kind``, wants ``value`` for ``key``.
@@ -36,6 +37,7 @@ class Claims:
     def check(self) -> None:
         """Report what a policy gets nothing of, or has to share."""
         self._check_overlaps()
+        self._check_lent()
         self._check_reached()
 
     def _check_reached(self) -> None:
@@ -47,6 +49,16 @@ class Claims:
                         f"{entry.name}: leaves nothing of policy {policy.name} ({show_selector(policy.selector)}): "
                         'expected a part of it, or order = "after"'
                     )
+
+    def _check_lent(self) -> None:
+        """The peers' policies stand before those of people, who would get no answers."""
+        for policy, entry in self.policies:
+            shared = next((one for one in self.lent if overlap(one, policy.selector)), None)
+            if shared is not None:
+                entry.report(
+                    f"{entry.name}: policy {policy.name} ({show_selector(policy.selector)}) overlaps "
+                    f"what people are lent ({show_selector(shared)}): expected traffic that one of them has"
+                )
 
     def _check_overlaps(self) -> None:
         """Traffic that two policies want belongs to neither for certain."""

@@ -86,6 +86,7 @@ def _configuration(root: Root) -> Configuration:
     before, after = _exceptions(root, claims)
     host = read_host(root.table("host"))
     people = read_people(root.table("people"))
+    claims.lent = people.lent()
     configuration = Configuration(
         host=host,
         kink=kink,

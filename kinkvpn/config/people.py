@@ -8,6 +8,7 @@ from ipaddress import ip_address
 from itertools import permutations
 from typing import TYPE_CHECKING
 
+from esp.policy import Selector
 from kinkvpn import values
 from kinkvpn.admission import Rule
 from kinkvpn.config.peer import MAXIMUM_SILENCE
@@ -49,6 +50,11 @@ class PeopleSettings:
     most: int = 1000
     probe_after: float | None = 10.0
     dead_after: float = FULL_CYCLE
+
+    def lent(self) -> tuple[Selector, ...]:
+        """Traffic of everybody who may come."""
+        routes = dict.fromkeys(route for rule in self.rules for route in rule.lease.routes)
+        return tuple(Selector(route, own) for own in self.pool for route in routes if route.version == own.version)
 
 
 NOBODY = PeopleSettings()

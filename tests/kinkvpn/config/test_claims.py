@@ -25,6 +25,20 @@ def test_two_policies_may_share_a_subnet_when_ports_or_protocols_tell_them_apart
     assert len(errors(apart + again + "protocol = 6\n")) == 2
 
 
+PEOPLE = '[people]\naddresses = "10.8.0.0/24"\nroutes = "10.1.0.0/16"\n[[people.allow]]\nwho = "*@A.COM"\n'
+
+
+def test_what_people_are_lent_is_no_peer_s() -> None:
+    head = SMALL.split("[[peer.policy]]")[0]
+    policy = '[[peer.policy]]\nlocal = "{}"\nremote = "10.0.0.0/8"\n'
+    assert errors(head + policy.format("10.1.5.0/24") + PEOPLE) == [
+        "13: peer[1].policy[1]: policy east/1 (10.1.5.0/24 -> 10.0.0.0/8) overlaps what people are lent "
+        "(10.1.0.0/16 -> 10.8.0.0/24): expected traffic that one of them has"
+    ]
+    assert config.parse(head + policy.format("10.2.5.0/24") + PEOPLE, SOURCE).people.rules
+    assert config.parse(SMALL + PEOPLE, SOURCE).people.rules
+
+
 @given(
     st.lists(
         st.tuples(SUBNETS, SUBNETS, st.sampled_from(["", "protocol = 6", "protocol = 17"])), min_size=1, max_size=8
