@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NoReturn
 from urllib.parse import urlsplit
 
 import h11
+import trio
 
 from kinkvpn.proxy.outgoing import Refusal, Refused
 from kinkvpn.proxy.reader import LARGEST
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HTTP_PORT = 80
+# Ours. A response that pauses for so long is given up, as squid does it: whether the client waits for it still, or has
+# gone, cannot be told from its end, which it may have said after its request; and its place is wanted.
+SILENT_SECONDS = 900.0
 STATUSES = {
     Refusal.NOT_ALLOWED: HTTPStatus.FORBIDDEN,
     Refusal.UNKNOWN: HTTPStatus.BAD_GATEWAY,
@@ -173,8 +177,13 @@ async def _pass_back(http: h11.Connection, there: h11.Connection, reader: Reader
                 await _answer(reader, HTTPStatus.BAD_GATEWAY, f"no HTTP comes from there: {error}")
             return
         if event is h11.NEED_DATA:
-            there.receive_data(await stream.recv(CHUNK))
-            continue
+            with trio.move_on_after(SILENT_SECONDS) as silent:
+                there.receive_data(await stream.recv(CHUNK))
+            if not silent.cancelled_caught:
+                continue
+            if http.our_state is h11.SEND_RESPONSE:
+                await _answer(reader, HTTPStatus.GATEWAY_TIMEOUT, f"nothing comes from there for {SILENT_SECONDS:g} s")
+            return
         if isinstance(event, h11.Response | h11.InformationalResponse):
             kept = [(name, value) for name, value in event.headers.raw_items() if name.lower() not in _OF_THIS_HOP]
             if isinstance(event, h11.Response):

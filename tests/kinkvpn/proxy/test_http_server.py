@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.here import LOOPBACK, echo, front, serving
 
+from kinkvpn.proxy import http_server
 from kinkvpn.proxy.http_server import parse_url
 from kinkvpn.proxy.socks import Password
 from kinkvpn.proxy.target import MalformedRequest, Target, parse_host
@@ -103,6 +104,17 @@ async def test_what_answers_no_http_is_said_to() -> None:
     async with serving(banner) as target, front() as port:
         said = await talk(port, f"GET http://{LOOPBACK}:{target}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert said.startswith(b"HTTP/1.1 502 ")
+
+
+async def test_a_response_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(stream: trio.SocketStream) -> None:
+        async for _ in stream:
+            pass
+
+    monkeypatch.setattr(http_server, "SILENT_SECONDS", 0.1)
+    async with serving(silent) as target, front() as port:
+        answer = await talk(port, f"GET http://{LOOPBACK}:{target}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+    assert answer.startswith(b"HTTP/1.1 504 ")
 
 
 @pytest.mark.parametrize(
