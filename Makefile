@@ -1,7 +1,7 @@
 # make demo      install what is missing, then show the whole journey: realm, two hosts, tunnel, traffic, proof
 # make test      install what is missing, then ruff, mypy and every test
 # make bench     install what is missing, others to be measured beside us too, then measure keying, engine and tunnel
-# make sanitize  what tests the compiled engine, with one for AddressSanitizer and UBSan; a part of make test
+# make sanitize  what tests the engine and lwIP, compiled for AddressSanitizer and UBSan; a part of make test
 # make races     what tests its threads, with one for ThreadSanitizer
 # make docs      build the pages of docs/ into build/site, with every link looked at
 # make files     for a kinkvpn that is installed: units, account, manual page, completion, below DESTDIR
@@ -39,12 +39,12 @@ MEASURED := charon-systemd libcharon-extra-plugins libstrongswan-standard-plugin
 PACKAGES += $(shell $(PYTHON) -c 'import sys; sys.base_prefix == "/usr" and print("libpython3-dev python3-venv")')
 
 NATIVE := esp/native/_core$(shell $(PYTHON) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
-# An engine for AddressSanitizer and UBSan, in a copy of the packages that goes before them. Python itself leaks by design.
+# Engine and lwIP for AddressSanitizer and UBSan, in a copy of the packages that goes before them. Python leaks by design.
 SANITIZED := $(VENV)/sanitized
 RACED := $(VENV)/raced
 INSTRUMENTED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-file-name=libubsan.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/pytest -p no:cacheprovider \
-	-o pythonpath="$(SANITIZED) tests" -k "(native or fuzz_engine) and not (unprotect or native_offload)"
+	-o pythonpath="$(SANITIZED) tests" -k "(native or fuzz_engine or lwip) and not (unprotect or native_offload)"
 
 # Where a distribution has them (file-hierarchy(7)).
 SHARE = $(DESTDIR)/usr/share
@@ -78,7 +78,7 @@ bench: root $(VENV)/bench.installed $(NATIVE)
 
 sanitize: $(VENV)/test.installed
 	ESP_SANITIZE=address,undefined ESP_BUILD=native $(BIN)/python setup.py --quiet build --build-lib $(SANITIZED)
-	$(INSTRUMENTED) -n 2 --dist worksteal -m "not root" tests/esp tests/fuzz
+	$(INSTRUMENTED) -n 2 --dist worksteal -m "not root" tests/esp tests/fuzz tests/kinkvpn/proxy/lwip
 ifeq ($(shell id -u),0)
 	$(INSTRUMENTED) -m root tests/esp
 endif

@@ -416,7 +416,8 @@ static void serve_tcp(struct flow *flow) {
     int error = deliver(flow);
     if (error == 0 && flow->tcp != NULL)
         error = collect(flow);
-    if (error || (flow->tcp == NULL && flow->error && (flow->first == NULL || !flow->writable))) {
+    /* One that was reset before anybody said where to takes what it had along: nothing would be told of it again. */
+    if (error || (flow->tcp == NULL && flow->error && (flow->first == NULL || !flow->writable || flow->pair < 0))) {
         flow->error = error ? error : flow->error;
         end(flow, 1);
         return;
@@ -476,11 +477,11 @@ static void begin_listen(struct flow *flow, const ip_addr_t *address, u16_t port
 static void on_datagram(void *argument, struct udp_pcb *udp, struct pbuf *datagram, const ip_addr_t *from, u16_t port) {
     struct flow *flow = argument;
     struct stack_endpoint source;
-    struct iovec vectors[64] = {{&source, sizeof source}};
+    struct iovec vectors[1 + IP_REASS_MAX_PBUFS] = {{&source, sizeof source}}; /* in all fragments that there may be */
     struct msghdr message = {.msg_iov = vectors, .msg_iovlen = 1};
     (void)udp;
     from_lwip(from, port, &source);
-    for (struct pbuf *at = datagram; at != NULL && message.msg_iovlen < 64; at = at->next)
+    for (struct pbuf *at = datagram; at != NULL && message.msg_iovlen < 1 + IP_REASS_MAX_PBUFS; at = at->next)
         vectors[message.msg_iovlen++] = (struct iovec){at->payload, at->len};
     (void)!sendmsg(flow->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL); /* one that is not taken is lost, as on any way */
     pbuf_free(datagram);

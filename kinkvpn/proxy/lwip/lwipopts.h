@@ -41,6 +41,7 @@
 #define LWIP_IPV6_MLD 0
 #define LWIP_IPV6_AUTOCONFIG 0
 #define LWIP_IPV6_SEND_ROUTER_SOLICIT 0
+#define LWIP_ND6_ALLOW_RA_UPDATES 0 /* the MTU is ours to say, for both families */
 #define LWIP_IPV6_DUP_DETECT_ATTEMPTS 0
 #define LWIP_IPV6_FORWARD 0
 #define LWIP_IPV6_DHCP6 0

@@ -9,12 +9,14 @@ import subprocess
 import sys
 from contextlib import AsyncExitStack, asynccontextmanager
 from ipaddress import ip_address
-from pathlib import Path
 from random import Random
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from scapy.layers.inet import IP, TCP, UDP, fragment
+from scapy.layers.inet6 import IPv6
+from scapy.packet import Raw
 
 from esp.sa import Endpoint
 from kinkvpn.proxy.lwip import why_missing
@@ -28,7 +30,6 @@ from kinkvpn.proxy.lwip.stack import FLOWS, LwipStack, pack, unpack
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
 
-ROOT = Path(__file__).parents[4]
 HERE, THERE = ("10.0.0.1", "fd00::1"), ("10.0.0.2", "fd00::2")
 SECONDS = 60.0
 
@@ -46,9 +47,9 @@ def device() -> Iterator[int]:
     near, far = devices()
     with near, far:
         peer = subprocess.Popen(
-            [sys.executable, "-m", "support.lwip_peer", str(far.fileno()), *THERE],
+            [sys.executable, "-P", "-m", "support.lwip_peer", str(far.fileno()), *THERE],
             pass_fds=[far.fileno()],
-            env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},  # the same lwIP, wherever it was built
         )
         yield near.fileno()
         peer.kill()
@@ -88,9 +89,14 @@ async def wait_for_peer(stack: LwipStack, port: int = 7, number: int = 0) -> Non
         pass
 
 
-async def wait_for_no_flows(stack: LwipStack) -> None:
-    while stack.counters()["flows"]:  # noqa: ASYNC110 - nobody tells
+async def wait_for_no_flows(stack: LwipStack, but: int = 0) -> None:
+    while stack.counters()["flows"] > but:  # noqa: ASYNC110 - nobody tells
         await trio.sleep(0.01)
+
+
+async def packet_from(far: socket.socket) -> bytes:
+    await trio.lowlevel.wait_readable(far)
+    return far.recv(65_536)
 
 
 async def talk(client: trio.socket.SocketType) -> None:
@@ -256,3 +262,43 @@ async def test_packets_of_anybody_harm_nothing(device: int) -> None:
                 await listener.accept()
             assert waited.cancelled_caught
             listener.close()
+
+
+async def test_a_connection_reset_before_anybody_said_where_to_leaves_nothing() -> None:
+    near, far = devices()
+    with near, far:
+        async with stack_on(near.fileno()) as stack:
+            listener = await stack.listen(Endpoint("0.0.0.0", 80))
+            there = IP(src=THERE[0], dst=HERE[0])
+            far.send(bytes(there / TCP(sport=1024, dport=80, flags="S", seq=100)))
+            acknowledged = IP(await packet_from(far))[TCP].seq + 1
+            far.send(bytes(there / TCP(sport=1024, dport=80, flags="PA", seq=101, ack=acknowledged) / Raw(b"early")))
+            connection, _ = await listener.accept()
+            far.send(bytes(there / TCP(sport=1024, dport=80, flags="R", seq=106)))
+            await wait_for_no_flows(stack, but=1)
+            connection.close()
+            listener.close()
+
+
+async def test_a_datagram_in_a_hundred_fragments_is_whole() -> None:
+    near, far = devices()
+    with near, far:
+        async with stack_on(near.fileno()) as stack:
+            udp = await stack.open_udp(Endpoint(HERE[0], 5000))
+            octets = os.urandom(99 * 8)
+            datagram = IP(src=THERE[0], dst=HERE[0]) / UDP(sport=7, dport=5000) / Raw(octets)
+            for each in fragment(datagram, fragsize=8):
+                far.send(bytes(each))
+            assert await udp.receive() == (octets, Endpoint(THERE[0], 7))
+            udp.close()
+
+
+@pytest.mark.parametrize(("address", "kind", "headers"), [(THERE[0], IP, 40), (THERE[1], IPv6, 60)])
+async def test_connections_are_told_of_a_smaller_mtu(address: str, kind: type[IP | IPv6], headers: int) -> None:
+    near, far = devices()
+    with near, far:
+        async with stack_on(near.fileno()) as stack, trio.open_nursery() as nursery:
+            stack.limit_mtu(1300)
+            nursery.start_soon(stack.connect, Endpoint(address, 80))
+            assert dict(kind(await packet_from(far))[TCP].options)["MSS"] == 1300 - headers
+            nursery.cancel_scope.cancel()
