@@ -64,7 +64,7 @@ test: $(VENV)/test.installed $(NATIVE)
 	$(BIN)/pytest -n 2 --dist worksteal -m "not root and not kdc and not build"
 	$(BIN)/pytest -n 2 --dist worksteal -m "(kdc or build) and not root"
 ifeq ($(shell id -u),0)
-	$(BIN)/pytest -m root
+	$(BIN)/pytest -n 2 --dist loadfile -m root
 else
 	@echo "make test: not root, so the tests that need network namespaces (marked root) are left out"
 endif

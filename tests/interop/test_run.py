@@ -115,6 +115,7 @@ def test_the_terminal_is_the_command_s(traveller: Traveller) -> None:
     command = traveller.command("sh", "-c", script)
     pid, terminal = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell traps no signal that it was started to ignore
         os.execvpe(command[0], command, traveller.environment)
     seen = ""
 

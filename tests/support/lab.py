@@ -149,22 +149,32 @@ def events(host: Host, name: str) -> list[str]:
     return [line for line in host.log.read_text().splitlines() if re.match(rf"\S+ \w+ +{name}( |$)", line)]
 
 
+# Those of a block that is done in a moment would say little.
+FEWEST_PINGS = 22
+
+
 @contextmanager
 def pinging(source: Host, target: Host) -> Iterator[list[int]]:
-    """Ping ten times a second while the block runs; afterwards the list has the number of packets lost."""
+    """Ping ten times a second while the block runs, and on until FEWEST_PINGS are answered; afterwards the list has the
+    number of packets lost.
+    """
     lost: list[int] = []
-    command = ["ping", "-n", "-i", "0.1", target.site.inner_address(4)]
+    command = ["ping", "-n", "-i", "0.1", "-w", "120", target.site.inner_address(4)]
     process = source.namespace.spawn(command, stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    output = ""
     try:
         yield lost
+        while f"icmp_seq={FEWEST_PINGS} " not in output and (line := process.stdout.readline()):
+            output += line
     finally:
         process.send_signal(signal.SIGINT)
-        output, _ = process.communicate()
+        output += process.communicate()[0]
     sent = int(re.findall(r"(\d+) packets transmitted", output)[0])
     answered = set(map(int, re.findall(r"bytes from .* icmp_seq=(\d+)", output)))
     newest = max(answered)
     # The signal may find the newest one on its way: ping calls that lost, and it is not.
-    assert newest >= sent - 1 > 20
+    assert newest >= sent - 1 >= FEWEST_PINGS - 1
     lost.append(newest - len(answered))
 
 
