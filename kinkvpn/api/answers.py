@@ -173,13 +173,18 @@ class Latency(TypedDict):
     sum: Seconds
 
 
-class Negotiated(TypedDict):
-    """What keying knows."""
+class Counted(TypedDict):
+    """What keying has counted."""
 
-    peers: list[NegotiatedPeer]
     counters: dict[str, Count]
     labelled: dict[str, dict[str, Count]]
     seconds: dict[str, Latency]
+
+
+class Negotiated(Counted):
+    """What keying knows."""
+
+    peers: list[NegotiatedPeer]
 
 
 class Counters(TypedDict):

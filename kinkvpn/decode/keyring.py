@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from kinkvpn.kerberos.libkrb5 import CData
+    from kinkvpn.kerberos.library import CData
 
 # Specification: RFC 4120 §7.5.1.
 USAGE_TICKET, USAGE_AUTHENTICATOR, USAGE_AP_REP = 2, 11, 12

@@ -18,7 +18,7 @@ from kinkvpn.doctor.examination import Examination, Look, Patient, in_thread
 from kinkvpn.doctor.finding import Finding, error, exit_code, note
 from kinkvpn.document import DocumentError, Unexpected
 from kinkvpn.errors import KinkvpnError
-from kinkvpn.kerberos.libkrb5 import LibraryUnusable
+from kinkvpn.kerberos.library import LibraryUnusable
 from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from kinkvpn.kerberos.credentials import (
     check_keytab,
     some,
 )
+from kinkvpn.kerberos.library import LibraryUnusable
 from kinkvpn.kerberos.session import PERMITTED_ENCTYPES, enctype_name
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def found_here(patient: Patient) -> Iterator[Finding]:
             libkrb5.use_config(host.krb5_config)
         context = libkrb5.Context()
     except KinkvpnError as unusable:
-        install = "apt-get install libkrb5-3" if isinstance(unusable, libkrb5.LibraryUnusable) else ""
+        install = "apt-get install libkrb5-3" if isinstance(unusable, LibraryUnusable) else ""
         yield error("krb5-config", str(unusable), command=install or f"$EDITOR {host.krb5_config or '/etc/krb5.conf'}")
         return
     permitted = context.permitted_enctypes() & PERMITTED_ENCTYPES

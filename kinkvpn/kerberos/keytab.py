@@ -11,7 +11,8 @@ from kinkvpn.kerberos.libkrb5 import Krb5Error
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kinkvpn.kerberos.libkrb5 import CData, Context
+    from kinkvpn.kerberos.libkrb5 import Context
+    from kinkvpn.kerberos.library import CData
 
 # Ours. A file that changes twice within a tick of its file system's clock, which may be two seconds, can look the same
 # both times; so what changed lately is read again at every look.

@@ -1,8 +1,7 @@
-"""MIT libkrb5 through cffi's ABI mode: the calls that KINK needs and gssapi does not have.
+"""The calls of MIT libkrb5 that KINK needs and gssapi does not have.
 
 gssapi gives the acceptor's subkey and never the ticket's session key, sends no AP-REP to an AP-REQ without its own
-checksum, and knows neither key usage numbers nor the PRF (docs/kerberos.md). Nothing is compiled: the declarations
-are in :mod:`kinkvpn.kerberos.header`.
+checksum, and knows neither key usage numbers nor the PRF (docs/kerberos.md).
 
 Who frees what: every pointer that is returned here carries its own destructor (``ffi.gc``), which also keeps the
 context alive that it was made in. A context must not be used by two threads at once; pointers made in one context may
@@ -15,22 +14,16 @@ import errno
 import functools
 import itertools
 import os
-from typing import TYPE_CHECKING, Any, Final, TypeAlias
-
-import cffi
+from typing import TYPE_CHECKING, Final
 
 from kinkvpn.errors import KinkvpnError
-from kinkvpn.kerberos.header import CDEF, FUNCTIONS
+from kinkvpn.kerberos.library import NULL, ffi, load
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-# cffi's pointers and libraries have no attributes that a type checker could know.
-CData: TypeAlias = Any
-Library: TypeAlias = Any
-
-SONAME: Final = "libkrb5.so.3"
+    from kinkvpn.kerberos.library import CData, Library
 
 # com_err table of RFC 4120's error codes: libkrb5's own numbers minus this are protocol codes where they are below 128.
 ERROR_TABLE_BASE: Final = -1765328384
@@ -45,15 +38,8 @@ TKT_FLG_RENEWABLE: Final = 0x00800000
 KT_END: Final = ERROR_TABLE_BASE + 182
 CC_END: Final = ERROR_TABLE_BASE + 142
 
-ffi: Final = cffi.FFI()
-ffi.cdef(CDEF)
-NULL: Final = ffi.NULL
 MEMORY_KEYTAB_NUMBERS: Final = itertools.count()
 DATA: Final = ffi.typeof("krb5_data *")  # looked up once, not by its name in each of the dozen borrowings of a CREATE
-
-
-class LibraryUnusable(KinkvpnError):
-    """There is no MIT libkrb5 on this host, or what goes by its name is something else."""
 
 
 class ConfigUnusable(KinkvpnError):
@@ -79,47 +65,6 @@ class Krb5Error(KinkvpnError):
         return code if 0 <= code < PROTOCOL_CODES else None
 
 
-# What an exchange allocates; parsing a type's name takes cffi a millisecond, and it remembers.
-FREQUENT_TYPES: Final = (
-    "char[]",
-    "krb5_ap_rep_enc_part **",
-    "krb5_auth_context *",
-    "krb5_authenticator **",
-    "krb5_checksum *",
-    "krb5_data *",
-    "krb5_data[2]",
-    "krb5_enc_data *",
-    "krb5_flags *",
-    "krb5_int32 *",
-    "krb5_key *",
-    "krb5_keyblock *",
-    "krb5_keyblock **",
-    "krb5_octet[]",
-    "krb5_ticket **",
-    "krb5_timestamp *",
-    "size_t *",
-)
-
-
-@functools.cache
-def load(name: str = SONAME) -> Library:
-    """MIT libkrb5, loaded once. libk5crypto's calls are found through it. Raises LibraryUnusable."""
-    try:
-        library: Library = ffi.dlopen(name)
-    except OSError as error:
-        raise LibraryUnusable(f"{name} (MIT Kerberos) cannot be loaded: apt-get install libkrb5-3 ({error})") from error
-    # All of them now, for three reasons. Heimdal has many of the names over other structures, where a call corrupts
-    # memory: but not all of them. cffi looks a function up when it is first named, under a lock that it also holds
-    # while it parses a type; a destructor that the garbage collector runs just then would wait for its own thread.
-    # And left to first use, the first CREATE pays 20 ms for it.
-    missing = [function for function in FUNCTIONS if not has_function(library, function)]
-    if missing:
-        raise LibraryUnusable(f"{name} is not MIT Kerberos, it lacks {missing[0]}: apt-get install libkrb5-3")
-    for kind in FREQUENT_TYPES:
-        ffi.typeof(kind)
-    return library
-
-
 def use_config(path: Path) -> None:
     """Makes ``path`` the krb5.conf of this process, for gssapi too, which has no other way to be told than KRB5_CONFIG.
 
@@ -138,15 +83,6 @@ def use_config(path: Path) -> None:
         Context()
     except Krb5Error as error:
         raise ConfigUnusable(f"krb5.conf {path}: {error}") from error
-
-
-def has_function(library: Library, name: str) -> bool:
-    """Binds the function, if the library has it."""
-    try:
-        getattr(library, name)
-    except AttributeError:
-        return False
-    return True
 
 
 def borrow(octets: bytes) -> CData:

@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import hmac
-import math
 import re
 from typing import TYPE_CHECKING, Final, TypeAlias
-
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
-from cryptography.hazmat.primitives.hashes import SHA1, Hash
 
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
 from kinkvpn.kerberos import pac
@@ -17,20 +13,20 @@ from kinkvpn.kerberos.libkrb5 import (
     AP_OPTS_MUTUAL_REQUIRED,
     AP_OPTS_USE_SESSION_KEY,
     ERROR_TABLE_BASE,
-    NULL,
     Context,
     Krb5Error,
     borrow,
-    ffi,
     posix_seconds,
 )
+from kinkvpn.kerberos.library import NULL, ffi
+from kinkvpn.kerberos.literal_prf import literal_prf
 from kinkvpn.proto.ports import ApRequestRefused, KrbErrorDetails, TgtDenied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
-    from kinkvpn.kerberos.libkrb5 import CData
+    from kinkvpn.kerberos.library import CData
     from kinkvpn.proto import ports
 
     # An auth context, the ticket that was read, and what it was opened with.
@@ -195,7 +191,7 @@ class SessionKey:
         """RFC 3962 §6 gives a message block of one octet, so that RFC 3961 §5.3 cuts nothing off the SHA-1 hash."""
         if self.enctype not in (17, 18):
             return self.prf(octets)
-        return aes_literal_prf(self._octets(), octets)
+        return literal_prf(self._octets(), octets)
 
     def _octets(self) -> bytes:
         context, out = self._context, ffi.new("krb5_keyblock **")
@@ -204,48 +200,6 @@ class SessionKey:
             return bytes(ffi.buffer(out[0].contents, out[0].length))
         finally:
             context.lib.krb5_free_keyblock(context.handle, out[0])
-
-
-def aes_literal_prf(key: bytes, octets: bytes) -> bytes:
-    """E(DK(key, "prf"), SHA-1(octets)), zero IV, ciphertext stealing (RFC 3961 §5.3, RFC 3962 §5): 20 octets."""
-    hashed = sha1(octets)
-    encrypt = Cipher(algorithms.AES(derive(key, b"prf")), modes.ECB()).encryptor().update  # noqa: S305 - CTS by hand
-    first = encrypt(hashed[:16])
-    padded = hashed[16:] + bytes(12)
-    last = encrypt(bytes(a ^ b for a, b in zip(first, padded, strict=True)))
-    return last + first[:4]
-
-
-def sha1(octets: bytes) -> bytes:
-    """RFC 3962 §6 has no other hash."""
-    state = Hash(SHA1())  # noqa: S303 - as a PRF's compression, not for collisions
-    state.update(octets)
-    return state.finalize()
-
-
-def derive(key: bytes, constant: bytes) -> bytes:
-    """DK of RFC 3961 §5.1 for AES, whose random-to-key is the identity."""
-    encrypt = Cipher(algorithms.AES(key), modes.ECB()).encryptor().update  # noqa: S305 - one block at a time
-    block, stream = n_fold(constant, 16), b""
-    while len(stream) < len(key):
-        block = encrypt(block)
-        stream += block
-    return stream[: len(key)]
-
-
-def n_fold(octets: bytes, size: int) -> bytes:
-    """RFC 3961 §5.1: copies, each rotated 13 bits further to the right, added in ones' complement, ``size`` octets."""
-    stream = b"".join(rotated(octets, 13 * copy) for copy in range(math.lcm(len(octets), size) // len(octets)))
-    modulus = (1 << 8 * size) - 1
-    total = sum(int.from_bytes(stream[at : at + size], "big") for at in range(0, len(stream), size))
-    return (total % modulus or modulus).to_bytes(size, "big")
-
-
-def rotated(octets: bytes, turn: int) -> bytes:
-    """``octets`` as one number, turned ``turn`` bits to the right."""
-    bits, value = 8 * len(octets), int.from_bytes(octets, "big")
-    twice = value << bits | value
-    return (twice >> turn % bits & (1 << bits) - 1).to_bytes(len(octets), "big")
 
 
 class SentRequest:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from kinkvpn.kerberos.credentials import Acquired, Credentials
-    from kinkvpn.kerberos.libkrb5 import CData
+    from kinkvpn.kerberos.library import CData
     from kinkvpn.kerberos.session import OwnTgt
 
     # What a trip brings home: krb5_creds, and by how much the KDC's clock is ahead of ours in seconds.

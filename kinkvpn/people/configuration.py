@@ -12,7 +12,8 @@ from kinkvpn import values
 from kinkvpn.config import ESP_PORT, KINK_PORT, HostSettings, parse
 from kinkvpn.document import Unexpected
 from kinkvpn.kerberos.credentials import Credentials
-from kinkvpn.kerberos.libkrb5 import ConfigUnusable, LibraryUnusable
+from kinkvpn.kerberos.libkrb5 import ConfigUnusable
+from kinkvpn.kerberos.library import LibraryUnusable
 from kinkvpn.kerberos.session import Acceptor
 from kinkvpn.kerberos.tickets import TicketSource
 from kinkvpn.people.acceptance import Wishes, accept

@@ -48,6 +48,10 @@ class Pairs:
         # Inbound SPI to policy, end of life, whether the pair ever stood here, and the protocol.
         self._undeleted: OrderedDict[int, tuple[str, float, bool, SecurityProtocol]] = OrderedDict()
 
+    def has(self, policy: str) -> bool:
+        """Whether one of ``policy`` stands or waits for its ACK."""
+        return bool(self.of(policy)) or any(pair.policy == policy for pair in self.unacknowledged())
+
     def of(self, policy: str) -> list[SaPair]:
         """Standing pairs of ``policy``, the newest last."""
         return list(self._by_policy.get(policy, {}).values())

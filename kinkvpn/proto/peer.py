@@ -32,6 +32,7 @@ from kinkvpn.proto.events import (
     TicketRefused,
     WakeAt,
 )
+from kinkvpn.proto.exchanges import Exchanges
 from kinkvpn.proto.gettgt import TicketRoute
 from kinkvpn.proto.initiator import Initiator, State
 from kinkvpn.proto.liveness import Liveness, Verdict
@@ -62,10 +63,6 @@ if TYPE_CHECKING:
 # Ours. Between two DELETEs of SPIs that are not here. The first after a restart brings the new epoch and ends them all;
 # what a forger can make of it is one short exchange between two honest hosts in ten seconds.
 DENY_SECONDS = 10.0
-# Ours. Commands of ours to one peer that are under way, or over and kept for a cycle: two for each policy, which are a
-# rekey of all of them, and these. Whatever a peer has us say beyond that, such as a DELETE for each pair too many, it
-# has to wait for with its next CREATE.
-MAX_EXCHANGES = 256
 
 
 class Peer:
@@ -114,7 +111,7 @@ class Peer:
         self._next_xid = next_xid
         self._packet_at = packet_at
         self._key_exchange = key_exchange
-        self._exchanges: dict[int, Initiator] = {}
+        self._exchanges: Exchanges = Exchanges()
         self._round_trip = RoundTrip()
         self._pairs: Pairs = Pairs(None if former is None else former._pairs)
         self._liveness = Liveness(settings)
@@ -135,10 +132,7 @@ class Peer:
             settings,
             self._pairs,
             begin=lambda command: self._begin(command).start(),
-            under_way=lambda: any(
-                isinstance(exchange.command, DeleteCommand) and exchange.outcome is None
-                for exchange in self._exchanges.values()
-            ),
+            under_way=lambda: self._exchanges.deleting,
             most=lambda: self._negotiation.most,
         )
 
@@ -168,10 +162,7 @@ class Peer:
     @property
     def busy(self) -> bool:
         """Whether some exchange about SAs has not come to its end."""
-        return any(
-            exchange.outcome is None and not isinstance(exchange.command, StatusCommand)
-            for exchange in self._exchanges.values()
-        )
+        return self._exchanges.busy
 
     @property
     def half_open(self) -> list[SaPair]:
@@ -192,19 +183,15 @@ class Peer:
 
     def acquired(self, policy: str, now: float) -> list[Effect]:
         """A packet waits for an SA of ``policy``."""
-        if self._has_pair(policy):
+        if self._pairs.has(policy):
             # Answered while the event was on its way, or as soon as the ACK is in: it comes again if that is not so.
             return [Count(Tally.IGNORED_EVENT)]
         if now < self.policies[policy].not_before:
             return [Count(Tally.SUPPRESSED_RETRY)]
         if self.policies[policy].negotiating is not None or self.closed:
             return [Count(Tally.IGNORED_EVENT)]
-        along = [name for name in companions(self.policies, policy, now) if not self._has_pair(name)]
+        along = [name for name in companions(self.policies, policy, now) if not self._pairs.has(name)]
         return self._create([policy], along=along)
-
-    def _has_pair(self, policy: str) -> bool:
-        """Whether one stands or waits for its ACK."""
-        return bool(self.pairs(policy)) or any(pair.policy == policy for pair in self._pairs.unacknowledged())
 
     def soft_expired(self, policy: str, spi: int, now: float) -> list[Effect]:
         """An SA has reached its soft lifetime: who set that one rekeys (RFC 4430 §3.6, ``proto.lifetime``)."""
@@ -265,7 +252,7 @@ class Peer:
     def open(self) -> list[Effect]:
         """Make the pairs that there are not, now; also after :meth:`close`."""
         self.closed = self._deletions.closing = False
-        return self._create([name for name in self.policies if not self._has_pair(name)])
+        return self._create([name for name in self.policies if not self._pairs.has(name)])
 
     def close(self, now: float, *, for_good: bool = True) -> list[Effect]:
         """Delete every pair and make no new one; ``for_good`` where the host goes, and has no time to tell it again."""
@@ -303,9 +290,8 @@ class Peer:
     def wake(self, now: float) -> list[Effect]:
         """Everything that is due."""
         effects = self._without_tgt(self._tickets.wake(now), now)
-        for xid, exchange in list(self._exchanges.items()):
-            if exchange.deadline is not None and exchange.deadline <= now:
-                effects += self._advance(xid, DeadlineReached(), now)
+        for xid in self._exchanges.due(now):
+            effects += self._advance(xid, DeadlineReached(), now)
         effects += self._deletions.wake(now)
         for name in take_yielding(self.policies, now):
             effects += self._deletions.delete(self._pairs.superseded(name, ours_yield=True), now)
@@ -344,7 +330,7 @@ class Peer:
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"this host {why}")
         if self._pairs.crowded(min(len(quick_modes), MAX_QUICK_MODES), len(self.policies)):
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"{self.settings.name} has not acknowledged earlier REPLYs")
-        if len(self._exchanges) > MAX_EXCHANGES + 2 * len(self.policies):
+        if self._exchanges.crowded(len(self.policies)):
             raise Refused(NotifyType.NO_PROPOSAL_CHOSEN, f"too many commands to {self.settings.name} are under way")
         answer = answer_create(
             quick_modes,
@@ -473,20 +459,20 @@ class Peer:
     # ------------------------------------------------------------ inside
 
     def _begin(self, command: Command) -> Initiator:
-        exchange = Initiator(
-            command,
-            xid=self._next_xid(),
-            server=self.settings.principal,
-            route=self.contact.whereabouts.path,
-            extend=self.contact.acquaintance.extend,
-            epoch=self._epoch,
-            kerberos=self._kerberos,
-            offset=self._offset,
-            fetch=self._tickets.fetch,
-            skipped=self._round_trip.skipped,
+        return self._exchanges.enter(
+            Initiator(
+                command,
+                xid=self._next_xid(),
+                server=self.settings.principal,
+                route=self.contact.whereabouts.path,
+                extend=self.contact.acquaintance.extend,
+                epoch=self._epoch,
+                kerberos=self._kerberos,
+                offset=self._offset,
+                fetch=self._tickets.fetch,
+                skipped=self._round_trip.skipped,
+            )
         )
-        self._exchanges[exchange.xid] = exchange
-        return exchange
 
     def _advance(self, xid: int, event: Event, now: float) -> list[Effect]:
         exchange = self._exchanges.get(xid)
@@ -555,8 +541,7 @@ class Peer:
         return effects
 
     def _restart(self, exchange: Initiator, outcome: Restart) -> list[Effect]:
-        again = exchange.again(outcome, self._next_xid())
-        self._exchanges[again.xid] = again
+        again = self._exchanges.enter(exchange.again(outcome, self._next_xid()))
         if isinstance(exchange.command, CreateCommand):
             for quick_mode in exchange.command.quick_modes:
                 self.policies[quick_mode.policy.name].negotiating = again.xid

@@ -10,7 +10,6 @@ from __future__ import annotations
 import heapq
 import itertools
 import logging
-from collections import Counter, OrderedDict, defaultdict
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +33,6 @@ from esp.events import (
     UnknownSpiSeen,
     UnreachableReported,
 )
-from esp.policy import networks_of
 from kinkvpn.errors import KinkvpnError, MalformedMessage
 from kinkvpn.proto import labels
 from kinkvpn.proto.acquaintance import ALONE, Ourselves
@@ -78,10 +76,12 @@ if TYPE_CHECKING:
     from kinkvpn.service.transport import Transport
 
 from kinkvpn.kerberos.tickets import TicketUnavailable
-from kinkvpn.latency import Latencies
+from kinkvpn.service.counts import Counts
+from kinkvpn.service.inner_mtus import InnerMtus, left_alone
 from kinkvpn.service.presence import Presence
 from kinkvpn.service.report import peer_status, policy_status
 from kinkvpn.service.roster import Roster
+from kinkvpn.service.xids import Xids
 
 log = logging.getLogger(__name__)
 
@@ -92,16 +92,9 @@ _TICKET_READY = Label(Family.TICKETS, "ready")
 
 # Ours. How long a KDC may take before an exchange gives up on its ticket; the configuration can change it.
 TICKET_DEADLINE = 5.0
-# Ours. A peer can tell another inner MTU with every STATUS, a thousand a second, and each costs a thread, a netlink
-# socket and a line in the log: a second lies between one look at what they have told and the next.
-MTU_SECONDS = 1.0
 # Ours. What a timer was to do and went wrong on is tried again: the same will go wrong perhaps, and whatever else of
 # that peer is due then goes right.
 TIMER_RETRY = 10.0
-
-
-async def left_alone(_subnets: Sequence[Network], _octets: int) -> None:
-    """For a host whose routes are not kinkvpn's to change."""
 
 
 @dataclass(slots=True)
@@ -163,16 +156,11 @@ class Keying:
         self._ticket_deadline = ticket_deadline
         self._key_exchange = key_exchange
         self._ourselves = ourselves
-        self._limit_mtu = limit_mtu
         self._presence = presence or Presence(lambda _peer, _come: None)
-        self._mtus: dict[str, int] = {}  # by peer, that are to be limited to
-        self._mtu_changed = trio.Event()
-        self._counters: Counter[Tally] = Counter()
-        self._labelled: Counter[Label] = Counter()
-        self._latencies: defaultdict[Label, Latencies] = defaultdict(Latencies)
+        self._mtus = InnerMtus(limit_mtu)
+        self._counts = Counts()
         self._defects = Allowance()
-        self._random = random
-        self._owners: OrderedDict[int, Peer] = OrderedDict()
+        self._xids = Xids(random)
         self._wakes: list[tuple[float, int, Peer | Responder]] = []
         self._order = itertools.count()
         self._rescheduled = trio.Event()
@@ -197,7 +185,7 @@ class Keying:
 
     def _admit(self, settings: PeerSettings, former: Peer | None = None) -> Peer:
         def next_xid() -> int:
-            return self._assign_xid(peer)
+            return self._xids.assign(peer)
 
         def packet_at() -> float | None:
             return self._dataplane.last_heard(settings.name)
@@ -229,23 +217,9 @@ class Keying:
         now = trio.current_time()
         peer = self._roster.leave(name, now)
         self._responder.dismiss(peer.settings.principal)
-        self._mtus.pop(name, None)
+        self._mtus.forget(name)
         with self._turn("remove", peer):
             self._perform(peer, peer.close(now))
-
-    def _assign_xid(self, peer: Peer) -> int:
-        # Random: who is asked something by this host, or listens somewhere, cannot tell the XIDs of what others are
-        # asked, and so cannot forge answers to it from afar (RFC 4430 §4 leaves the choice).
-        xid = int.from_bytes(self._random(4), "big")
-        while xid in self._owners:
-            xid = int.from_bytes(self._random(4), "big")
-        self._owners[xid] = peer
-        while self._owners:
-            oldest, owner = next(iter(self._owners.items()))
-            if oldest == xid or owner.owns(oldest):
-                break
-            del self._owners[oldest]
-        return xid
 
     # ------------------------------------------------------------ running
 
@@ -256,7 +230,7 @@ class Keying:
             nursery.start_soon(self._read_datagrams)
             nursery.start_soon(self._read_events)
             nursery.start_soon(self._keep_time)
-            nursery.start_soon(self._limit_mtus)
+            nursery.start_soon(self._mtus.run, self.peers, self._turn)
             for peer in self.peers.values():
                 with self._turn("start", peer):
                     self._perform(peer, peer.start(trio.current_time()))
@@ -275,7 +249,7 @@ class Keying:
             yield turn
         except Exception:
             turn.failed = True
-            self._counters[Tally.DEFECT] += 1
+            self._counts.add(Tally.DEFECT)
             if self._defects.take(where, trio.current_time()):
                 peer = {"peer": owner.settings.name} if isinstance(owner, Peer) else {}
                 log.exception("defect", extra={"fields": {"where": where, **peer, **about}})
@@ -302,21 +276,6 @@ class Keying:
             with trio.move_on_at(self._wakes[0][0] if self._wakes else float("inf")):
                 await self._rescheduled.wait()
 
-    async def _limit_mtus(self) -> None:
-        """One after the other, so that what a peer said last is what stays; and what it said in between is nothing."""
-        while True:
-            await self._mtu_changed.wait()
-            self._mtu_changed = trio.Event()
-            mtus, self._mtus = self._mtus, {}
-            for name, octets in mtus.items():
-                peer = self.peers.get(name)
-                if peer is None:
-                    continue  # it has left meanwhile
-                subnets = [subnet for each in peer.settings.policies for subnet in networks_of(each.selector.remote)]
-                with self._turn("mtu", peer):
-                    await self._limit_mtu(subnets, octets)
-            await trio.sleep(MTU_SECONDS)
-
     def receive(self, datagram: bytes, path: Path) -> None:
         """One KINK datagram, from whichever socket."""
         with self._turn("datagram", source=path.remote.address, octets=len(datagram)):
@@ -327,16 +286,16 @@ class Keying:
         try:
             message = parse_message(datagram)
         except MalformedMessage as malformed:
-            self._labelled[Label(Family.MESSAGES_RECEIVED, "unreadable")] += 1
+            self._counts.label([Label(Family.MESSAGES_RECEIVED, "unreadable")])
             self._perform(self._responder, self._responder.refuse(malformed, datagram, path, now))
             return
-        self._labelled[_RECEIVED[message.type]] += 1
+        self._counts.label([_RECEIVED[message.type]])
         if message.type is not MessageType.REPLY:
             self._perform(self._responder, self._responder.receive(message, datagram, path, now))
             return
-        owner = self._owners.get(message.xid)
+        owner = self._xids.owner(message.xid)
         if owner is None:
-            self._counters[Tally.UNKNOWN_XID] += 1
+            self._counts.add(Tally.UNKNOWN_XID)
         else:
             self._perform(owner, owner.replied(message, datagram, now, path))
 
@@ -415,12 +374,8 @@ class Keying:
         wanted: list[FetchTicket] = []
         for effect in effects:
             match effect:
-                case Count(tally, said, took):
-                    self._counters[tally] += 1
-                    if took is not None:
-                        self._latencies[said[0]].add(took)
-                    for label in said:
-                        self._labelled[label] += 1
+                case Count():
+                    self._counts.take(effect)
                 case SendMessage():
                     self._send(effect)
                 case WakeAt(time, name):
@@ -442,8 +397,7 @@ class Keying:
                 case RemoveOutbound(policy, spi):
                     self._remove_outbound(policy, spi)
                 case LimitMtu(name, octets):
-                    self._mtus[name] = octets
-                    self._mtu_changed.set()
+                    self._mtus.want(name, octets)
                 case ConfirmPath(address, octets):
                     self._dataplane.confirm_path(address, octets)
                 case FollowPeer(policy, remote):
@@ -467,12 +421,11 @@ class Keying:
                 self._transport.send(datagram, path)
         except OSError as error:
             # Nothing is lost that a retransmission does not bring back; what persists is told by the exchange's end.
-            self._counters[Tally.SEND_FAILED] += 1
+            self._counts.add(Tally.SEND_FAILED)
             fields = {"address": path.remote.address, "port": path.remote.port, "reason": str(error)}
             log.debug("send_failed", extra={"fields": fields})
         else:
-            self._labelled[_SENT[datagram[0]]] += 1
-            self._labelled.update(message.labels)
+            self._counts.label([_SENT[datagram[0]], *message.labels])
 
     def _install_outbound(self, sa: SaParameters) -> None:
         self._dataplane.install_outbound(self._as_agreed(sa))
@@ -491,11 +444,12 @@ class Keying:
         try:
             self._dataplane.remove_outbound(policy, spi)
         except UnknownSa:
-            self._counters[Tally.IGNORED_EVENT] += 1
+            self._counts.add(Tally.IGNORED_EVENT)
 
     def _fetch(self, wanted: FetchTicket) -> None:
         """Not for who had it performed: answering a peer can make this host start an exchange of its own."""
-        peer = self._owners[wanted.xid]
+        peer = self._xids.owner(wanted.xid)
+        assert peer is not None
         ticket = None if wanted.fresh else self._tickets.at_hand(wanted.server, tgt=wanted.tgt)
         if ticket is None:
             assert self._nursery is not None
@@ -525,13 +479,13 @@ class Keying:
             )
         except TicketUnavailable as unavailable:
             code = unavailable.refusal.code
-            self._labelled[Label(Family.TICKETS, "unavailable" if code is None else labels.krb_error(code))] += 1
+            self._counts.label([Label(Family.TICKETS, "unavailable" if code is None else labels.krb_error(code))])
             self._perform(peer, peer.ticket_refused(wanted.xid, unavailable.refusal, trio.current_time()))
         else:
             self._ticket_ready(peer, wanted, ticket)
 
     def _ticket_ready(self, peer: Peer, wanted: FetchTicket, ticket: Ticket) -> None:
-        self._labelled[_TICKET_READY] += 1
+        self._counts.label([_TICKET_READY])
         self._perform(peer, peer.ticket_ready(wanted.xid, ticket, trio.current_time()))
 
     # ------------------------------------------------------------ asked by the operator
@@ -626,12 +580,4 @@ class Keying:
     def status(self) -> answers.Negotiated:
         """Peers, their policies and pairs, and what was counted; JSON-able and free of secrets."""
         now = trio.current_time()
-        return {
-            "peers": [peer_status(peer, now) for peer in self.peers.values()],
-            "counters": {tally.value: count for tally, count in sorted(self._counters.items())},
-            "labelled": {
-                family.value: {label.name: self._labelled[label] for label in found}
-                for family, found in itertools.groupby(sorted(self._labelled), lambda label: label.family)
-            },
-            "seconds": {label.name.partition(".")[0]: took.status() for label, took in self._latencies.items()},
-        }
+        return {"peers": [peer_status(peer, now) for peer in self.peers.values()], **self._counts.status()}

@@ -23,9 +23,9 @@ from kinkvpn.proto import responder
 from kinkvpn.proto.create import MAX_QUICK_MODES
 from kinkvpn.proto.envelope import seal_command, seal_reply
 from kinkvpn.proto.epoch import MAX_PAST_EPOCHS
+from kinkvpn.proto.exchanges import MAX_EXCHANGES
 from kinkvpn.proto.identification import identifications_of
 from kinkvpn.proto.pairs import MAX_LINGERING, MAX_OF_PEER, MAX_TOMBSTONES, MAX_UNACKNOWLEDGED, MAX_UNDELETED
-from kinkvpn.proto.peer import MAX_EXCHANGES
 from kinkvpn.proto.proposal import offer
 from kinkvpn.proto.responder import MAX_ANSWERS
 from kinkvpn.proto.retransmit import TRANSMISSIONS

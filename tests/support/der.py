@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 from support.vectors import KEYTABS
 
-from kinkvpn.kerberos.libkrb5 import NULL, Context, borrow, ffi
+from kinkvpn.kerberos.libkrb5 import Context, borrow
+from kinkvpn.kerberos.library import NULL, ffi
 
 if TYPE_CHECKING:
-    from kinkvpn.kerberos.libkrb5 import CData
+    from kinkvpn.kerberos.library import CData
 
 SERVER = "b.kink.test"
 REALM = "KINK.TEST"

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from support.compiler import compiler
 
 from kinkvpn.kerberos.header import CDEF, FUNCTIONS
-from kinkvpn.kerberos.libkrb5 import ERROR_TABLE_BASE, GC_CACHED, GC_NO_STORE, GC_USER_USER, KT_END, ffi
+from kinkvpn.kerberos.libkrb5 import ERROR_TABLE_BASE, GC_CACHED, GC_NO_STORE, GC_USER_USER, KT_END
+from kinkvpn.kerberos.library import ffi
 from kinkvpn.kerberos.session import KRB5_BAD_ENCTYPE
 
 if TYPE_CHECKING:

@@ -283,7 +283,7 @@ def test_a_defect_costs_its_turn_and_nothing_else(where: str, method: str, monke
             east = await world.start("east", tunnels)
             for name in ("west", "south"):
                 await world.start(name, [tunnel for tunnel in tunnels if name in tunnel.ends])
-            east.keying._limit_mtu = limit
+            east.keying._mtus.limit = limit
             east.keying._perform(east.keying.peers["west"], [LimitMtu("west", 1300)])
             for tunnel in tunnels:
                 east.emit(tunnel, b"wanted")
@@ -341,7 +341,7 @@ def test_an_mtu_that_changes_all_the_time_is_one_change_at_a_time_and_the_last_o
             limited.append(octets)
             under_way -= 1
 
-        east.keying._limit_mtu = limit
+        east.keying._mtus.limit = limit
         for octets in range(1300, 1390):
             east.keying._perform(east.keying.peers["west"], [LimitMtu("west", octets)])
             await trio.sleep(0.03)
@@ -460,7 +460,7 @@ def test_xids_are_random_and_those_outstanding_are_not_drawn_again(monkeypatch: 
         assert abs(first - second) > 1000
         drawn = [first.to_bytes(4, "big"), second.to_bytes(4, "big"), b"\0\0\0\7"]
         with monkeypatch.context() as patched:
-            patched.setattr(west.keying, "_random", lambda _: drawn.pop(0))
+            patched.setattr(west.keying._xids, "_random", lambda _: drawn.pop(0))
             await west.keying.probe("east")
         assert parse_message(world.network.sent_of(MessageType.STATUS)[2].datagram).xid == 7
 
