@@ -7,9 +7,6 @@
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
-#include <linux/if_packet.h>
-#include <net/ethernet.h>
-#include <net/if.h>
 #include <poll.h>
 #include <pthread.h>
 #include <stdint.h>
@@ -21,15 +18,12 @@
 #include <time.h>
 #include <unistd.h>
 
-#ifndef PACKET_IGNORE_OUTGOING
-#define PACKET_IGNORE_OUTGOING 23
-#endif
+#include "frames.h"
 
 enum {
     ROOM = 10 + 14 + 65536,     /* vnet header, Ethernet header, the longest packet */
     UNDER_WAY = 1 << 16,        /* frames */
     OCTETS = 256 << 20,         /* that is 20 ms at 100 Gbit/s */
-    QUEUE_OCTETS = 64 << 20,
 };
 
 struct frame {
@@ -44,11 +38,6 @@ struct direction {
     struct frame frames[UNDER_WAY];
     uint8_t *octets;
 };
-
-static void fail(const char *what) {
-    perror(what);
-    exit(1);
-}
 
 static uint64_t now(void) {
     struct timespec time;
@@ -101,27 +90,12 @@ static void *carry(void *argument) {
     return NULL;
 }
 
-static int open_device(const char *name) {
-    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0), one = 1, octets = QUEUE_OCTETS;
-    struct sockaddr_ll address = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL)};
-    address.sll_ifindex = (int)if_nametoindex(name);
-    if (fd < 0 || !address.sll_ifindex)
-        fail(name);
-    if (setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof one) ||
-        setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &one, sizeof one) ||
-        setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &octets, sizeof octets) ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &octets, sizeof octets) ||
-        bind(fd, (struct sockaddr *)&address, sizeof address))
-        fail(name);
-    return fd;
-}
-
 int main(int count, char **arguments) {
     if (count != 4) {
         fprintf(stderr, "delay LEFT RIGHT MICROSECONDS\n");
         return 2;
     }
-    int devices[2] = {open_device(arguments[1]), open_device(arguments[2])};
+    int devices[2] = {frames_open(arguments[1]), frames_open(arguments[2])};
     struct direction *ways[2];
     for (int i = 0; i < 2; i++) {
         ways[i] = calloc(1, sizeof *ways[i]);

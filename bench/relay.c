@@ -11,10 +11,7 @@
 #define _GNU_SOURCE
 #include <arpa/inet.h>
 #include <errno.h>
-#include <linux/if_packet.h>
 #include <linux/virtio_net.h>
-#include <net/ethernet.h>
-#include <net/if.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdint.h>
@@ -25,9 +22,7 @@
 #include <sys/time.h>
 #include <unistd.h>
 
-#ifndef PACKET_IGNORE_OUTGOING
-#define PACKET_IGNORE_OUTGOING 23
-#endif
+#include "frames.h"
 
 enum {
     BATCH = 64,
@@ -38,7 +33,6 @@ enum {
     ROOM = FRONT + 14 + 65536,
     MILLION = 1000000,
     ESP_PORT = 4500,
-    QUEUE_OCTETS = 64 << 20,     /* of each socket: this path loses what it is told to, and nothing else */
 };
 
 struct odds {
@@ -67,11 +61,6 @@ struct direction {
 };
 
 static atomic_int stop;
-
-static void fail(const char *what) {
-    perror(what);
-    exit(1);
-}
 
 /* xorshift64* (Vigna 2016) */
 static uint32_t draw(struct direction *way, uint32_t below) {
@@ -188,20 +177,11 @@ static void *carry(void *argument) {
     return NULL;
 }
 
-static int open_device(const char *name) {
-    int fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0), one = 1, octets = QUEUE_OCTETS;
-    struct sockaddr_ll address = {.sll_family = AF_PACKET, .sll_protocol = htons(ETH_P_ALL)};
+/* Receiving from `fd` ends after QUIET_US without a frame: what is held back goes then. */
+static int quiet_after(int fd) {
     struct timeval quiet = {.tv_usec = QUIET_US};
-    address.sll_ifindex = (int)if_nametoindex(name);
-    if (fd < 0 || !address.sll_ifindex)
-        fail(name);
-    if (setsockopt(fd, SOL_PACKET, PACKET_VNET_HDR, &one, sizeof one) ||
-        setsockopt(fd, SOL_PACKET, PACKET_IGNORE_OUTGOING, &one, sizeof one) ||
-        setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &octets, sizeof octets) ||
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &octets, sizeof octets) ||
-        setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &quiet, sizeof quiet) ||
-        bind(fd, (struct sockaddr *)&address, sizeof address))
-        fail(name);
+    if (setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &quiet, sizeof quiet))
+        fail("SO_RCVTIMEO");
     return fd;
 }
 
@@ -236,7 +216,7 @@ int main(int count, char **arguments) {
         fprintf(stderr, "relay LEFT RIGHT SEED LOST HELD REPEATED\n");
         return 2;
     }
-    int left = open_device(arguments[1]), right = open_device(arguments[2]);
+    int left = quiet_after(frames_open(arguments[1])), right = quiet_after(frames_open(arguments[2]));
     uint64_t seed = strtoull(arguments[3], NULL, 10);
     struct odds odds = {(uint32_t)atol(arguments[4]), (uint32_t)atol(arguments[5]), (uint32_t)atol(arguments[6])};
     struct direction *ways[2] = {direction_new(left, right, 2 * seed, odds), direction_new(right, left, 2 * seed + 1, odds)};

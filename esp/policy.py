@@ -172,6 +172,13 @@ def box(selector: Selector) -> Box:
     )
 
 
+def within(network: Network, outer: Network) -> bool:
+    """Whether every address of ``network`` is one of ``outer``."""
+    if isinstance(network, IPv4Network):
+        return isinstance(outer, IPv4Network) and network.subnet_of(outer)
+    return isinstance(outer, IPv6Network) and network.subnet_of(outer)
+
+
 def covers(wide: Selector, narrow: Selector) -> bool:
     """Whether every flow of ``narrow`` is one of ``wide`` too."""
     return wide is narrow or (

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # Bottom to top; a module may import its own layer and those below. A name stands for the module or the whole package.
 LAYERS = {
     "esp": (
-        {"esp.errors", "esp.offload"},
+        {"esp.errors", "esp.offload", "esp.compiled"},
         {"esp.wire", "esp.inner", "esp.seqnum", "esp.suite", "esp.headers", "esp.aggfrag"},
         {"esp.combined", "esp.separate", "esp.integrity"},
         {"esp.policy", "esp.sa", "esp.datagram", "esp.crypto", "esp.events", "esp.tunnel", "esp.checksum", "esp.pace"},
@@ -86,7 +86,7 @@ ACROSS = {
     "kinkvpn.view": DESCRIPTIONS,
     "kinkvpn.prospect": DESCRIPTIONS,
     "kinkvpn.metrics": DESCRIPTIONS,
-    "kinkvpn.proxy": DESCRIPTIONS | {"esp.tun"},
+    "kinkvpn.proxy": DESCRIPTIONS | {"esp.tun", "esp.compiled"},
     "kinkvpn.rootless": DESCRIPTIONS | {"esp.tun", "esp.veth"},
     "kinkvpn.service": DESCRIPTIONS
     | {

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import sys
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from esp.sa import Endpoint
+from kinkvpn.commands.gateway import subnet
 from kinkvpn.commands.outcome import CANNOT, DONE, FAILED, complain
 from kinkvpn.config import DEFAULT_PATH, load
 
 if TYPE_CHECKING:
-    from esp.policy import Network
     from kinkvpn.commands.subcommands import Subcommands
     from kinkvpn.proxy.forwards import Forward
     from kinkvpn.proxy.socks import Password
@@ -64,14 +64,6 @@ def add(commands: Subcommands) -> None:
 
 
 _FORM = "[BIND:]PORT:HOST:PORT"
-
-
-def subnet(text: str) -> Network:
-    """Raises argparse's error."""
-    try:
-        return ip_network(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no subnet: {error}") from None
 
 
 def address(text: str) -> IPv4Address | IPv6Address:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pyroute2 import IPRoute, NetlinkError
 
-from esp.policy import networks_of
+from esp.policy import networks_of, within
 from esp.sa import Mode
 from kinkvpn.doctor.finding import Finding, error, note, ok, warning
 from kinkvpn.doctor.host import sysctl
@@ -112,7 +112,7 @@ def _stolen(patient: Patient, configured: Configuration, table: Table) -> Iterat
 
 def _inside(network: Network, wanted: Network) -> bool:
     """Whether it is ``wanted`` or a part of it. Everything has parts that are elsewhere: who wants all knows that."""
-    return network == wanted or (wanted.prefixlen > 0 and wanted.supernet_of(network))  # type: ignore[arg-type] # same version
+    return network == wanted or (wanted.prefixlen > 0 and within(network, wanted))
 
 
 def _taken(wanted: Network, route: Route, peer: str) -> Finding:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
+from esp.policy import within
+
 if TYPE_CHECKING:
     from esp.policy import Network
     from kinkvpn.proto.lease import Lease
@@ -45,17 +47,13 @@ def accept(lease: Lease, wishes: Wishes) -> tuple[Lease, tuple[Network, ...]]:
 
 
 def _wanted(route: Network, wishes: Wishes) -> bool:
-    return wishes.all_traffic or _private(route) or any(_within(route, allowed) for allowed in wishes.routes)
+    return wishes.all_traffic or _private(route) or any(within(route, allowed) for allowed in wishes.routes)
 
 
 def _private(route: Network) -> bool:
-    return bool(route.prefixlen) and (route.is_private or _within(route, _SHARED))
-
-
-def _within(route: Network, outer: Network) -> bool:
-    return route.version == outer.version and route.subnet_of(outer)  # type: ignore[arg-type]  # of one version by now
+    return bool(route.prefixlen) and (route.is_private or within(route, _SHARED))
 
 
 def _without_inner(routes: tuple[Network, ...]) -> tuple[Network, ...]:
     """Those that no other one has in it: traffic that two policies want belongs to neither for certain."""
-    return tuple(one for one in routes if not any(_within(one, other) for other in routes if other != one))
+    return tuple(one for one in routes if not any(within(one, other) for other in routes if other != one))

@@ -12,9 +12,6 @@ from kinkvpn.service.obstacles import StartRefused
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# krb5.conf(5), default_ccache_name: where MIT looks when nobody says.
-USUAL_CCACHE = "FILE:/tmp/krb5cc_%{uid}"
-
 
 @dataclass(frozen=True, slots=True)
 class Identity:
@@ -57,8 +54,12 @@ def default_ccache(context: Context, environment: Mapping[str, str]) -> str:
     caller = environment.get("SUDO_UID", "")
     if environment.get("KRB5CCNAME") or not caller.isdecimal() or os.geteuid():
         return context.default_ccache()
-    named = context.profile_values("libdefaults", "default_ccache_name") or [USUAL_CCACHE]
-    return named[0].replace("%{uid}", caller).replace("%{euid}", caller)
+    named = context.profile_values("libdefaults", "default_ccache_name")
+    if named:
+        return named[0].replace("%{uid}", caller).replace("%{euid}", caller)
+    # What libkrb5 was built with has the uid last (krb5.conf(5)), and it has filled in ours.
+    ours, own = context.default_ccache(), str(os.getuid())
+    return ours.removesuffix(own) + caller if ours.endswith(own) else ours
 
 
 def gateway_principal(gateway: str, identity: Identity) -> str:

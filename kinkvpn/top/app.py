@@ -24,6 +24,7 @@ from kinkvpn.top.history import History
 if TYPE_CHECKING:
     from textual.app import ComposeResult
     from textual.binding import BindingType
+    from textual.notifications import SeverityLevel
     from textual.screen import Screen
 
     from kinkvpn.top.look import Look, Observer
@@ -288,9 +289,10 @@ class Top(App[None]):
         self.push_screen(Confirm(f"New keys for every tunnel with {view.printable(peer)} now?"), answered)
 
     async def _rekey(self, peer: str) -> None:
+        severity: SeverityLevel = "information"
         try:
-            said, severity = await asyncio.to_thread(self._observer.rekey, peer), "information"
+            said = await asyncio.to_thread(self._observer.rekey, peer)
         except KinkvpnError as error:
             said, severity = str(error), "error"
-        self.notify(view.printable(said), severity=severity, markup=False)  # type: ignore[arg-type] # one of its words
+        self.notify(view.printable(said), severity=severity, markup=False)
         await self.look()

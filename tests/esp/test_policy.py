@@ -31,6 +31,7 @@ from esp.policy import (
     is_host,
     networks_of,
     overlap,
+    within,
 )
 from esp.spd import Match
 
@@ -118,3 +119,20 @@ def test_what_protects_has_one_selector_and_both_directions() -> None:
     for directions in (frozenset[Direction](), frozenset({Direction.INBOUND})):
         with pytest.raises(InvalidPolicy, match="one direction, or none"):
             check_policy(Policy("half", SELECTOR4, directions=directions))
+
+
+@pytest.mark.parametrize(
+    ("network", "outer", "inside"),
+    [
+        ("10.1.0.0/16", "10.0.0.0/8", True),
+        ("10.1.0.0/16", "10.1.0.0/16", True),
+        ("10.0.0.0/8", "10.1.0.0/16", False),
+        ("192.0.2.0/24", "10.0.0.0/8", False),
+        ("fd00:1::/32", "fd00::/8", True),
+        ("fd00::/8", "::/0", True),
+        ("10.0.0.0/8", "::/0", False),
+        ("fd00::/8", "0.0.0.0/0", False),
+    ],
+)
+def test_a_subnet_within_another(network: str, outer: str, inside: bool) -> None:
+    assert within(ip_network(network), ip_network(outer)) is inside

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -37,9 +36,6 @@ TOGETHER = 5  # what has options or extension headers is left apart
 
 # What keeps it from reading beyond a chain of extension headers that is cut.
 BOUND = "if (offset + 2 > octets)"
-
-if shutil.which("gcc") is None:
-    pytest.skip("gcc is missing", allow_module_level=True)
 
 
 def gcc(directory: Path, *arguments: str | Path) -> None:

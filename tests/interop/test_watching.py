@@ -20,7 +20,7 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from selenium.webdriver.support.ui import WebDriverWait
-from support.browser import CHROMEDRIVER, chromium, complaints, door, prefer, resize
+from support.browser import chromium, complaints, door, prefer, resize
 from support.lab import command, control_socket, events, policy, start, status, wait
 
 from kinkvpn.demo.lab import Host, Lab, kinkvpn
@@ -118,7 +118,6 @@ def text_of(driver: webdriver.Chrome, selector: str) -> str:
     return str(driver.execute_script("return document.querySelector(arguments[0]).innerText", selector))
 
 
-@pytest.mark.skipif(CHROMEDRIVER is None, reason="there is no Chromium here (apt-get install chromium-driver)")
 def test_the_page_in_a_browser(lab: Lab, tmp_path: Path) -> None:
     """A tunnel with traffic, somebody who forges, a rekey; then the daemon goes, and another comes."""
     a, b = lab.hosts

@@ -161,7 +161,7 @@ def looping(live: Callable[[Callable[[], None]], object]) -> Iterator[None]:
             started.set()
 
         with scope:
-            await live(ready)  # type: ignore[misc]
+            await live(ready)
 
     thread = threading.Thread(target=trio.run, args=(main,))
     thread.start()

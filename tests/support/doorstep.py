@@ -86,7 +86,7 @@ def asked(gateway: Gateway, ccache: str, **arguments: object) -> Any:
                 await nursery.start(gateway.run)
                 name = f"127.0.0.1:{gateway.port}"
                 try:
-                    return await configuration_for(name, ccache=ccache, principal=GATEWAY, **arguments)  # type: ignore[arg-type]
+                    return await configuration_for(name, ccache=ccache, principal=GATEWAY, **arguments)
                 except StartRefused as refused:
                     return str(refused)
                 finally:

@@ -31,7 +31,7 @@ class Here:
 
 
 def stack() -> KernelStack:
-    return KernelStack(Here(), (4, 6))  # type: ignore[arg-type] # all that is asked of a namespace
+    return KernelStack(Here(), (4, 6))  # all that is asked of a namespace
 
 
 def outgoing(names: Names | None = None) -> Outgoing:

@@ -5,8 +5,9 @@ It may be missing: :func:`why_missing` says why. Nothing else of the package can
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
+
+from esp import compiled
 
 HERE = Path(__file__).parent
 
@@ -17,13 +18,4 @@ def why_missing(directory: Path = HERE) -> str | None:
     Args:
         directory: of the installed package; setup.py leaves its reason there.
     """
-    try:
-        import_module("kinkvpn.proxy.lwip._stack")
-    except ModuleNotFoundError:
-        try:
-            return f"not built: {(directory / 'missing.txt').read_text().strip()}, when kinkvpn was installed"
-        except OSError:
-            return "not built: nobody has, in this tree"
-    except ImportError as error:
-        return f"built, and does not load: {error}"
-    return None
+    return compiled.why_missing("kinkvpn.proxy.lwip._stack", directory)

@@ -99,7 +99,7 @@ class Silent:
 
 def test_events(tmp_path: Path) -> None:
     silent = Silent()
-    with served(tmp_path / "k.sock", lambda: silent) as path, Client(path) as client:  # type: ignore[arg-type,return-value]
+    with served(tmp_path / "k.sock", lambda: silent) as path, Client(path) as client:
         assert list(client.events(follow=False)) == [
             Event(f"ab-{number + 1}", "message", {"event": "x", "n": number}) for number in range(3)
         ]

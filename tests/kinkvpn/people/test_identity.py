@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
     from support.kdc import Lab
 
-ALICE = Identity("alice@KINKVPN.TEST", "FILE:/tmp/krb5cc_0")
+ALICE = Identity("alice@KINKVPN.TEST", "MEMORY:alice")
 
 
 @pytest.mark.kdc
@@ -36,8 +37,9 @@ def test_under_sudo_the_caller_s_tickets_are_meant(tmp_path: Path, monkeypatch: 
     conf = tmp_path / "krb5.conf"
     monkeypatch.setenv("KRB5_CONFIG", str(conf))
     monkeypatch.setattr("os.geteuid", lambda: 0)
+    built = subprocess.run(["krb5-config", "--defccname"], check=True, capture_output=True, text=True).stdout.strip()
     for line, expected in (
-        ("", "FILE:/tmp/krb5cc_1000"),
+        ("", built.replace("%{uid}", "1000")),
         ("default_ccache_name = KEYRING:persistent:%{uid}\n", "KEYRING:persistent:1000"),
     ):
         conf.write_text(f"[libdefaults]\n{line}")

@@ -23,7 +23,7 @@ from kinkvpn.proxy.target import MalformedRequest, Target, parse_target
     ],
 )
 def test_names_and_addresses(text: str, host: object, port: int) -> None:
-    assert parse_target(text) == Target(host, port)  # type: ignore[arg-type] # one of the three
+    assert parse_target(text) == Target(host, port)
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,7 @@ async def test_there_is_an_end_of_people_and_of_addresses() -> None:
     with pytest.raises(NotAdmitted, match=r"1 people already \(people.most\)"):
         host.admit("bob@A.COM")
     host = Host(settings(EVERYBODY, pool=("10.8.0.0/30",)))
-    assert host.admit("alice@A.COM").lease.addresses == (IPv4Address("10.8.0.2"),)  # type: ignore[union-attr]
+    assert host.admit("alice@A.COM").lease.addresses == (IPv4Address("10.8.0.2"),)
     for _ in range(2):
         with pytest.raises(NotAdmitted, match=r"people.addresses has none left"):
             host.admit("bob@A.COM")
