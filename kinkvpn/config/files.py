@@ -7,15 +7,15 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from kinkvpn.document import Document, DocumentError, Table, Unexpected, read_file, show_path
+from kinkvpn.document import Document, DocumentError, Problem, Table, Unexpected, read_file, show_path
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from kinkvpn.document import Problem
-
 # Ours. Of peers in files of their own there are as many as of policies at most; more is somebody's wrong pattern.
 MAXIMUM_FILES = 4096
+# Ours. Files that include files that include files: more is somebody's mistake, and Python's stack has an end.
+MAXIMUM_DEPTH = 16
 
 
 def read_files(path: Path) -> Root:
@@ -32,7 +32,7 @@ def read_files(path: Path) -> Root:
     folder = path.with_suffix(".d")
     if folder.is_dir():
         for each in _matching(folder, "*.toml"):
-            reading.include(each)
+            reading.drop_in(each)
     return reading.root()
 
 
@@ -50,6 +50,7 @@ class _Reading:
         self._documents: list[Document] = []
         self._problems: list[Problem] = []
         self._seen: set[str] = set()  # without symbolic links
+        self._depth = 0  # of includes
 
     def root(self) -> Root:
         """Raises DocumentError: what is not TOML, or cannot be read."""
@@ -57,12 +58,25 @@ class _Reading:
             raise DocumentError("", self._problems)
         return Root(self._documents)
 
+    def drop_in(self, path: Path) -> None:
+        """Read the file at ``path``, unless one that was read includes it."""
+        wrong = "" if self._has(path) else self.include(path)
+        if wrong:
+            self._problems += DocumentError(str(path), [Problem(0, f"expected {wrong}")]).located()
+
+    def _has(self, path: Path) -> bool:
+        return os.path.realpath(path) in self._seen
+
     def include(self, path: Path) -> str:
         """Read the file at ``path``; why not, if it is not to be."""
-        if os.path.realpath(path) in self._seen:
+        if self._has(path):
             return "each file once: it is part of this configuration already"
         if len(self._documents) >= MAXIMUM_FILES:
             return f"at most {MAXIMUM_FILES} files"
+        if self._depth >= MAXIMUM_DEPTH:
+            return f"at most {MAXIMUM_DEPTH} files that include each other"
+        if path.exists() and not path.is_file():  # to read from a pipe is to wait for who writes, for ever maybe
+            return "a regular file"
         try:
             self.read(path, read_file(path, "configuration"))
         except DocumentError as error:
@@ -75,11 +89,13 @@ class _Reading:
         document = Document.parse(text, str(path))
         self._documents.append(document)
         table = Table(document, (), document.root)
+        self._depth += 1
         for index, pattern in enumerate(table.items("include", _pattern)):
             wrong = self._include_all(path.parent, pattern)
             if wrong:
                 written = ("include", index) if isinstance(document.root["include"], list) else ("include",)
                 table.report_value(written, pattern, wrong)
+        self._depth -= 1
 
     def _include_all(self, directory: Path, pattern: str) -> str:
         wild = any(mark in pattern for mark in "*?[")

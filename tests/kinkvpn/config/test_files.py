@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -121,6 +122,27 @@ def test_a_link_that_leads_to_itself_is_said(tmp_path: Path) -> None:
     path = write(tmp_path, k=HEAD + EAST, **{"k.d__b": peer("b", 12)})
     (tmp_path / "k.d" / "c.toml").symlink_to("c.toml")
     assert errors(path) == ["k.d/c.toml: cannot read the configuration: Too many levels of symbolic links"]
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = write(tmp_path, k='include = "pipe.toml"\n' + HEAD + EAST)
+    os.mkfifo(tmp_path / "pipe.toml")
+    assert errors(path) == [
+        'k.toml:1: include = "pipe.toml": expected a file that is there, or a pattern such as peers/*.toml'
+    ]
+    write(tmp_path, k='include = "pipe*"\n' + HEAD + EAST)
+    assert errors(path) == ['k.toml:1: include = "pipe*": expected a regular file']
+    write(tmp_path, k=HEAD + EAST)
+    (tmp_path / "k.d").mkdir()
+    os.mkfifo(tmp_path / "k.d/pipe.toml")
+    assert errors(path) == ["k.d/pipe.toml: expected a regular file"]
+
+
+def test_there_is_an_end_of_files_that_include_each_other(tmp_path: Path) -> None:
+    deep = {f"f{number}": f'include = "f{number + 1}.toml"\n' for number in range(1, 300)}
+    path = write(tmp_path, k='include = "f1.toml"\n' + HEAD + EAST, **deep)
+    (said,) = errors(path)
+    assert said.endswith("expected at most 16 files that include each other")
 
 
 def test_text_has_no_folder_but_may_include() -> None:
