@@ -1,5 +1,7 @@
 # Doors to rooms that only lanes and tests enter, for the tests.
 
+from libc.string cimport memset
+
 cdef extern from "engine.h" nogil:
     struct flow:
         uint64_t addresses[4]
