@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import subprocess
+from collections import deque
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from threading import Thread
+from typing import IO, TYPE_CHECKING, Any, Final
 
 from bench.laboratory import end
 from kinkvpn.demo.namespace import LabFailed
@@ -30,7 +32,11 @@ class Transfer:
 
 @contextmanager
 def server(namespace: Namespace) -> Iterator[subprocess.Popen[str]]:
-    """``iperf3 --server``, listening. Raises LabFailed if it does not."""
+    """``iperf3 --server``, listening; what it says of each transfer is read, or one day it would wait for that.
+
+    Raises:
+        LabFailed: it does not listen.
+    """
     listener = namespace.spawn(["iperf3", "--server", "--forceflush"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert listener.stdout is not None
     try:
@@ -39,9 +45,24 @@ def server(namespace: Namespace) -> Iterator[subprocess.Popen[str]]:
                 break
         else:
             raise LabFailed("iperf3 does not listen", host=namespace.name)
-        yield listener
+        with draining(listener.stdout):
+            try:
+                yield listener
+            finally:
+                listener.kill()
     finally:
         end(listener)
+
+
+@contextmanager
+def draining(stream: IO[str]) -> Iterator[None]:
+    """Reads and forgets what comes; ends once nobody can write any more."""
+    reader = Thread(target=deque, args=(stream, 0))
+    reader.start()
+    try:
+        yield
+    finally:
+        reader.join()
 
 
 def command(address: str, *, streams: int, backwards: bool, seconds: float) -> list[str]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 
 import pytest
 
-from bench.iperf import command, parse
-from kinkvpn.demo.namespace import LabFailed
+from bench.iperf import command, parse, server
+from kinkvpn.demo.namespace import LabFailed, Namespace
 
 REPORT = {
     "start": {"version": "iperf 3.12"},
@@ -43,3 +44,17 @@ def test_backwards_is_told_to_iperf3_alone() -> None:
     assert there[there.index("--parallel") + 1] == "4"
     assert there[there.index("--time") + 1] == "2"
     assert command("10.2.0.1", streams=4, backwards=True, seconds=2) == [*there, "--reverse"]
+
+
+@pytest.mark.root
+def test_a_server_outlives_what_it_says() -> None:
+    """Of many transfers, which is more than a pipe holds."""
+    with Namespace("iperf") as namespace:
+        namespace.ip("link set lo up")
+        with server(namespace) as listener:
+            assert listener.stdout is not None
+            fcntl.fcntl(listener.stdout, fcntl.F_SETPIPE_SZ, 4096)
+            for _ in range(4):
+                asked = command("127.0.0.1", streams=16, backwards=False, seconds=1)
+                done = namespace.run([*asked, "--bitrate", "1M", "--interval", "0.1"])
+                assert parse(done).octets > 0
