@@ -22,7 +22,9 @@ DELETE, STATUS = DeleteCommand(Doomed("a pair", 0x1234, 0.0)), StatusCommand()
 
 
 @pytest.mark.parametrize(
-    ("command", "busy", "deleting"), [(STATUS, False, False), (DELETE, True, True), (object(), True, False)], ids=repr
+    ("command", "busy", "deleting"),
+    [(STATUS, False, False), (DELETE, True, True), (object(), True, False)],
+    ids=["status", "delete", "another"],
 )
 def test_what_is_under_way(command: Any, busy: bool, deleting: bool) -> None:
     exchanges = Exchanges()
