@@ -8,23 +8,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from esp.offload import ALL_OFFLOADS, Offload
+from esp.offload import ALL_OFFLOADS
 from esp.sa import Encapsulation
-from kinkvpn.config import EspSettings, KinkSettings, TunSettings, engine_settings
+from kinkvpn.config import DeviceKind, EspSettings, KinkSettings, TunSettings, engine_settings
 from kinkvpn.doctor.finding import Finding, error, note, ok, warning
 from kinkvpn.document import DocumentError
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.rootless.namespace import enter
 from kinkvpn.rootless.obstacles import attempt, explain
-from kinkvpn.service.devices import esp_addresses, listening_addresses, open_link, open_links, open_tun
-from kinkvpn.service.engines import choose_engine, obstacle
+from kinkvpn.service.devices import esp_addresses, listening_addresses, open_device, open_link, open_links
+from kinkvpn.service.engines import SLOWER, choose_engine, obstacle
 from kinkvpn.service.obstacles import CAPABILITIES, StartRefused, has_capability
+from kinkvpn.service.report import OFF
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
-    from esp.offload import Grant
+    from esp.offload import Grant, Offloads
     from kinkvpn.doctor.examination import Patient
+    from kinkvpn.service.engines import ChosenEngine
 
 PROC: Final = Path("/proc/sys")
 # Ours. IPv6 asks for 1,280; the device is gone again in a moment.
@@ -33,9 +35,8 @@ TRIAL_MTU: Final = 1280
 
 def engine(patient: Patient) -> Iterator[Finding]:
     """Which one would carry packets."""
-    settings = patient.configuration.esp if patient.configuration else EspSettings()
     try:
-        chosen = choose_engine(engine_settings(settings.engine, os.environ), obstacle())
+        chosen = _chosen(patient)
     except (StartRefused, DocumentError) as refused:
         build = "apt-get install gcc libc6-dev libssl-dev python3-dev && pip install --force-reinstall kinkvpn"
         yield error("engine-refused", str(refused), command=build)
@@ -48,8 +49,23 @@ def engine(patient: Patient) -> Iterator[Finding]:
         yield note("engine-portable", f"the portable engine: {chosen.reason}", why, build)
 
 
+def _chosen(patient: Patient) -> ChosenEngine:
+    """Raises StartRefused, DocumentError: it is not to be had, or there is none of that name."""
+    settings = patient.configuration.esp if patient.configuration else EspSettings()
+    return choose_engine(engine_settings(settings.engine, os.environ), obstacle())
+
+
+def _wanted(patient: Patient) -> Offloads:
+    """Offloads that are asked for, and of use to the engine."""
+    wanted = patient.configuration.offload if patient.configuration else ALL_OFFLOADS
+    try:
+        return _chosen(patient).suited(wanted)
+    except (StartRefused, DocumentError):  # the look at it says so
+        return wanted
+
+
 def ports(patient: Patient) -> Iterator[Finding]:
-    """KINK's and ESP's, by binding them; not while the daemon has them."""
+    """KINK's and ESP's, and what the kernel spares ESP's, by binding them; not while the daemon has them."""
     if patient.daemon_runs:
         yield ok("ports", "the running daemon has its ports")
         return
@@ -59,19 +75,23 @@ def ports(patient: Patient) -> Iterator[Finding]:
     kink, esp = (configured.kink, configured.esp) if configured else (KinkSettings(), EspSettings())
     listen = listening_addresses(kink.listen)
     reasons: list[str] = []
+    refusals: dict[str, str] = {}
     try:
         if kink.over is not KinkOver.ESP_PORT:
             open_transport(listen, kink.port).close()
     except StartRefused as refused:
         reasons += refused.reasons
     try:
-        open_link(esp_addresses(listen), esp.port).close()
+        link = open_link(esp_addresses(listen), esp.port, offloads=_wanted(patient))
+        refusals = reasons_in(link.grant)
+        link.close()
     except StartRefused as refused:
         reasons += refused.reasons
     if not reasons:
         yield ok("ports", f"UDP ports {kink.port} and {esp.port} are free")
     for reason in reasons:
         yield _port_refused(reason, kink.port if f":{kink.port}/" in reason else esp.port)
+    yield from refused_offloads(refusals)
 
 
 def _port_refused(reason: str, port: int) -> Finding:
@@ -85,22 +105,27 @@ def _port_refused(reason: str, port: int) -> Finding:
 
 
 def device(patient: Patient) -> Iterator[Finding]:
-    """The TUN device and the offloads of it, by opening it; not while the daemon has it."""
+    """The packet device and the offloads of it, by opening it; not while the daemon has it."""
     if patient.daemon_runs:
         yield from _daemons_device(patient)
         return
     configured = patient.configuration
     tun = configured.tun if configured else TunSettings()
-    offloads = configured.offload if configured else ALL_OFFLOADS
     try:
-        opened = open_tun(replace(tun, mtu=tun.mtu or TRIAL_MTU), offloads)
+        opened = open_device(replace(tun, mtu=tun.mtu or TRIAL_MTU), _wanted(patient))
     except StartRefused as refused:
-        yield _device_refused(str(refused))
+        yield _device_refused(tun, str(refused))
         return
-    grant = opened.grant
+    refusals = reasons_in(opened.grant)
     opened.close()
-    yield ok("device", f"/dev/net/tun opens, and {tun.name} can be made")
-    yield from refused_offloads(grant)
+    yield ok("device", _possible(tun, veth=bool(opened.hardware)))
+    yield from refused_offloads(refusals)
+
+
+def _possible(tun: TunSettings, *, veth: bool) -> str:
+    if tun.fd is not None:
+        return f"descriptor {tun.fd} is a TUN device"
+    return f"{tun.name} can be made, a pair of veth devices" if veth else f"{tun.name} can be made: /dev/net/tun opens"
 
 
 def _daemons_device(patient: Patient) -> Iterator[Finding]:
@@ -109,33 +134,41 @@ def _daemons_device(patient: Patient) -> Iterator[Finding]:
         return
     tun = patient.status["tun"]
     yield ok("device", f"the running daemon has {tun['name']}, MTU {tun['mtu']}")
-    for name, reason in patient.status["offloads"].items():
-        if reason:
-            yield _offload_refused(name, reason)
+    yield from refused_offloads(
+        {name: reason for name, reason in patient.status["offloads"].items() if reason not in (None, OFF, SLOWER)}
+    )
 
 
-def _device_refused(reason: str) -> Finding:
+def _device_refused(tun: TunSettings, reason: str) -> Finding:
+    if tun.fd is not None:
+        why = "whoever starts the daemon opens the device, and has to start the doctor likewise"
+        return error("device-refused", reason, why)
+    if "is there already" in reason:
+        return error("device-taken", reason, "somebody else's device has the name", f"ip link show {tun.name}")
     if "is in use by" in reason:
         return error("device-taken", reason, "two daemons cannot have one device", "ip tuntap show")
     if "CAP_NET_ADMIN" in reason:
         why = "in a container: --cap-add NET_ADMIN; as an ordinary user: kinkvpn run, which needs none"
         return error("device-refused", reason, why, "sudo kinkvpn doctor")
+    if tun.device is DeviceKind.VETH:
+        return error("device-refused", reason, command="modprobe veth")
     if not Path("/dev/net/tun").exists():
         why = "in a container: --device /dev/net/tun"
         return error("device-missing", reason, why, "modprobe tun")
     return error("device-refused", reason, command="ls -l /dev/net/tun")
 
 
-def refused_offloads(grant: Grant) -> Iterator[Finding]:
-    """A note for each that was wanted and is not to be had."""
-    for offload, reason in grant.refusals.items():
-        yield _offload_refused(offload.value, reason)
+def reasons_in(grant: Grant) -> dict[str, str]:
+    """As a daemon's status has them, by the offload's name."""
+    return {offload.value: reason for offload, reason in grant.refusals.items()}
 
 
-def _offload_refused(name: str, reason: str) -> Finding:
-    why = "packets go one by one where they could go by the dozen: slower, and nothing else"
-    refused = Offload(name).value
-    return note("offload", f"no {refused}: {reason}", why, f'[offload] {refused} = "off" says that this is known')
+def refused_offloads(refusals: Mapping[str, str]) -> Iterator[Finding]:
+    """A note for each reason, with all that were wanted and are not to be had for it."""
+    for reason in dict.fromkeys(refusals.values()):
+        names = ", ".join(name for name, its in refusals.items() if its == reason)
+        why = "packets go one by one where they could go by the dozen: slower, and nothing else"
+        yield note("offload", f"no {names}: {reason}", why)
 
 
 def raw(patient: Patient) -> Iterator[Finding]:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kinkvpn.api import answers
 
 # Measured: the checksum of a full segment takes Python 3.5 us. The kernel cuts it, sums it and gives it in 1.
-_SLOWER = dict.fromkeys((Offload.TSO, Offload.USO), "the kernel cuts large packets faster than this engine")
+SLOWER = "the kernel cuts large packets faster than this engine"
 
 CHOSEN = "chosen in the configuration or by ESP_ENGINE"
 
@@ -65,7 +65,7 @@ class ChosenEngine:
     @property
     def unsuited(self) -> Mapping[Offload, str]:
         """Offloads that are of no use to it, and why."""
-        return _SLOWER if self.name == "portable" else {}
+        return dict.fromkeys((Offload.TSO, Offload.USO), SLOWER) if self.name == "portable" else {}
 
     def suited(self, wanted: Offloads) -> Offloads:
         """Those of the ``wanted`` ones that are."""

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from kinkvpn.proto.peer import Peer
     from kinkvpn.proto.quick_mode import SaPair
 
+# Why an offload is not in use that nobody wants.
+OFF = "off in the configuration"
+
 
 def peer_status(peer: Peer, now: float) -> answers.NegotiatedPeer:
     """One peer's part of ``status``; times are seconds ago or seconds from now."""
@@ -204,7 +207,7 @@ def offload_status(wanted: Offloads, unsuited: Mapping[Offload, str], *grants: G
     refusals = {each: reason for grant in grants for each, reason in grant.refusals.items()}
     used = [each for each in Offload for grant in grants if grant.offloads.has(each)]
     why = {each: refusals.get(each) or unsuited.get(each) for each in Offload if wanted.has(each)}
-    return {each.value: None if each in used else why.get(each, "off in the configuration") for each in Offload}
+    return {each.value: None if each in used else why.get(each, OFF) for each in Offload}
 
 
 def spell(endpoint: Endpoint) -> str:

@@ -1,10 +1,14 @@
-"""A patient for ``kinkvpn doctor``: a configuration as text, looked at by one look at a time, and what is found."""
+"""A patient for ``kinkvpn doctor``: a configuration as text, looked at by one look at a time, and what is found.
+
+What is found here, or by the command, is what a test that ``provokes`` a finding has provoked.
+"""
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import trio
 
@@ -16,12 +20,15 @@ if TYPE_CHECKING:
 
     from kinkvpn.doctor.finding import Finding
 
+# Names of all findings since the test began; tests/kinkvpn/doctor/conftest.py holds them against its markers.
+TOLD: set[str] = set()
+
 HOST = '[host]\nprincipal = "kink/west.example.com@EXAMPLE.COM"\nkeytab = "keytab"\n'
 PEER = """
 [[peer]]
 name = "east"
 principal = "{peer}"
-address = "{address}"
+{address}
 {more}
 [[peer.policy]]
 local = "{local}"
@@ -42,8 +49,9 @@ def configuration(
     more: str = "",
     directory: Path = Path("/nowhere"),
 ) -> config.Configuration:
-    """One peer with one policy."""
-    peer = PEER.format(peer=peer, address=address, local=local, remote=remote, how=how, more=more)
+    """One peer with one policy; without an ``address``, it has to call."""
+    where = f'address = "{address}"' if address else ""
+    peer = PEER.format(peer=peer, address=where, local=local, remote=remote, how=how, more=more)
     return config.parse(f"{host}\n{sections}\n{peer}", directory / "kinkvpn.toml")
 
 
@@ -54,7 +62,17 @@ def patient(configured: config.Configuration | None) -> Patient:
 
 def found(findings: Iterator[Finding] | list[Finding]) -> dict[str, Finding]:
     """By name."""
-    return {finding.name: finding for finding in findings}
+    named = {finding.name: finding for finding in findings}
+    TOLD.update(named)
+    return named
+
+
+def answered(code: int, output: str) -> dict[str, dict[str, Any]]:
+    """Likewise, of ``kinkvpn doctor --json``, which ends with ``code`` as it says."""
+    answer = json.loads(output)
+    assert code == answer["exit"]
+    TOLD.update(each["name"] for each in answer["findings"])
+    return {each["name"]: each for each in answer["findings"]}
 
 
 def examined(who: Patient, *looks: Look) -> dict[str, Finding]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from support.doctor import TOLD
 from support.kdc import Lab, free_port
 
 from kinkvpn.demo.realm import Realm
@@ -26,6 +27,15 @@ def no_kerberos_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KRB5_CONFIG", "/dev/null")
     for name in ("KRB5RCACHENAME", "KRB5CCNAME", "KRB5_KTNAME", "KRB5_CLIENT_KTNAME"):
         monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def provoked(request: pytest.FixtureRequest) -> Iterator[None]:
+    """What a test says that it provokes, the doctor has told of."""
+    TOLD.clear()
+    yield
+    said = {name for mark in request.node.iter_markers("provokes") for name in mark.args}
+    assert said <= TOLD, f"not provoked: {', '.join(sorted(said - TOLD))}"
 
 
 @pytest.fixture

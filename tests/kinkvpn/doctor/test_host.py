@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.doctor import configuration, found, patient
+import pytun
+from support.doctor import answered, configuration, found, patient
 from support.kdc import free_port
+from support.namespaces import run
 
-from esp.offload import ALL_OFFLOADS, OF_TUN, Grant, Offload
 from esp.tun import TunDevice
 from kinkvpn.doctor import host
 from kinkvpn.doctor.finding import Severity
@@ -41,16 +42,30 @@ def as_nobody(*arguments: str, cwd: Path) -> dict[str, Any]:
     command = [*NOBODY, sys.executable, "-m", "kinkvpn", "doctor", "--json", *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=120)
     assert done.stderr == ""
-    answer = json.loads(done.stdout)
-    assert done.returncode == answer["exit"]
-    return {each["name"]: each for each in answer["findings"]}
+    return answered(done.returncode, done.stdout)
 
 
+def written(directory: Path) -> Path:
+    """A configuration of nobody's, whose peer has to call and asks for raw ESP."""
+    file = directory / "kinkvpn.toml"
+    host_section = '[host]\nprincipal = "kink/west.example.com@EXAMPLE.COM"\nccache = "FILE:/nowhere"\n'
+    sections = (
+        f'[kink]\nport = 911\n[esp]\nport = {free_port()}\n[control]\nsocket = "control"\n[tun]\ndevice = "tun"\n'
+    )
+    file.write_text(
+        f'{host_section}{sections}[[peer]]\nname = "east"\nprincipal = "kink/east.example.com@EXAMPLE.COM"\n'
+        'encapsulation = "raw"\n[[peer.policy]]\nlocal = "10.1.0.0/24"\nremote = "10.2.0.0/24"\n'
+    )
+    return file
+
+
+@pytest.mark.provokes("engine-portable")
 def test_the_portable_engine_is_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ESP_ENGINE", "portable")
     assert found(host.engine(patient(None)))["engine-portable"].severity is Severity.NOTE
 
 
+@pytest.mark.provokes("engine", "engine-refused")
 def test_an_engine_that_there_is_not_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ESP_ENGINE", "fast")
     assert 'ESP_ENGINE = "fast"' in found(host.engine(patient(None)))["engine-refused"].line
@@ -60,6 +75,7 @@ def test_an_engine_that_there_is_not_is_an_error(monkeypatch: pytest.MonkeyPatch
     assert "ciphers of" in chosen["engine"].line
 
 
+@pytest.mark.provokes("ports", "port-taken")
 def test_ports_that_are_taken_and_by_whom() -> None:
     kink, esp = free_port(), free_port()
     sections = f'[kink]\nlisten = ["127.0.0.1"]\nport = {kink}\n[esp]\nport = {esp}\n'
@@ -67,68 +83,27 @@ def test_ports_that_are_taken_and_by_whom() -> None:
     assert found(host.ports(who))["ports"].line == f"UDP ports {kink} and {esp} are free"
     with socket.socket(type=socket.SOCK_DGRAM) as taken:
         taken.bind(("127.0.0.1", esp))
-        (finding,) = host.ports(who)
-    assert finding.name == "port-taken"
+        finding = found(host.ports(who))["port-taken"]
     assert f"{esp}/udp is taken by pid {os.getpid()}" in finding.line
     assert finding.command == f"ss -lunp 'sport = :{esp}'"
 
 
+@pytest.mark.provokes("port-refused")
 def test_an_address_that_is_not_ours_cannot_be_listened_on() -> None:
     kink, esp = free_port(), free_port()
     sections = f'[kink]\nlisten = ["192.0.2.77"]\nport = {kink}\n[esp]\nport = {esp}\n'
-    findings = list(host.ports(patient(configuration(sections=sections))))
-    assert [finding.name for finding in findings] == ["port-refused", "port-refused"]
-    assert "no address of this host" in findings[0].line
+    assert (
+        "no address of this host" in found(host.ports(patient(configuration(sections=sections))))["port-refused"].line
+    )
 
 
-def test_the_daemon_keeps_its_ports_and_its_device() -> None:
-    who = patient(configuration())
-    who.status = {
-        "pid": 77,
-        "tun": {"name": "kink0", "mtu": 1400},
-        "offloads": {"tso": None, "udp_gro": "the kernel has none"},
-        "peers": [
-            {
-                "name": "east",
-                "policies": [
-                    {
-                        "local": "10.1.0.0/24",
-                        "remote": "10.2.0.0/24",
-                        "state": "down",
-                        "last_error": "no answer from 192.0.2.2",
-                    }
-                ],
-            }
-        ],
-    }
-    assert set(found(host.ports(who))) == {"ports"}
-    seen = found(host.device(who))
-    assert "kink0, MTU 1400" in seen["device"].line
-    assert seen["offload"].line == "no udp_gro: the kernel has none"
-    assert list(host.raw(who)) == []
-    told = found(host.daemon(who))
-    assert told["daemon"].line == "a daemon runs, pid 77"
-    assert "no answer from 192.0.2.2" in told["tunnel-down"].line
-    who.status, who.daemon_hidden = None, True
-    assert set(found(host.device(who))) == {"device"}
-
-
+@pytest.mark.provokes("capabilities")
 @pytest.mark.root
 def test_root_lacks_nothing() -> None:
     assert set(found(host.capabilities(patient(None)))) == {"capabilities"}
 
 
-def test_no_daemon_is_a_note() -> None:
-    assert found(host.daemon(patient(None)))["daemon-down"].severity is Severity.NOTE
-
-
-def test_an_offload_that_is_refused_is_a_note_each() -> None:
-    grant = Grant(ALL_OFFLOADS, OF_TUN)
-    grant.refuse("this kernel is older than that", Offload.USO)
-    (finding,) = host.refused_offloads(grant)
-    assert (finding.name, finding.line) == ("offload", "no uso: this kernel is older than that")
-
-
+@pytest.mark.provokes("device", "device-taken")
 @pytest.mark.root
 def test_a_device_that_somebody_has() -> None:
     name = f"kd{os.getpid()}"[:15]
@@ -143,38 +118,73 @@ def test_a_device_that_somebody_has() -> None:
     assert taken.severity is Severity.ERROR
 
 
+@pytest.mark.provokes("offload")
 @pytest.mark.root
-def test_a_host_without_the_device_node() -> None:
-    """A mount namespace with an empty /dev/net, as a container without --device has none."""
-    script = (
-        "mount -t tmpfs none /dev/net && exec "
-        f"{sys.executable} -c 'from support.doctor import *; from kinkvpn.doctor import host;"
-        "print(*(f.name for f in host.device(patient(configuration()))))'"
-    )
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(
-        ["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=True, env=environment
-    )
-    assert done.stdout.split() == ["device-missing"]
+def test_a_device_that_spares_nothing() -> None:
+    """Whoever starts the daemon has opened it without the headers that offloads go by (tun(4), IFF_VNET_HDR)."""
+    given = pytun.TunTapDevice(name=f"kd{os.getpid()}"[:15], flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
+    descriptor = given.fileno()
+    try:
+        sections = f'[tun]\nfd = {descriptor}\n[offload]\nuso = "off"\n[esp]\nengine = "native"\n'
+        answer = found(host.device(patient(configuration(sections=sections))))
+    finally:
+        given.close()
+    assert answer["device"].line == f"descriptor {descriptor} is a TUN device"
+    assert answer["offload"].line == "no tso, coalesce: whoever opened the device did so without vnet headers"
+    gone = found(host.device(patient(configuration(sections=sections))))
+    assert set(gone) == {"device-refused"}
+    assert "whoever starts the daemon opens the device" in gone["device-refused"].why
 
 
+@pytest.mark.root
+def test_a_device_that_is_a_pair() -> None:
+    name = f"kd{os.getpid()}"[:15]
+    who = patient(configuration(sections=f'[tun]\nname = "{name}"\ndevice = "veth"\n'))
+    assert found(host.device(who))["device"].line == f"{name} can be made, a pair of veth devices"
+    run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name[:14]}x")
+    try:
+        taken = found(host.device(who))["device-taken"]
+    finally:
+        run("ip", "link", "del", name)
+    assert taken.command == f"ip link show {name}"
+
+
+def covered(place: str, *arguments: str) -> dict[str, dict[str, Any]]:
+    """What is found in a mount namespace with nothing in ``place``, as in a container that was not given it."""
+    command = shlex.join([sys.executable, "-m", "kinkvpn", "doctor", "--json", *arguments])
+    script = f"mount -t tmpfs none {place} && exec {command}"
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, timeout=120)
+    return answered(done.returncode, done.stdout)
+
+
+@pytest.mark.provokes("device-missing")
+@pytest.mark.root
+def test_a_host_without_the_device_node(public: Path) -> None:
+    missing = covered("/dev/net", "-c", str(written(public)))["device-missing"]
+    assert missing["command"] == "modprobe tun"
+
+
+@pytest.mark.provokes("failed")
+@pytest.mark.root
+def test_a_host_that_does_not_show_itself(public: Path) -> None:
+    """What one look cannot do without stops no other."""
+    answer = covered("/proc", "-c", str(written(public)))
+    assert answer["failed"]["line"].startswith("capabilities: could not be looked at: ")
+    assert "engine" in answer
+
+
+@pytest.mark.provokes(
+    "capabilities-missing", "port-refused", "device-refused", "raw-refused", "daemon-down", "daemon-hidden"
+)
 @pytest.mark.root
 def test_an_ordinary_user(public: Path) -> None:
     """Everything that root may and he may not, and a daemon that is not his to ask."""
-    directory = public
-    port = free_port()
-    sections = f'[kink]\nport = 911\n[esp]\nport = {port}\n[control]\nsocket = "control"\n'
-    file = directory / "kinkvpn.toml"
-    host_section = '[host]\nprincipal = "kink/west.example.com@EXAMPLE.COM"\nccache = "FILE:/nowhere"\n'
-    file.write_text(
-        f'{host_section}{sections}[[peer]]\nname = "east"\nprincipal = "kink/east.example.com@EXAMPLE.COM"\n'
-        'address = "192.0.2.2"\nencapsulation = "raw"\n'
-        '[[peer.policy]]\nlocal = "10.1.0.0/24"\nremote = "10.2.0.0/24"\n'
-    )
+    directory, file = public, written(public)
     answer = as_nobody("-c", str(file), cwd=directory)
     assert answer["capabilities-missing"]["severity"] == "note"
     assert "CAP_NET_BIND_SERVICE" in answer["port-refused"]["line"]
     assert answer["device-refused"]["command"]
+    assert answer["daemon-down"]["severity"] == "note"
     assert "CAP_NET_RAW" in answer["raw-refused"]["line"]
     with socket.socket(socket.AF_UNIX) as daemon:
         daemon.bind(str(directory / "control"))
@@ -182,19 +192,19 @@ def test_an_ordinary_user(public: Path) -> None:
         daemon.listen()
         answer = as_nobody("-c", str(file), cwd=directory)
     assert "uid 65534 may not ask it" in answer["daemon-hidden"]["line"]
+    assert {"ports", "device"} <= answer.keys()
     assert not {"port-refused", "raw-refused"} & answer.keys()
 
 
+@pytest.mark.provokes("namespaces-refused", "namespaces")
 @pytest.mark.root
-def test_a_kernel_that_makes_no_user_namespaces() -> None:
+def test_a_kernel_that_makes_no_user_namespaces(public: Path) -> None:
     """In a user namespace of our own, in which there may be no further one."""
-    script = (
-        "echo 0 > /proc/sys/user/max_user_namespaces && exec "
-        f"{sys.executable} -c 'from kinkvpn.doctor import host; from kinkvpn.doctor.examination import Patient;"
-        "print(*(word for f in host.namespaces(Patient(None)) for word in (f.name, f.command)))'"
-    )
+    command = [sys.executable, "-m", "kinkvpn", "doctor", "--json", "-c", str(written(public))]
+    script = f"echo 0 > /proc/sys/user/max_user_namespaces && exec {shlex.join(command)}"
     done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "sh", "-c", script], capture_output=True, text=True, check=True
+        ["unshare", "--user", "--map-root-user", "sh", "-c", script], capture_output=True, text=True, check=False
     )
-    assert done.stdout.split(maxsplit=1) == ["namespaces-refused", "sysctl -w user.max_user_namespaces=10000\n"]
+    refused = answered(done.returncode, done.stdout)["namespaces-refused"]
+    assert refused["command"] == "sysctl -w user.max_user_namespaces=10000"
     assert "namespaces" in found(host.namespaces(patient(None)))

@@ -42,6 +42,7 @@ def keytab(lab: Lab, principal: str, path: Path) -> Path:
     return path
 
 
+@pytest.mark.provokes("kdc", "clock", "keytab-kvno-fits")
 def test_all_is_well(lab: Lab) -> None:
     answer = seen(keytab=lab.keytab(ALICE))
     assert set(answer) == {"kdc", "clock", "keytab-kvno-fits"}
@@ -49,6 +50,7 @@ def test_all_is_well(lab: Lab) -> None:
     assert examined(patient(None), *LOOKS) == {}
 
 
+@pytest.mark.provokes("principal-unknown")
 def test_the_kdc_does_not_know_us(lab: Lab, tmp_path: Path) -> None:
     principal = "kink/nobody.test@KINKVPN.TEST"
     by_hand = keytab_by_hand(tmp_path / "keytab", principal, "word", 1, "aes256-cts-hmac-sha1-96")
@@ -56,6 +58,7 @@ def test_the_kdc_does_not_know_us(lab: Lab, tmp_path: Path) -> None:
     assert unknown.command == "kadmin -q 'addprinc -randkey kink/nobody.test'"
 
 
+@pytest.mark.provokes("keytab-stale", "keytab-kvno")
 def test_the_keys_of_the_kdc_are_newer(lab: Lab, tmp_path: Path) -> None:
     principal = service(lab, "stale")
     old = keytab(lab, principal, tmp_path / "old")
@@ -69,6 +72,7 @@ def test_the_keys_of_the_kdc_are_newer(lab: Lab, tmp_path: Path) -> None:
     assert "keytab-kvno-fits" in seen(principal, keytab=new)
 
 
+@pytest.mark.provokes("keytab-key", "keytab-enctype")
 def test_the_same_number_and_another_key(lab: Lab, tmp_path: Path) -> None:
     principal = service(lab, "another")
     good = keytab(lab, principal, tmp_path / "good")
@@ -78,7 +82,13 @@ def test_the_same_number_and_another_key(lab: Lab, tmp_path: Path) -> None:
     assert "keytab-enctype" in seen(principal, keytab=short, client_keytab=good)
 
 
-@pytest.mark.parametrize(("kvno", "name"), [(0, "keytab-kvno-zero"), (9, "keytab-kvno-odd")])
+@pytest.mark.parametrize(
+    ("kvno", "name"),
+    [
+        pytest.param(0, "keytab-kvno-zero", marks=pytest.mark.provokes("keytab-kvno-zero")),
+        pytest.param(9, "keytab-kvno-odd", marks=pytest.mark.provokes("keytab-kvno-odd")),
+    ],
+)
 def test_another_number_and_the_same_key(lab: Lab, tmp_path: Path, kvno: int, name: str) -> None:
     """As tools for Active Directory write keytabs."""
     principal = f"kink/number{kvno}.test@{lab.realm.name}"
@@ -87,6 +97,7 @@ def test_another_number_and_the_same_key(lab: Lab, tmp_path: Path, kvno: int, na
     assert seen(principal, keytab=by_hand)[name].severity is Severity.NOTE
 
 
+@pytest.mark.provokes("own-user-to-user", "no-own-ticket", "no-ticket")
 def test_policies_of_the_kdc(lab: Lab, tmp_path: Path) -> None:
     """No service tickets, no tickets at all."""
     principal = service(lab, "policy", "-allow_svr")
@@ -98,6 +109,7 @@ def test_policies_of_the_kdc(lab: Lab, tmp_path: Path) -> None:
     assert "revoked" in seen(principal, keytab=keys)["no-ticket"].line
 
 
+@pytest.mark.provokes("kdc-silent", "realm-unknown")
 def test_a_kdc_that_is_silent_and_one_that_nobody_names(lab: Lab, tmp_path: Path) -> None:
     keys, conf, port = lab.keytab(ALICE), tmp_path / "krb5.conf", free_port()
     conf.write_text(client_conf(lab.realm.name, {lab.realm.name: [f"127.0.0.1:{port}"]}, (18, 17)))
@@ -112,6 +124,7 @@ def test_a_kdc_that_is_silent_and_one_that_nobody_names(lab: Lab, tmp_path: Path
         assert "realm-unknown" in seen(keytab=keys)
 
 
+@pytest.mark.provokes("enctypes-refused")
 def test_nothing_in_common_with_the_kdc(lab: Lab, tmp_path: Path) -> None:
     keys, conf = lab.keytab(ALICE), tmp_path / "krb5.conf"
     text = lab.realm.krb5_conf.read_text()
@@ -121,7 +134,14 @@ def test_nothing_in_common_with_the_kdc(lab: Lab, tmp_path: Path) -> None:
         assert "enctypes-refused" in seen(keytab=keys)
 
 
-@pytest.mark.parametrize(("seconds", "name"), [(1000, "clock-skew"), (-1000, "clock-skew"), (150, "clock-drift")])
+@pytest.mark.parametrize(
+    ("seconds", "name"),
+    [
+        pytest.param(1000, "clock-skew", marks=pytest.mark.provokes("clock-skew")),
+        pytest.param(-1000, "clock-skew", marks=pytest.mark.provokes("clock-skew")),
+        pytest.param(150, "clock-drift", marks=pytest.mark.provokes("clock-drift")),
+    ],
+)
 def test_clocks_that_disagree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, name: str) -> None:
     """The KDC's is the one that is off here; it is the same for whoever compares."""
     prefix = by_clock(FAKETIME=f"{seconds:+d}s")
@@ -137,6 +157,7 @@ def test_clocks_that_disagree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, s
     assert said[2] == ("behind" if seconds > 0 else "ahead of")
 
 
+@pytest.mark.provokes("ccache-ends", "ccache-lasts")
 def test_how_long_a_cache_lasts(lab: Lab, tmp_path: Path) -> None:
     cache = f"FILE:{tmp_path}/cache"
     for lifetime, name in (("10m", "ccache-ends"), ("9h", "ccache-lasts")):

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from support.doctor import configuration, found, host_section, keytab_by_hand, patient
+from support.doctor import configuration, examined, found, host_section, keytab_by_hand, look, patient
 from support.kdc import ALICE, BOB, Lab
 
 from kinkvpn.doctor import keys
@@ -23,6 +24,7 @@ def seen(principal: str = ALICE, **host: object) -> dict[str, Finding]:
     return found(keys.found_here(patient(configuration(host_section(principal, **host)))))
 
 
+@pytest.mark.provokes("keytab")
 def test_good_keys(lab: Lab) -> None:
     answer = seen(keytab=lab.keytab(ALICE))
     assert set(answer) == {"keytab"}
@@ -30,6 +32,7 @@ def test_good_keys(lab: Lab) -> None:
     assert list(keys.found_here(patient(None))) == []
 
 
+@pytest.mark.provokes("krb5-config")
 def test_a_krb5_conf_that_is_none(lab: Lab, tmp_path: Path) -> None:
     (tmp_path / "krb5.conf").write_text("[libdefaults\n")
     answer = seen(keytab=lab.keytab(ALICE), krb5_config=tmp_path / "krb5.conf")
@@ -37,6 +40,7 @@ def test_a_krb5_conf_that_is_none(lab: Lab, tmp_path: Path) -> None:
     assert answer["krb5-config"].command == f"$EDITOR {tmp_path}/krb5.conf"
 
 
+@pytest.mark.provokes("keytab-missing", "keytab-unreadable", "keytab-lacks-principal")
 def test_keytabs_that_do_not_do(lab: Lab, tmp_path: Path) -> None:
     missing = seen(keytab=tmp_path / "none")["keytab-missing"]
     assert missing.command == f"kadmin -q 'ktadd -k {tmp_path}/none kink/alice.test'"
@@ -46,6 +50,7 @@ def test_keytabs_that_do_not_do(lab: Lab, tmp_path: Path) -> None:
     assert BOB in lacking.line
 
 
+@pytest.mark.provokes("keytab-enctypes", "keytab-weak-keys")
 def test_keys_of_broken_enctypes(lab: Lab, tmp_path: Path) -> None:
     only = keytab_by_hand(tmp_path / "only", ALICE, "word", 2, "arcfour-hmac")
     assert "keytab-enctypes" in seen(keytab=only)
@@ -53,6 +58,7 @@ def test_keys_of_broken_enctypes(lab: Lab, tmp_path: Path) -> None:
     assert seen(keytab=beside).keys() == {"keytab", "keytab-weak-keys"}
 
 
+@pytest.mark.provokes("enctypes-apart", "enctypes-excluded")
 def test_what_krb5_conf_permits(lab: Lab, tmp_path: Path) -> None:
     keytab, conf = keytab_by_hand(tmp_path / "keytab", ALICE, "word", 2, "aes128-cts-hmac-sha1-96"), tmp_path / "conf"
     conf.write_text("[libdefaults]\npermitted_enctypes = aes256-cts-hmac-sha384-192\n")
@@ -61,6 +67,7 @@ def test_what_krb5_conf_permits(lab: Lab, tmp_path: Path) -> None:
     assert "enctypes-excluded" in seen(keytab=keytab, krb5_config=conf)
 
 
+@pytest.mark.provokes("keytab-permissions")
 def test_a_keytab_that_others_can_read(lab: Lab, tmp_path: Path) -> None:
     keytab = tmp_path / "keytab"
     keytab.write_bytes(lab.keytab(ALICE).read_bytes())
@@ -71,6 +78,17 @@ def test_a_keytab_that_others_can_read(lab: Lab, tmp_path: Path) -> None:
     assert set(seen(keytab=keytab)) == {"keytab"}
 
 
+@pytest.mark.provokes("late")
+def test_a_keytab_that_hangs(tmp_path: Path) -> None:
+    """As a file does on a server that has gone."""
+    os.mkfifo(tmp_path / "keytab")
+    who = patient(configuration(host_section(ALICE, keytab=tmp_path / "keytab")))
+    late = examined(who, look(keys.found_here, seconds=0.1))["late"]
+    os.close(os.open(tmp_path / "keytab", os.O_RDWR))  # lets go who reads it
+    assert "no answer within 0.1 s" in late.line
+
+
+@pytest.mark.provokes("ccache", "ccache-unusable", "ccache-not-a-file")
 def test_credential_caches(lab: Lab, tmp_path: Path) -> None:
     cache = f"FILE:{tmp_path}/cache"
     assert seen(ccache=cache)["ccache-unusable"].command == f"kinit -c {cache} {ALICE}"

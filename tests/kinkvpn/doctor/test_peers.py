@@ -30,6 +30,7 @@ def seen(lab: Lab, peer: str, *, address: str = "127.0.0.1", more: str = "") -> 
     return {name: finding for name, finding in answer.items() if finding.peer}
 
 
+@pytest.mark.provokes("peer-ticket")
 def test_all_is_well(lab: Lab) -> None:
     lab.keytab(BOB)
     answer = seen(lab, BOB)
@@ -37,11 +38,13 @@ def test_all_is_well(lab: Lab) -> None:
     assert examined(patient(None), *LOOKS) == {}
 
 
+@pytest.mark.provokes("peer-unknown")
 def test_a_peer_whom_nobody_knows(lab: Lab) -> None:
     answer = seen(lab, "kink/stranger.test@KINKVPN.TEST")
     assert answer["peer-unknown"].command == "kadmin -q 'addprinc -randkey kink/stranger.test'"
 
 
+@pytest.mark.provokes("principal-as-dns", "principal-dns")
 def test_a_peer_known_by_the_name_that_dns_has(lab: Lab) -> None:
     """/etc/hosts is DNS enough: 127.0.0.1 is localhost everywhere."""
     lab.keytab("kink/localhost@KINKVPN.TEST")
@@ -53,6 +56,7 @@ def test_a_peer_known_by_the_name_that_dns_has(lab: Lab) -> None:
     assert both["principal-dns"].line.startswith("DNS calls localhost localhost")
 
 
+@pytest.mark.provokes("principal-case")
 def test_capital_letters(lab: Lab) -> None:
     lab.keytab(BOB)
     answer = seen(lab, "kink/Bob.test@KINKVPN.TEST")
@@ -60,6 +64,7 @@ def test_capital_letters(lab: Lab) -> None:
     assert answer["principal-as-dns"].command == f'principal = "{BOB}"'
 
 
+@pytest.mark.provokes("user-to-user", "user-to-user-forbidden")
 def test_a_peer_without_a_key(lab: Lab) -> None:
     carol = "kink/carol.test@KINKVPN.TEST"
     lab.realm.add_service(carol, "-allow_svr")
@@ -69,6 +74,7 @@ def test_a_peer_without_a_key(lab: Lab) -> None:
     assert "user-to-user-forbidden" in seen(lab, carol, more='user_to_user = "never"')
 
 
+@pytest.mark.provokes("enctype-peer")
 def test_a_peer_whose_key_is_of_a_broken_enctype(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A KDC that still makes such tickets; one that does not says that there is no key."""
     old = "kink/old.test@KINKVPN.TEST"
@@ -78,12 +84,14 @@ def test_a_peer_whose_key_is_of_a_broken_enctype(tmp_path: Path, monkeypatch: py
         assert seen(Lab(realm, tmp_path), old)["enctype-peer"].command == "kadmin -q 'cpw -randkey kink/old.test'"
 
 
+@pytest.mark.provokes("no-peer-ticket")
 def test_a_kdc_that_does_not_want_to(lab: Lab) -> None:
     dave = "kink/dave.test@KINKVPN.TEST"
     lab.realm.add_service(dave, "-allow_tgs_req")
     assert seen(lab, dave)["no-peer-ticket"].command == f"kvno {dave}"
 
 
+@pytest.mark.provokes("realm-path", "realm-unknown")
 def test_realms_without_a_way_between_them(lab: Lab) -> None:
     answer = seen(lab, "kink/far.test@ELSEWHERE.TEST")
     assert "krbtgt/ELSEWHERE.TEST@KINKVPN.TEST is missing" in answer["realm-path"].line
@@ -91,6 +99,7 @@ def test_realms_without_a_way_between_them(lab: Lab) -> None:
     assert "realm-unknown" in seen(lab, "kink/far.test@ELSEWHERE.TEST")
 
 
+@pytest.mark.provokes("realm-path", "kdc-silent")
 def test_another_realm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that is trusted, one behind it that is not, and the first one's KDC gone."""
     ours, theirs = (Realm(tmp_path / name, free_port(), name=f"{name}.TEST") for name in ("OURS", "THEIRS"))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import json
 import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+from support.doctor import answered
 
 from kinkvpn.doctor import command, person
 from kinkvpn.proto.whereabouts import KinkOver
@@ -24,10 +24,10 @@ def no_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KRB5CCNAME", f"FILE:{tmp_path}/cache")
 
 
+@pytest.mark.provokes("tickets-missing")
 def test_no_tickets() -> None:
     out = io.StringIO()
-    assert command.run(None, "gateway.example.com", as_json=True, out=out) == 2
-    found = {each["name"]: each for each in json.loads(out.getvalue())["findings"]}
+    found = answered(command.run(None, "gateway.example.com", as_json=True, out=out), out.getvalue())
     assert found["tickets-missing"]["command"] == "kinit"
     assert "device" in found or "device-refused" in found or "device-missing" in found
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.doctor import configuration, examined, host_section, patient
-from support.lab import amend, command, configure, start, wait
+from support.doctor import answered, configuration, examined, host_section, patient
+from support.lab import amend, command, configure, start, status, wait
 from support.namespaces import namespace, within
 
 from kinkvpn.demo.lab import Lab, policies
@@ -53,9 +51,7 @@ def seen(host: Host, *arguments: str) -> dict[str, dict[str, Any]]:
     """The findings about the peer, or with ``all``, by name."""
     done = command(host, "doctor", "--json", *arguments)
     assert done.stderr == ""
-    answer = json.loads(done.stdout)
-    assert done.returncode == answer["exit"]
-    return {each["name"]: each for each in answer["findings"]}
+    return answered(done.returncode, done.stdout)
 
 
 def filtered(host: Host, *rules: str) -> None:
@@ -65,6 +61,7 @@ def filtered(host: Host, *rules: str) -> None:
     host.namespace.run(["nft", "-f", "-"], stdin=f"flush ruleset\n{table}\n")
 
 
+@pytest.mark.provokes("kink-port", "esp-port", "peer-answers", "path-mtu", "kink-port-closed", "esp-port-closed")
 @root
 def test_all_is_well_then_the_peer_goes(lab: Lab) -> None:
     a, b = lab.hosts
@@ -80,6 +77,7 @@ def test_all_is_well_then_the_peer_goes(lab: Lab) -> None:
     assert "peer-answers" not in answer
 
 
+@pytest.mark.provokes("kink-port-silent", "path-narrow", "path-mtu-unsaid", "esp-port-silent", "status-silent")
 @root
 def test_firewalls(lab: Lab) -> None:
     a, b = lab.hosts
@@ -99,6 +97,7 @@ def test_firewalls(lab: Lab) -> None:
     assert "status-silent" in seen(a)
 
 
+@pytest.mark.provokes("peer-key")
 @root
 def test_a_peer_whose_keytab_has_another_key(lab: Lab) -> None:
     a, b = lab.hosts
@@ -111,6 +110,7 @@ def test_a_peer_whose_keytab_has_another_key(lab: Lab) -> None:
     assert wrong["command"] == "kadmin -q 'ktadd -k /etc/krb5.keytab kink/b.kinkvpn.test'   # over there"
 
 
+@pytest.mark.provokes("user-to-user")
 @root
 def test_a_peer_without_a_key(lab: Lab) -> None:
     a, b = lab.hosts
@@ -124,6 +124,7 @@ def test_a_peer_without_a_key(lab: Lab) -> None:
     assert {"user-to-user", "peer-answers"} <= set(answer)
 
 
+@pytest.mark.provokes("user-to-user-fails")
 @root
 def test_a_peer_without_a_key_that_offers_nothing(lab: Lab) -> None:
     a, b = lab.hosts
@@ -136,6 +137,7 @@ def test_a_peer_without_a_key_that_offers_nothing(lab: Lab) -> None:
         lab.realm.kadmin("modprinc", "+allow_svr", b.principal)
 
 
+@pytest.mark.provokes("peer-refuses")
 @root
 def test_a_peer_that_goes_by_another_name(lab: Lab) -> None:
     a, b = lab.hosts
@@ -147,21 +149,28 @@ def test_a_peer_that_goes_by_another_name(lab: Lab) -> None:
     assert "error 35" in seen(a)["peer-refuses"]["line"]
 
 
+@pytest.mark.provokes("daemon", "peer-heard", "peer-silent", "tunnel-down", "offload")
 @root
 def test_a_daemon_here_is_asked(lab: Lab) -> None:
+    """One whose device is a veth pair, which leaves it both kinds of large packets or none; then its peer goes."""
     a, b = lab.hosts
-    start(lab, a)
-    unheard = seen(a)
-    assert {"daemon", "ports", "device", "peer-silent"} <= set(unheard)
-    amend(a, "[peer]", start="boot")
-    a.kill()
+    amend(a, "tun", device="veth")
+    amend(a, "[peer]", start="boot", probe_after=1.0, dead_after=2.0)
+    a.configuration.write_text(a.configuration.read_text() + '\n[offload]\nuso = "off"\n')
     start(lab, b, a)
-    wait(lab, a, lambda: policies(a.status() or {"peers": []})[0]["state"] == "established", "no tunnel")
+    wait(lab, a, lambda: {each["state"] for each in policies(status(a))} == {"established"}, "no tunnel")
     answer = seen(a, b.name)
-    assert {"daemon", "peer-heard"} <= set(answer)
+    assert {"daemon", "ports", "device", "peer-heard"} <= set(answer)
     assert answer["peer-heard"]["line"].startswith("STATUS by the daemon in ")
+    assert answer["offload"]["line"] == "no tso: a veth pair leaves both kinds of large packets to us, or neither"
+    b.kill()
+    wait(lab, a, lambda: any(each["last_error"] for each in policies(status(a))), "misses nobody")
+    answer = seen(a)
+    assert {"peer-silent", "tunnel-down"} <= set(answer)
+    assert "the peer is dead: " in answer["tunnel-down"]["line"]
 
 
+@pytest.mark.provokes("no-way")
 @root
 def test_a_peer_to_which_no_way_leads() -> None:
     who = patient(configuration(host_section("kink/a@B", keytab="/none"), address="203.0.113.7"))
@@ -169,11 +178,14 @@ def test_a_peer_to_which_no_way_leads() -> None:
         assert "no-way" in within(name, lambda: examined(who, *LOOKS))
 
 
-@pytest.mark.parametrize(("address", "name"), [("", "peer-unlocated"), ("nowhere.invalid", "peer-unresolved")])
-def test_peers_without_a_place(address: str, name: str) -> None:
-    configured = configuration(host_section("kink/a@B", keytab="/none"), address=address or "192.0.2.9")
-    who = patient(configured)
-    if not address:
-        who.peers = (replace(configured.peers[0], address=""),)
-    answer = examined(who, *LOOKS)
-    assert name in answer
+@pytest.mark.provokes("peer-unlocated")
+def test_a_peer_that_has_to_call_us() -> None:
+    assert set(examined(patient(configuration(host_section("kink/a@B", keytab="/none"), address="")), *LOOKS)) == {
+        "peer-unlocated"
+    }
+
+
+@pytest.mark.provokes("peer-unresolved")
+def test_a_peer_whose_name_nobody_knows() -> None:
+    who = patient(configuration(host_section("kink/a@B", keytab="/none"), address="nowhere.invalid"))
+    assert set(examined(who, *LOOKS)) == {"peer-unresolved"}

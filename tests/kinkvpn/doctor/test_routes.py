@@ -49,11 +49,13 @@ def switched(host: str, who: Patient) -> dict[str, Finding]:
     return seen(host, routes.switches, who)
 
 
+@pytest.mark.provokes("routes")
 def test_a_host_where_nobody_competes(host: str) -> None:
     assert set(seen(host, routes.competing, patient(configuration()))) == {"routes"}
     assert list(routes.competing(patient(None))) == list(routes.switches(patient(None))) == []
 
 
+@pytest.mark.provokes("route-taken")
 def test_the_remote_subnet_is_somebody_elses_already(host: str) -> None:
     run("ip", "-n", host, "route", "add", "10.2.0.0/24", "dev", "lan")
     taken = seen(host, routes.competing, patient(configuration()))["route-taken"]
@@ -63,6 +65,7 @@ def test_the_remote_subnet_is_somebody_elses_already(host: str) -> None:
     assert set(seen(host, routes.competing, patient(configuration()))) == {"routes"}
 
 
+@pytest.mark.provokes("route-elsewhere")
 def test_a_part_of_it_goes_elsewhere(host: str) -> None:
     run("ip", "-n", host, "route", "add", "10.2.0.128/25", "dev", "lan")
     elsewhere = seen(host, routes.competing, patient(configuration()))["route-elsewhere"]
@@ -72,17 +75,20 @@ def test_a_part_of_it_goes_elsewhere(host: str) -> None:
     assert set(seen(host, routes.competing, patient(configuration()))) == {"routes"}
 
 
+@pytest.mark.provokes("route-default")
 def test_a_tunnel_for_everything_meets_the_default_route(host: str) -> None:
     run("ip", "-n", host, "route", "add", "default", "dev", "wire")
     answer = seen(host, routes.competing, patient(configuration(remote="0.0.0.0/0")))
     assert answer["route-default"].severity is Severity.NOTE
 
 
+@pytest.mark.provokes("no-route")
 def test_there_is_no_way_to_the_peer(host: str) -> None:
     answer = seen(host, routes.competing, patient(configuration(address="203.0.113.9")))
     assert answer["no-route"].command == "ip route get 203.0.113.9"
 
 
+@pytest.mark.provokes("route-loop", "route-other-vpn")
 def test_the_peer_is_behind_another_tunnel_or_our_own_device(host: str) -> None:
     device = within(host, lambda: open_tap("tap0"))
     try:
@@ -96,6 +102,7 @@ def test_the_peer_is_behind_another_tunnel_or_our_own_device(host: str) -> None:
         os.close(device)
 
 
+@pytest.mark.provokes("rule-ahead")
 def test_a_rule_that_is_asked_before_ours(host: str) -> None:
     run("ip", "-n", host, "rule", "add", "priority", "100", "table", "77")
     ahead = seen(host, routes.competing, patient(configuration()))["rule-ahead"]
@@ -104,6 +111,7 @@ def test_a_rule_that_is_asked_before_ours(host: str) -> None:
     assert set(seen(host, routes.competing, patient(configuration()))) == {"routes"}
 
 
+@pytest.mark.provokes("forwarding", "switches")
 def test_forwarding_for_those_behind_us(host: str) -> None:
     switch(host, "net/ipv4/ip_forward", 0)
     off = switched(host, patient(configuration()))["forwarding"]
@@ -116,6 +124,7 @@ def test_forwarding_for_those_behind_us(host: str) -> None:
     assert set(switched(host, alone)) == {"switches"}
 
 
+@pytest.mark.provokes("rp-filter")
 def test_a_strict_filter_where_nothing_routes_into_the_device(host: str) -> None:
     switch(host, "net/ipv4/ip_forward", 1)
     switch(host, "net/ipv4/conf/all/rp_filter", 1)
