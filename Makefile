@@ -24,8 +24,8 @@ FASTER := libipsec-mb-dev
 # The clock of one process; kinit, with a password and with a certificate; a NAT; an Active Directory domain controller,
 # of which the tests run the KDC alone; what runs the Wireshark dissector; what measures a tunnel.
 TESTED := faketime krb5-user krb5-pkinit nftables samba samba-dsdb-modules samba-ad-provision tshark iperf3 ethtool bubblewrap
-# What judges our units and our manual page; shells that complete.
-TESTED += systemd mandoc zsh fish
+# What judges our units, and runs them; and our manual page; shells that complete.
+TESTED += systemd systemd-container mandoc zsh fish
 # What checks metrics and alerts; a browser for the status page.
 TESTED += prometheus chromium chromium-driver
 # What asks the local API in its documentation, and through tunnels; containers for anybody; sysctl, as guides type it.

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.lab import status
+import pytun
+from support.lab import network_state, status, within
 from support.traveller import Traveller
 from support.unprivileged import ROOT
 
@@ -20,7 +24,8 @@ from kinkvpn.demo.lab import Lab, kinkvpn, policies
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
+
+    from kinkvpn.demo.namespace import Namespace
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
@@ -91,17 +96,32 @@ def test_a_container_without_user_namespaces_is_told_the_way_out(
 
 
 @contextmanager
-def daemon(traveller: Traveller, *capabilities: str, before: Sequence[str] = ()) -> Iterator[dict[str, Any]]:
-    """The status of ``kinkvpn up`` as the user with these ``capabilities``, once it answers."""
-    text = traveller.configuration.read_text().replace("[kink]\n", '[kink]\nover = "4500"\n')
+def daemon(
+    traveller: Traveller,
+    *capabilities: str,
+    before: Sequence[str] = (),
+    after: Sequence[str] = (),
+    descriptors: Sequence[int] = (),
+) -> Iterator[dict[str, Any]]:
+    """The status of ``kinkvpn up`` as the user with these ``capabilities``, once it answers.
+
+    Args:
+        traveller: whose.
+        capabilities: that the user has.
+        before: lines for sh(1), for root.
+        after: put before the command line that the user runs.
+        descriptors: that all of them have.
+    """
+    text = traveller.configuration.read_text()
     traveller.configuration.write_text(text.replace('start = "demand"', 'start = "boot"'))
-    wrapped = traveller.wrapped(*capabilities, before=before)
+    wrapped = [*traveller.wrapped(*capabilities, before=before), *after]
     with (traveller.directory / "log").open("w") as log:
         process = subprocess.Popen(
             [*wrapped, *kinkvpn(), "up", "-c", str(traveller.configuration)],
             env=traveller.environment,
             stdout=log,
             stderr=log,
+            pass_fds=descriptors,
         )
     try:
         deadline = time.monotonic() + WAIT_SECONDS
@@ -115,6 +135,12 @@ def daemon(traveller: Traveller, *capabilities: str, before: Sequence[str] = ())
     finally:
         process.kill()
         process.wait()
+
+
+def without_low_port(traveller: Traveller) -> None:
+    """Has KINK go over ESP's port alone."""
+    text = traveller.configuration.read_text()
+    traveller.configuration.write_text(text.replace("[kink]\n", '[kink]\nover = "4500"\n'))
 
 
 def ask(traveller: Traveller) -> dict[str, Any]:
@@ -140,12 +166,59 @@ def test_two_capabilities_or_one_and_the_device_are_a_daemon(
     traveller: Traveller, capabilities: Sequence[str], before: Sequence[str]
 ) -> None:
     """As any user: with a TUN, or with a veth pair that is gone at the end."""
+    without_low_port(traveller)
     with daemon(traveller, *capabilities, before=before):
         devices = traveller.host.namespace.run(["ip", "link", "show"])
         assert ("kink0~" in devices) == bool(before)
         traveller.host.namespace.run(list(PING))
         assert {one["state"] for one in policies(status(traveller.gateway))} == {"established"}
     assert "kink0" not in traveller.host.namespace.run(["ip", "link", "show"])
+
+
+# What a service manager does last (sd_listen_fds(3)): descriptors from 3 on, and for this process alone.
+ACTIVATED = ("bash", "-c", 'export LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=kink:esp; exec "${@:3}" 3<&$1 4<&$2', "sh")
+
+
+def opened(namespace: Namespace, addresses: Sequence[str], routes: Sequence[str]) -> int:
+    """A TUN device there, with addresses and routes, for somebody who may do none of it."""
+    device = pytun.TunTapDevice(name="kink0", flags=pytun.IFF_TUN | pytun.IFF_NO_PI)
+    namespace.ip(
+        "link set kink0 up mtu 1400",
+        *(f"address add {address} dev kink0 nodad" for address in addresses),
+        *(f"route add {route} dev kink0" for route in routes),
+    )
+    return os.dup(device.fileno())
+
+
+def bound(address: str, port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.bind((address, port))
+    return sock
+
+
+def test_a_daemon_without_any_capability_lives_on_descriptors_that_it_is_given(traveller: Traveller) -> None:
+    """A device and two sockets, opened by whoever may: with both ports of KINK, to a peer that knows the way."""
+    host, gateway = traveller.host, traveller.gateway
+    routes = [str(subnet) for subnet in gateway.site.subnets]
+    with ExitStack() as held:
+        device = within(host.namespace, lambda: opened(host.namespace, host.site.inner, routes))
+        held.callback(os.close, device)
+        kink, esp = (
+            held.enter_context(within(host.namespace, lambda port=port: bound(host.site.wire, port)))
+            for port in (910, 4500)
+        )
+        text = traveller.configuration.read_text()
+        traveller.configuration.write_text(text.replace("[tun]\n", f"[tun]\nfd = {device}\n"))
+        before = network_state(host)
+        numbers = kink.fileno(), esp.fileno()
+        after = [*ACTIVATED, *map(str, numbers)]
+        with daemon(traveller, after=after, descriptors=[device, *numbers]) as asked:
+            assert asked["listeners"] == {"kink": [f"{host.site.wire}:910"], "esp": [f"{host.site.wire}:4500"]}
+            rights = (Path("/proc") / str(asked["pid"]) / "status").read_text()
+            assert {int(value, 16) for value in re.findall(r"^Cap\w+:\s+(\w+)$", rights, re.MULTILINE)} == {0}
+            for version in (4, 6):
+                host.namespace.run(["ping", "-c", "3", "-i", "0.2", gateway.site.inner_address(version)])
+            assert network_state(host) == before, "all of it is somebody else's"
 
 
 PODMAN = """
