@@ -14,6 +14,8 @@ from kinkvpn.commands.outcome import CANNOT, DONE, FAILED, complain
 from kinkvpn.config import DEFAULT_PATH, load
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from kinkvpn.commands.subcommands import Subcommands
     from kinkvpn.proxy.forwards import Forward
     from kinkvpn.proxy.socks import Password
@@ -51,6 +53,11 @@ def add(commands: Subcommands) -> None:
     )
     command.add_argument(
         "--password-file", type=Path, metavar="FILE", help="a line, user:password, that clients have to know"
+    )
+    command.add_argument(
+        "--without-password",
+        action="store_true",
+        help="listen off loopback, with no password: whoever reaches the port is in the tunnel",
     )
     to_there = "a port of this host leads to HOST behind the tunnel; udp/ before it for datagrams; repeatable"
     command.add_argument("-L", dest="local", type=forward, action="append", default=[], metavar=_FORM, help=to_there)
@@ -114,12 +121,25 @@ def read_password(path: Path) -> Password:
     return Password(user, secret)
 
 
+def refuse_strangers(listen: Sequence[Endpoint]) -> None:
+    """Raises ValueError: one of the ports is for others than this host's users."""
+    for each in listen:
+        if not ip_address(each.address).is_loopback:
+            raise ValueError(
+                f"--listen {each.address}: whoever reaches this port would be in the tunnel: "
+                "give --password-file, or --without-password if that is meant"
+            )
+
+
 def run(asked: argparse.Namespace) -> int:
     """``kinkvpn proxy``."""
     if (asked.all_traffic or asked.accept_route) and not asked.gateway:
         return complain("--all-traffic and --accept-route go with --gateway: a file has policies", CANNOT)
     try:
         password = None if asked.password_file is None else read_password(asked.password_file)
+        listen = tuple(asked.listen or [LISTEN])
+        if password is None and not asked.without_password:
+            refuse_strangers(listen)
     except ValueError as error:
         return complain(error, CANNOT)
     configuration = None if asked.gateway else load(asked.config or DEFAULT_PATH)
@@ -138,7 +158,7 @@ def run(asked: argparse.Namespace) -> int:
         configuration,
         asked.gateway or "",
         Wishes(asked.all_traffic, tuple(asked.accept_route)),
-        tuple(asked.listen or [LISTEN]),
+        listen,
         password,
         tuple(asked.local),
         tuple(asked.remote),
