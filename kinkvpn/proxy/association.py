@@ -61,7 +61,8 @@ class _Association:
         try:
             while True:
                 octets, source = await self._here.recvfrom(_LONGEST_DATAGRAM)
-                # The first one tells the port; from others anybody on this host could send as that client.
+                # The first one tells the port, where the client has not (RFC 1928 §7); from others anybody on this
+                # host could send as that client.
                 if source[0] != self._host or self._port not in (0, source[1]):
                     continue
                 self._port = source[1]

@@ -14,7 +14,7 @@ import trio
 
 from kinkvpn.proxy.outgoing import Refusal, Refused
 from kinkvpn.proxy.reader import LARGEST
-from kinkvpn.proxy.relay import CHUNK, send_all
+from kinkvpn.proxy.relay import CHUNK, SILENT_SECONDS, send_all
 from kinkvpn.proxy.socks import Password
 from kinkvpn.proxy.socks_server import matches
 from kinkvpn.proxy.target import MalformedRequest, Target, parse_host, parse_port, parse_target
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 HTTP_PORT = 80
-# Ours. A response that pauses for so long is given up, as squid does it: whether the client waits for it still, or has
-# gone, cannot be told from its end, which it may have said after its request; and its place is wanted.
-SILENT_SECONDS = 900.0
 STATUSES = {
     Refusal.NOT_ALLOWED: HTTPStatus.FORBIDDEN,
     Refusal.UNKNOWN: HTTPStatus.BAD_GATEWAY,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
 from contextlib import suppress
@@ -14,17 +15,23 @@ if TYPE_CHECKING:
 
 # Ours. Read at a time, and so kept for each direction at most: large enough that a turn of the loop is no matter.
 CHUNK = 256 * 1024
+# Ours. What one side has ended, and the other neither ends nor says anything on, is given up after that, as squid does
+# it: whether the one waits for it still, or has gone, cannot be told from its end; and its place is wanted.
+SILENT_SECONDS = 900.0
 _AT_ONCE = struct.pack("ii", 1, 0)  # socket(7), struct linger: closing is a reset
 
 
 async def relay(one: SocketType, other: SocketType) -> None:
-    """Until both directions have ended; both are closed then. An end is passed on as an end, a reset as a reset."""
+    """Until both directions have ended; both are closed then. An end is passed on as an end, a reset as a reset.
+
+    Once one has ended the other has SILENT_SECONDS from octet to octet.
+    """
     try:
         with one, other:
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_copy, one, other)
-                    nursery.start_soon(_copy, other, one)
+                    nursery.start_soon(_copy, one, other, nursery.cancel_scope)
+                    nursery.start_soon(_copy, other, one, nursery.cancel_scope)
             except* OSError:
                 for each in (one, other):
                     with suppress(OSError):
@@ -33,9 +40,12 @@ async def relay(one: SocketType, other: SocketType) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
 
 
-async def _copy(source: SocketType, sink: SocketType) -> None:
+async def _copy(source: SocketType, sink: SocketType, both: trio.CancelScope) -> None:
     while octets := await source.recv(CHUNK):
         await send_all(sink, octets)
+        if both.deadline < math.inf:  # the other direction has ended
+            both.deadline = trio.current_time() + SILENT_SECONDS
+    both.deadline = trio.current_time() + SILENT_SECONDS
     with suppress(OSError):  # the other end has gone, and its own direction says how
         sink.shutdown(socket.SHUT_WR)
 

@@ -18,13 +18,13 @@ cdef extern from "stack.h" nogil:
 
     struct stack_settings:
         int device, vnet
-        unsigned mtu, flows
+        unsigned mtu, flows, patience
         uint64_t windows
         unsigned addresses
         stack_endpoint own[4]
 
     struct stack_counters:
-        uint64_t received, sent, refused, flows
+        uint64_t received, sent, refused, flows, closing, given_up
 
     struct stack:
         pass
@@ -52,13 +52,15 @@ cdef class Stack:
 
     cdef stack *at
 
-    def __cinit__(self, int device, *, bint vnet, unsigned mtu, unsigned flows, uint64_t windows, list addresses):
+    def __cinit__(
+        self, int device, *, bint vnet, unsigned mtu, unsigned flows, unsigned patience, uint64_t windows, list addresses
+    ):
         cdef stack_settings settings
         memset(&settings, 0, sizeof(settings))
         if len(addresses) > 4:
             raise ValueError("more addresses than there is room for")
         settings.device, settings.vnet, settings.mtu = device, vnet, mtu
-        settings.flows, settings.windows = flows, windows
+        settings.flows, settings.patience, settings.windows = flows, patience, windows
         for number, address in enumerate(addresses):
             fill(&settings.own[number], address)
         settings.addresses = len(addresses)

@@ -9,9 +9,12 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include "closing.h"
 #include "lwip/priv/tcp_priv.h"
+#include "lwip/sys.h"
 #include "lwip/tcp.h"
 #include "lwip/udp.h"
+#include "received.h"
 
 enum {
     CHUNK = 65535,            /* octets of one tcp_write, which counts them in 16 bits */
@@ -21,6 +24,8 @@ enum {
     BACKLOG = 64,             /* half open and not yet accepted, of a listener */
     INITIAL_SEGMENTS = 10,    /* RFC 6928 */
     LEAST_WINDOW = 65535,     /* what a connection has promised before it is established */
+    LEAST_SEGMENT = 512,      /* on average, of what waits to be sent: a segment costs a quarter of that */
+    SEGMENTS = 512,           /* of one tcp_write, however small the peer will have them */
     IDLE_MS = 120000,         /* until a peer that says nothing is asked whether it is there */
     PORTS_FROM = 49152, PORTS = 16384, /* RFC 6335 §6 */
     TRIES = 64,
@@ -33,11 +38,11 @@ struct flow {
     int what, fd, pair; /* pair: what `fd` has taken the place of, or -1 */
     struct tcp_pcb *tcp;
     struct udp_pcb *udp;
-    struct pbuf *first, *last; /* received, and not taken by `fd` yet */
-    size_t taken;              /* of the first of them */
-    uint8_t *rest;             /* read from `fd`, and not taken by lwIP yet */
+    struct received received;
+    uint8_t *rest; /* read from `fd`, and not taken by lwIP yet */
     size_t rest_octets;
-    uint64_t window;           /* octets of the stack's that it has been promised */
+    uint64_t window; /* octets of the stack's that it has been promised */
+    uint32_t moved;  /* sys_now() when octets have last gone in either direction */
     unsigned is_due : 1, readable : 1, writable : 1, connected : 1, peer_ended : 1, shut : 1, ended : 1, hung_up : 1;
     int error;
 };
@@ -94,22 +99,17 @@ static void detach(struct flow *flow, int abort) {
     tcp_sent(tcp, NULL);
     tcp_err(tcp, NULL);
     tcp_set_flags(tcp, TF_RXCLOSED);
-    if (abort)
+    if (abort) {
         tcp_abort(tcp);
+        return;
+    }
+    closing_add(flow->stack, tcp, flow->window);
+    flow->window = 0;
 }
 
 static void answer(int fd, int error) {
     uint8_t octet = (uint8_t)error;
     (void)!send(fd, &octet, 1, MSG_DONTWAIT | MSG_NOSIGNAL);
-}
-
-static void free_received(struct flow *flow) {
-    while (flow->first != NULL) {
-        struct pbuf *next = flow->first->next;
-        flow->first->next = NULL;
-        pbuf_free(flow->first);
-        flow->first = next;
-    }
 }
 
 /* Both sides are done with it, or one has had enough. Its memory goes at the end of the turn: events may name it. */
@@ -118,7 +118,7 @@ static void end(struct flow *flow, int abort) {
     detach(flow, abort);
     if (flow->udp != NULL)
         udp_remove(flow->udp);
-    free_received(flow);
+    received_free(&flow->received);
     free(flow->rest);
     if (flow->pair >= 0) {
         struct linger at_once = {1, 0};
@@ -193,24 +193,22 @@ static err_t on_received(void *argument, struct tcp_pcb *tcp, struct pbuf *octet
     struct flow *flow = argument;
     (void)tcp, (void)error;
     make_due(flow);
+    flow->moved = sys_now();
     if (octets == NULL) {
         flow->peer_ended = 1;
         if (flow->shut)
             detach(flow, 0); /* in TIME-WAIT it is lwIP's, which forgets it some day */
         return ERR_OK;
     }
-    if (flow->first == NULL)
-        flow->first = octets;
-    else
-        flow->last->next = octets;
-    for (flow->last = octets; flow->last->next != NULL; flow->last = flow->last->next)
-        ;
+    received_add(&flow->received, octets);
     return ERR_OK;
 }
 
 static err_t on_sent(void *argument, struct tcp_pcb *tcp, u16_t octets) {
+    struct flow *flow = argument;
     (void)tcp, (void)octets;
-    make_due(argument);
+    make_due(flow);
+    flow->moved = sys_now();
     return ERR_OK;
 }
 
@@ -230,6 +228,7 @@ static void establish(struct flow *flow) {
     flow->window = window;
     stack->windows -= window;
     flow->tcp->rcv_wnd = LWIP_MAX((tcpwnd_size_t)window, LWIP_MIN(LEAST_WINDOW, flow->tcp->rcv_wnd));
+    flow->tcp->snd_buf = LWIP_MAX((tcpwnd_size_t)window, LEAST_WINDOW);
     flow->tcp->cwnd = INITIAL_SEGMENTS * flow->tcp->mss;
     flow->connected = 1;
     tcp_nagle_disable(flow->tcp); /* whoever is at the other side of the descriptor has decided about that */
@@ -294,12 +293,9 @@ static err_t on_accepted(void *argument, struct tcp_pcb *tcp, err_t error) {
 static int deliver(struct flow *flow) {
     if (flow->pair < 0)
         return 0; /* nobody has said yet where to */
-    while (flow->first != NULL && flow->writable) {
+    while (flow->received.first != NULL && flow->writable) {
         struct iovec vectors[64];
-        struct msghdr message = {.msg_iov = vectors};
-        size_t taken = flow->taken;
-        for (struct pbuf *at = flow->first; at != NULL && message.msg_iovlen < 64; at = at->next, taken = 0)
-            vectors[message.msg_iovlen++] = (struct iovec){(uint8_t *)at->payload + taken, at->len - taken};
+        struct msghdr message = {.msg_iov = vectors, .msg_iovlen = received_vectors(&flow->received, vectors, 64)};
         ssize_t written = sendmsg(flow->fd, &message, MSG_DONTWAIT | MSG_NOSIGNAL);
         if (written < 0 && errno == EAGAIN) {
             flow->writable = 0;
@@ -309,15 +305,10 @@ static int deliver(struct flow *flow) {
             return errno;
         for (size_t left = (size_t)written; left > 0 && flow->tcp != NULL; left -= LWIP_MIN(left, CHUNK))
             tcp_recved(flow->tcp, (u16_t)LWIP_MIN(left, CHUNK));
-        for (flow->taken += (size_t)written; flow->first != NULL && flow->taken >= flow->first->len;) {
-            struct pbuf *done = flow->first;
-            flow->taken -= done->len;
-            flow->first = done->next;
-            done->next = NULL;
-            pbuf_free(done);
-        }
+        received_take(&flow->received, (size_t)written);
+        flow->moved = sys_now();
     }
-    if (flow->first == NULL && flow->peer_ended && !flow->hung_up)
+    if (flow->received.first == NULL && flow->peer_ended && !flow->hung_up)
         shutdown(flow->fd, SHUT_WR);
     return 0;
 }
@@ -368,9 +359,11 @@ static int give(struct flow *flow, const uint8_t *octets, size_t count) {
 
 static size_t room(const struct flow *flow) {
     const struct tcp_pcb *tcp = flow->tcp;
-    if (tcp == NULL || tcp->snd_lbb - tcp->snd_nxt > UNSENT || tcp_sndqueuelen(tcp) > TCP_SNDQUEUELOWAT)
+    uint64_t most = LWIP_MAX(flow->window, LEAST_WINDOW);
+    if (tcp == NULL || tcp->snd_lbb - tcp->snd_nxt > UNSENT || tcp_sndqueuelen(tcp) > most / LEAST_SEGMENT)
         return 0;
-    return LWIP_MIN(tcp_sndbuf(tcp), CHUNK);
+    size_t segment = LWIP_MAX(LWIP_MIN(tcp->mss, tcp->snd_wnd_max / 2), 1); /* as lwIP will have it */
+    return LWIP_MIN(LWIP_MIN(tcp_sndbuf(tcp), CHUNK), SEGMENTS * segment);
 }
 
 /* What the descriptor has, to lwIP; 0, or the errno with which the descriptor ended. */
@@ -397,6 +390,7 @@ static int collect(struct flow *flow) {
             flow->readable = 0;
         } else if (got == 0) {
             flow->shut = 1;
+            flow->moved = sys_now();
             tcp_shutdown(flow->tcp, 0, 1);
         } else if (!give(flow, scratch, (size_t)got)) {
             return 0;
@@ -417,22 +411,34 @@ static void serve_tcp(struct flow *flow) {
     if (error == 0 && flow->tcp != NULL)
         error = collect(flow);
     /* One that was reset before anybody said where to takes what it had along: nothing would be told of it again. */
-    if (error || (flow->tcp == NULL && flow->error && (flow->first == NULL || !flow->writable || flow->pair < 0))) {
+    if (error || (flow->tcp == NULL && flow->error && (flow->received.first == NULL || !flow->writable || flow->pair < 0))) {
         flow->error = error ? error : flow->error;
         end(flow, 1);
         return;
     }
-    if (flow->first == NULL && flow->peer_ended && flow->shut) {
+    if (flow->received.first == NULL && flow->peer_ended && flow->shut) {
         end(flow, 0);
         return;
     }
     /* Nobody is left to take anything: what we still have for the peer goes there, and what it sends is refused. */
     if (flow->hung_up && flow->shut && flow->rest == NULL) {
-        end(flow, flow->first != NULL);
+        end(flow, flow->received.first != NULL);
         return;
     }
     if (flow->tcp != NULL)
         tcp_output(flow->tcp);
+}
+
+void flow_check(struct stack *stack) {
+    uint32_t now = sys_now();
+    for (struct flow *flow = stack->first, *next; flow != NULL; flow = next) {
+        next = flow->next;
+        if (!flow->connected || !flow->shut || now - flow->moved < stack->patience)
+            continue;
+        stack->counters.given_up++;
+        flow->error = ETIMEDOUT;
+        end(flow, 1);
+    }
 }
 
 static void begin_connect(struct flow *flow, const ip_addr_t *address, u16_t port) {

@@ -11,6 +11,7 @@ enum { VNET = 10 }; /* octets of a struct virtio_net_hdr */
 
 struct stack_private;
 struct flow;
+struct closing;
 
 struct stack {
     int device, vnet, wake, epoll;
@@ -18,9 +19,11 @@ struct stack {
     _Atomic unsigned mtu;
     atomic_int stop;
     unsigned flows;
-    uint64_t windows; /* octets that may yet be promised */
+    uint32_t patience; /* ms */
+    uint64_t windows;  /* octets that may yet be promised */
     struct stack_counters counters;
     struct flow *first, *due, *ended;
+    struct closing *closing, **last_closing;
     struct stack_private *own;
 };
 
@@ -30,6 +33,8 @@ void flow_ready(struct flow *flow, uint32_t events);
 /* Whatever is due, in turn; whether something is due again at once. */
 int flow_serve(struct stack *stack);
 void flow_all_due(struct stack *stack);
+/* Gives up those that have been half closed, and silent, for longer than the stack's patience; now and then. */
+void flow_check(struct stack *stack);
 void flow_end_all(struct stack *stack);
 
 #endif

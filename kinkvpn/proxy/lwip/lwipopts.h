@@ -66,6 +66,7 @@
 #define TCP_OOSEQ_MAX_PBUFS 8192
 #define TCP_LISTEN_BACKLOG 1
 #define LWIP_TCP_KEEPALIVE 1
+#define LWIP_TCP_PCB_NUM_EXT_ARGS 1 /* closing.c */
 /* Its clock: by a tick of 500 ms a lost last segment would cost a second and a half. */
 #define TCP_TMR_INTERVAL 50
 #define TCP_MSL 30000UL

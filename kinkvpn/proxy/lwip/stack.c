@@ -11,6 +11,7 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "closing.h"
 #include "flow.h"
 #include "lwip/init.h"
 #include "lwip/ip.h"
@@ -21,6 +22,7 @@ enum {
     PACKET = 65536 + 16, /* the longest, and its vnet header */
     READS = 256,         /* packets of one turn: then the connections have theirs */
     EVENTS = 128,
+    CHECK_MS = 1000, /* at most, between two looks at what has to end some day */
     NEEDS_CSUM = 1, DATA_VALID = 2, /* linux/virtio_net.h: somebody has looked, and what he made of it comes without one */
 };
 
@@ -180,10 +182,23 @@ static void wait_for_events(struct stack *stack, int busy) {
     }
 }
 
+static void check_later(struct stack *stack);
+
+static void check(void *stack) {
+    flow_check(stack);
+    closing_check(stack);
+    check_later(stack);
+}
+
+static void check_later(struct stack *stack) {
+    sys_timeout(LWIP_MIN(CHECK_MS, stack->patience / 4 + 1), check, stack);
+}
+
 int stack_run(struct stack *stack) {
     struct stack_private *own = stack->own;
     int busy = 0;
     own->readable = 1;
+    check_later(stack);
     while (!atomic_load(&stack->stop) && !own->gone) {
         wait_for_events(stack, busy);
         own->netif.mtu = (u16_t)atomic_load(&stack->mtu);
@@ -193,6 +208,7 @@ int stack_run(struct stack *stack) {
         sys_check_timeouts();
         busy = flow_serve(stack) | own->readable;
     }
+    sys_untimeout(check, stack);
     return own->gone;
 }
 
@@ -237,6 +253,8 @@ struct stack *stack_new(const struct stack_settings *settings) {
     stack->mtu = settings->mtu;
     stack->flows = settings->flows;
     stack->windows = settings->windows;
+    stack->patience = settings->patience;
+    stack->last_closing = &stack->closing;
     stack->wake = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     stack->epoll = epoll_create1(EPOLL_CLOEXEC);
     pthread_mutex_init(&own->lock, NULL);
@@ -264,6 +282,7 @@ void stack_free(struct stack *stack) {
     for (unsigned i = 0; i < own->asked; i++)
         close(own->commands[i].fd);
     flow_end_all(stack);
+    closing_end_all(stack);
     if (own->added) {
         netif_set_down(&own->netif);
         netif_remove(&own->netif);

@@ -27,14 +27,17 @@ struct stack_settings {
     int device; /* reads and writes packets, or a vnet header and a packet; does not block */
     int vnet;
     unsigned mtu;
-    unsigned flows;   /* no more of them at a time */
-    uint64_t windows; /* octets that all connections together may have promised to take */
+    unsigned flows;    /* no more of them at a time */
+    unsigned patience; /* ms, for connections that have begun to end and do not */
+    uint64_t windows;  /* octets that all connections together may have promised to take, and as many to send */
     unsigned addresses;
     struct stack_endpoint own[4];
 };
 
 struct stack_counters {
-    uint64_t received, sent, refused, flows; /* packets; those that the device had no room for; flows now */
+    uint64_t received, sent, refused; /* packets; those that the device had no room for */
+    uint64_t flows, closing;          /* now; those that have no descriptor any more and are not at their end */
+    uint64_t given_up;                /* for want of patience */
 };
 
 struct stack;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import socket
 import struct
@@ -13,16 +14,19 @@ import trio
 
 from esp.sa import Endpoint
 from kinkvpn.proxy.lwip import _stack
-from kinkvpn.proxy.relay import send_all
+from kinkvpn.proxy.relay import SILENT_SECONDS, send_all
 from kinkvpn.proxy.stack import StackError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from ipaddress import IPv4Address, IPv6Address
 
+log = logging.getLogger(__name__)
+
 # Ours. Connections, listeners and UDP sockets at a time; each costs two descriptors, of which a process has 1,024.
 FLOWS = 400
-# Ours. What may wait here for programs that do not read: forty connections have windows of megabytes, all have 64 kB.
+# Ours. What may wait here for programs that do not read, and as much for peers that do not: forty connections have
+# windows of megabytes, all have 64 kB.
 WINDOWS = 128 * 1024 * 1024
 # stack.h, struct stack_endpoint.
 ENDPOINT = struct.Struct("!B16sH")
@@ -51,14 +55,26 @@ class LwipStack:
         vnet: they begin with a struct virtio_net_hdr.
         mtu: octets of the largest packet.
         addresses: of this host, inside: one of IPv4, up to three of IPv6.
+        patience: seconds without an octet for a connection that one side has ended, and in all for one that both have.
 
     Raises:
         OSError: there is one already (EBUSY), or no descriptor for it.
     """
 
-    def __init__(self, device: int, *, vnet: bool, mtu: int, addresses: Sequence[IPv4Address | IPv6Address]) -> None:
+    def __init__(
+        self,
+        device: int,
+        *,
+        vnet: bool,
+        mtu: int,
+        addresses: Sequence[IPv4Address | IPv6Address],
+        patience: float = SILENT_SECONDS,
+    ) -> None:
         own = [pack(Endpoint(str(each), 0)) for each in addresses]
-        self._stack = _stack.Stack(device, vnet=vnet, mtu=mtu, flows=FLOWS, windows=WINDOWS, addresses=own)
+        milliseconds = round(patience * 1000)
+        self._stack = _stack.Stack(
+            device, vnet=vnet, mtu=mtu, flows=FLOWS, patience=milliseconds, windows=WINDOWS, addresses=own
+        )
         self.versions: frozenset[int] = frozenset(each.version for each in addresses)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -70,6 +86,7 @@ class LwipStack:
                 gone = await trio.to_thread.run_sync(self._stack.run, limiter=trio.CapacityLimiter(1))
                 nursery.cancel_scope.cancel()
         finally:
+            log.info("lwip_ended", extra={"fields": self.counters()})
             self.close()
         if gone:
             raise OSError(gone, os.strerror(gone))
@@ -89,7 +106,7 @@ class LwipStack:
         self._stack.set_mtu(octets)
 
     def counters(self) -> dict[str, int]:
-        """Packets and flows."""
+        """Packets and flows; see stack.h."""
         return self._stack.counters()
 
     async def connect(self, remote: Endpoint) -> LwipConnection:
@@ -106,7 +123,10 @@ class LwipStack:
 
     async def _ask(self, what: int, endpoint: Endpoint, kind: socket.SocketKind) -> trio.socket.SocketType:
         """A socket, once what it is for is there. Raises StackError."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
+        except OSError as error:
+            raise StackError(error.errno or 0) from error
         if not self._stack.ask(what, pack(endpoint), theirs.fileno()):
             ours.close()
             theirs.close()

@@ -7,9 +7,10 @@ import socket
 
 import pytest
 import trio
+import trio.testing
 from support.here import LOOPBACK
 
-from kinkvpn.proxy.relay import relay
+from kinkvpn.proxy.relay import SILENT_SECONDS, relay
 
 
 async def connection() -> tuple[trio.socket.SocketType, trio.socket.SocketType]:
@@ -52,3 +53,23 @@ async def test_a_reset_is_one_at_the_other_side() -> None:
             client.close()
             with pytest.raises(ConnectionResetError):
                 await server.recv(1)
+
+
+async def test_what_one_side_has_ended_and_the_other_is_silent_on_is_given_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    client, one = await connection()
+    other, server = await connection()
+    with client, server:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(relay, one, other)
+            await trio.sleep(3 * SILENT_SECONDS)  # as long as both are there nobody is in a hurry
+            assert one.fileno() >= 0
+            client.shutdown(socket.SHUT_WR)
+            assert await server.recv(1) == b""
+            await trio.sleep(0.9 * SILENT_SECONDS)
+            await server.send(b"late")
+            assert await client.recv(10) == b"late"
+            await trio.sleep(0.9 * SILENT_SECONDS)
+            assert one.fileno() >= 0
+        assert one.fileno() < 0
