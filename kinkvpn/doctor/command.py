@@ -13,7 +13,7 @@ import trio
 from kinkvpn.api.client import Client, peer_path
 from kinkvpn.api.control import CommandRefused, ControlUnavailable, NotRunning
 from kinkvpn.config import DEFAULT_PATH, ControlSettings, load
-from kinkvpn.doctor import host, kdc, keys, peers, person, reach, routes, view
+from kinkvpn.doctor import clear, host, kdc, keys, peers, person, reach, routes, view
 from kinkvpn.doctor.examination import Examination, Look, Patient, in_thread
 from kinkvpn.doctor.finding import Finding, error, exit_code, note
 from kinkvpn.document import DocumentError, Unexpected
@@ -35,6 +35,7 @@ LOOKS = (
     Look("ports", in_thread(host.ports)),
     Look("raw sockets", in_thread(host.raw)),
     Look("the TUN device", in_thread(host.device)),
+    Look("the kill switch", clear.kept_in, seconds=30.0),
     Look("krb5.conf and keys", in_thread(keys.found_here)),
     Look("the KDC", kdc.granting, seconds=70.0, needs=("krb5.conf and keys",)),
     Look("our own key", kdc.own_key, seconds=20.0, needs=("the KDC",)),

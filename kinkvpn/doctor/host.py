@@ -14,8 +14,7 @@ from kinkvpn.config import DeviceKind, EspSettings, KinkSettings, TunSettings, e
 from kinkvpn.doctor.finding import Finding, error, note, ok, warning
 from kinkvpn.document import DocumentError
 from kinkvpn.proto.whereabouts import KinkOver
-from kinkvpn.rootless.namespace import enter
-from kinkvpn.rootless.obstacles import attempt, explain
+from kinkvpn.rootless.survey import survey
 from kinkvpn.service.devices import esp_addresses, listening_addresses, open_device, open_link, open_links
 from kinkvpn.service.engines import SLOWER, choose_engine, obstacle
 from kinkvpn.service.obstacles import CAPABILITIES, StartRefused, has_capability
@@ -198,16 +197,17 @@ def capabilities(patient: Patient) -> Iterator[Finding]:
 
 
 def namespaces(patient: Patient) -> Iterator[Finding]:
-    """Whether this user may make a network of his own, by making one, in a process that ends with it."""
+    """Whether this user may make a network of his own with a packet device in it, by making one."""
     del patient
-    refused = attempt(enter)
-    if refused is None:
-        yield ok("namespaces", "a network of one's own can be made without privilege: kinkvpn run works")
+    own, tun, veth = survey()
+    refusal = own.refusal or (veth.refusal and tun.refusal)
+    if not refusal:
+        device = "a TUN device" if not tun.refusal else f"a veth pair ({tun.refusal})"
+        yield ok("namespaces", f"kinkvpn run works: without privilege there is a network of one's own, with {device}")
         return
-    line = explain(refused)
-    advised = re.search(r"`(sysctl [^`]*)`", line)
+    advised = re.search(r"`(sysctl [^`]*)`", refusal)
     why = "kinkvpn run and kinkvpn proxy make a network of their own; kinkvpn up needs none"
-    yield note("namespaces-refused", line, why, advised[1] if advised else "")
+    yield note("namespaces-refused", refusal, why, advised[1] if advised else "")
 
 
 def sysctl(name: str) -> str:

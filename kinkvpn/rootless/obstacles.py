@@ -9,6 +9,8 @@ import errno
 import json
 import os
 import re
+import select
+import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 PROC = Path("/proc")
 
 PROXY = "`kinkvpn proxy` needs none"
+WITHIN_SECONDS = 20.0  # ours: it takes milliseconds, and what a filter or a file system holds up is not worth more
 
 
 def explain(refused: StepRefused, proc: Path = PROC) -> str:
@@ -120,11 +123,12 @@ def _read(path: Path) -> str:
         return ""
 
 
-def attempt(deed: Callable[[], object]) -> StepRefused | None:
+def attempt(deed: Callable[[], object], within: float = WITHIN_SECONDS) -> StepRefused | None:
     """What ``deed`` is refused, in a process of its own that ends with it; None if nothing.
 
     Args:
         deed: raises StepRefused, or does something that is gone with its process.
+        within: seconds that it may take.
 
     Raises:
         ChildProcessError: it did not come to an end.
@@ -136,6 +140,9 @@ def attempt(deed: Callable[[], object]) -> StepRefused | None:
         _attempt(deed, writer)
     os.close(writer)
     with os.fdopen(reader, "rb") as answer:
+        answered, _, _ = select.select([answer], [], [], within)
+        if not answered:
+            os.kill(child, signal.SIGKILL)
         said = answer.read().decode()
     os.waitpid(child, 0)
     if not said:

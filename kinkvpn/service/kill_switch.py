@@ -187,6 +187,21 @@ async def block(configuration: Configuration) -> None:
     log.info("kill_switch_on", extra={"fields": {"table": table_of(device), "block": configuration.clear.block.value}})
 
 
+async def stands(device: str) -> bool:
+    """Whether there is a table of ours, whoever has left it.
+
+    Raises:
+        KillSwitchRefused: nft is missing, or may not look.
+    """
+    try:
+        await _nft(f"list table inet {table_of(device)}")
+    except KillSwitchRefused as refused:
+        if "No such file" in str(refused):
+            return False
+        raise
+    return True
+
+
 async def unblock(device: str, *, quiet: bool = False) -> bool:
     """Take the table away; whether there was one.
 
@@ -198,13 +213,14 @@ async def unblock(device: str, *, quiet: bool = False) -> bool:
         KillSwitchRefused: likewise.
     """
     try:
-        await _nft(f"list table inet {table_of(device)}")
-    except KillSwitchRefused as refused:
-        if quiet or "No such file" in str(refused):
+        there = await stands(device)
+    except KillSwitchRefused:
+        if quiet:
             return False
         raise
-    await _nft(f"delete table inet {table_of(device)}")
-    return True
+    if there:
+        await _nft(f"delete table inet {table_of(device)}")
+    return there
 
 
 def obstacles(configuration: Configuration) -> list[str]:

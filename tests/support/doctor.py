@@ -18,9 +18,11 @@ from kinkvpn.doctor.examination import Examination, Look, Patient, in_thread
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import pytest
+
     from kinkvpn.doctor.finding import Finding
 
-# Names of all findings since the test began; tests/kinkvpn/doctor/conftest.py holds them against its markers.
+# Names of all findings since the test began.
 TOLD: set[str] = set()
 
 HOST = '[host]\nprincipal = "kink/west.example.com@EXAMPLE.COM"\nkeytab = "keytab"\n'
@@ -98,3 +100,11 @@ def keytab_by_hand(path: Path, principal: str, password: str, kvno: int, *enctyp
     )
     assert path.exists(), done.stderr
     return path
+
+
+def provoked_as_said(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A fixture's body: what a test says that it provokes, the doctor has told of."""
+    TOLD.clear()
+    yield
+    said = {name for mark in request.node.iter_markers("provokes") for name in mark.args}
+    assert said <= TOLD, f"not provoked: {', '.join(sorted(said - TOLD))}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.doctor import TOLD
+from support.doctor import provoked_as_said
 from support.kdc import Lab, free_port
 
 from kinkvpn.demo.realm import Realm
@@ -32,10 +32,7 @@ def no_kerberos_of_the_host(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def provoked(request: pytest.FixtureRequest) -> Iterator[None]:
     """What a test says that it provokes, the doctor has told of."""
-    TOLD.clear()
-    yield
-    said = {name for mark in request.node.iter_markers("provokes") for name in mark.args}
-    assert said <= TOLD, f"not provoked: {', '.join(sorted(said - TOLD))}"
+    yield from provoked_as_said(request)
 
 
 @pytest.fixture

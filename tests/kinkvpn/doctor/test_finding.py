@@ -1,6 +1,6 @@
-"""Names of findings: each is on the page, and each is provoked for real by a test of this folder that says so.
+"""Names of findings: each is on the page, and each is provoked for real by a test that says so.
 
-A test marked ``provokes`` fails if the doctor has not told of all that it names (conftest.py).
+A test marked ``provokes`` fails if the doctor has not told of all that it names (support/doctor.py).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ PROVOKED = re.compile(r"mark\.provokes\(([^)]*)\)")
 # How a test would make up what it then finds: findings of its own, and a daemon's status that no daemon has given.
 MADE_UP = re.compile(r"\b(?:ok|note|warning|error)\(\"|\.status\b.* = |\bGrant\(")
 
-TESTS = [path for path in HERE.parent.glob("test_*.py") if path != HERE]
+TESTS = [path for path in (*HERE.parent.glob("test_*.py"), ROOT / "tests/interop/test_doctor.py") if path != HERE]
 NAMES = sorted({name for path in (ROOT / "kinkvpn/doctor").glob("*.py") for name in MADE.findall(path.read_text())})
 
 

@@ -207,4 +207,15 @@ def test_a_kernel_that_makes_no_user_namespaces(public: Path) -> None:
     )
     refused = answered(done.returncode, done.stdout)["namespaces-refused"]
     assert refused["command"] == "sysctl -w user.max_user_namespaces=10000"
-    assert "namespaces" in found(host.namespaces(patient(None)))
+    assert found(host.namespaces(patient(None)))["namespaces"].line.endswith("with a TUN device")
+
+
+@pytest.mark.root
+def test_a_network_of_ones_own_without_the_device_node() -> None:
+    script = (
+        "mount -t tmpfs none /dev/net && exec "
+        f"{sys.executable} -c 'from kinkvpn.doctor import host; from kinkvpn.doctor.examination import Patient;"
+        "print(*(f.line for f in host.namespaces(Patient(None))))'"
+    )
+    done = subprocess.run(["unshare", "--mount", "sh", "-c", script], capture_output=True, text=True, check=True)
+    assert "with a veth pair (no /dev/net/tun: run `modprobe tun`" in done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import signal
 import struct
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -156,3 +157,8 @@ def test_what_files_say_is_told(tmp_path: Path, step: Step, number: int, files: 
 def test_what_ends_halfway_is_not_taken_for_good() -> None:
     with pytest.raises(ChildProcessError):
         attempt(lambda: os._exit(0))
+
+
+def test_what_does_not_end_is_ended() -> None:
+    with pytest.raises(ChildProcessError):
+        attempt(signal.pause, within=0.05)

@@ -1,0 +1,37 @@
+"""The kill switch: whether it keeps in what it is to keep in, and whether somebody is kept in who does not know why."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from kinkvpn.config import Block, TunSettings
+from kinkvpn.doctor.finding import error, note, ok, warning
+from kinkvpn.service import kill_switch
+
+if TYPE_CHECKING:
+    from kinkvpn.doctor.examination import Patient, Report
+
+
+async def kept_in(patient: Patient, report: Report) -> None:
+    """The table of nftables, beside the daemon and the configuration."""
+    configured = patient.configuration
+    device = configured.tun.name if configured else TunSettings().name
+    block = configured.clear.block if configured else Block.NOTHING
+    for reason in kill_switch.obstacles(configured) if configured else ():
+        report(error("kill-switch-missing", reason, "kinkvpn up refuses to start without", "apt-get install nftables"))
+        return
+    try:
+        there = await kill_switch.stands(device)
+    except kill_switch.KillSwitchRefused as refused:
+        if block is not Block.NOTHING:
+            report(note("kill-switch-hidden", str(refused), "so nobody has looked", "sudo kinkvpn doctor"))
+        return
+    table = f"the table inet {kill_switch.table_of(device)} of nftables"
+    if there and not patient.daemon_runs:
+        why = "it outlives a daemon that crashed or was stopped by a signal, on purpose; `kinkvpn up` takes it over"
+        report(warning("kill-switch-alone", f"no daemon runs, and {table} keeps traffic in", why, "kinkvpn unblock"))
+    elif block is not Block.NOTHING and patient.daemon_runs and not there:
+        why = "somebody has flushed the rules of nftables: what belongs in the tunnel may leave in the clear"
+        report(error("kill-switch-gone", f"{table} is not there", why, "kinkvpn reload"))
+    elif there:
+        report(ok("kill-switch", f"{table} keeps in what must not leave in the clear ({block.value})"))
