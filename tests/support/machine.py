@@ -140,6 +140,13 @@ class Machine:
         path.write_text(text)
         self.run("systemctl", "daemon-reload")
 
+    def reword(self, old: str, new: str) -> None:
+        """What is written in the daemon's configuration."""
+        path = self.root / "etc/kinkvpn/kinkvpn.toml"
+        text = path.read_text()
+        assert old in text
+        path.write_text(text.replace(old, new))
+
     def close(self) -> None:
         """Ends everything in there. There is nothing in it to be saved."""
         self._undo.close()
