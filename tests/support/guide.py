@@ -3,6 +3,7 @@
 A block of commands or a file has a comment in front of it that no reader sees:
 
     <!-- run: west -->              the block, by sh -e on that host; it has to exit with 0
+    <!-- run: west+east -->         on each of these
     <!-- run: west & -->            in the background; the next block runs once `kinkvpn status` answers there
     <!-- run: west typing WORD -->  with that to read, where a person would be asked
     <!-- file: west /etc/x.toml --> the block is that file there
@@ -52,8 +53,8 @@ PLACES = {
 PREPARE = """\
 set -e
 cp -a /etc "$0/etc"
-mkdir -p "$0/run" "$0/root" "$0/etc/kinkvpn"
-rm -f "$0/etc/hosts" "$0/etc/krb5.conf"
+mkdir -p "$0/run" "$0/root"
+rm -rf "$0/etc/hosts" "$0/etc/krb5.conf" "$0/etc/kinkvpn"
 cp "$0/../hosts" "$0/etc/hosts"
 cp "$0/../krb5.conf" "$0/etc/krb5.conf" 2>/dev/null || true
 for each in etc run; do mount --bind "$0/$each" "/$each"; done
@@ -260,7 +261,7 @@ def follow(page: Path, directory: Path) -> list[str]:
     """
     todo = [each for each in blocks(page) if each.kind in ("run", "file")]
     said: list[str] = []
-    with Laboratory(directory, {each.argument.split()[0] for each in todo}) as laboratory:
+    with Laboratory(directory, {name for each in todo for name in hosts(each)}) as laboratory:
         for block in todo:
             try:
                 said.append(_do(laboratory, block))
@@ -269,9 +270,17 @@ def follow(page: Path, directory: Path) -> list[str]:
     return said
 
 
+def hosts(block: Block) -> list[str]:
+    """Where it is to be done."""
+    return block.argument.split()[0].split("+")
+
+
 def _do(laboratory: Laboratory, block: Block) -> str:
-    name, *rest = block.argument.split()
-    machine = laboratory.machines[name]
+    return "".join(_do_on(laboratory.machines[name], block) for name in hosts(block))
+
+
+def _do_on(machine: Machine, block: Block) -> str:
+    _, *rest = block.argument.split()
     if block.kind == "file":
         machine.write(rest[0], block.text)
     elif rest == ["&"]:
