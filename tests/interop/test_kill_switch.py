@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import signal
 import sys
 from contextlib import contextmanager
@@ -185,3 +187,40 @@ def test_the_lan_is_met_in_the_clear_by_one_line(lab: Lab, directory: Path) -> N
     way = a.namespace.run(["ip", "route", "get", "172.31.0.1"])
     assert "dev kink0" in way
     assert directory.exists()
+
+
+ONCE = """
+import socket, sys
+for target in sys.argv[1].split():
+    for port in map(int, sys.argv[2:]):
+        with socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            try:
+                sender.sendto(b"who is it", (target, port))
+            except OSError:
+                pass
+"""
+
+
+@pytest.mark.parametrize(("bypass", "leave"), [(["kdc"], {88, 464}), (["kdc", "dns"], {53, 88, 464})], ids=str)
+def test_kdc_and_dns_leave_as_configured_and_nothing_else(
+    lab: Lab, directory: Path, bypass: list[str], leave: set[int]
+) -> None:
+    """Everything is protected and everything else is blocked: of both families, before a daemon and with one."""
+    trial = Trial(lab, directory, "everything", elsewhere=True)
+    a, b = trial.a, trial.b
+    text = a.configuration.read_text().replace('bypass = ["kdc"]', f"bypass = {json.dumps(bypass)}")
+    for subnet in b.site.subnets:
+        text = text.replace(f'"{subnet}"', '"0.0.0.0/0"' if subnet.version == 4 else '"::/0"')
+    a.configuration.write_text(text)
+    for router in (b.site.wire, "fd00:99::2"):  # met while it may be: what is sent once does not wait for neighbours
+        a.namespace.run(["ping", "-n", "-c", "1", "-W", "20", router])
+    assert command(a, "block").returncode == 0
+    for phase in ("before", "with a daemon"):
+        if phase != "before":
+            start(lab, a)
+        with Capture(a.namespace, WIRE, directory / "exempt.pcap") as capture:
+            a.namespace.run([sys.executable, "-c", ONCE, " ".join(trial.elsewhere), "53", "88", "464", str(PORT)])
+            leaked = trial.leaked(capture)
+        ports = [int(port) for leak in leaked for port in re.findall(r"port \d+ > (\d+)$", leak)]
+        assert sorted(ports) == sorted([*leave, *leave]), (phase, leaked)
+    assert command(a, "down").returncode == 0
