@@ -243,7 +243,7 @@ class Laboratory:
         self._undo.close()
 
 
-def end(process: subprocess.Popen[str]) -> None:
+def end(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> None:
     """At once, by its own pid: all that it has is in a namespace that goes too."""
     process.kill()
     for stream in (process.stdin, process.stdout):

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import select
-import subprocess
 import sys
 import time
 from contextlib import ExitStack
@@ -19,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from bench import machine
+from bench.conversation import Partner
 from bench.ends import End
-from bench.laboratory import end, scratch
+from bench.laboratory import scratch
 from bench.path import PathLab
 from bench.relay import Odds
 from bench.verdict import Flow, Gateway, Outcome
@@ -78,7 +78,7 @@ class Settings:
         return CONNECTIONS[bool(self.odds)]
 
 
-class Process:
+class Process(Partner):
     """A :class:`bench.ends.Traffic` on a host."""
 
     def __init__(self, host: Host, peer: Host, settings: Settings, directory: Path) -> None:
@@ -96,43 +96,13 @@ class Process:
         )
         path = directory / f"{host.name}-end.json"
         path.write_text(told.to_json())
-        self._process = subprocess.Popen(  # noqa: S603 - a list of arguments, no shell
-            [*host.namespace.prefix, sys.executable, "-m", "bench.ends", str(path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-
-    def hear(self) -> dict[str, Any]:
-        """The next that it says. Raises LabFailed if it has ended."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise LabFailed("the end of the traffic is gone", host=self.host.name)
-        words = json.loads(line)
-        assert isinstance(words, dict)
-        return words
-
-    def tell(self, words: object = None) -> None:
-        """A line of input."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(words) + "\n")
-        self._process.stdin.flush()
+        super().__init__(host.name, [*host.namespace.prefix, sys.executable, "-m", "bench.ends", str(path)])
 
     def follow(self) -> None:
         """Take what is told of progress, and the halves at the end."""
         words = self.hear()
         self.octets = words.get("octets", self.octets)
         self.halves = words.get("halves", self.halves)
-
-    def fileno(self) -> int:
-        """To wait for what it says; which is never more than one line at a time, so none is left in a buffer."""
-        assert self._process.stdout is not None
-        return self._process.stdout.fileno()
-
-    def end(self) -> None:
-        """If it still runs."""
-        end(self._process)
 
 
 class Soak:
