@@ -55,14 +55,17 @@ SYSTEM = $(DESTDIR)/usr/lib
 demo: root $(NATIVE)
 	$(BIN)/kinkvpn demo
 
+# Each daemon that a test starts, and each worker of pytest, would compile all of this again, and pytest's assertions too.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Here it has to compile; elsewhere it may be missing.
 test: export ESP_BUILD = native
 test: $(VENV)/test.installed $(NATIVE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal -m "not root and not kdc and not build"
-	$(BIN)/pytest -n 2 --dist worksteal -m "(kdc or build) and not root"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not root and not kdc and not build and not programs"
+	$(BIN)/pytest -n 2 --dist worksteal -m "(kdc or build or programs) and not root"
 ifeq ($(shell id -u),0)
 	$(BIN)/pytest -n 2 --dist loadfile -m root
 else
@@ -148,3 +151,4 @@ $(VENV)/bench.installed: $(VENV)/demo.installed Makefile
 clean:
 	rm -rf $(VENV) build build-* dist esp/native/*.so esp/native/missing.txt kinkvpn/proxy/lwip/*.so \
 		kinkvpn/proxy/lwip/missing.txt *.egg-info .mypy_cache .pytest_cache .ruff_cache .hypothesis .coverage*
+	find . -name __pycache__ -prune -exec rm -rf {} +

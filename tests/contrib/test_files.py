@@ -13,6 +13,8 @@ import pytest
 
 from kinkvpn.cli import parser
 
+pytestmark = pytest.mark.programs
+
 ROOT = Path(__file__).parent.parent.parent
 CONTAINERFILE = (ROOT / "contrib/container/Containerfile").read_text().replace("\\\n", " ")
 

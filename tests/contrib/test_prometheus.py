@@ -45,12 +45,14 @@ def test_the_rules_name_only_what_there_is() -> None:
     assert words <= {reason.value for reason in DropReason} | {tally.value for tally in Tally}
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("arguments", [("check", "rules", RULES.name), ("test", "rules", "kinkvpn.rules.test.yml")])
 def test_promtool_agrees(arguments: tuple[str, ...]) -> None:
     done = subprocess.run(["promtool", *arguments], cwd=RULES.parent, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.programs
 def test_every_query_of_the_dashboard_can_be_read(tmp_path: Path) -> None:
     """As rules, since promtool has no command for queries; what Grafana puts in is put in."""
     rules = [

@@ -48,6 +48,7 @@ def installed(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("unit", [*SERVICES, BLOCK])
 def test_what_it_could_do_if_it_were_taken_over_is_little(installed: Path, unit: str) -> None:
     """systemd-analyze(1): --threshold is the exposure level times ten."""
@@ -61,6 +62,7 @@ def test_what_it_could_do_if_it_were_taken_over_is_little(installed: Path, unit:
     assert again.returncode == 1
 
 
+@pytest.mark.programs
 def test_systemd_understands_every_line(installed: Path) -> None:
     for unit in sorted(installed.glob("*.service")) + sorted(installed.glob("*.socket")):
         instance = unit.rename(unit.with_name(unit.name.replace("@", "@branch")))

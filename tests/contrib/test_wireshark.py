@@ -19,6 +19,8 @@ from kinkvpn.wire.ipsec_doi import IdType, NotifyType
 if TYPE_CHECKING:
     from types import ModuleType
 
+pytestmark = pytest.mark.programs
+
 CONTRIB = Path(__file__).parents[2] / "contrib" / "wireshark"
 SCRIPT = CONTRIB / "kink.lua"
 VECTORS = sorted({message.vector for message in load_messages()})

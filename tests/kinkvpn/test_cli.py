@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+pytestmark = pytest.mark.programs
+
 GOOD = """\
 [host]
 principal = "kink/west.example.com@EXAMPLE.COM"

@@ -53,6 +53,7 @@ def decrypted(directory: Path, lines: list[str], *frames: bytes) -> list[list[st
     return [line.split("\t") for line in done.stdout.splitlines()]
 
 
+@pytest.mark.programs
 @pytest.mark.parametrize("encapsulation", Encapsulation, ids=lambda one: one.value)
 def test_tshark_decrypts_every_suite_that_it_knows(tmp_path: Path, encapsulation: Encapsulation) -> None:
     """All suites in one capture: a tshark takes a third of a second to start."""
@@ -69,6 +70,7 @@ def test_tshark_decrypts_every_suite_that_it_knows(tmp_path: Path, encapsulation
         assert good == ("1" if checked else "0"), suite.name
 
 
+@pytest.mark.programs
 def test_tshark_decrypts_ipv6_and_transport_mode(tmp_path: Path) -> None:
     six = pair(
         local="2001:db8::1",
@@ -85,6 +87,7 @@ def test_tshark_decrypts_ipv6_and_transport_mode(tmp_path: Path) -> None:
     assert between_hosts[2].startswith(TEXT.hex())  # the trailer is data too, for who does not know the protocol
 
 
+@pytest.mark.programs
 def test_without_the_keys_or_with_others_tshark_sees_nothing(tmp_path: Path) -> None:
     """So that what the tests above see is there because of the keys."""
     here = pair("aes128-cbc-sha256")

@@ -19,6 +19,8 @@ from support.keytabs import write_keytab
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.programs
+
 FILE = """
 [[peer]]
 address = "localhost"

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.programs
+
 # What bash does when somebody presses TAB (bash(1), "Programmable Completion").
 BASH = """
 eval "$(kinkvpn completion bash)"

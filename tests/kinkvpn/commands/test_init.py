@@ -17,6 +17,8 @@ from kinkvpn import config
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.programs
+
 WEST = "kink/west.example.com@EXAMPLE.COM"
 SUBNETS = ("--local", "10.1.0.0/24", "--remote", "10.2.0.0/24")
 ANSWER_SECONDS = 30.0

@@ -132,6 +132,7 @@ def test_a_file_that_cannot_be_read_is_bad_input() -> None:
         decode("/proc/self/mem")
 
 
+@pytest.mark.programs
 def test_whoever_stops_reading_has_not_seen_that_all_is_well() -> None:
     process = [sys.executable, "-m", "kinkvpn", "decode", str(vector_file("status-and-delete")), *ARGUMENTS]
     with subprocess.Popen(process, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
@@ -160,6 +161,7 @@ def test_colour_is_for_terminals_that_want_it(
     assert ("\x1b[" in out.getvalue()) == painted
 
 
+@pytest.mark.programs
 def test_the_command_line() -> None:
     good = kinkvpn(str(vector_file("dpd-epoch")), *ARGUMENTS)
     assert (good.returncode, good.stderr) == (0, b"")

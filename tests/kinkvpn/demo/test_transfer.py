@@ -75,6 +75,7 @@ def test_a_connection_that_ends_early_is_no_verdict(count: int, trailer: bytes) 
         claimed(b"a" * 5000, count=count, trailer=trailer)
 
 
+@pytest.mark.programs
 def test_the_program_prints_json_lines_and_one_line_of_error() -> None:
     port = str(free_port())
     program = [sys.executable, "-m", "kinkvpn.demo.transfer"]

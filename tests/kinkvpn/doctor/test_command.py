@@ -82,6 +82,7 @@ def test_the_whole_of_it_is_bounded() -> None:
         assert set(look.needs) <= {each.subject for each in command.LOOKS}
 
 
+@pytest.mark.programs
 def test_json_and_table_have_the_same_exit_code(file: Path) -> None:
     out, table = io.StringIO(), io.StringIO()
     told = answered(command.run(file, None, as_json=True, out=out), out.getvalue())

@@ -18,6 +18,8 @@ from kinkvpn.service.hooks import Happening, Hooks
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+pytestmark = pytest.mark.programs
+
 ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": "/nowhere", "NOTIFY_SOCKET": "/run/notify", "WATCHDOG_USEC": "1"}
 
 

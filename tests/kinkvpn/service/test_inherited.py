@@ -15,6 +15,8 @@ from kinkvpn.service.inherited import inherited
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+pytestmark = pytest.mark.programs
+
 SCRIPT = """
 import json, sys
 from kinkvpn.service.devices import open_link

@@ -6,6 +6,7 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pytest
 from support.api import served
 from support.screen import seen, shown
 
@@ -16,6 +17,8 @@ from kinkvpn.top.look import Observer
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
+
+pytestmark = pytest.mark.programs
 
 
 def spis(path: Path) -> set[str]:
