@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
+import select
+import shlex
 import signal
+import struct
 import subprocess
+import termios
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -17,7 +22,7 @@ from support.traveller import WAIT_SECONDS, Traveller
 from support.unprivileged import USER
 
 from kinkvpn.demo.capture import Capture
-from kinkvpn.demo.lab import WIRE, Lab, inbound_spis, policies
+from kinkvpn.demo.lab import WIRE, Lab, inbound_spis, kinkvpn, policies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -131,6 +136,96 @@ def test_the_terminal_is_the_command_s(traveller: Traveller) -> None:
     assert "interrupted" in seen
     os.close(terminal)
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
+
+
+class Typist:
+    """Somebody at a terminal, in which a shell of the user's runs."""
+
+    def __init__(self, traveller: Traveller) -> None:
+        command = [*traveller.prefix, "sh", "-i"]
+        self.pid, self.terminal = pty.fork()
+        if self.pid == 0:
+            os.execvpe(command[0], command, traveller.environment | {"PS1": "", "ENV": ""})
+        self._seen = ""
+
+    def types(self, text: str) -> None:
+        os.write(self.terminal, text.encode())
+
+    def reads(self, text: str) -> None:
+        """Up to ``text``, for which it waits."""
+        deadline = time.monotonic() + 20
+        while text not in self._seen:
+            left = deadline - time.monotonic()
+            assert left > 0, self._seen
+            if select.select([self.terminal], [], [], left)[0]:
+                self._seen += os.read(self.terminal, 4096).decode()
+        self._seen = self._seen.partition(text)[2]
+
+    def resizes(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def foreground(self) -> str:
+        """The command that has the keyboard."""
+        with suppress(OSError):  # between two of them
+            return Path(f"/proc/{os.tcgetpgrp(self.terminal)}/cmdline").read_text().replace("\0", " ").strip()
+        return ""
+
+    def leaves(self) -> int:
+        """What the shell has ended with; where it has not, it is hung up (SIGHUP), and its jobs with it."""
+        os.close(self.terminal)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@pytest.fixture
+def user(traveller: Traveller) -> Iterator[Typist]:
+    """Who says `exit 6` at the end."""
+    typing = Typist(traveller)
+    yield typing
+    assert typing.leaves() == 6
+
+
+def test_job_control_and_the_size_of_the_terminal_are_as_if_there_were_no_tunnel(
+    traveller: Traveller, user: Typist
+) -> None:
+    # Nothing is forked in there while it is stopped: dash(1) does that by vfork(2), and a child stopped before it has
+    # executed anything would hold it.
+    script = 'trap "stty size" WINCH; echo ready; while :; do read line; done'
+    command = shlex.join([*kinkvpn(), "run", "-c", str(traveller.configuration), "--"])
+    user.types("stty -echo; echo quiet\n")
+    user.reads("\nquiet")
+    user.types(f"{command} sh -c {shlex.quote(script)}\n")
+    user.reads("ready")
+    user.types("\x1a")  # Ctrl-Z
+    wait_until(lambda: user.foreground() == "sh -i")
+    user.types("jobs\n")  # what it says at once may be flushed along with what was typed before (termios(3), NOFLSH)
+    user.reads("Stopped")
+    user.types("fg\n")
+    wait_until(lambda: user.foreground().endswith(script))
+    user.resizes(41, 99)
+    user.reads("41 99")
+    user.types("\x03")  # Ctrl-C
+    wait_until(lambda: user.foreground() == "sh -i")
+    user.types("echo code $?\n")
+    user.reads(f"code {128 + signal.SIGINT}")
+    # A shell in there has jobs of its own.
+    user.types(f"{command} sh -c 'echo begun; exec sh -i'\n")
+    user.reads("begun")
+    user.types("echo inside; sleep 600\n")
+    user.reads("inside")
+    wait_until(lambda: user.foreground() == "sleep 600")
+    user.types("\x1a")
+    wait_until(lambda: user.foreground() == "sh -i")
+    user.types("jobs\n")
+    user.reads("Stopped")
+    user.types(f"ping -c 1 {THERE} >/dev/null && echo alive; fg\n")
+    user.reads("alive")
+    wait_until(lambda: user.foreground() == "sleep 600")
+    user.types("\x03")
+    wait_until(lambda: user.foreground() == "sh -i")
+    user.types("exit 5\n")
+    user.types("echo code $?; exit 6\n")
+    user.reads("code 5")
+    wait_until(lambda: not Path(f"/proc/{user.pid}/cmdline").read_bytes())  # until then closing would be a hangup
 
 
 @pytest.mark.parametrize("device", ["tun", "veth"])
