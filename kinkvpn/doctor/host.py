@@ -14,6 +14,7 @@ from kinkvpn.config import DeviceKind, EspSettings, KinkSettings, TunSettings, e
 from kinkvpn.doctor.finding import Finding, error, note, ok, warning
 from kinkvpn.document import DocumentError
 from kinkvpn.proto.whereabouts import KinkOver
+from kinkvpn.proxy import lwip
 from kinkvpn.rootless.survey import survey
 from kinkvpn.service.devices import esp_addresses, listening_addresses, open_device, open_link, open_links
 from kinkvpn.service.engines import SLOWER, choose_engine, obstacle
@@ -204,10 +205,17 @@ def namespaces(patient: Patient) -> Iterator[Finding]:
     if not refusal:
         device = "a TUN device" if not tun.refusal else f"a veth pair ({tun.refusal})"
         yield ok("namespaces", f"kinkvpn run works: without privilege there is a network of one's own, with {device}")
+        yield ok("proxy", "kinkvpn proxy works, by the kernel's stack in a network of one's own")
         return
     advised = re.search(r"`(sysctl [^`]*)`", refusal)
     why = "kinkvpn run and kinkvpn proxy make a network of their own; kinkvpn up needs none"
     yield note("namespaces-refused", refusal, why, advised[1] if advised else "")
+    missing = lwip.why_missing()
+    if missing is None:
+        yield ok("proxy", "kinkvpn proxy works, by lwIP, which needs no network of one's own")
+        return
+    build = "apt-get install gcc python3-dev && pip install --force-reinstall kinkvpn"
+    yield note("proxy-refused", f"kinkvpn proxy does not work here either: lwIP is {missing}", command=build)
 
 
 def sysctl(name: str) -> str:

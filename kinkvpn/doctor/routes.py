@@ -95,6 +95,7 @@ def competing(patient: Patient) -> Iterator[Finding]:
             *_stolen(patient, configured, table),
             *_outside(patient, configured, table),
             *_rules(configured, table),
+            *_pool(configured, table),
         ]
     yield from found or [ok("routes", "no other route or rule claims what is behind the peers")]
 
@@ -168,6 +169,22 @@ def _rules(configured: Configuration, table: Table) -> Iterator[Finding]:
             line = f"IPv{version} routing rule {priority} (table {number}) is asked before ours"
             why = "what it takes never gets to the tunnel; [tun] table sets the number of our first rule"
             yield warning("rule-ahead", line, why, f"ip -{version} rule del priority {priority}")
+
+
+def _pool(configured: Configuration, table: Table) -> Iterator[Finding]:
+    """Addresses that a gateway lends, and that are somebody else's already."""
+    for version in FAMILIES:
+        for route in table.routes(version):
+            for pool in configured.people.pool:
+                if (
+                    pool.version == version
+                    and route.device.name != configured.tun.name
+                    and _inside(route.network, pool)
+                ):
+                    line = f"{route.network}, in people.addresses {pool}, is routed to {route.device.name}"
+                    why = "whoever is lent an address there comes in, and what is sent to them goes elsewhere"
+                    mend = f"ip route del {route.network} dev {route.device.name}"
+                    yield error("people-pool-routed", line, why, mend)
 
 
 def switches(patient: Patient) -> Iterator[Finding]:

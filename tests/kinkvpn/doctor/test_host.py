@@ -20,6 +20,7 @@ from support.namespaces import run
 from esp.tun import TunDevice
 from kinkvpn.doctor import host
 from kinkvpn.doctor.finding import Severity
+from kinkvpn.proxy import lwip
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -196,17 +197,25 @@ def test_an_ordinary_user(public: Path) -> None:
     assert not {"port-refused", "raw-refused"} & answer.keys()
 
 
-@pytest.mark.provokes("namespaces-refused", "namespaces")
+@pytest.mark.provokes("namespaces-refused", "namespaces", "proxy", "proxy-refused")
 @pytest.mark.root
 def test_a_kernel_that_makes_no_user_namespaces(public: Path) -> None:
-    """In a user namespace of our own, in which there may be no further one."""
-    command = [sys.executable, "-m", "kinkvpn", "doctor", "--json", "-c", str(written(public))]
-    script = f"echo 0 > /proc/sys/user/max_user_namespaces && exec {shlex.join(command)}"
-    done = subprocess.run(
-        ["unshare", "--user", "--map-root-user", "sh", "-c", script], capture_output=True, text=True, check=False
+    """In a user namespace of our own, in which there may be no further one; nor an lwIP that loads."""
+    (public / "empty").touch()
+    without = "".join(
+        f"mount --bind {public}/empty {shlex.quote(str(each))} && " for each in lwip.HERE.glob("_stack.*.so")
     )
-    refused = answered(done.returncode, done.stdout)["namespaces-refused"]
-    assert refused["command"] == "sysctl -w user.max_user_namespaces=10000"
+    command = [sys.executable, "-m", "kinkvpn", "doctor", "--json", "-c", str(written(public))]
+    script = f"{without}echo 0 > /proc/sys/user/max_user_namespaces && exec {shlex.join(command)}"
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    answer = answered(done.returncode, done.stdout)
+    assert answer["namespaces-refused"]["command"] == "sysctl -w user.max_user_namespaces=10000"
+    assert "lwIP is " in answer["proxy-refused"]["line"]
     assert found(host.namespaces(patient(None)))["namespaces"].line.endswith("with a TUN device")
 
 

@@ -134,3 +134,12 @@ def test_a_strict_filter_where_nothing_routes_into_the_device(host: str) -> None
     assert strict.command == "sysctl -w net.ipv4.conf.default.rp_filter=2"
     switch(host, "net/ipv4/conf/default/rp_filter", 2)
     assert set(switched(host, by_hand)) == {"switches"}
+
+
+@pytest.mark.provokes("people-pool-routed")
+def test_a_part_of_what_people_are_lent_is_routed_elsewhere(host: str) -> None:
+    run("ip", "-n", host, "route", "add", "10.8.0.128/25", "dev", "lan")
+    lending = '[people]\naddresses = "10.8.0.0/24"\nroutes = "10.1.0.0/16"\n[[people.allow]]\nwho = "*@EXAMPLE.COM"\n'
+    finding = seen(host, routes.competing, patient(configuration(sections=lending)))["people-pool-routed"]
+    assert finding.line == "10.8.0.128/25, in people.addresses 10.8.0.0/24, is routed to lan"
+    assert finding.command == "ip route del 10.8.0.128/25 dev lan"
