@@ -59,6 +59,19 @@ class MachineFailed(Exception):
     """It does not boot, or a command in it failed; with what was said."""
 
 
+def obstacle() -> str:
+    """Why a container that the tests run in lets no machine boot, in its kernel's words; empty where it does."""
+    script = f'{_CGROUP} mkdir "$group" && rmdir "$group"'
+    done = subprocess.run(
+        [*_PRIVATE, "--", "sh", "-ec", script, "sh", f"kinkvpn-{os.getpid()}-trial"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=END_SECONDS,
+    )
+    return done.stderr.strip() or ("" if done.returncode == 0 else "no control group can be made")
+
+
 class Machine:
     """From its boot to :meth:`close`; also a context manager.
 
