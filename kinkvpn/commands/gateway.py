@@ -42,9 +42,11 @@ def principal(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}") from None
 
 
-async def configuration_of(asked: argparse.Namespace) -> Configuration:
-    """What ``asked.gateway`` lends, as far as it is wanted. Raises StartRefused."""
+async def configuration_of(asked: argparse.Namespace, machine: bytes | None = None) -> Configuration:
+    """What ``asked.gateway`` lends to ``machine``, as far as it is wanted. Raises StartRefused."""
     from kinkvpn.people import Wishes, configuration_for
 
     wishes = Wishes(asked.all_traffic, tuple(asked.accept_route), dns=not asked.no_dns)
-    return await configuration_for(asked.gateway, wishes=wishes, ccache=asked.ccache, principal=asked.principal)
+    return await configuration_for(
+        asked.gateway, wishes=wishes, ccache=asked.ccache, principal=asked.principal, machine=machine
+    )

@@ -45,6 +45,7 @@ def run(asked: argparse.Namespace) -> int:
 
     from esp.errors import EspError
     from kinkvpn.config import LogFormat, LogSettings
+    from kinkvpn.people.identity import this_machine
     from kinkvpn.service import log
     from kinkvpn.service.daemon import Daemon
     from kinkvpn.service.obstacles import StartRefused
@@ -53,7 +54,7 @@ def run(asked: argparse.Namespace) -> int:
     log.configure(sys.stderr, level=wanted.level.value, as_json=wanted.format is LogFormat.JSON)
     try:
         if configuration is None:
-            configuration = trio.run(configuration_of, asked)
+            configuration = trio.run(configuration_of, asked, this_machine())
         engine = engine_settings(configuration.esp.engine, os.environ)
         trio.run(Daemon(configuration, engine, None if asked.gateway else asked.config).run)
     except StartRefused as refused:

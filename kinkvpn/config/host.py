@@ -26,6 +26,7 @@ class HostSettings:
         krb5_config: instead of the system's krb5.conf.
         kdc_timeout: seconds that one KDC exchange may take.
         replay_cache: a libkrb5 replay cache name.
+        machine: which of its principal's this is, in 16 octets; of a person's alone, whom no file names.
     """
 
     principal: str
@@ -35,6 +36,7 @@ class HostSettings:
     krb5_config: Path | None = None
     kdc_timeout: float = 5.0
     replay_cache: str = "dfl:"
+    machine: bytes = b""
 
     @property
     def initiator_keytab(self) -> Path | None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 # ours
 MAXIMUM_PEOPLE = 10_000  # each is a peer with its policies: 30 kB
+MAXIMUM_MACHINES = 16  # of one of them
 MAXIMUM_RULES = 256  # looked at one after the other for who comes
 # MS-DTYP §2.4.2.1
 _SID = re.compile(r"S-1-\d{1,15}(-\d{1,10}){1,15}")
@@ -40,7 +41,8 @@ class PeopleSettings:
         pool: what addresses are lent from, in order; none where nobody may come.
         fixed: addresses that somebody always gets, by principal.
         rules: the first that matches counts.
-        most: people at once.
+        most: machines of people at once.
+        machines: of one principal at once.
         probe_after, dead_after: as of a peer.
     """
 
@@ -48,6 +50,8 @@ class PeopleSettings:
     fixed: Mapping[str, tuple[Address, ...]] = field(default_factory=dict)
     rules: tuple[Rule, ...] = ()
     most: int = 1000
+    # Ours. A laptop, a desktop, a telephone, and a few programs that have a network of their own.
+    machines: int = 8
     probe_after: float | None = 10.0
     dead_after: float = FULL_CYCLE
 
@@ -70,6 +74,7 @@ def read_people(table: Table) -> PeopleSettings:
         fixed=_fixed(fixed),
         rules=_rules(table, sids),
         most=table.get("most", values.integer(1, MAXIMUM_PEOPLE), NOBODY.most),
+        machines=table.get("machines", values.integer(1, MAXIMUM_MACHINES), NOBODY.machines),
         probe_after=table.get("probe_after", values.seconds(0, MAXIMUM_SILENCE), NOBODY.probe_after) or None,
         dead_after=table.get("dead_after", values.seconds(1, MAXIMUM_SILENCE), NOBODY.dead_after),
     )

@@ -159,6 +159,8 @@ def _meaning(payload: Notify, findings: list[Finding]) -> str | None:
         case extensions.Observed(endpoint, marked):
             seen = Endpoint(ip_address(endpoint.address), endpoint.port)
             return f"the receiver is seen at {seen}" + (", behind the non-ESP marker" if marked else "")
+        case bytes():
+            return f"machine {told.hex()} of its principal's"
     return f"{told} octets"
 
 

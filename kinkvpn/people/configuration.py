@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import secrets
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,7 @@ from kinkvpn.kerberos.tickets import TicketSource
 from kinkvpn.people.acceptance import Wishes, accept
 from kinkvpn.people.errand import Errand, NothingLent
 from kinkvpn.people.identity import Identity, find_identity, gateway_principal
+from kinkvpn.proto.extensions import MACHINE_OCTETS
 from kinkvpn.proto.lease import Wanted
 from kinkvpn.proto.settings import PeerSettings
 from kinkvpn.proto.whereabouts import KinkOver
@@ -45,6 +48,7 @@ async def configuration_for(
     wishes: Wishes = DEFAULT_WISHES,
     ccache: str | None = None,
     principal: str | None = None,
+    machine: bytes | None = None,
 ) -> Configuration:
     """What a daemon needs to be told to be in ``gateway``'s network.
 
@@ -56,24 +60,27 @@ async def configuration_for(
         wishes: what may go there.
         ccache: a credential cache as libkrb5 names it; None for the default one.
         principal: the gateway's, where it is not ``kink/GATEWAY``.
+        machine: which of the person's it is for, as ``this_machine`` says it; None for one that is there just once.
 
     Raises:
         StartRefused: no tickets, no such gateway, or it lends nothing that is wanted: a line that says what to do.
     """
     host, port = _gateway(gateway)
+    machine = machine or secrets.token_bytes(MACHINE_OCTETS)
     try:
         identity = find_identity(ccache)
         server = principal or gateway_principal(host, identity)
     except (ConfigUnusable, LibraryUnusable) as error:
         raise StartRefused(str(error)) from error
     address = await resolve_address(host, {4, 6})
-    lease = await _lent(identity, _peer(host, server, address, port))
+    lease = await _lent(identity, machine, _peer(host, server, address, port))
     accepted, refused = accept(lease, wishes)
     for route in refused:
         log.warning("route_not_taken", extra={"fields": {"gateway": host, "route": str(route)}})
     if not accepted.routes:
         raise StartRefused(_nothing_wanted(host, lease))
-    return parse(written(_peer(host, server, address, port), identity, accepted), Path.cwd() / host)
+    made = parse(written(_peer(host, server, address, port), identity, accepted), Path.cwd() / host)
+    return replace(made, host=replace(made.host, machine=machine))
 
 
 def _gateway(text: str) -> tuple[str, int]:
@@ -90,7 +97,7 @@ def _peer(name: str, principal: str, address: str, port: int) -> PeerSettings:
     )
 
 
-async def _lent(identity: Identity, gateway: PeerSettings) -> Lease:
+async def _lent(identity: Identity, machine: bytes, gateway: PeerSettings) -> Lease:
     host = HostSettings(identity.principal, ccache=identity.ccache)
     tickets = TicketSource(Credentials(identity.principal, ccache=identity.ccache))
     await reach_kdc(tickets, host)
@@ -99,6 +106,7 @@ async def _lent(identity: Identity, gateway: PeerSettings) -> Lease:
         errand = Errand(
             gateway,
             identity.principal,
+            machine,
             kerberos=Acceptor([identity.principal], None),
             tickets=tickets,
             transport=transport,

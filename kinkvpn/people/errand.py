@@ -16,6 +16,7 @@ import trio
 from esp.wire import NON_ESP_MARKER
 from kinkvpn.errors import KinkvpnError, MalformedMessage
 from kinkvpn.kerberos.tickets import TicketUnavailable
+from kinkvpn.proto.acquaintance import Ourselves
 from kinkvpn.proto.events import Effect, FetchTicket, SendMessage, WakeAt
 from kinkvpn.proto.outcome import Failed
 from kinkvpn.proto.peer import Peer
@@ -46,6 +47,7 @@ class Errand:
     Args:
         gateway: as a peer without policies.
         principal: ours.
+        machine: which of its machines this is.
         kerberos: reads KRB-ERRORs.
         tickets: for the gateway.
         transport: a socket.
@@ -56,6 +58,7 @@ class Errand:
         self,
         gateway: PeerSettings,
         principal: str,
+        machine: bytes,
         *,
         kerberos: Acceptor,
         tickets: TicketSource,
@@ -69,6 +72,7 @@ class Errand:
             kerberos=kerberos,
             random=secrets.token_bytes,
             allocate_spi=_no_spi,
+            ourselves=Ourselves(machine=machine),
             # Random, so that nobody can forge answers from afar (RFC 4430 §4 leaves the choice).
             next_xid=lambda: secrets.randbits(32),
         )

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import hmac
 import os
+import re
+import secrets
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinkvpn.kerberos.libkrb5 import Context, Krb5Error
+from kinkvpn.proto.extensions import MACHINE_OCTETS
 from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+
+MACHINE_ID = Path("/etc/machine-id")
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +74,18 @@ def gateway_principal(gateway: str, identity: Identity) -> str:
     """``kink/GATEWAY`` in the realm that krb5.conf puts that host in, or else in the person's (RFC 4430 §4.2.1)."""
     context = Context()
     return f"kink/{gateway.lower()}@{context.realm_of(gateway.lower()) or identity.realm}"
+
+
+def this_machine(machine_id: Path = MACHINE_ID) -> bytes:
+    """Sixteen octets that are this machine's at every start, or, where it has no id, at this one.
+
+    Not the id itself, "which must not be exposed in untrusted environments": what a keyed hash makes of it for this
+    program (machine-id(5)).
+    """
+    try:
+        text = machine_id.read_text("ascii").strip()
+    except (OSError, UnicodeDecodeError):
+        text = ""
+    if re.fullmatch(r"[0-9a-f]{32}", text) is None:
+        return secrets.token_bytes(MACHINE_OCTETS)
+    return hmac.digest(bytes.fromhex(text), b"kinkvpn machine", "sha256")[:MACHINE_OCTETS]

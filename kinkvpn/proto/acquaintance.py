@@ -5,7 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from kinkvpn.proto.extensions import UNDERSTOOD, UNDERSTOOD_BEHIND_NAT, Capability, Observed, Told, attach, build, read
+from kinkvpn.proto.extensions import (
+    UNDERSTOOD,
+    UNDERSTOOD_BEHIND_NAT,
+    Capability,
+    Observed,
+    Told,
+    attach,
+    build,
+    machine_notify,
+    read,
+)
 from kinkvpn.wire.kink import MessageType
 
 if TYPE_CHECKING:
@@ -31,6 +41,7 @@ class Ourselves:
         kink_port, esp_port: that are bound here.
         owns: whether an address, in text form, is one of this host's.
         path_mtu: octets that leave for an address, in text form, in one IP packet.
+        machine: which of its principal's it is, in 16 octets; empty where there is one only.
     """
 
     inner_mtu: int | None = None
@@ -38,6 +49,7 @@ class Ourselves:
     esp_port: int = 4500
     owns: Callable[[str], bool] = lambda _: True
     path_mtu: Callable[[str], int] = lambda _: 1500
+    machine: bytes = b""
 
 
 ALONE = Ourselves()
@@ -57,6 +69,7 @@ class Acquaintance:
         self.seen_at: Observed | None = None  # this host, by the peer, when it last said so
         self._ourselves = ourselves
         self._enabled = enabled
+        self._machine = (machine_notify(ourselves.machine),) if enabled and ourselves.machine else ()
         self._introduced: str | None = None
         self._observed: Observed | None = None
         self._doubts = 0
@@ -94,11 +107,13 @@ class Acquaintance:
 
     def extend(self, kind: MessageType, payloads: Sequence[KinkPayload], transmission: int) -> tuple[KinkPayload, ...]:
         """The ``payloads`` of a command with what we tell, unless this peer had better not see it, or has answered the
-        very same before: then it is left to STATUS, and a rekey is no larger than RFC 4430 has it.
+        very same before: then it is left to STATUS, and a rekey is no larger than RFC 4430 has it. Which machine
+        it comes from, if there are several, stands in every command.
         """
+        named = attach(payloads, self._machine)
         stranger = self.told is None and (self.plain or transmission > OFFERED_TO_STRANGERS)
         known = kind is MessageType.CREATE and self._settled == self._current()
-        return tuple(payloads) if stranger or known or kind not in CARRIERS else attach(payloads, self._tell())
+        return named if stranger or known or kind not in CARRIERS else attach(named, self._tell())
 
     def answer(self, asked: bool, payloads: Sequence[KinkPayload]) -> tuple[KinkPayload, ...]:
         """The ``payloads`` of a REPLY with what we tell, if the command was ``asked`` that way."""

@@ -55,6 +55,11 @@ _INNER_MTU = struct.Struct("!I")
 # |     Flags     |  requirement flags of RFC 9347 §6.1.4: none of them is ours to set
 # +---------------+
 _USE_AGGFRAG = MAGIC + b"\0"
+# MACHINE
+# +---------------+---------------+---------------+---------------+
+# |                      Machine (16 octets)                      |  which of its principal's the sender is
+# +---------------+---------------+---------------+---------------+
+MACHINE_OCTETS = 16
 # PADDING: any number of octets behind the magic, which say nothing. USE_AGGFRAG is of one SA: the Quick Mode that it
 # stands in has read it. CONFIGURATION is what a command asks for, not what a host is like: ``lease`` reads it.
 _READ_ELSEWHERE = frozenset(
@@ -162,8 +167,26 @@ def _pack_observed(observed: Observed) -> bytes:
     return _OBSERVED.pack(address.version, observed.marked, observed.endpoint.port) + address.packed
 
 
-def parse(notify: Notify) -> Capability | Observed | int | None:
-    """What one notify says: flags, an endpoint or an MTU; None for one that is not ours.
+def machine_notify(machine: bytes) -> Notify:
+    """That the sender is ``machine`` of its principal's, of 16 octets."""
+    return Notify(Protocol.ISAKMP, b"", NotifyType.KINKVPN_MACHINE, MAGIC + machine)
+
+
+def machine_of(payloads: Iterable[KinkPayload]) -> bytes:
+    """Which of its principal's machines has sent these; empty where they do not say so, or cannot be read."""
+    named = (each for each in status_notifies(payloads) if each.type == NotifyType.KINKVPN_MACHINE)
+    for notify in named:
+        try:
+            machine = parse(notify)
+        except MalformedMessage:
+            continue
+        if isinstance(machine, bytes):
+            return machine
+    return b""
+
+
+def parse(notify: Notify) -> Capability | Observed | int | bytes | None:
+    """What one notify says: flags, an endpoint, an MTU or a machine; None for one that is not ours.
 
     Raises:
         MalformedMessage: ours by number and magic, and not as docs/extensions.md has it.
@@ -173,7 +196,7 @@ def parse(notify: Notify) -> Capability | Observed | int | None:
     return (_known if len(notify.value) <= LONGEST_REMEMBERED else _parse)(notify)
 
 
-def _parse(notify: Notify) -> Capability | Observed | int | None:
+def _parse(notify: Notify) -> Capability | Observed | int | bytes | None:
     reader = Reader(notify.value)
     reader.take(len(MAGIC), "magic")
     if notify.type == NotifyType.KINKVPN_CAPABILITIES:
@@ -187,6 +210,10 @@ def _parse(notify: Notify) -> Capability | Observed | int | None:
         if not SMALLEST_MTU <= mtu <= LARGEST_MTU:
             raise reader.fail("MTU", f"{mtu} octets are not within {SMALLEST_MTU} to {LARGEST_MTU}")
         return int(mtu)
+    if notify.type == NotifyType.KINKVPN_MACHINE:
+        machine = reader.take(MACHINE_OCTETS, "Machine")
+        reader.expect_end("Machine")
+        return machine
     return None
 
 
@@ -224,7 +251,7 @@ def read(payloads: Iterable[KinkPayload]) -> tuple[Told | None, list[Effect]]:
             counts.append(Count(Tally.NOTIFY_IGNORED))
         elif isinstance(value, Capability):
             told = Told(value)
-        else:
+        elif not isinstance(value, bytes):  # whose machine it is, the responder has seen
             found.append(value)
     if told is not None:
         for value in found:

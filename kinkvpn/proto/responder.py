@@ -40,6 +40,7 @@ from kinkvpn.proto.events import (
     Tell,
     WakeAt,
 )
+from kinkvpn.proto.extensions import machine_of
 from kinkvpn.proto.gettgt import KRB_AP_ERR_NOT_US, answer_gettgt
 from kinkvpn.proto.ports import AcceptedRequest, ApRequestRefused, Kerberos, NotAdmitted
 from kinkvpn.proto.proposal import Refused
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from kinkvpn.proto.peer import Peer
+    from kinkvpn.proto.settings import PeerSettings
 
 # Ours. An answer is kept for two of the initiator's full cycles: one in which it may repeat the command, and one for
 # datagrams that the network kept back. An older one is stopped by Kerberos' replay cache.
@@ -118,6 +120,11 @@ class Transaction:
         self._retransmission = Retransmission()
         self.deadline = self.expires if grant is None else now + self._retransmission.interval
 
+    @property
+    def machine(self) -> bytes:
+        """That asked, of its principal's."""
+        return b"" if self._peer is None else self._peer.settings.machine
+
     def start(self) -> list[Effect]:
         """Send the REPLY, and again unless it is acknowledged."""
         return [self._reply] if self._grant is None else [self._reply, WakeAt(self.deadline)]
@@ -178,7 +185,7 @@ class Transaction:
     }
 
 
-def nobody(accepted: AcceptedRequest) -> Peer:
+def nobody(accepted: AcceptedRequest, _machine: bytes) -> Peer:
     """Who is no peer stays none (RFC 4430 §10)."""
     raise NotAdmitted(f"no peer is configured with principal {accepted.client}")
 
@@ -190,7 +197,7 @@ class Responder:
         kerberos: verifies AP-REQs.
         peers: who may ask, by principal.
         epoch: ours (RFC 4430 §4.2.1).
-        welcome: makes a peer of somebody who is none, and has it admitted; raises NotAdmitted.
+        welcome: makes a peer of some machine of somebody's that is none, and has it admitted; raises NotAdmitted.
     """
 
     def __init__(
@@ -199,11 +206,11 @@ class Responder:
         kerberos: Kerberos,
         peers: Mapping[str, Peer],
         epoch: int,
-        welcome: Callable[[AcceptedRequest], Peer] = nobody,
+        welcome: Callable[[AcceptedRequest, bytes], Peer] = nobody,
     ) -> None:
         self._kerberos = kerberos
         self._welcome = welcome
-        self._peers: dict[str, Peer] = {}
+        self._peers: dict[tuple[str, bytes], Peer] = {}  # by principal and machine
         self._epoch = epoch
         self._transactions: OrderedDict[Key, Transaction] = OrderedDict()
         self._awaiting: dict[Key, Transaction] = {}
@@ -222,14 +229,14 @@ class Responder:
             self.admit(peer)
 
     def admit(self, peer: Peer) -> None:
-        """Answer ``peer`` from now on, in place of whoever had its principal."""
-        self.dismiss(peer.settings.principal)
-        self._peers[peer.settings.principal] = peer
+        """Answer ``peer`` from now on, in place of whoever was that machine of its principal."""
+        self.dismiss(peer.settings)
+        self._peers[peer.settings.principal, peer.settings.machine] = peer
         self._places[source_of(peer.settings.kink.address)] += 1
 
-    def dismiss(self, principal: str) -> None:
-        """Answer ``principal`` no more, but for commands that were answered already."""
-        gone = self._peers.pop(principal, None)
+    def dismiss(self, settings: PeerSettings) -> None:
+        """Answer that machine of that principal no more, but for commands that were answered already."""
+        gone = self._peers.pop((settings.principal, settings.machine), None)
         if gone is not None:
             place = source_of(gone.settings.kink.address)
             self._places[place] -= 1
@@ -312,17 +319,19 @@ class Responder:
     def _authenticated(
         self, message: Message, opened: Opened, accepted: AcceptedRequest, digest: bytes, path: Path, now: float
     ) -> list[Effect]:
-        peer = self._peers.get(accepted.client)
+        key = Key(accepted.client, opened.epoch, message.xid)
+        known = self._transactions.get(key)
+        # An ACK says which command it is about, and needs not say whose.
+        acknowledged = known.machine if known is not None and message.type is MessageType.ACK else None
+        machine = machine_of(opened.payloads) if acknowledged is None else acknowledged
         try:
-            peer = peer or self._welcome(accepted)
+            peer = self._of(accepted.client, machine) or self._welcome(accepted, machine)
         except NotAdmitted as unwanted:
             return self._unknown_peer(message, accepted, str(unwanted), path, now)
         peer.ticket_ends = max(peer.ticket_ends, accepted.endtime)
         if peer.epochs.outlived(opened.epoch):
             return [Count(Tally.STALE_EPOCH)]
-        key = Key(accepted.client, opened.epoch, message.xid)
         effects = peer.heard(opened.epoch, now, path, accepted.client_time)
-        known = self._transactions.get(key)
         if message.type is MessageType.ACK:
             unknown: list[Effect] = [Count(Tally.UNKNOWN_XID)]
             return effects + (unknown if known is None else known.handle(AckReceived(), now))
@@ -352,6 +361,11 @@ class Responder:
         effects += [*grant.effects, *learnt]
         effects += self._store(key, digest, transaction, now)
         return effects + transaction.start()
+
+    def _of(self, principal: str, machine: bytes) -> Peer | None:
+        """Who that is. A peer of the configuration is one, from whichever machine; of people each machine is."""
+        one = self._peers.get((principal, b""))
+        return one if one is not None and one.settings.lease is None else self._peers.get((principal, machine))
 
     def _sealed(
         self, message: Message, accepted: AcceptedRequest, *payloads: KinkPayload, ackreq: bool = False

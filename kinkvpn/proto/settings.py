@@ -118,6 +118,7 @@ class PeerSettings:
     extensions: bool = True  # docs/extensions.md; off for a peer that is to see nothing but RFC 4430
     path_probe: bool = True  # try what the path carries (RFC 8899)
     lease: Lease | None = None  # what it is lent if it asks
+    machine: bytes = b""  # which of its principal's machines this is, of those that say so; of people only
 
     @property
     def tries_path(self) -> bool:

@@ -422,6 +422,7 @@ def compose(
             resources.link.local[0].port,
             owns=OwnAddresses(),
             path_mtu=resources.paths,
+            machine=host.machine,
         ),
         limit_mtu=resources.network.limit_mtu,
         presence=presence,

@@ -1,4 +1,5 @@
-"""People who are let in by a rule: each a peer that comes into being at their first authentic command, and goes again.
+"""People who are let in by a rule: each machine of theirs a peer that comes into being at its first authentic command,
+and goes again.
 
 Nothing is kept of somebody whom no rule names, and of somebody who is let in no more than of a configured peer, as many
 as the configuration says. They go when their ticket has ended and no newer one was seen, when they have said good-bye
@@ -11,6 +12,7 @@ import logging
 import time
 from dataclasses import replace
 from ipaddress import ip_network
+from math import inf
 from typing import TYPE_CHECKING
 
 import trio
@@ -45,6 +47,10 @@ LOOK_SECONDS = 5.0
 # Ours. Whoever has no SAs may be about to make some: with a KDC that is slow a CREATE comes seconds after the STATUS,
 # and after a network that was away for a moment, minutes.
 LINGER_SECONDS = 120.0
+# Ours. A machine that has said and sent nothing for so long makes room for another of its principal's, and comes back
+# by itself when it has something to send. Shorter, and somebody who makes machines up would fill the memory of
+# those who have gone (``roster``).
+SILENT_SECONDS = 30.0
 
 
 class Guests:
@@ -71,8 +77,13 @@ class Guests:
         self._here: dict[str, tuple[PeerSettings, Rule]] = {}
         self._coming: frozenset[str] = frozenset()
 
-    def admit(self, accepted: AcceptedRequest) -> PeerSettings:
-        """The peer that whoever sent an authentic command is to be from now on, for whom the data plane is ready.
+    def admit(self, keying: Keying, accepted: AcceptedRequest, machine: bytes) -> PeerSettings:
+        """The peer that the machine is to be that sent an authentic command, for which the data plane is ready.
+
+        Args:
+            keying: has the others as peers.
+            accepted: whose it is.
+            machine: which of theirs; empty where it does not say.
 
         Raises:
             NotAdmitted: no rule names them, there are too many already, there is no address left, or they are about to
@@ -84,29 +95,50 @@ class Guests:
         rule = first_rule(self._settings.rules, principal, lambda: _groups(accepted))
         if rule is None:
             raise NotAdmitted(f"no peer is configured with principal {principal}, and no rule lets it in")
+        name = self._place(keying, principal)
+        addresses = self._pool.take(principal, machine=machine)
+        guest = self._guest(name, principal, machine, replace(rule.lease, addresses=addresses))
+        if not guest.policies:
+            self._pool.give_back(principal, machine)
+            raise NotAdmitted(f"{principal} would be let in, and people.addresses has none left")
+        self._dataplane.change_policies((), protecting(guest))
+        self._here[name] = guest, rule
+        log.info("guest_came", extra={"fields": {"peer": name, "addresses": " ".join(map(str, addresses))}})
+        return guest
+
+    def _place(self, keying: Keying, principal: str) -> str:
+        """What the next machine of ``principal`` is called; where they are all here, the one that has been silent the
+        longest goes.
+        """
+        names = [principal, *(f"{principal}#{number}" for number in range(2, self._settings.machines + 1))]
+        free = next((name for name in names if name not in self._here), None)
+        if free is None:
+            silent = min(names, key=lambda name: self._heard(keying, name))
+            if self._heard(keying, silent) + SILENT_SECONDS > trio.current_time():
+                count = len(names)
+                raise NotAdmitted(f"{principal} would be let in, and is here with {count} machines (people.machines)")
+            self._leave(keying, silent, "another machine of its principal has come")
+            return silent
         if len(self._here) >= self._settings.most:
             raise NotAdmitted(
                 f"{principal} would be let in, and there are {len(self._here)} people already (people.most)"
             )
-        addresses = self._pool.take(principal)
-        guest = self._guest(principal, replace(rule.lease, addresses=addresses))
-        if not guest.policies:
-            self._pool.give_back(principal)
-            raise NotAdmitted(f"{principal} would be let in, and people.addresses has none left")
-        self._dataplane.change_policies((), protecting(guest))
-        self._here[principal] = guest, rule
-        log.info("guest_came", extra={"fields": {"peer": principal, "addresses": " ".join(map(str, addresses))}})
-        return guest
+        return free
 
-    def _guest(self, principal: str, lease: Lease) -> PeerSettings:
+    def _heard(self, keying: Keying, name: str) -> float:
+        """When something authentic of that guest came, a command or a packet."""
+        times = keying.peers[name].last_heard, self._dataplane.last_heard(name)
+        return max((time for time in times if time is not None), default=-inf)
+
+    def _guest(self, name: str, principal: str, machine: bytes, lease: Lease) -> PeerSettings:
         """One pair of SAs for each route, and an address of its family."""
         pairs = [(route, own) for own in lease.addresses for route in lease.routes if route.version == own.version]
         policies = tuple(
-            PolicySettings(f"{principal}/{number}", Selector(route, ip_network(own)), entry=principal)
+            PolicySettings(f"{name}/{number}", Selector(route, ip_network(own)), entry=name)
             for number, (route, own) in enumerate(pairs, 1)
         )
         return PeerSettings(
-            name=principal,
+            name=name,
             principal=principal,
             # Wherever they are heard; and their tickets are a person's, whom no keytab opens (RFC 4430 §3.1).
             kink=Endpoint("", 0),
@@ -116,6 +148,7 @@ class Guests:
             probe_after=self._settings.probe_after,
             dead_after=self._settings.dead_after,
             lease=lease,
+            machine=machine,
         )
 
     def change(self, keying: Keying, settings: PeopleSettings, peers: Collection[str]) -> None:
@@ -128,20 +161,20 @@ class Guests:
                 asked for routes meanwhile, and who was seen off is back at once.
         """
         self._settings, self._coming = settings, frozenset(peers)
-        for principal, (_, rule) in list(self._here.items()):
+        for name, (guest, rule) in list(self._here.items()):
             if rule not in settings.rules:
-                self._leave(keying, principal, "its rule is gone")
-            elif principal in peers:
-                self._leave(keying, principal, "it is a peer of the configuration now")
+                self._leave(keying, name, "its rule is gone")
+            elif guest.principal in peers:
+                self._leave(keying, name, "it is a peer of the configuration now")
 
     async def see_off(self, keying: Keying) -> None:
         """Let go who is to go, until cancelled."""
         while True:
             await trio.sleep(LOOK_SECONDS)
-            for principal in list(self._here):
-                reason = self._over(keying.peers[principal])
+            for name in list(self._here):
+                reason = self._over(keying.peers[name])
                 if reason:
-                    self._leave(keying, principal, reason)
+                    self._leave(keying, name, reason)
 
     def _over(self, peer: Peer) -> str:
         """Why ``peer`` is to go; empty if not."""
@@ -152,12 +185,12 @@ class Guests:
             return "it has no SAs"
         return ""
 
-    def _leave(self, keying: Keying, principal: str, reason: str) -> None:
-        guest, _ = self._here.pop(principal)
-        keying.remove_peer(principal)
+    def _leave(self, keying: Keying, name: str, reason: str) -> None:
+        guest, _ = self._here.pop(name)
+        keying.remove_peer(name)
         self._dataplane.change_policies([policy.name for policy in guest.policies], ())
-        self._pool.give_back(principal)
-        log.info("guest_left", extra={"fields": {"peer": principal, "reason": reason}})
+        self._pool.give_back(guest.principal, guest.machine)
+        log.info("guest_left", extra={"fields": {"peer": name, "reason": reason}})
 
 
 def carriers_of_anybody() -> list[Carrier]:

@@ -127,7 +127,7 @@ class Keying:
         key_exchange: makes private keys for PFS; None where this host does none.
         ticket_deadline: seconds that the KDC may take.
         ourselves: what there is to tell peers beyond RFC 4430.
-        door: who somebody is to be that is no peer; raises NotAdmitted.
+        door: who some machine of somebody's is to be that is no peer; may remove others; raises NotAdmitted.
         limit_mtu: has packets to the given subnets be no larger than that many octets.
         presence: told of the SAs there are; None where nobody wants to know.
     """
@@ -148,7 +148,7 @@ class Keying:
         ourselves: Ourselves = ALONE,
         limit_mtu: Callable[[Sequence[Network], int], Awaitable[None]] = left_alone,
         presence: Presence[Peer] | None = None,
-        door: Callable[[AcceptedRequest], PeerSettings] | None = None,
+        door: Callable[[Keying, AcceptedRequest, bytes], PeerSettings] | None = None,
     ) -> None:
         self._tickets = tickets
         self._transport = transport
@@ -178,7 +178,7 @@ class Keying:
         )
         self._roster = Roster()
         self.peers: Mapping[str, Peer] = self._roster.peers
-        welcome = nobody if door is None else lambda accepted: self._come(door(accepted))
+        welcome = nobody if door is None else lambda *asking: self._come(door(self, *asking))
         self._responder = Responder(kerberos=kerberos, peers={}, epoch=epoch, welcome=welcome)
         for settings in peers:
             self._admit(settings)
@@ -206,7 +206,7 @@ class Keying:
             self._perform(peer, peer.start(trio.current_time()))
 
     def _come(self, settings: PeerSettings) -> Peer:
-        return self._admit(settings, self._roster.former(settings.principal, trio.current_time()))
+        return self._admit(settings, self._roster.former(settings, trio.current_time()))
 
     def remove_peer(self, name: str) -> None:
         """Have one less: its pairs are deleted, and it is told. Its policies are for the caller to remove, after this.
@@ -216,7 +216,7 @@ class Keying:
         """
         now = trio.current_time()
         peer = self._roster.leave(name, now)
-        self._responder.dismiss(peer.settings.principal)
+        self._responder.dismiss(peer.settings)
         self._mtus.forget(name)
         with self._turn("remove", peer):
             self._perform(peer, peer.close(now))

@@ -1,13 +1,14 @@
-"""The addresses that a gateway lends: one of each family to a principal, the same again for as long as it remembers.
+"""The addresses that a gateway lends: one of each family to a machine of a principal's, the same again for as long as
+it remembers.
 
-Where the search begins follows from the name, so a gateway that has forgotten everything finds the same, too, unless
+Where the search begins follows from their names, so a gateway that has forgotten everything finds the same, too, unless
 somebody else has it by now. Bounded, and without a clock.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -19,8 +20,17 @@ if TYPE_CHECKING:
 
 # Ours. Of those who have gone the last ones are remembered: 4,096 names and addresses are 1 MB.
 MAX_REMEMBERED = 4096
+# Ours. Of one principal, so that nobody has the others forgotten by coming from ever other machines.
+MAX_REMEMBERED_OF_ONE = 16
 # Ours. What a search looks at, of an IPv6 pool of 2^64 too: enough for every peer that a gateway can have.
 MAX_SEARCHED = 1 << 16
+
+
+class Holder(NamedTuple):
+    """Who has an address: a machine of a principal's, or whichever it is that has come."""
+
+    principal: str
+    machine: bytes = b""
 
 
 class Span(NamedTuple):
@@ -41,7 +51,8 @@ class Pool:
 
     Args:
         networks: to lend from, those of each family in order.
-        fixed: by principal, what nobody else gets, inside of ``networks`` or not.
+        fixed: by principal, what nobody else gets, inside of ``networks`` or not. Of its machines the first that
+            comes has it.
         kept: addresses in ``networks`` that nobody gets: the gateway's own.
     """
 
@@ -56,61 +67,74 @@ class Pool:
             for version in sorted({network.version for network in networks})
         }
         self._fixed = dict(fixed or {})
-        self._holders: dict[Address, str] = dict.fromkeys(kept, "")
-        self._holders |= {address: name for name, addresses in self._fixed.items() for address in addresses}
-        self._here: dict[str, tuple[Address, ...]] = {}
-        self._gone: OrderedDict[str, tuple[Address, ...]] = OrderedDict()  # the longest gone first
+        self._taken: set[Address] = {*kept, *(address for addresses in self._fixed.values() for address in addresses)}
+        self._here: dict[Holder, tuple[Address, ...]] = {}
+        self._with_fixed: dict[str, Holder] = {}
+        self._gone: OrderedDict[Holder, tuple[Address, ...]] = OrderedDict()  # the longest gone first, without fixed
+        self._remembered: Counter[str] = Counter()  # of those, by principal
 
-    def take(self, principal: str, wanted: Sequence[Address] = ()) -> tuple[Address, ...]:
-        """Addresses for ``principal``: those it has or had, those ``wanted`` if they are free, or others; none are left
-        of a family whose pool is empty.
+    def take(self, principal: str, wanted: Sequence[Address] = (), machine: bytes = b"") -> tuple[Address, ...]:
+        """Addresses for a machine of ``principal``: those it has or had, those ``wanted`` if they are free, or others;
+        none are left of a family whose pool is empty.
         """
-        if principal in self._here:
-            return self._here[principal]
-        kept = (*self._gone.pop(principal, ()), *self._own(principal))
-        known: dict[int, Address] = {address.version: address for address in kept}
+        holder = Holder(principal, machine)
+        if holder in self._here:
+            return self._here[holder]
+        known: dict[int, Address] = {address.version: address for address in self._drop(holder)}
+        if self._with_fixed.setdefault(principal, holder) == holder:
+            known |= {address.version: address for address in self._fixed.get(principal, ())}
         for version in self._spans:
             if version not in known:
-                found = self._find(principal, version, wanted)
+                found = self._find(holder, version, wanted)
                 if found is not None:
                     known[version] = found
         addresses = tuple(known[version] for version in sorted(known))
-        self._holders |= dict.fromkeys(addresses, principal)
-        self._here[principal] = addresses
+        self._taken |= {*addresses}
+        self._here[holder] = addresses
         return addresses
 
-    def give_back(self, principal: str) -> None:
-        """They are ``principal``'s until somebody needs them."""
-        addresses = self._here.pop(principal, None)
+    def give_back(self, principal: str, machine: bytes = b"") -> None:
+        """They are theirs until somebody needs them."""
+        holder = Holder(principal, machine)
+        addresses = self._here.pop(holder, None)
         if addresses is None:
             return
-        self._gone[principal] = addresses
+        if self._with_fixed.get(principal) == holder:
+            del self._with_fixed[principal]
+        self._gone[holder] = tuple(address for address in addresses if address not in self._fixed.get(principal, ()))
+        self._remembered[principal] += 1
+        if self._remembered[principal] > MAX_REMEMBERED_OF_ONE:
+            self._drop(next(one for one in self._gone if one.principal == principal))
         if len(self._gone) > MAX_REMEMBERED:
             self._forget()
 
-    def _own(self, principal: str) -> tuple[Address, ...]:
-        return self._fixed.get(principal, ())
-
-    def _find(self, principal: str, version: int, wanted: Sequence[Address]) -> Address | None:
+    def _find(self, holder: Holder, version: int, wanted: Sequence[Address]) -> Address | None:
         spans = self._spans[version]
         for address in wanted:
-            if address.version == version and address not in self._holders and _inside(address, spans):
+            if address.version == version and address not in self._taken and _inside(address, spans):
                 return address
-        free = self._free(principal, spans)
+        free = self._free(holder, spans)
         while free is None and self._gone:
             free = next((address for address in self._forget() if address.version == version), None)
         return free
 
-    def _free(self, principal: str, spans: Sequence[Span]) -> Address | None:
-        return next((address for address in _candidates(principal, spans) if address not in self._holders), None)
+    def _free(self, holder: Holder, spans: Sequence[Span]) -> Address | None:
+        return next((address for address in _candidates(holder, spans) if address not in self._taken), None)
 
     def _forget(self) -> list[Address]:
         """Who has been gone for the longest; what that sets free, all of it in the pool."""
-        principal, addresses = self._gone.popitem(last=False)
-        freed = [address for address in addresses if address not in self._own(principal)]
-        for address in freed:
-            del self._holders[address]
-        return freed
+        return list(self._drop(next(iter(self._gone))))
+
+    def _drop(self, holder: Holder) -> tuple[Address, ...]:
+        """What ``holder`` had, which is free now."""
+        addresses = self._gone.pop(holder, None)
+        if addresses is None:
+            return ()
+        self._taken -= {*addresses}
+        self._remembered[holder.principal] -= 1
+        if not self._remembered[holder.principal]:
+            del self._remembered[holder.principal]
+        return addresses
 
 
 def _hosts(network: Network) -> Span:
@@ -125,8 +149,8 @@ def _inside(address: Address, spans: Sequence[Span]) -> bool:
     return any(0 <= int(address) - span.first < span.length for span in spans)
 
 
-def _candidates(principal: str, spans: Sequence[Span]) -> Iterator[Address]:
-    start = int.from_bytes(hashlib.sha256(principal.encode()).digest()[:8])
+def _candidates(holder: Holder, spans: Sequence[Span]) -> Iterator[Address]:
+    start = int.from_bytes(hashlib.sha256(holder.principal.encode() + holder.machine).digest()[:8])
     for span in spans:
         for step in range(min(span.length, MAX_SEARCHED)):
             yield span.at((start + step) % span.length)

@@ -26,14 +26,14 @@ class PeerRefused(KinkvpnError):
 class Roster:
     """Peers by name, by policy and by place.
 
-    Who leaves is remembered as long as a command of then can be brought again: who comes with the same principal takes
+    Who leaves is remembered as long as a command of then can be brought again: that machine of the same principal takes
     over what was known, or the same SAs could be made a second time (``pairs.TOMBSTONE_KEPT``).
     """
 
     def __init__(self) -> None:
         self.peers: dict[str, Peer] = {}
         self._by_policy: dict[str, Peer] = {}
-        self._former: dict[str, tuple[float, Peer]] = {}  # by principal, the one that left first before others
+        self._former: dict[tuple[str, bytes], tuple[float, Peer]] = {}  # by principal and machine, first who left first
 
     def check(self, settings: PeerSettings) -> None:
         """Raises PeerRefused: its name, its principal or a policy is somebody's who is here."""
@@ -51,7 +51,7 @@ class Roster:
         """Here is ``peer``, which was checked."""
         self.peers[peer.settings.name] = peer
         self._by_policy.update(dict.fromkeys(peer.policies, peer))
-        self._former.pop(peer.settings.principal, None)
+        self._former.pop((peer.settings.principal, peer.settings.machine), None)
 
     def leave(self, name: str, now: float) -> Peer:
         """The peer called ``name`` is here no more; returns it.
@@ -65,17 +65,17 @@ class Roster:
         for policy in peer.policies:
             del self._by_policy[policy]
         self._forget(now)
-        self._former[peer.settings.principal] = now + TOMBSTONE_KEPT, peer
+        self._former[peer.settings.principal, peer.settings.machine] = now + TOMBSTONE_KEPT, peer
         return peer
 
     def _forget(self, now: float) -> None:
         while self._former and next(iter(self._former.values()))[0] <= now:
             del self._former[next(iter(self._former))]
 
-    def former(self, principal: str, now: float) -> Peer | None:
-        """Who had ``principal`` not long ago."""
+    def former(self, settings: PeerSettings, now: float) -> Peer | None:
+        """Who was that machine of that principal not long ago."""
         self._forget(now)
-        found = self._former.get(principal)
+        found = self._former.get((settings.principal, settings.machine))
         return found and found[1]
 
     def leaving(self) -> Iterable[Peer]:

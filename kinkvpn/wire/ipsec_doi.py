@@ -220,9 +220,10 @@ class NotifyType(IntEnum):
     RESPONDER_LIFETIME = 24576  # RFC 2407 §4.6.3.1
     REPLAY_STATUS = 24577  # RFC 2407 §4.6.3.2
     INITIAL_CONTACT = 24578  # RFC 2407 §4.6.3.3
-    KINKVPN_CAPABILITIES = 34430  # RFC 2408 §3.14.1 private use; ours, as the next five: docs/extensions.md
+    KINKVPN_CAPABILITIES = 34430  # RFC 2408 §3.14.1 private use; ours, as the next six: docs/extensions.md
     KINKVPN_OBSERVED_ENDPOINT = 34431  # RFC 2408 §3.14.1 private use
     KINKVPN_INNER_MTU = 34432  # RFC 2408 §3.14.1 private use
     KINKVPN_USE_AGGFRAG = 34433  # RFC 2408 §3.14.1 private use
     KINKVPN_PADDING = 34434  # RFC 2408 §3.14.1 private use
     KINKVPN_CONFIGURATION = 34435  # RFC 2408 §3.14.1 private use
+    KINKVPN_MACHINE = 34436  # RFC 2408 §3.14.1 private use

@@ -8,20 +8,24 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.lab import command, events, start, wait
-from support.people import GATEWAY, HOST_S_DNS, guests, laptop, open_gateway
+from support.people import GATEWAY, HOST_S_DNS, another_host, guests, laptop, open_gateway
 
 from kinkvpn.api.client import Client, peer_path
 
 if TYPE_CHECKING:
-    from kinkvpn.demo.lab import Lab
+    from kinkvpn.demo.lab import Host, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
 
 def pinged(lab: Lab, address: str) -> bool:
     """Whether host a hears from ``address`` inside."""
-    done = lab.hosts[0].namespace.spawn(["ping", "-n", "-c", "1", "-W", "1", address])
-    return done.wait(20) == 0
+    return heard(lab.hosts[0], address)
+
+
+def heard(host: Host, address: str) -> bool:
+    """Whether ``host`` hears from ``address`` inside."""
+    return host.namespace.spawn(["ping", "-n", "-c", "1", "-W", "1", address]).wait(20) == 0
 
 
 def test_alice_is_lent_an_address_and_bob_another_and_both_leave(lab: Lab) -> None:
@@ -63,6 +67,43 @@ def test_alice_is_lent_an_address_and_bob_another_and_both_leave(lab: Lab) -> No
         assert command(gateway, "reload").returncode == 0
         wait(lab, gateway, lambda: guests(gateway) == [], "has somebody whom no rule lets in")
         wait(lab, bob.host, lambda: not bob.established(), "is still in the network")
+
+
+def test_alice_s_laptop_and_desktop_are_in_the_network_at_once(lab: Lab) -> None:
+    gateway = lab.hosts[1]
+    open_gateway(gateway)
+    start(lab, gateway)
+    inner = gateway.site.inner_address(4)
+    with another_host(lab) as desk, laptop(lab) as one, laptop(lab, host=desk) as other:
+        one.exists()
+        for machine in (one, other):
+            machine.kinit()
+            machine.up()
+            machine.wait_up()
+        addresses = [(machine.address(4), machine.address(6)) for machine in (one, other)]
+        assert not {*addresses[0]} & {*addresses[1]}
+        assert guests(gateway) == [one.principal] * 2
+
+        def both() -> bool:
+            inside = all(heard(machine.host, inner) for machine in (one, other))
+            return inside and all(heard(gateway, four) for four, _ in addresses)
+
+        wait(lab, gateway, both, "has not both of them")
+        # The gateway asks each for her own ticket-granting ticket.
+        for name in (one.principal, f"{one.principal}#2"):
+            with Client(gateway.configuration.parent / "control") as daemon:
+                daemon.post(f"{peer_path(name)}/rekey")
+        wait(lab, gateway, both, "has not both of them any more")
+        # One goes, and the other stays where it was.
+        one.stop()
+        wait(lab, gateway, lambda: heard(desk, inner), "has lost the desktop with the laptop")
+        one.up()
+        one.wait_up()
+        # And a gateway that has forgotten everything lends what it lent.
+        gateway.kill()
+        start(lab, gateway)
+        wait(lab, gateway, both, "has not found them again")
+        assert [(machine.address(4), machine.address(6)) for machine in (one, other)] == addresses
 
 
 def test_who_is_not_let_in_is_told_so(lab: Lab) -> None:

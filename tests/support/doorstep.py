@@ -15,13 +15,15 @@ from kinkvpn.people import configuration_for
 from kinkvpn.proto.events import Path, SendMessage
 from kinkvpn.proto.lease import Lease
 from kinkvpn.proto.peer import Peer
-from kinkvpn.proto.responder import Responder
+from kinkvpn.proto.responder import Responder, nobody
 from kinkvpn.proto.settings import PeerSettings
 from kinkvpn.service.obstacles import StartRefused
 from kinkvpn.wire.kink import parse_message
 
 if TYPE_CHECKING:
     from support.kdc import Lab
+
+    from kinkvpn.proto.ports import AcceptedRequest
 
 GATEWAY = "kink/127.0.0.1@KINKVPN.TEST"
 SECONDS = 60.0
@@ -56,7 +58,12 @@ class Gateway:
             allocate_spi=lambda: next(numbers),
             next_xid=lambda: next(numbers),
         )
-        self.responder = Responder(kerberos=self.acceptor, peers={settings.principal: alice} if known else {}, epoch=1)
+
+        def welcome(_accepted: AcceptedRequest, _machine: bytes) -> Peer:
+            self.responder.admit(alice)
+            return alice
+
+        self.responder = Responder(kerberos=self.acceptor, peers={}, epoch=1, welcome=welcome if known else nobody)
         self.deaf = deaf
         self.port = 0
 

@@ -4,23 +4,26 @@ there, and she has its files for herself (/etc/hosts, /etc/resolv.conf, /run/kin
 
 from __future__ import annotations
 
+import hashlib
 import re
 import shlex
 import signal
 import subprocess
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from support.lab import kinit, status, wait
 
 from kinkvpn.api.client import Client
 from kinkvpn.api.control import ControlUnavailable, NotRunning
-from kinkvpn.demo.lab import kinkvpn
+from kinkvpn.demo.lab import KDC_ADDRESS, UPLINK, WIRE, Host, kinkvpn
+from kinkvpn.demo.namespace import Namespace, join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from kinkvpn.demo.lab import Host, Lab
+    from kinkvpn.demo.lab import Lab
     from kinkvpn.demo.realm import Realm
 
 GATEWAY = "b.kinkvpn.test"
@@ -49,12 +52,13 @@ class Laptop:
     """Somebody's, who has nothing but what kinit gets her.
 
     Args:
-        lab: its host a is where the laptop is on the network.
+        lab: where they are.
         name: of the person, in the laboratory's realm.
+        host: where the laptop is on the network; None for host a.
     """
 
-    def __init__(self, lab: Lab, name: str = "alice") -> None:
-        self.lab, self.host, self.name = lab, lab.hosts[0], name
+    def __init__(self, lab: Lab, name: str = "alice", host: Host | None = None) -> None:
+        self.lab, self.host, self.name = lab, host or lab.hosts[0], name
         self.principal = f"{name}@{lab.realm.name}"
         self.directory = self.host.configuration.parent / name
         self.directory.mkdir(exist_ok=True)
@@ -66,6 +70,8 @@ class Laptop:
         run.mkdir(exist_ok=True)
         self.socket = run / "kinkvpn.sock"
         self.resolv_conf.write_text(HOST_S_DNS)
+        machine = hashlib.sha256(f"{self.host.name} of {name}".encode()).hexdigest()[:32]
+        (self.directory / "machine-id").write_text(f"{machine}\n")
         (self.directory / "hosts").write_text(f"127.0.0.1 localhost\n{lab.hosts[1].site.wire} {GATEWAY}\n")
 
     def exists(self) -> None:
@@ -81,7 +87,8 @@ class Laptop:
     def command(self, *arguments: str) -> list[str]:
         """``kinkvpn`` with these, where her files are hers."""
         mounts = {"hosts": "/etc/hosts", "resolv.conf": "/etc/resolv.conf", "run": "/run/kinkvpn"}
-        lines = ["mkdir -p /run/kinkvpn"]
+        mounts["machine-id"] = "/etc/machine-id"
+        lines = ["mkdir -p /run/kinkvpn", "[ -e /etc/machine-id ] || : >/etc/machine-id"]
         lines += [f"mount --bind {self.directory / name} {place}" for name, place in mounts.items()]
         script = "; ".join(["set -e", *lines, f"exec {shlex.join([*kinkvpn(), *arguments])}"])
         return ["unshare", "--mount", "--propagation", "private", "sh", "-c", script]
@@ -154,13 +161,30 @@ class Laptop:
 
 
 @contextmanager
-def laptop(lab: Lab, name: str = "alice") -> Iterator[Laptop]:
+def laptop(lab: Lab, name: str = "alice", host: Host | None = None) -> Iterator[Laptop]:
     """One that is gone at the end, however that comes."""
-    found = Laptop(lab, name)
+    found = Laptop(lab, name, host)
     try:
         yield found
     finally:
         found.kill()
+
+
+@contextmanager
+def another_host(lab: Lab) -> Iterator[Host]:
+    """A further one, on a network of its own behind host b, and with its own way to the KDC."""
+    gateway = lab.hosts[1]
+    site = replace(lab.hosts[0].site, name="desk", wire="203.0.113.2", uplink="198.51.100.44")
+    directory = lab.hosts[0].configuration.parent.parent / site.name
+    directory.mkdir(exist_ok=True)
+    with Namespace(site.name) as namespace:
+        join(namespace, UPLINK, lab.kdc, site.name)
+        namespace.ip(f"address add {site.uplink} peer {KDC_ADDRESS} dev {UPLINK}")
+        lab.kdc.ip(f"address add {KDC_ADDRESS} peer {site.uplink} dev {site.name}")
+        join(namespace, WIRE, gateway.namespace, site.name)
+        gateway.namespace.ip(f"address add 203.0.113.1/30 dev {site.name}")
+        namespace.ip(f"address add {site.wire}/30 dev {WIRE}", f"route add {gateway.site.wire} via 203.0.113.1")
+        yield Host(site, directory, namespace, lab.realm)
 
 
 def guests(gateway: Host) -> list[str]:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from kinkvpn.kerberos.libkrb5 import Context
-from kinkvpn.people.identity import Identity, default_ccache, find_identity, gateway_principal
+from kinkvpn.people.identity import Identity, default_ccache, find_identity, gateway_principal, this_machine
 from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:
@@ -54,3 +54,15 @@ def test_the_gateway_s_realm_is_krb5_conf_s_or_one_s_own(tmp_path: Path, monkeyp
     conf.write_text("[domain_realm]\n.example.com = EXAMPLE.COM\n")
     assert gateway_principal("GW.example.com", ALICE) == "kink/gw.example.com@EXAMPLE.COM"
     assert gateway_principal("gw.example.net", ALICE) == "kink/gw.example.net@KINKVPN.TEST"
+
+
+def test_a_machine_is_the_same_at_every_start_and_does_not_give_its_id_away(tmp_path: Path) -> None:
+    ids = tmp_path / "machine-id"
+    assert this_machine(ids) != this_machine(ids)
+    for unusable in ("", "uninitialized", "\xe9"):
+        ids.write_text(f"{unusable}\n")
+        assert this_machine(ids) != this_machine(ids)
+    ids.write_text(f"{'5a' * 16}\n")
+    assert this_machine(ids) == this_machine(ids)
+    assert len(this_machine(ids)) == 16
+    assert this_machine(ids) != b"\x5a" * 16

@@ -21,6 +21,8 @@ from kinkvpn.proto.extensions import (
     attach,
     build,
     filled,
+    machine_notify,
+    machine_of,
     parse,
     read,
 )
@@ -155,3 +157,22 @@ def test_they_go_behind_the_first_quick_mode_or_alone() -> None:
 @pytest.mark.parametrize("message", [m for m in load_messages() if m.plaintext is not None], ids=str)
 def test_the_other_implementation_tells_nothing(message: object) -> None:
     assert read(parse_plaintext(message.plaintext)) == (None, [])
+
+
+def test_whose_machine_it_is_stands_wherever_notifies_may() -> None:
+    notify = machine_notify(bytes(range(16)))
+    assert notify.value == b"KVPN" + bytes(range(16))
+    assert FIRST_PRIVATE_STATUS <= notify.type <= LAST_PRIVATE_STATUS
+    assert machine_of(attach((Isakmp((Nonce(b"n" * 16),)),), (*build(FULL), notify))) == bytes(range(16))
+    assert machine_of(attach((), build(FULL))) == machine_of(()) == b""
+    assert read(attach((), (notify, *build(FULL)))) == (FULL, [])
+
+
+@given(st.binary(max_size=40).filter(lambda octets: len(octets) != 16))
+def test_a_machine_of_another_length_is_none_and_is_counted(octets: bytes) -> None:
+    said = attach((), (machine_notify(octets),))
+    assert machine_of(said) == b""
+    assert read(said) == (None, [Count(Tally.EXTENSION_MALFORMED)])
+    foreign = attach((), (Notify(1, b"", NotifyType.KINKVPN_MACHINE, b"else" + octets),))
+    assert machine_of(foreign) == b""
+    assert read(foreign) == (None, [Count(Tally.NOTIFY_IGNORED)])

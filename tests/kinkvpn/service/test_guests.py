@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import secrets
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Any, cast
@@ -19,7 +20,7 @@ from kinkvpn.proto.lease import Lease
 from kinkvpn.proto.peer import Peer
 from kinkvpn.proto.ports import NotAdmitted
 from kinkvpn.proto.settings import PeerSettings, UserToUser
-from kinkvpn.service.guests import LINGER_SECONDS, LOOK_SECONDS, Guests
+from kinkvpn.service.guests import LINGER_SECONDS, LOOK_SECONDS, SILENT_SECONDS, Guests
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -54,6 +55,7 @@ class Host:
         self.now = 0.0
         self.peers: dict[str, Peer] = {}
         self.left: list[str] = []
+        self.packets: dict[str, float] = {}
         self.guests = Guests(people, [ip_address("10.8.0.1")], cast("Any", self), clock=lambda: self.now)
 
     def change_policies(self, gone: Iterable[str], come: Iterable[Policy]) -> None:
@@ -68,12 +70,16 @@ class Host:
         del self.peers[name]
         self.left.append(name)
 
+    def last_heard(self, peer: str) -> float | None:
+        """As Dataplane's: of packets."""
+        return self.packets.get(peer)
+
     def request(self, principal: str, *sids: str) -> FakeAccepted:
         return FakeAccepted(principal, GATEWAY, TICKET_ENDS, self.key, 0.0, 0, sids=frozenset(sids))
 
-    def admit(self, principal: str, *sids: str) -> PeerSettings:
+    def admit(self, principal: str, *sids: str, machine: bytes = b"") -> PeerSettings:
         """As Keying does it at a command."""
-        guest = self.guests.admit(self.request(principal, *sids))
+        guest = self.guests.admit(cast("Any", self), self.request(principal, *sids), machine)
         numbers = itertools.count(1)
         peer = Peer(
             guest,
@@ -85,7 +91,7 @@ class Host:
             next_xid=lambda: next(numbers),
         )
         peer.ticket_ends, peer.last_heard = TICKET_ENDS, trio.current_time()
-        self.peers[principal] = peer
+        self.peers[guest.name] = peer
         return guest
 
 
@@ -125,7 +131,7 @@ class Unreadable(FakeAccepted):
 async def test_a_pac_that_does_not_verify_lets_nobody_in() -> None:
     host = Host(settings(MEMBERS, EVERYBODY))
     with pytest.raises(NotAdmitted, match=r"mallory@A.COM: the ticket's PAC tells no groups"):
-        host.guests.admit(Unreadable("mallory@A.COM", GATEWAY, TICKET_ENDS, host.key, 0.0, 0))
+        host.guests.admit(cast("Any", host), Unreadable("mallory@A.COM", GATEWAY, TICKET_ENDS, host.key, 0.0, 0), b"")
 
 
 async def test_there_is_an_end_of_people_and_of_addresses() -> None:
@@ -138,6 +144,57 @@ async def test_there_is_an_end_of_people_and_of_addresses() -> None:
     for _ in range(2):
         with pytest.raises(NotAdmitted, match=r"people.addresses has none left"):
             host.admit("bob@A.COM")
+
+
+async def test_each_machine_of_somebody_is_a_peer_with_its_own_addresses_and_policies() -> None:
+    host = Host(settings(EVERYBODY))
+    laptop, desktop = (host.admit("alice@A.COM", machine=machine) for machine in (b"l" * 16, b"d" * 16))
+    assert (laptop.name, desktop.name) == ("alice@A.COM", "alice@A.COM#2")
+    assert laptop.principal == desktop.principal == "alice@A.COM"
+    assert laptop.lease is not None
+    assert desktop.lease is not None
+    assert not {*laptop.lease.addresses} & {*desktop.lease.addresses}
+    assert [policy.name for policy in desktop.policies] == [f"alice@A.COM#2/{number}" for number in (1, 2, 3)]
+    host.guests.change(cast("Any", host), settings(EVERYBODY), {"alice@A.COM"})
+    assert host.left == ["alice@A.COM", "alice@A.COM#2"], "it is a peer of the configuration, with all its machines"
+
+
+async def test_of_too_many_machines_the_one_goes_that_was_silent_the_longest(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    del autojump_clock
+    host = Host(replace(settings(EVERYBODY), machines=3))
+    for number in range(3):
+        host.admit("alice@A.COM", machine=bytes([number]))
+        await trio.sleep(1)
+    with pytest.raises(NotAdmitted, match=r"is here with 3 machines \(people.machines\)"):
+        host.admit("alice@A.COM", machine=b"new")
+    assert host.left == []
+    assert host.admit("bob@A.COM", machine=b"bob's").policies, "nobody else waits for them"
+    await trio.sleep(SILENT_SECONDS)
+    for spoken in ("alice@A.COM", "alice@A.COM#3"):
+        host.packets[spoken] = trio.current_time()
+    guest = host.admit("alice@A.COM", machine=b"new")
+    assert host.left == ["alice@A.COM#2"]
+    assert guest.name == "alice@A.COM#2"
+    with pytest.raises(NotAdmitted, match="3 machines"):
+        host.admit("alice@A.COM", machine=b"newer")
+
+
+async def test_machines_by_the_thousand_are_no_more_than_a_few_peers(autojump_clock: trio.testing.MockClock) -> None:
+    del autojump_clock
+    host = Host(settings(EVERYBODY, pool=("10.8.0.0/28",)))
+    bob = host.admit("bob@A.COM", machine=b"bob's")
+    admitted = 0
+    for number in range(1000):
+        with suppress(NotAdmitted):
+            host.admit("mallory@A.COM", machine=number.to_bytes(16))
+            admitted += 1
+        await trio.sleep(1)
+    assert len(host.peers) == 1 + settings().machines
+    assert admitted <= settings().machines * (1 + 1000 / SILENT_SECONDS)
+    assert host.admit("carol@A.COM").policies
+    assert host.peers["bob@A.COM"].settings == bob
 
 
 async def seen_off(host: Host, seconds: float) -> list[str]:

@@ -94,9 +94,9 @@ def test_one_search_in_vain_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
         pool.give_back(f"six {number}")
     searches: list[str] = []
 
-    def counted(principal: str, spans: Sequence[module.Span]) -> Iterator[Address]:
-        searches.append(principal)
-        return candidates(principal, spans)
+    def counted(holder: module.Holder, spans: Sequence[module.Span]) -> Iterator[Address]:
+        searches.append(holder.principal)
+        return candidates(holder, spans)
 
     candidates = module._candidates
     monkeypatch.setattr(module, "_candidates", counted)
@@ -104,6 +104,43 @@ def test_one_search_in_vain_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
     assert searches == ["new", "new"], "one of each family"
     pool.give_back("a")
     assert pool.take("another")[0] == stay["a"][0]
+
+
+def test_each_machine_of_somebody_has_its_own() -> None:
+    pool = Pool([FOUR, SIX])
+    laptop, desktop = (pool.take("alice", machine=each) for each in (b"laptop", b"desktop"))
+    assert not {*laptop} & {*desktop}
+    pool.give_back("alice", b"laptop")
+    assert pool.take("alice", machine=b"desktop") == desktop
+    assert pool.take("alice", machine=b"laptop") == laptop
+    assert Pool([FOUR, SIX]).take("alice", machine=b"laptop") == laptop, "a gateway that knows nothing any more"
+
+
+def test_fixed_addresses_are_those_of_the_first_machine_that_comes() -> None:
+    fixed = {"alice": (ip_address("10.8.0.2"),)}
+    pool = Pool([FOUR], fixed)
+    other = pool.take("alice", machine=b"1")
+    assert other == fixed["alice"]
+    second = pool.take("alice", machine=b"2")
+    assert second != fixed["alice"]
+    pool.give_back("alice", b"1")
+    pool.give_back("alice", b"2")
+    assert pool.take("alice", machine=b"2") == fixed["alice"]
+    assert pool.take("bob", second) == second, "what a machine had that has a fixed one now is free"
+
+
+def test_nobody_has_others_forgotten_by_coming_from_ever_other_machines() -> None:
+    pool = Pool([SIX])
+    alices = pool.take("alice")
+    pool.give_back("alice")
+    first = pool.take("mallory", machine=b"0")
+    pool.give_back("mallory", b"0")
+    for number in range(1, 2 * module.MAX_REMEMBERED):
+        machine = number.to_bytes(2)
+        pool.take("mallory", machine=machine)
+        pool.give_back("mallory", machine)
+    assert pool.take("bob", alices) != alices
+    assert pool.take("carol", first) == first
 
 
 def test_what_is_not_here_is_not_given_back() -> None:

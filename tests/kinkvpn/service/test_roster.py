@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import trio
-from support.host import Tunnel, World, principal_of, simulate
+from support.host import Tunnel, World, simulate
 
 from kinkvpn.proto.pairs import TOMBSTONE_KEPT
 from kinkvpn.service.roster import PeerRefused
@@ -42,8 +42,8 @@ def test_who_has_left_is_forgotten_when_nothing_of_then_is_believed_any_more() -
         left = west.keying.peers["east"]
         west.remove("east")
         assert list(roster.leaving()) == [left]
-        assert roster.former(principal_of("east"), trio.current_time() + TOMBSTONE_KEPT - 1) is left
-        assert roster.former(principal_of("east"), trio.current_time() + TOMBSTONE_KEPT) is None
+        assert roster.former(left.settings, trio.current_time() + TOMBSTONE_KEPT - 1) is left
+        assert roster.former(left.settings, trio.current_time() + TOMBSTONE_KEPT) is None
         assert not list(roster.leaving())
 
     simulate(scenario, 1)
