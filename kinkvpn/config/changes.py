@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 # What a running daemon can take over.
 CHANGEABLE = {"peers", "before", "after", "log.level", "clear.bypass", "clear.block"}
 CHANGEABLE.add("tun.lent")  # which is people.addresses, and named as that
-CHANGEABLE |= {f"people.{name}" for name in ("rules", "most", "machines", "probe_after", "dead_after")}
+CHANGEABLE |= {f"people.{name}" for name in ("rules", "most", "machines", "suites", "probe_after", "dead_after")}
 # As they are written, where that is another name.
 _WRITTEN = {
     "esp.engine.choice": "esp.engine",

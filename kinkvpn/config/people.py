@@ -9,6 +9,7 @@ from itertools import permutations
 from typing import TYPE_CHECKING
 
 from esp.policy import Selector
+from esp.suite import DEFAULT_SUITES, Suite
 from kinkvpn import values
 from kinkvpn.admission import Rule
 from kinkvpn.config.peer import MAXIMUM_SILENCE
@@ -43,6 +44,7 @@ class PeopleSettings:
         rules: the first that matches counts.
         most: machines of people at once.
         machines: of one principal at once.
+        suites: that their SAs may have, in order.
         probe_after, dead_after: as of a peer.
     """
 
@@ -52,6 +54,7 @@ class PeopleSettings:
     most: int = 1000
     # Ours. A laptop, a desktop, a telephone, and a few programs that have a network of their own.
     machines: int = 8
+    suites: tuple[Suite, ...] = DEFAULT_SUITES
     probe_after: float | None = 10.0
     dead_after: float = FULL_CYCLE
 
@@ -75,6 +78,7 @@ def read_people(table: Table) -> PeopleSettings:
         rules=_rules(table, sids),
         most=table.get("most", values.integer(1, MAXIMUM_PEOPLE), NOBODY.most),
         machines=table.get("machines", values.integer(1, MAXIMUM_MACHINES), NOBODY.machines),
+        suites=table.items("suites", _suite, DEFAULT_SUITES),
         probe_after=table.get("probe_after", values.seconds(0, MAXIMUM_SILENCE), NOBODY.probe_after) or None,
         dead_after=table.get("dead_after", values.seconds(1, MAXIMUM_SILENCE), NOBODY.dead_after),
     )
@@ -151,6 +155,14 @@ def _check_apart(table: Table, routes: Sequence[Network]) -> None:
         if one.version == other.version and one.prefixlen >= other.prefixlen and one.network_address in other:
             table.report_value(("routes",), str(one), f"subnets of which none is in another, and {other} has this one")
             return
+
+
+def _suite(value: object) -> Suite:
+    """What their programs offer, which are configured nowhere."""
+    offered = {suite.name: suite for suite in DEFAULT_SUITES}
+    if not isinstance(value, str) or value not in offered:
+        raise Unexpected(f"one that everybody offers: {', '.join(offered)}")
+    return offered[value]
 
 
 def _server(value: object) -> Address:

@@ -69,6 +69,7 @@ async def configuration_for(
     machine = machine or secrets.token_bytes(MACHINE_OCTETS)
     try:
         identity = find_identity(ccache)
+        log.info("tickets_used", extra={"fields": {"principal": identity.principal, "ccache": identity.ccache}})
         server = principal or gateway_principal(host, identity)
     except (ConfigUnusable, LibraryUnusable) as error:
         raise StartRefused(str(error)) from error

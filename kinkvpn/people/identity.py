@@ -43,18 +43,38 @@ def find_identity(ccache: str | None = None, environment: Mapping[str, str] = os
     """Whose tickets are in ``ccache``, or in the default credential cache if that is None.
 
     Raises:
-        StartRefused: there are none; says where it was looked, and what to do.
+        StartRefused: there are none, or they were found and are somebody else's; says where it was looked, and what
+            to do.
         LibraryUnusable: no MIT libkrb5.
     """
     try:
         context = Context()
         name = ccache or default_ccache(context, environment)
+        if ccache is None:
+            _refuse_others(name, environment)
     except Krb5Error as error:
         raise StartRefused(f"krb5.conf: {error}") from error
     try:
         return Identity(context.unparse(context.ccache_principal(context.ccache(name))), name)
     except Krb5Error as error:
         raise StartRefused(f"no tickets in {name}: {error}; kinit gets some, --ccache names another place") from error
+
+
+def _refuse_others(name: str, environment: Mapping[str, str]) -> None:
+    """Names below /tmp are free for all: who has put tickets of theirs there would have us be them. A file that is
+    there has to be root's, ours, or that of whoever called us by sudo.
+    """
+    path = Path(name.removeprefix("FILE:").removeprefix("DIR::").removeprefix("DIR:"))
+    caller = environment.get("SUDO_UID", "")
+    allowed = {0, os.geteuid(), *([int(caller)] if caller.isdecimal() and not os.geteuid() else [])}
+    try:
+        owners = {path.lstat().st_uid, path.stat().st_uid}
+    except (OSError, ValueError):
+        return  # of another kind, which has its own ways; or libkrb5 says that it is not there
+    for uid in sorted(owners - allowed):
+        raise StartRefused(
+            f"tickets in {name} are those of uid {uid}, who has not asked: --ccache says that they are meant"
+        )
 
 
 def default_ccache(context: Context, environment: Mapping[str, str]) -> str:

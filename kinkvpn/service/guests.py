@@ -133,8 +133,9 @@ class Guests:
     def _guest(self, name: str, principal: str, machine: bytes, lease: Lease) -> PeerSettings:
         """One pair of SAs for each route, and an address of its family."""
         pairs = [(route, own) for own in lease.addresses for route in lease.routes if route.version == own.version]
+        suites = self._settings.suites
         policies = tuple(
-            PolicySettings(f"{name}/{number}", Selector(route, ip_network(own)), entry=name)
+            PolicySettings(f"{name}/{number}", Selector(route, ip_network(own)), suites, entry=name)
             for number, (route, own) in enumerate(pairs, 1)
         )
         return PeerSettings(

@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import subprocess
+from collections import defaultdict, deque
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -28,6 +29,9 @@ log = logging.getLogger(__name__)
 
 # Ours. A thousand peers that come at once; what does not fit is told, and not run.
 WAITING = 1024
+# Ours. Of one peer: it has come and gone three times while the hooks of others ran. What it does after that waits in
+# the last of its turns, and is not run where it is taken back: a peer that flaps leaves the queue to the others.
+WAITING_OF_ONE = 6
 # Ours. Of what a command writes the log gets so many lines, of so many octets: enough for what went wrong.
 LINES, LINE_OCTETS = 20, 400
 # Ours. Who is told to end, and has to tidy up; then it is killed, and whatever it has started.
@@ -62,6 +66,24 @@ def of_peer(peer: Peer, come: bool) -> Happening:
     return Happening("peer-up" if come else "peer-down", about)
 
 
+class _Turn:
+    """What waits for its turn."""
+
+    def __init__(self, happening: Happening) -> None:
+        self.happening: Happening | None = happening
+        self.about = happening.about
+        self.spared = 0
+
+    def takes(self, newer: Happening) -> bool:
+        """Whether ``newer`` needs no turn of its own: the same peer is the other way again, with the same traffic."""
+        if any(self.about.get(name) != newer.about.get(name) for name in ("peer_principal", "local", "remote")):
+            return False
+        back = self.happening is not None and self.happening.event != newer.event
+        self.spared += 2 if back else self.happening is not None
+        self.happening = None if back else newer
+        return True
+
+
 class Hooks:
     """What runs them.
 
@@ -79,7 +101,8 @@ class Hooks:
         }
         self._timeout = settings.timeout
         self._environment = {name: value for name, value in environment.items() if name not in VARIABLES}
-        self._waiting, self._next = trio.open_memory_channel[Happening](WAITING)
+        self._waiting, self._next = trio.open_memory_channel[_Turn](WAITING)
+        self._turns: defaultdict[str, deque[_Turn]] = defaultdict(deque)  # that wait, by peer
         self._working, self._finished = trio.CancelScope(), trio.Event()
 
     def introduce(self, host: Mapping[str, str]) -> None:
@@ -90,8 +113,15 @@ class Hooks:
         """Have the hook for it run, when those before it have; returns at once. After :meth:`finish` it is too late."""
         if not self._commands[happening.event]:
             return
+        peer = happening.about.get("peer", "")
+        turns = self._turns.get(peer)
+        if turns and len(turns) >= WAITING_OF_ONE and turns[-1].takes(happening):
+            return
+        turn = _Turn(happening)
         try:
-            self._waiting.send_nowait(happening)
+            self._waiting.send_nowait(turn)
+            if peer:
+                self._turns[peer].append(turn)
         except trio.ClosedResourceError:
             pass
         except trio.WouldBlock:
@@ -101,9 +131,20 @@ class Hooks:
     async def run(self) -> None:
         """Run what there is to be run, until cancelled or :meth:`finish`."""
         with self._working:
-            async for happening in self._next:
-                await self.call(happening)
+            async for turn in self._next:
+                await self._take(turn)
         self._finished.set()
+
+    async def _take(self, turn: _Turn) -> None:
+        peer = turn.about.get("peer", "")
+        if peer:
+            self._turns[peer].popleft()
+            if not self._turns[peer]:
+                del self._turns[peer]
+        if turn.spared:
+            log.info("hooks_spared", extra={"fields": {"peer": peer, "count": turn.spared}})
+        if turn.happening is not None:
+            await self.call(turn.happening)
 
     async def finish(self, last: Happening) -> None:
         """Have :meth:`run` end with ``last``, after what waits now: all of it within the time that one may take."""

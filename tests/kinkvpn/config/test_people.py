@@ -93,6 +93,7 @@ ALLOW = '[[people.allow]]\nwho = "*@A.COM"\n'
             SMALLEST + ALLOW + f"dns = {[f'10.1.0.{number}' for number in range(1, 10)]}\n",
             "expected at most 8",
         ),
+        (SMALLEST + 'suites = "null-sha256"\n' + ALLOW, "expected one that everybody offers: aes256-gcm16"),
         (SMALLEST + ALLOW * 257, "257 rules: expected at most 256"),
     ],
 )

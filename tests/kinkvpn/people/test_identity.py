@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -66,3 +67,20 @@ def test_a_machine_is_the_same_at_every_start_and_does_not_give_its_id_away(tmp_
     assert this_machine(ids) == this_machine(ids)
     assert len(this_machine(ids)) == 16
     assert this_machine(ids) != b"\x5a" * 16
+
+
+@pytest.mark.root
+@pytest.mark.kdc
+def test_tickets_that_somebody_else_has_put_there_are_refused(ccache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = ccache.removeprefix("FILE:")
+    monkeypatch.setenv("KRB5CCNAME", ccache)
+    os.chown(path, 1001, 1001)
+    with pytest.raises(StartRefused, match=rf"tickets in {ccache} are those of uid 1001, who has not asked: --ccache"):
+        find_identity(environment=os.environ | {"SUDO_UID": "1000"})
+    link = f"{path}.link"
+    os.symlink(path, link)
+    monkeypatch.setenv("KRB5CCNAME", f"FILE:{link}")
+    with pytest.raises(StartRefused, match="uid 1001"):
+        find_identity()
+    assert find_identity(environment=os.environ | {"SUDO_UID": "1001"}).ccache == f"FILE:{link}"
+    assert find_identity(ccache).ccache == ccache, "it was named"

@@ -145,6 +145,31 @@ async def test_more_than_can_wait_is_told(caplog: pytest.LogCaptureFixture, monk
     assert not told(caplog, "hook_done")
 
 
+async def test_a_peer_that_flaps_leaves_the_queue_to_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    said = tmp_path / "said"
+    line = shell(f"echo $KINKVPN_EVENT $KINKVPN_PEER >>{said}")
+    hooks = Hooks(HookSettings(peer_up=line, peer_down=line), ENVIRONMENT)
+    for number in range(2 * module.WAITING):
+        for event in ("peer-up", "peer-down"):
+            hooks.tell(Happening(event, {"peer": "flaps"}))
+        if number == 10:
+            hooks.tell(Happening("peer-up", {"peer": "b"}))
+    hooks.tell(Happening("peer-up", {"peer": "flaps"}))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(hooks.run)
+        with trio.fail_after(30):
+            await hooks.finish(Happening("down"))
+    assert said.read_text().split("\n")[:-1] == [
+        *["peer-up flaps", "peer-down flaps"] * 2,
+        "peer-up flaps",
+        "peer-up b",
+    ]
+    assert not told(caplog, "hook_left_out")
+    assert told(caplog, "hooks_spared") == [{"peer": "flaps", "count": 4 * module.WAITING - 4}]
+
+
 async def test_the_end_waits_no_longer_than_one_of_them_may_take(tmp_path: Path) -> None:
     slow, last = shell("sleep 600"), shell(f"touch {tmp_path}/last")
     hooks = Hooks(HookSettings(peer_up=slow, down=last, timeout=0.3), ENVIRONMENT)
