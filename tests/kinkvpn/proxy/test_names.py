@@ -37,9 +37,10 @@ class Server:
         self.tcp = trio.socket.socket()
 
     async def bind(self) -> int:
-        await self.udp.bind((str(HERE), 0))
-        port: int = self.udp.getsockname()[1]
-        await self.tcp.bind((str(HERE), port))
+        self.tcp.setsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_REUSEADDR, 1)  # what others had may be in TIME-WAIT
+        await self.tcp.bind((str(HERE), 0))
+        port: int = self.tcp.getsockname()[1]
+        await self.udp.bind((str(HERE), port))
         self.tcp.listen()
         return port
 
