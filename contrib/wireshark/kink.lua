@@ -204,6 +204,7 @@ local notify_types = {
     [34433] = "KINKVPN_USE_AGGFRAG",
     [34434] = "KINKVPN_PADDING",
     [34435] = "KINKVPN_CONFIGURATION",
+    [34436] = "KINKVPN_MACHINE",
 }
 -- END TABLES
 

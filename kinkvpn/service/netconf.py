@@ -437,7 +437,7 @@ def _route_to(netlink: IPRoute, subnet: Network, table: int) -> int | None:
     """Index of the device that ``subnet``, exactly, is routed to in ``table``."""
     family = socket.AF_INET if subnet.version == 4 else socket.AF_INET6
     for route in netlink.get_routes(family=family, table=table):
-        destination = route.get_attr("RTA_DST") or ("0.0.0.0" if subnet.version == 4 else "::")  # noqa: S104
+        destination = route.get_attr("RTA_DST") or ("0.0.0.0" if subnet.version == 4 else "::")  # noqa: S104 # no bind
         if f"{destination}/{route['dst_len']}" == str(subnet):
             index = route.get_attr("RTA_OIF")
             return None if index is None else int(index)
