@@ -35,7 +35,8 @@ KILL_SWITCH = '\n[clear]\nblock = "protected"\n'
 def booted(network: Lab, directory: Path) -> Iterator[Machine]:
     """Host a, with a systemd; where there may be none, a machine of a CI says why."""
     if reason := obstacle():
-        pytest.skip(f"no systemd can be run here: {reason}")
+        # A container may have its control groups read-only, and nothing that is installed changes that.
+        pytest.skip(f"no systemd can be run here: {reason}")  # PID 1 needs a control group of its own
     with Machine(directory / "machine", network.hosts[0].namespace) as machine:
         yield machine
 

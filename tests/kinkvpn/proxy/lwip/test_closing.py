@@ -15,7 +15,7 @@ from kinkvpn.proxy.lwip import why_missing
 
 if why_missing():
     # A mirror of Debian need not have its sources, and an installation without lwIP is a whole one (setup.py).
-    pytest.skip(f"lwIP is {why_missing()}", allow_module_level=True)
+    pytest.skip(f"lwIP is {why_missing()}", allow_module_level=True)  # its sources are optional
 
 from kinkvpn.proxy.lwip.stack import LwipConnection, LwipStack
 
