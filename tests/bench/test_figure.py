@@ -13,6 +13,7 @@ from bench.rounds import rows
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.programs
 MACHINE = {"commit": "0123456789ab", "processor": "Some", "cores": 2}
 
 

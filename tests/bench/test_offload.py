@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from bench.offload import measure
+
+pytestmark = pytest.mark.build
 
 
 def test_there_is_a_row_for_each_kind_of_packet() -> None:
