@@ -23,6 +23,8 @@ with warnings.catch_warnings():
     from cryptography.hazmat.primitives.asymmetric.dh import DHParameterNumbers, DHPrivateNumbers, DHPublicNumbers
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cryptography.hazmat.primitives.asymmetric.dh import DHParameters, DHPrivateKey
 
     from kinkvpn.proto.ports import Ephemeral
@@ -41,7 +43,6 @@ _CURVES: Final[dict[Group, tuple[ec.EllipticCurve, int]]] = {
     Group.ECP_384: (ec.SECP384R1(), 48),
     Group.ECP_521: (ec.SECP521R1(), 66),
 }
-_X_OCTETS: Final = {Group.CURVE25519: 32, Group.CURVE448: 56}  # RFC 8031 §2
 
 
 class KeyExchanges:
@@ -54,16 +55,16 @@ class KeyExchanges:
         if group in _CURVES:
             return _Ecp(group, ec.generate_private_key(_CURVES[group][0]))
         if group is Group.CURVE25519:
-            return _X25519(x25519.X25519PrivateKey.generate())
-        return _X448(x448.X448PrivateKey.generate())
+            return _x25519(x25519.X25519PrivateKey.generate())
+        return _x448(x448.X448PrivateKey.generate())
 
 
 def restore(group: Group, private: int | bytes) -> Ephemeral:
     """A given private key, for known answers: a number, or octets for the two curves of RFC 7748."""
     if isinstance(private, bytes):
         if group is Group.CURVE25519:
-            return _X25519(x25519.X25519PrivateKey.from_private_bytes(private))
-        return _X448(x448.X448PrivateKey.from_private_bytes(private))
+            return _x25519(x25519.X25519PrivateKey.from_private_bytes(private))
+        return _x448(x448.X448PrivateKey.from_private_bytes(private))
     if group in _CURVES:
         return _Ecp(group, ec.derive_private_key(private, _CURVES[group][0]))
     numbers = _parameters(group).parameter_numbers()
@@ -119,44 +120,32 @@ class _Ecp:
         return self._private.exchange(ec.ECDH(), theirs)
 
 
-class _X25519:
-    """RFC 8031 §2, RFC 7748 §6.1."""
+class _Montgomery:
+    """X25519 and X448 (RFC 8031 §2, RFC 7748 §6), of which ``exchange`` takes a peer's public value."""
 
-    group = Group.CURVE25519
-
-    def __init__(self, private: x25519.X25519PrivateKey) -> None:
-        self._private = private
-
-    @property
-    def public(self) -> bytes:
-        return self._private.public_key().public_bytes_raw()
+    def __init__(self, group: Group, public: bytes, exchange: Callable[[bytes], bytes]) -> None:
+        self.group = group
+        self.public = public
+        self._exchange = exchange
 
     def shared_secret(self, peer_public: bytes) -> bytes:
-        _check_length(self.group, peer_public, _X_OCTETS[self.group])
+        _check_length(self.group, peer_public, len(self.public))
         try:
-            return self._private.exchange(x25519.X25519PublicKey.from_public_bytes(peer_public))
+            return self._exchange(peer_public)
         except ValueError:  # the secret is all zero: a point of small order (RFC 8031 §3, RFC 7748 §6.1)
             raise InvalidPublicValue(f"{self.group.label}: a point of small order") from None
 
 
-class _X448:
-    """RFC 8031 §2, RFC 7748 §6.2."""
+def _x25519(private: x25519.X25519PrivateKey) -> _Montgomery:
+    read = x25519.X25519PublicKey.from_public_bytes
+    public = private.public_key().public_bytes_raw()
+    return _Montgomery(Group.CURVE25519, public, lambda theirs: private.exchange(read(theirs)))
 
-    group = Group.CURVE448
 
-    def __init__(self, private: x448.X448PrivateKey) -> None:
-        self._private = private
-
-    @property
-    def public(self) -> bytes:
-        return self._private.public_key().public_bytes_raw()
-
-    def shared_secret(self, peer_public: bytes) -> bytes:
-        _check_length(self.group, peer_public, _X_OCTETS[self.group])
-        try:
-            return self._private.exchange(x448.X448PublicKey.from_public_bytes(peer_public))
-        except ValueError:
-            raise InvalidPublicValue(f"{self.group.label}: a point of small order") from None
+def _x448(private: x448.X448PrivateKey) -> _Montgomery:
+    read = x448.X448PublicKey.from_public_bytes
+    public = private.public_key().public_bytes_raw()
+    return _Montgomery(Group.CURVE448, public, lambda theirs: private.exchange(read(theirs)))
 
 
 def _check_length(group: Group, public: bytes, octets: int) -> None:

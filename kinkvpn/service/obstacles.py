@@ -62,24 +62,26 @@ def explain_bind(address: str, port: int, number: int | None) -> str:
         port: as it was asked for.
         number: what bind said.
     """
-    where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-    match number:
-        case errno.EADDRINUSE:
-            return f"port {where}/udp is taken by {_holders(udp_holders(port), '; root sees it with `ss -lunp`')}"
-        case errno.EACCES | errno.EPERM if port < unprivileged_port_start():
-            return f"port {where}/udp: {explain_capability('CAP_NET_BIND_SERVICE')}"
-        case errno.EADDRNOTAVAIL:
-            return f"port {where}/udp: {address} is no address of this host"
-        case _:
-            return f"port {where}/udp: {os.strerror(number or 0)}"
+    where = f"port {_end(address, port)}/udp"
+    if number == errno.EADDRINUSE:
+        return f"{where} is taken by {_holders(udp_holders(port), '; root sees it with `ss -lunp`')}"
+    return _explain_end(where, address, port, number)
 
 
 def explain_listen(address: str, port: int, number: int | None) -> str:
     """Why there is no TCP socket for metrics, given the errno; arguments as of :func:`explain_bind`."""
-    where = f"metrics.listen, port {f'[{address}]' if ':' in address else address}:{port}/tcp"
+    where = f"metrics.listen, port {_end(address, port)}/tcp"
+    if number == errno.EADDRINUSE:
+        return f"{where} is taken; root sees by whom with `ss -ltnp`"
+    return _explain_end(where, address, port, number)
+
+
+def _end(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _explain_end(where: str, address: str, port: int, number: int | None) -> str:
     match number:
-        case errno.EADDRINUSE:
-            return f"{where} is taken; root sees by whom with `ss -ltnp`"
         case errno.EACCES | errno.EPERM if port < unprivileged_port_start():
             return f"{where}: {explain_capability('CAP_NET_BIND_SERVICE')}"
         case errno.EADDRNOTAVAIL:
