@@ -7,12 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import trio
+
 from kinkvpn import values
 from kinkvpn.config import parse
-from kinkvpn.people.identity import find_identity, gateway_principal
+from kinkvpn.config.host import HostSettings
+from kinkvpn.kerberos.credentials import Credentials
+from kinkvpn.kerberos.tickets import TicketSource
+from kinkvpn.people.identity import find_identity, gateway_principal, likely_principal
+from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:
     from kinkvpn.config import Configuration
+    from kinkvpn.people.identity import Identity
 
 # What it lends is not known before it is asked, and nothing of this host is touched for it: no policy is looked at.
 PLACEHOLDER = "0.0.0.0/0"
@@ -38,7 +45,7 @@ def configuration_of(gateway: str) -> Configuration:
             'over = "4500"',
             "[[peer]]",
             f"name = {quoted(host)}",
-            f"principal = {quoted(gateway_principal(host, identity))}",
+            f"principal = {quoted(_principal(host, identity))}",
             f"address = {quoted(host)}",
             "[[peer.policy]]",
             f"local = {quoted(PLACEHOLDER)}",
@@ -47,3 +54,16 @@ def configuration_of(gateway: str) -> Configuration:
     )
     configuration = parse(text, Path.cwd() / host)
     return replace(configuration, peers=tuple(replace(peer, policies=()) for peer in configuration.peers))
+
+
+def _principal(gateway: str, identity: Identity) -> str:
+    """That the KDC finds for ``gateway``; where it does not, what to look at for the reason."""
+
+    async def ask() -> str:
+        tickets = TicketSource(Credentials(identity.principal, ccache=identity.ccache))
+        return await gateway_principal(gateway, tickets, HostSettings(identity.principal).kdc_timeout)
+
+    try:
+        return trio.run(ask)
+    except StartRefused:
+        return likely_principal(gateway, identity)

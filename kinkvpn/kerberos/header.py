@@ -64,6 +64,7 @@ krb5_error_code krb5_parse_name(krb5_context, const char *, krb5_principal *);
 krb5_error_code krb5_unparse_name(krb5_context, krb5_principal, char **);
 void krb5_free_unparsed_name(krb5_context, char *); void krb5_free_principal(krb5_context, krb5_principal);
 
+krb5_error_code krb5_sname_to_principal(krb5_context, const char *, const char *, krb5_int32, krb5_principal *);
 krb5_error_code krb5_get_host_realm(krb5_context, const char *, char ***);
 krb5_error_code krb5_free_host_realm(krb5_context, char *const *);
 
@@ -107,6 +108,7 @@ krb5_error_code krb5_rd_rep(krb5_context, krb5_auth_context, const krb5_data *, 
 krb5_error_code krb5_mk_error(krb5_context, const krb5_error *, krb5_data *);
 krb5_error_code krb5_rd_error(krb5_context, const krb5_data *, krb5_error **);
 void krb5_free_error(krb5_context, krb5_error *); void krb5_free_ticket(krb5_context, krb5_ticket *);
+krb5_error_code krb5_decode_ticket(const krb5_data *, krb5_ticket **);
 void krb5_free_ap_rep_enc_part(krb5_context, krb5_ap_rep_enc_part *);
 void krb5_free_data_contents(krb5_context, krb5_data *); void krb5_free_keyblock(krb5_context, krb5_keyblock *);
 void krb5_free_checksum_contents(krb5_context, krb5_checksum *);

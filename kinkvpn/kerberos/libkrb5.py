@@ -34,6 +34,7 @@ AP_OPTS_USE_SESSION_KEY: Final = 0x40000000
 GC_USER_USER: Final = 1
 GC_CACHED: Final = 2
 GC_NO_STORE: Final = 8
+NT_SRV_HST: Final = 3
 TKT_FLG_RENEWABLE: Final = 0x00800000
 KT_END: Final = ERROR_TABLE_BASE + 182
 CC_END: Final = ERROR_TABLE_BASE + 142
@@ -248,6 +249,18 @@ class Context:
         """``name`` as :meth:`unparse` would write it. Raises Krb5Error."""
         return self.unparse(self.principal(name))
 
+    def on_host(self, service: str, host: str) -> CData:
+        """The krb5_principal of ``service`` on ``host``, a name: in the realm that krb5.conf puts that host in, or in
+        none where that is for the KDC to say, to which this kind of name (RFC 4120 §6.2) is a question.
+
+        A name without dots gets a domain, as krb5.conf's qualify_shortname or resolv.conf have it; what else becomes of
+        it dns_canonicalize_hostname says.
+        """
+        out = ffi.new("krb5_principal *")
+        names = host.encode(), service.encode()
+        self.check(self.lib.krb5_sname_to_principal(self.handle, *names, NT_SRV_HST, out))
+        return self.own(out[0], "krb5_free_principal")
+
     def realm_of(self, host: str) -> str:
         """The realm that krb5.conf's domain_realm, or what else this host goes by, puts ``host`` in; empty where it
         does not say. Nothing is asked of DNS unless krb5.conf wants that.
@@ -380,6 +393,15 @@ class Context:
             wanted.second_ticket, flags = (0, len(tgt), second), GC_NO_STORE | GC_USER_USER
         self.check(self.lib.krb5_get_credentials(self.handle, flags, ccache, wanted, out))
         return self.own(out[0], "krb5_free_creds")
+
+    def issued_to(self, credentials: CData) -> str:
+        """Whose key the ticket of a ``krb5_creds *`` is sealed with, as the KDC has it; libkrb5 notes there what was
+        asked for. The KDC has said the same under the session key, which libkrb5 has compared.
+        """
+        out = ffi.new("krb5_ticket **")
+        self.check(self.lib.krb5_decode_ticket(ffi.addressof(credentials, "ticket"), out))
+        ticket = self.own(out[0], "krb5_free_ticket")  # until it has been read
+        return self.unparse(ticket.server)
 
     def granting_ticket(self, ccache: CData) -> CData:
         """The cache's ticket-granting ticket (``krb5_creds *``). Asks nobody; raises Krb5Error without a live one."""

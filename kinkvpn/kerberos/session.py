@@ -247,6 +247,10 @@ class ServiceTicket:
     def __repr__(self) -> str:
         return f"ServiceTicket(client={self.client!r}, server={self.server!r}, endtime={self.endtime:.0f})"
 
+    def issued_to(self) -> str:
+        """Whom it is for, as the KDC has it, where ``server`` leaves the realm to it."""
+        return self._context.issued_to(self._credentials)
+
     def as_tgt(self) -> OwnTgt:
         """This ticket, if it is our ticket-granting one, as what others may have tickets made with."""
         return OwnTgt(self._context, self._credentials)

@@ -176,7 +176,8 @@ class TicketSource:
         """A ticket for ``server``, good for a whole exchange where the KDC gives such.
 
         Args:
-            server: the peer's principal, with its realm.
+            server: the peer's principal, with its realm; or ``service/host@``, for which krb5.conf and the KDC find
+                one: :meth:`ServiceTicket.issued_to` says whom.
             deadline: seconds from now.
             fresh: not the one that was kept.
             tgt: the peer's ticket-granting ticket, for a user-to-user ticket (RFC 4430 §3.1); it is kept beside the
@@ -196,7 +197,8 @@ class TicketSource:
             await trip.done.wait()
             return trip.result()
         waited = trio.current_time() - started
-        raise TicketUnavailable(TicketRefusal(f"no ticket for {server}: {self._silence(server, waited)}"))
+        reason = self._silence(server, waited)
+        raise TicketUnavailable(TicketRefusal(f"no ticket for {server.removesuffix('@')}: {reason}"))
 
     def at_hand(self, server: str, *, tgt: bytes | None = None) -> ServiceTicket | None:
         """What ``get`` would return at once; None where it would have to ask the KDC."""
@@ -320,6 +322,7 @@ class TicketSource:
         """Back on the loop."""
         self._free.release()
         del self._trips[wanted]
+        name = wanted.server.removesuffix("@")
         try:
             credentials, offset = result.unwrap()
             trip.ticket = ServiceTicket(self._context, credentials, offset, wanted.tgt)
@@ -327,11 +330,11 @@ class TicketSource:
         except Krb5Error as error:
             waited = trio.current_time() - departed
             trip.refusal = TicketRefusal(
-                f"no ticket for {wanted.server}: {self._explain(error, wanted.server, waited)}", error.protocol_code
+                f"no ticket for {name}: {self._explain(error, wanted.server, waited)}", error.protocol_code
             )
         except Exception as error:
             # Nobody would hear of it otherwise: the callers wait for the event, and the loop must not die of a thread.
-            trip.refusal = TicketRefusal(f"no ticket for {wanted.server}: {type(error).__name__}: {error}")
+            trip.refusal = TicketRefusal(f"no ticket for {name}: {type(error).__name__}: {error}")
         trip.done.set()
 
     def _keep(self, wanted: Wanted, ticket: ServiceTicket) -> None:
@@ -356,11 +359,17 @@ class TicketSource:
         stale = (
             f"{kdcs} has another key for {us} than {self._credentials.source}: bring the new one here (kadmin ktadd)"
         )
+        # Of a name without a realm, whichever KDC was asked last.
+        unknown = (
+            f"{kdcs} knows no such principal, nor whom to ask"
+            if server.endswith("@")
+            else (f"{theirs} does not know that principal")
+        )
         reasons = {
             ERROR_TABLE_BASE + KRB_AP_ERR_SKEW: skew,
             KRB5_KDCREP_SKEW: skew,
             ERROR_TABLE_BASE + KDC_ERR_C_PRINCIPAL_UNKNOWN: f"{kdcs} does not know us as {us}",
-            ERROR_TABLE_BASE + KDC_ERR_S_PRINCIPAL_UNKNOWN: f"{theirs} does not know that principal",
+            ERROR_TABLE_BASE + KDC_ERR_S_PRINCIPAL_UNKNOWN: unknown,
             ERROR_TABLE_BASE + KDC_ERR_MUST_USE_USER2USER: f"{theirs} has user-to-user tickets only for that principal",
             ERROR_TABLE_BASE + KDC_ERR_SERVER_NOMATCH: "the peer gave us another principal's ticket-granting ticket",
             ERROR_TABLE_BASE + KDC_ERR_PREAUTH_FAILED: stale,
@@ -376,7 +385,8 @@ class TicketSource:
 
     def _kdcs(self, principal: str | None = None) -> str:
         """Of the principal's realm; of ours where none is named."""
-        realm = self._context.canonical(principal or self._credentials.principal).rpartition("@")[2]
+        named = principal if principal and not principal.endswith("@") else self._credentials.principal
+        realm = self._context.canonical(named).rpartition("@")[2]
         listed = self._context.profile_values("realms", realm, "kdc")
         return f"the KDC of {realm} ({', '.join(listed) or 'found by DNS'})"
 
@@ -416,5 +426,17 @@ def fetch_with(acquired: Acquired, server: str, tgt: bytes | None = None) -> Fet
     """A ticket for this ticket-granting ticket of ours, and the server's if there is one. Blocks. Raises Krb5Error."""
     context = Context()
     ccache = context.ccache(acquired.ccache)
-    found = context.credentials(ccache, context.ccache_principal(ccache), context.principal(server), tgt)
+    wanted = on_its_host(server) if server.endswith("@") else context.principal(server)
+    found = context.credentials(ccache, context.ccache_principal(ccache), wanted, tgt)
     return found, context.clock_offset()
+
+
+def on_its_host(server: str) -> CData:
+    """The krb5_principal of ``service/host@``, for libkrb5 to follow referrals (RFC 6806 §8).
+
+    DNS is asked for another name of the host only where krb5.conf says that it shall be: who answers for DNS would
+    choose whom the ticket is for (RFC 4120 §1.3), and that is libkrb5's default.
+    """
+    service, _, host = server.removesuffix("@").partition("/")
+    said = Context().profile_values("libdefaults", "dns_canonicalize_hostname")
+    return Context(None if said else {"dns_canonicalize_hostname": "false"}).on_host(service, host)

@@ -59,7 +59,7 @@ async def configuration_for(
         gateway: its host name, which its principal has; or that and a port for ESP and KINK, ``gw.example.com:4501``.
         wishes: what may go there.
         ccache: a credential cache as libkrb5 names it; None for the default one.
-        principal: the gateway's, where it is not ``kink/GATEWAY``.
+        principal: the gateway's, where it is not the one that krb5.conf and the KDC find for ``kink/GATEWAY``.
         machine: which of the person's it is for, as ``this_machine`` says it; None for one that is there just once.
 
     Raises:
@@ -70,17 +70,21 @@ async def configuration_for(
     try:
         identity = find_identity(ccache)
         log.info("tickets_used", extra={"fields": {"principal": identity.principal, "ccache": identity.ccache}})
-        server = principal or gateway_principal(host, identity)
     except (ConfigUnusable, LibraryUnusable) as error:
         raise StartRefused(str(error)) from error
     address = await resolve_address(host, {4, 6})
-    lease = await _lent(identity, machine, _peer(host, server, address, port))
+    tickets = TicketSource(Credentials(identity.principal, ccache=identity.ccache))
+    own = HostSettings(identity.principal, ccache=identity.ccache)
+    await reach_kdc(tickets, own)
+    server = principal or await gateway_principal(host, tickets, own.kdc_timeout)
+    peer = _peer(host.removesuffix("."), server, address, port)
+    lease = await _lent(identity, machine, peer, tickets, own.kdc_timeout)
     accepted, refused = accept(lease, wishes)
     for route in refused:
         log.warning("route_not_taken", extra={"fields": {"gateway": host, "route": str(route)}})
     if not accepted.routes:
         raise StartRefused(_nothing_wanted(host, lease))
-    made = parse(written(_peer(host, server, address, port), identity, accepted), Path.cwd() / host)
+    made = parse(written(peer, identity, accepted), Path.cwd() / peer.name)
     return replace(made, host=replace(made.host, machine=machine))
 
 
@@ -98,10 +102,9 @@ def _peer(name: str, principal: str, address: str, port: int) -> PeerSettings:
     )
 
 
-async def _lent(identity: Identity, machine: bytes, gateway: PeerSettings) -> Lease:
-    host = HostSettings(identity.principal, ccache=identity.ccache)
-    tickets = TicketSource(Credentials(identity.principal, ccache=identity.ccache))
-    await reach_kdc(tickets, host)
+async def _lent(
+    identity: Identity, machine: bytes, gateway: PeerSettings, tickets: TicketSource, ticket_deadline: float
+) -> Lease:
     transport = KinkTransport(listening_addresses(EVERYWHERE), 0)
     try:
         errand = Errand(
@@ -111,7 +114,7 @@ async def _lent(identity: Identity, machine: bytes, gateway: PeerSettings) -> Le
             kerberos=Acceptor([identity.principal], None),
             tickets=tickets,
             transport=transport,
-            ticket_deadline=host.kdc_timeout,
+            ticket_deadline=ticket_deadline,
         )
         return await errand.ask(Wanted(), PATIENCE)
     except NothingLent as nothing:

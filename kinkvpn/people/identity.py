@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinkvpn.kerberos.libkrb5 import Context, Krb5Error
+from kinkvpn.kerberos.tickets import KDC_ERR_S_PRINCIPAL_UNKNOWN, TicketUnavailable
 from kinkvpn.proto.extensions import MACHINE_OCTETS
 from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from kinkvpn.kerberos.tickets import TicketSource
 
 MACHINE_ID = Path("/etc/machine-id")
 
@@ -90,8 +92,34 @@ def default_ccache(context: Context, environment: Mapping[str, str]) -> str:
     return ours.removesuffix(own) + caller if ours.endswith(own) else ours
 
 
-def gateway_principal(gateway: str, identity: Identity) -> str:
-    """``kink/GATEWAY`` in the realm that krb5.conf puts that host in, or else in the person's (RFC 4430 §4.2.1)."""
+async def gateway_principal(gateway: str, tickets: TicketSource, deadline: float) -> str:
+    """``kink/GATEWAY`` (RFC 4430 §4.2.1) in the realm that krb5.conf puts that host in, or else the KDC (RFC 6806 §8).
+
+    Args:
+        gateway: its host name.
+        tickets: the person's.
+        deadline: seconds.
+
+    Raises:
+        StartRefused: there is no ticket for it, and why.
+    """
+    try:
+        return (await tickets.get(f"kink/{gateway}@", deadline=deadline)).issued_to()
+    except TicketUnavailable as unavailable:
+        refusal = unavailable.refusal
+        hint = f"; {_another_name(gateway)}" if refusal.code == KDC_ERR_S_PRINCIPAL_UNKNOWN else ""
+        raise StartRefused(f"{refusal.reason}{hint}") from unavailable
+
+
+def _another_name(gateway: str) -> str:
+    named = "--principal says which it has"
+    if ":" in gateway or gateway.replace(".", "").isdecimal():
+        return f"a gateway's principal has its host name: use that, or {named}"
+    return named if "." in gateway else f"use its whole name, such as {gateway}.example.com, or {named}"
+
+
+def likely_principal(gateway: str, identity: Identity) -> str:
+    """The same without asking anybody: in the person's realm where krb5.conf does not say."""
     context = Context()
     return f"kink/{gateway.lower()}@{context.realm_of(gateway.lower()) or identity.realm}"
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from support.heimdal import HeimdalRealm
 from support.lab import amend, crosswise, policy, spis, start, status, wait
+from support.people import GATEWAY, guests, laptop, open_gateway
 from support.samba import SambaRealm
 
 from kinkvpn.demo.lab import KDC_ADDRESS, KDC_PORT, Host, Lab
@@ -106,6 +107,28 @@ def test_two_realms_that_trust_each_other(lab: Lab) -> None:
     assert f"{b.principal} for {a.principal}" in west
     assert f"{b.principal} for krbtgt/WEST.TEST@EAST.EXAMPLE" in east
     assert f"{a.principal} for {b.principal}" in east
+
+
+@pytest.mark.parametrize("lab", [pytest.param(two, id="MIT")], indirect=True)
+def test_alice_s_kdc_knows_in_which_realm_her_gateway_is(lab: Lab) -> None:
+    west, _ = lab.realms
+    assert isinstance(west, Realm)
+    west.stop()
+    knows = west.directory / "kdc.conf"
+    knows.write_text(f"{knows.read_text()}[domain_realm]\n    {GATEWAY} = EAST.EXAMPLE\n")
+    west.start()
+    gateway = lab.hosts[1]
+    for host in lab.hosts:
+        host.stop()
+    open_gateway(gateway, 'who = "*@WEST.TEST"')
+    start(lab, gateway)
+    with laptop(lab) as alice:
+        alice.exists()
+        alice.kinit()
+        alice.up()
+        alice.wait_up()
+        ping(lab.hosts[0], gateway, 4)
+    assert guests(gateway) == ["alice@WEST.TEST"]
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,30 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
+from support.kdc import free_port
 
+from kinkvpn.demo.realm import Realm
+from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.libkrb5 import Context
-from kinkvpn.people.identity import Identity, default_ccache, find_identity, gateway_principal, this_machine
+from kinkvpn.kerberos.tickets import TicketSource
+from kinkvpn.people.identity import (
+    Identity,
+    default_ccache,
+    find_identity,
+    gateway_principal,
+    likely_principal,
+    this_machine,
+)
 from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from support.kdc import Lab
 
+DEADLINE = 60.0
 ALICE = Identity("alice@KINKVPN.TEST", "MEMORY:alice")
 
 
@@ -53,8 +67,71 @@ def test_the_gateway_s_realm_is_krb5_conf_s_or_one_s_own(tmp_path: Path, monkeyp
     conf = tmp_path / "krb5.conf"
     monkeypatch.setenv("KRB5_CONFIG", str(conf))
     conf.write_text("[domain_realm]\n.example.com = EXAMPLE.COM\n")
-    assert gateway_principal("GW.example.com", ALICE) == "kink/gw.example.com@EXAMPLE.COM"
-    assert gateway_principal("gw.example.net", ALICE) == "kink/gw.example.net@KINKVPN.TEST"
+    assert likely_principal("GW.example.com", ALICE) == "kink/gw.example.com@EXAMPLE.COM"
+    assert likely_principal("gw.example.net", ALICE) == "kink/gw.example.net@KINKVPN.TEST"
+
+
+@pytest.fixture(scope="module")
+def elsewhere(running_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Realm]:
+    """A realm that alice's trusts, with a gateway; alice's KDC alone knows which hosts are there."""
+    home = running_lab.realm
+    with Realm(tmp_path_factory.mktemp("elsewhere"), free_port(), name="OTHER.EXAMPLE") as other:
+        other.add_service("kink/gw.other.example")
+        other.add_service("kink/gw.moved.example")
+        home.trust(other)
+        home.stop()
+        kdc_conf = home.directory / "kdc.conf"
+        kdc_conf.write_text(kdc_conf.read_text() + "[domain_realm]\n    .other.example = OTHER.EXAMPLE\n")
+        home.start()
+        yield other
+
+
+@pytest.fixture
+def tickets(elsewhere: Realm, lab: Lab, ccache: str) -> TicketSource:
+    assert "domain_realm" not in lab.realm.krb5_conf.read_text()
+    return TicketSource(Credentials(f"alice@{lab.realm.name}", ccache=ccache))
+
+
+def asked(tickets: TicketSource, gateway: str) -> str:
+    """The gateway's principal, or why there is none."""
+    try:
+        return trio.run(gateway_principal, gateway, tickets, DEADLINE)
+    except StartRefused as refused:
+        return str(refused)
+
+
+@pytest.mark.kdc
+def test_the_kdc_knows_which_realm_a_gateway_is_in(tickets: TicketSource, lab: Lab) -> None:
+    lab.keytab("kink/gw.home.test@KINKVPN.TEST")
+    assert asked(tickets, "gw.other.example") == "kink/gw.other.example@OTHER.EXAMPLE"
+    assert asked(tickets, "GW.Other.example.") == "kink/gw.other.example@OTHER.EXAMPLE"
+    assert asked(tickets, "gw.home.test") == "kink/gw.home.test@KINKVPN.TEST"
+    conf = lab.realm.krb5_conf.read_text()
+    # What only krb5.conf knows is asked for there; and a name without dots is made whole.
+    lab.realm.krb5_conf.write_text(f"{conf}[domain_realm]\n    gw.moved.example = OTHER.EXAMPLE\n")
+    try:
+        assert asked(tickets, "gw.moved.example") == "kink/gw.moved.example@OTHER.EXAMPLE"
+        lab.realm.krb5_conf.write_text(
+            conf.replace("[libdefaults]", "[libdefaults]\n    qualify_shortname = home.test")
+        )
+        assert asked(tickets, "gw") == "kink/gw.home.test@KINKVPN.TEST"
+    finally:
+        lab.realm.krb5_conf.write_text(conf)
+
+
+@pytest.mark.kdc
+@pytest.mark.parametrize(
+    ("gateway", "hint"),
+    [
+        ("none.other.example", "; --principal says which it has"),
+        ("192.0.2.1", "; a gateway's principal has its host name: use that, or --principal says which it has"),
+        ("2001:db8::1", "; a gateway's principal has its host name: use that, or --principal says which it has"),
+        ("gw", "; use its whole name, such as gw.example.com, or --principal says which it has"),
+    ],
+)
+def test_a_gateway_that_no_kdc_knows(tickets: TicketSource, lab: Lab, gateway: str, hint: str) -> None:
+    unknown = f"the KDC of KINKVPN.TEST (127.0.0.1:{lab.realm.port}) knows no such principal, nor whom to ask"
+    assert asked(tickets, gateway) == f"no ticket for kink/{gateway}: {unknown}{hint}"
 
 
 def test_a_machine_is_the_same_at_every_start_and_does_not_give_its_id_away(tmp_path: Path) -> None:
