@@ -165,11 +165,16 @@ class Table:
         """Where relative paths in it start."""
         return Path(self._document.source).parent
 
+    @property
+    def location(self) -> str:
+        """``/etc/kinkvpn/kinkvpn.toml:7``."""
+        return self._document.place(self._path)
+
     def place(self, other: Table) -> str:
         """Its name, as ``other`` speaks of it: with file and line if that is in another."""
         if other._document is self._document:
             return self.name
-        return f"{self.name} at {self._document.place(self._path)}"
+        return f"{self.name} at {self.location}"
 
     def __contains__(self, key: str) -> bool:
         return key in self._values

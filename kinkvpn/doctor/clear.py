@@ -24,14 +24,18 @@ async def kept_in(patient: Patient, report: Report) -> None:
         there = await kill_switch.stands(device)
     except kill_switch.KillSwitchRefused as refused:
         if block is not Block.NOTHING:
-            report(note("kill-switch-hidden", str(refused), "so nobody has looked", "sudo kinkvpn doctor"))
+            report(note("kill-switch-hidden", str(refused), "so nobody has looked", patient.in_full()))
         return
     table = f"the table inet {kill_switch.table_of(device)} of nftables"
     if there and not patient.daemon_runs:
         why = "it outlives a daemon that crashed or was stopped by a signal, on purpose; `kinkvpn up` takes it over"
-        report(warning("kill-switch-alone", f"no daemon runs, and {table} keeps traffic in", why, "kinkvpn unblock"))
+        report(
+            warning(
+                "kill-switch-alone", f"no daemon runs, and {table} keeps traffic in", why, patient.kinkvpn("unblock")
+            )
+        )
     elif block is not Block.NOTHING and patient.daemon_runs and not there:
         why = "somebody has flushed the rules of nftables: what belongs in the tunnel may leave in the clear"
-        report(error("kill-switch-gone", f"{table} is not there", why, "kinkvpn reload"))
+        report(error("kill-switch-gone", f"{table} is not there", why, patient.kinkvpn("reload")))
     elif there:
         report(ok("kill-switch", f"{table} keeps in what must not leave in the clear ({block.value})"))

@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,13 +17,13 @@ from kinkvpn.config import DEFAULT_PATH, ControlSettings, load
 from kinkvpn.doctor import clear, host, kdc, keys, peers, person, reach, routes, view
 from kinkvpn.doctor.examination import Examination, Look, Patient, in_thread
 from kinkvpn.doctor.finding import Finding, error, exit_code, note
-from kinkvpn.document import DocumentError, Unexpected
+from kinkvpn.doctor.keys import edit
+from kinkvpn.document import DocumentError, Problem, Unexpected
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.kerberos.library import LibraryUnusable
 from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:
-    from pathlib import Path
     from typing import TextIO
 
     from kinkvpn.config import Configuration, PeerConfiguration
@@ -64,9 +65,10 @@ def run(config: Path | None, peer: str | None, *, as_json: bool, out: TextIO) ->
         NoSuchPeer: no peer of that name.
     """
     configuration, findings = read(config)
-    if config is None and peer is not None and not named(configuration, peer):
-        configuration, findings = of_person(configuration, peer)
-    patient = Patient(configuration, chosen(configuration, peer))
+    gateway = peer if config is None and peer is not None and not named(configuration, peer) else ""
+    if gateway:
+        configuration, findings = of_person(configuration, gateway)
+    patient = Patient(configuration, chosen(configuration, peer), config or DEFAULT_PATH, gateway)
     ask_daemon(patient)
     progress = Progress(sys.stderr)
     findings += trio.run(Examination(patient, progress.begin).run, LOOKS)
@@ -90,8 +92,12 @@ def read(config: Path | None) -> tuple[Configuration | None, list[Finding]]:
         if not there:
             why = "so this host alone is looked at, as kinkvpn run, kinkvpn proxy and kinkvpn up GATEWAY need it"
             return None, [note("configuration-missing", f"there is no {path}", why, "kinkvpn init")]
-        editor = f"$EDITOR {path}"
-        return None, [error("configuration-invalid", line, command=editor) for line in str(wrong).splitlines()]
+        return None, [_invalid(problem) for problem in wrong.located()]
+
+
+def _invalid(problem: Problem) -> Finding:
+    text = str(DocumentError(problem.source, [problem]))
+    return error("configuration-invalid", text, command=edit(Path(problem.source), problem.line))
 
 
 def named(configuration: Configuration | None, peer: str) -> bool:

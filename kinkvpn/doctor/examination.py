@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
@@ -9,11 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import trio
 
-from kinkvpn.doctor.finding import Finding, Severity, warning
+from kinkvpn.config import DEFAULT_PATH
+from kinkvpn.config.files import read_files
+from kinkvpn.doctor.finding import Finding, Setting, Severity, warning
 from kinkvpn.errors import KinkvpnError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
     from kinkvpn.config import Configuration, PeerConfiguration
     from kinkvpn.kerberos.tickets import TicketSource
@@ -26,24 +30,59 @@ class Patient:
     Args:
         configuration: as it was read; None where there is none, or none that is valid.
         peers: those of it that are asked about.
+        file: that it was read from.
+        gateway: whose name somebody has given instead of a configuration.
         status: what the running daemon says of itself; None where none runs.
         daemon_hidden: a daemon runs, and we may not ask it.
         probe: has the running daemon ask the peer of that name for its STATUS, and returns the seconds that took;
             blocks, and raises KinkvpnError with the reason if there was no answer.
         tickets: our credentials at work, once the look at them has found them good.
+        clock_is_right: as the KDC has it.
     """
 
     configuration: Configuration | None
     peers: tuple[PeerConfiguration, ...] = ()
+    file: Path = DEFAULT_PATH
+    gateway: str = ""
     status: Mapping[str, Any] | None = None
     daemon_hidden: bool = False
     tickets: TicketSource | None = None
+    clock_is_right: bool = False
     probe: Callable[[str], float] | None = None
 
     @property
     def daemon_runs(self) -> bool:
         """Whether ports and device are its."""
         return self.status is not None or self.daemon_hidden
+
+    def kinkvpn(self, *words: str) -> str:
+        """Our own command, about the same configuration, as it is typed."""
+        named = () if self.file == DEFAULT_PATH else ("-c", str(self.file))
+        return shlex.join(["kinkvpn", *words, *named])
+
+    def in_full(self) -> str:
+        """This look again, by somebody who may see everything."""
+        return f"sudo {self.kinkvpn('doctor', *filter(None, [self.gateway]))}"
+
+    @property
+    def from_file(self) -> bool:
+        """Whether there is a configuration that somebody has written, as for ``kinkvpn up`` on a host of theirs."""
+        return self.configuration is not None and not self.gateway
+
+    def setting(self, section: str, line: str) -> Setting | None:
+        """A line for that table, in whichever of the files it is; for a new one of the first, where there is none."""
+        if not self.from_file:
+            return None
+        root = read_files(self.file)
+        place = root.table(section).location if section in root else str(self.file)
+        return Setting(place, f"[{section}]", line)
+
+    def setting_of(self, peer: PeerConfiguration, line: str) -> Setting | None:
+        """A line for the table of ``peer``, in whichever of the files that is."""
+        if self.configuration is None or not self.from_file:
+            return None
+        table = read_files(self.file).tables("peer")[self.configuration.peers.index(peer)]
+        return Setting(table.location, "[[peer]]", line)
 
 
 Report: TypeAlias = Callable[[Finding], None]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 
@@ -16,6 +16,21 @@ class Severity(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Setting:
+    """A line for a configuration, this program's or that of Kerberos, that mends something.
+
+    Args:
+        file: where it is written, with the line of the section behind a colon where that is there already.
+        section: as that is written: ``[[peer]]``.
+        line: key and value, as they are written.
+    """
+
+    file: str
+    section: str
+    line: str
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One line of the report. docs/doctor.md has a row for each name.
 
@@ -24,8 +39,10 @@ class Finding:
         name: of the kind of finding, for programs: ``keytab-kvno``.
         line: what is so.
         why: what follows from it, where that is not plain.
-        command: what mends it, as it is typed.
+        command: what mends it, as it is typed in a shell.
         peer: whom it is about, if not this host.
+        there: the command is for the peer's host.
+        setting: what mends it, as it is written into a configuration.
     """
 
     severity: Severity
@@ -34,6 +51,20 @@ class Finding:
     why: str = ""
     command: str = ""
     peer: str = ""
+    there: bool = False
+    setting: Setting | None = None
+
+    def over_there(self) -> Finding:
+        """The same, with a command for the peer's host."""
+        return replace(self, there=True)
+
+    def mended_by(self, setting: Setting | None) -> Finding:
+        """The same, with a line for a configuration."""
+        return replace(self, setting=setting)
+
+    def as_note(self) -> Finding:
+        """The same, to somebody who does not need what is refused."""
+        return replace(self, severity=Severity.NOTE)
 
 
 def ok(name: str, line: str, peer: str = "") -> Finding:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
+import sys
 from dataclasses import replace
+from importlib.metadata import distribution
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
 
 from esp.offload import ALL_OFFLOADS
 from esp.sa import Encapsulation
 from kinkvpn.config import DeviceKind, EspSettings, KinkSettings, TunSettings, engine_settings
-from kinkvpn.doctor.finding import Finding, error, note, ok, warning
+from kinkvpn.doctor.finding import Finding, Setting, error, note, ok, warning
 from kinkvpn.document import DocumentError
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.proxy import lwip
@@ -38,15 +44,23 @@ def engine(patient: Patient) -> Iterator[Finding]:
     try:
         chosen = _chosen(patient)
     except (StartRefused, DocumentError) as refused:
-        build = "apt-get install gcc libc6-dev libssl-dev python3-dev && pip install --force-reinstall kinkvpn"
-        yield error("engine-refused", str(refused), command=build)
+        yield error("engine-refused", str(refused), command=build_anew())
         return
     if chosen.name == "native":
         yield ok("engine", f"the native engine, with ciphers of {chosen.ciphers}")
     else:
         why = "it carries a tenth of what the native one does, and is correct all the same"
-        build = "" if obstacle() is None else "apt-get install gcc libssl-dev && pip install --force-reinstall kinkvpn"
-        yield note("engine-portable", f"the portable engine: {chosen.reason}", why, build)
+        built = obstacle() is None
+        yield note("engine-portable", f"the portable engine: {chosen.reason}", why, "" if built else build_anew())
+
+
+def build_anew() -> str:
+    """Compiles what is compiled, in this very installation, from where that came from (PEP 610)."""
+    origin = json.loads(distribution("kinkvpn").read_text("direct_url.json") or "{}")
+    source = unquote(urlsplit(origin.get("url", "")).path) or "kinkvpn"
+    editable = ["--editable"] if origin.get("dir_info", {}).get("editable") else []
+    pip = shlex.join([sys.executable, "-m", "pip", "install", "--force-reinstall", "--no-deps", *editable, source])
+    return f"apt-get install gcc libc6-dev libpython3-dev libssl-dev && {pip}"
 
 
 def _chosen(patient: Patient) -> ChosenEngine:
@@ -90,17 +104,17 @@ def ports(patient: Patient) -> Iterator[Finding]:
     if not reasons:
         yield ok("ports", f"UDP ports {kink.port} and {esp.port} are free")
     for reason in reasons:
-        yield _port_refused(reason, kink.port if f":{kink.port}/" in reason else esp.port)
+        yield _port_refused(patient, reason, kink.port if f":{kink.port}/" in reason else esp.port)
     yield from refused_offloads(refusals)
 
 
-def _port_refused(reason: str, port: int) -> Finding:
+def _port_refused(patient: Patient, reason: str, port: int) -> Finding:
     if "is taken by" in reason:
         why = "whoever has it gets our peers' datagrams; another IPsec daemon is the usual one"
         return error("port-taken", reason, why, f"ss -lunp 'sport = :{port}'")
     if "CAP_NET_BIND_SERVICE" in reason:
         why = "kinkvpn run and kinkvpn proxy ask for no port below 1024"
-        return error("port-refused", reason, why, "sudo kinkvpn doctor")
+        return error("port-refused", reason, why, patient.in_full())
     return error("port-refused", reason, command="ip address show")
 
 
@@ -114,7 +128,7 @@ def device(patient: Patient) -> Iterator[Finding]:
     try:
         opened = open_device(replace(tun, mtu=tun.mtu or TRIAL_MTU), _wanted(patient))
     except StartRefused as refused:
-        yield _device_refused(tun, str(refused))
+        yield _device_refused(patient, tun, str(refused))
         return
     refusals = reasons_in(opened.grant)
     opened.close()
@@ -139,23 +153,31 @@ def _daemons_device(patient: Patient) -> Iterator[Finding]:
     )
 
 
-def _device_refused(tun: TunSettings, reason: str) -> Finding:
+def _device_refused(patient: Patient, tun: TunSettings, reason: str) -> Finding:
     if tun.fd is not None:
         why = "whoever starts the daemon opens the device, and has to start the doctor likewise"
         return error("device-refused", reason, why)
     if "is there already" in reason:
-        return error("device-taken", reason, "somebody else's device has the name", f"ip link show {tun.name}")
+        found = error("device-taken", reason, "somebody else's device has the name", f"ip link show {tun.name}")
+        return found.mended_by(_another_name(patient))
     if "is in use by" in reason:
-        return error("device-taken", reason, "two daemons cannot have one device", "ip tuntap show")
+        found = error("device-taken", reason, "two daemons cannot have one device", "ip tuntap show")
+        return found.mended_by(_another_name(patient))
     if "CAP_NET_ADMIN" in reason:
         why = "in a container: --cap-add NET_ADMIN; as an ordinary user: kinkvpn run, which needs none"
-        return error("device-refused", reason, why, "sudo kinkvpn doctor")
+        return error("device-refused", reason, why, patient.in_full())
     if tun.device is DeviceKind.VETH:
         return error("device-refused", reason, command="modprobe veth")
     if not Path("/dev/net/tun").exists():
         why = "in a container: --device /dev/net/tun"
         return error("device-missing", reason, why, "modprobe tun")
     return error("device-refused", reason, command="ls -l /dev/net/tun")
+
+
+def _another_name(patient: Patient) -> Setting | None:
+    """One that nobody has."""
+    free = next(name for name in map("kink{}".format, count(1)) if not Path("/sys/class/net", name).exists())
+    return patient.setting("tun", f'name = "{free}"')
 
 
 def reasons_in(grant: Grant) -> dict[str, str]:
@@ -182,7 +204,7 @@ def raw(patient: Patient) -> Iterator[Finding]:
             open_links(esp_addresses(listening_addresses(configured.kink.listen)), 0, wanted).close()
     except StartRefused as refused:
         for reason in refused.reasons:
-            yield error("raw-refused", reason, 'encapsulation = "udp" asks for no such socket', "sudo kinkvpn doctor")
+            yield error("raw-refused", reason, 'encapsulation = "udp" asks for no such socket', patient.in_full())
 
 
 def capabilities(patient: Patient) -> Iterator[Finding]:
@@ -214,8 +236,7 @@ def namespaces(patient: Patient) -> Iterator[Finding]:
     if missing is None:
         yield ok("proxy", "kinkvpn proxy works, by lwIP, which needs no network of one's own")
         return
-    build = "apt-get install gcc python3-dev && pip install --force-reinstall kinkvpn"
-    yield note("proxy-refused", f"kinkvpn proxy does not work here either: lwIP is {missing}", command=build)
+    yield note("proxy-refused", f"kinkvpn proxy does not work here either: lwIP is {missing}", command=build_anew())
 
 
 def sysctl(name: str) -> str:
@@ -230,12 +251,11 @@ def daemon(patient: Patient) -> Iterator[Finding]:
     """Whether one runs, and which of its tunnels are down."""
     if patient.daemon_hidden:
         why = "what only it knows is left out"
-        yield warning(
-            "daemon-hidden", f"a daemon runs, and uid {os.geteuid()} may not ask it", why, "sudo kinkvpn doctor"
-        )
+        line = f"a daemon runs, and uid {os.geteuid()} may not ask it"
+        yield warning("daemon-hidden", line, why, patient.in_full())
         return
     if patient.status is None:
-        yield note("daemon-down", "no daemon runs, so everything is tried from here", command="kinkvpn up")
+        yield note("daemon-down", "no daemon runs, so everything is tried from here", command=patient.kinkvpn("up"))
         return
     yield ok("daemon", f"a daemon runs, pid {patient.status['pid']}")
     asked = {peer.name for peer in patient.peers}
@@ -243,6 +263,7 @@ def daemon(patient: Patient) -> Iterator[Finding]:
         for policy in peer["policies"]:
             if peer["name"] in asked and policy["last_error"] and policy["state"] != "established":
                 line = f"{policy['local']} <-> {policy['remote']} is {policy['state']}: {policy['last_error']}"
-                yield error(
-                    "tunnel-down", line, "as the daemon has it; the lines above and below say more", peer=peer["name"]
+                why = (
+                    "as the daemon has it; the other lines say more; once they are mended, it is tried again at once by"
                 )
+                yield error("tunnel-down", line, why, patient.kinkvpn("up", peer["name"]), peer["name"])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -9,7 +11,18 @@ import trio
 
 from kinkvpn.decode.asn1 import read_ap_req
 from kinkvpn.doctor.finding import Finding, error, note, ok, warning
-from kinkvpn.doctor.keys import fetch_keys, login, names, source
+from kinkvpn.doctor.keys import (
+    SAFE_ENCTYPES,
+    asked_of_kadmin,
+    edit,
+    fetch_keys,
+    krb5_conf,
+    krb5_default,
+    login,
+    names,
+    source,
+    unqualified,
+)
 from kinkvpn.kerberos import libkrb5
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import KDC_ERR_ETYPE_NOSUPP, KRB_AP_ERR_BAD_INTEGRITY, KRB_AP_ERR_SKEW, Acceptor
@@ -36,6 +49,8 @@ if TYPE_CHECKING:
 DRIFT_PART: Final = 0.2
 # Ours. Who works on a cache that ends within the hour will be asked for a password in the middle of something.
 SOON_SECONDS: Final = 3600
+# As krb5.conf(5) writes it: a host, perhaps with a transport before it and a port behind.
+KDC_PLACE: Final = re.compile(r"(?:\w+/)?\[?([^]]*?)\]?(?::(\d+))?")
 SET_CLOCK: Final = "timedatectl set-ntp true"
 
 
@@ -55,7 +70,9 @@ async def granting(patient: Patient, report: Report) -> None:
     patient.tickets = tickets
     took = (trio.current_time() - started) * 1000
     report(ok("kdc", f"the KDC of {realm} knows us by {source(host)}, in {took:.0f} ms"))
-    report(clock(-ticket.clock_offset, allowed_skew(libkrb5.Context()), f"the KDC of {realm}"))
+    allowed = allowed_skew(libkrb5.Context())
+    patient.clock_is_right = abs(ticket.clock_offset) <= allowed * DRIFT_PART
+    report(clock(-ticket.clock_offset, allowed, f"the KDC of {realm}"))
     if host.ccache and host.client_keytab is None:
         report(expiry(host.ccache, host.principal, ticket.endtime - time.time()))
 
@@ -75,40 +92,56 @@ def refused(host: HostSettings, refusal: TicketRefusal) -> Finding:
     )
     match refusal.code:
         case code if code == KDC_ERR_C_PRINCIPAL_UNKNOWN:
-            add = f"kadmin -q 'addprinc -randkey {host.principal.partition('@')[0]}'"
+            add = asked_of_kadmin(f"addprinc -randkey {unqualified(host.principal)}")
             return error("principal-unknown", reason, "it was never made, or is written another way", add)
         case code if code in (KDC_ERR_PREAUTH_FAILED, KRB_AP_ERR_BAD_INTEGRITY):
             return error("keytab-stale", reason, "its key was changed since; old keytabs do not follow", mend)
         case code if code == KDC_ERR_ETYPE_NOSUPP:
-            return error("enctypes-refused", reason, "what krb5.conf permits and what the KDC has do not meet", mend)
+            found = error("enctypes-refused", reason, "what krb5.conf permits and what the KDC has do not meet", mend)
+            narrowed = libkrb5.Context().profile_values("libdefaults", "permitted_enctypes")
+            return found.mended_by(krb5_default(SAFE_ENCTYPES)) if narrowed else found
         case code if code == KRB_AP_ERR_SKEW:
             return error("clock-skew", reason, "Kerberos takes nobody whose clock is further off", SET_CLOCK)
         case None if "no answer from" in reason:
             why = "without it there are no new tunnels; those that stand last as long as their tickets"
-            return error("kdc-silent", reason, why, f"nc -vz {first_kdc(realm) or 'KDC'} 88")
+            return error("kdc-silent", reason, why, reach_kdc(realm))
         case None if "Cannot find KDC" in reason:
             why = "krb5.conf does not name one, and DNS has no _kerberos._udp record"
-            return error("realm-unknown", reason, why, "$EDITOR /etc/krb5.conf")
+            return error("realm-unknown", reason, why, edit(krb5_conf()))
         case _:
             return error("no-ticket", reason, "these are libkrb5's words", mend)
 
 
-def first_kdc(realm: str) -> str:
-    """Its host, as krb5.conf has it; empty where DNS has to know."""
+def reach_kdc(realm: str) -> str:
+    """Asks whether a KDC of ``realm`` is there: the first that krb5.conf has, or where DNS says that they are."""
     listed = libkrb5.Context().profile_values("realms", realm, "kdc")
-    return listed[0].rpartition(":")[0].strip("[]") or listed[0] if listed else ""
+    if not listed:
+        return f"host -t SRV _kerberos._udp.{realm}"
+    place = KDC_PLACE.fullmatch(listed[0])
+    return shlex.join(["nc", "-vz", *((place[1], place[2] or "88") if place else (listed[0], "88"))])
 
 
-def clock(ahead: float, allowed: int, whose: str, peer: str = "") -> Finding:
-    """What it means that this host's clock is ``ahead`` seconds ahead of theirs."""
+def clock(ahead: float, allowed: int, whose: str, peer: str = "", *, theirs: bool = False) -> Finding:
+    """What it means that this host's clock is ``ahead`` seconds ahead of that of ``whose``.
+
+    Args:
+        ahead: less than none if it is behind.
+        allowed: seconds that Kerberos does.
+        whose: for a person.
+        peer: whose it is, if a peer's.
+        theirs: it is theirs that is wrong, for ours is right by the KDC's.
+    """
     line = f"this host's clock is {abs(ahead):.0f} s {'ahead of' if ahead > 0 else 'behind'} that of {whose}"
+    right = ", and ours is right by the KDC's" if theirs else ""
     if abs(ahead) > allowed:
-        return error(
-            "clock-skew", line, f"{allowed} s are allowed, beyond that every ticket is refused", SET_CLOCK, peer
-        )
-    if abs(ahead) > allowed * DRIFT_PART:
-        return warning("clock-drift", line, f"{allowed} s are allowed, and nobody seems to set it", SET_CLOCK, peer)
-    return ok("clock", line if abs(ahead) >= 1 else f"the clock is that of {whose}", peer)
+        why = f"{allowed} s are allowed, beyond that every ticket is refused{right}"
+        found = error("clock-skew", line, why, SET_CLOCK, peer)
+    elif abs(ahead) > allowed * DRIFT_PART:
+        why = f"{allowed} s are allowed, and nobody seems to set it{right}"
+        found = warning("clock-drift", line, why, SET_CLOCK, peer)
+    else:
+        return ok("clock", line if abs(ahead) >= 1 else f"the clock is that of {whose}", peer)
+    return found.over_there() if theirs else found
 
 
 def expiry(ccache: str, principal: str, remaining: float) -> Finding:
@@ -131,7 +164,8 @@ async def own_key(patient: Patient, report: Report) -> None:
         if unavailable.refusal.code == KDC_ERR_MUST_USE_USER2USER:
             line = f"the KDC makes user-to-user tickets only for {host.principal}"
             why = "peers reach us all the same where they do user-to-user (RFC 4430 §3.1); racoon2 does not"
-            report(note("own-user-to-user", line, why, f"kadmin -q 'modprinc +allow_svr {host.principal}'"))
+            allowed = asked_of_kadmin(f"modprinc +allow_svr {unqualified(host.principal)}")
+            report(note("own-user-to-user", line, why, allowed))
         else:
             report(warning("no-own-ticket", unavailable.refusal.reason, "so the keytab's kvno was not compared"))
         return

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from kinkvpn.doctor.finding import Finding, error, note, ok, warning
+from kinkvpn.doctor.finding import Finding, Setting, error, note, ok, warning
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.kerberos import libkrb5
 from kinkvpn.kerberos.credentials import (
@@ -23,13 +26,14 @@ from kinkvpn.kerberos.session import PERMITTED_ENCTYPES, enctype_name
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from kinkvpn.config import HostSettings
     from kinkvpn.doctor.examination import Patient
 
 # A group may: that of the daemon (docs/service.md).
 OTHERS: Final = stat.S_IRWXO
+# What krb5.conf(5) calls all four of AES: what it takes where nobody says anything, without the broken ones.
+SAFE_ENCTYPES: Final = "permitted_enctypes = aes"
 
 
 def found_here(patient: Patient) -> Iterator[Finding]:
@@ -42,25 +46,52 @@ def found_here(patient: Patient) -> Iterator[Finding]:
             libkrb5.use_config(host.krb5_config)
         context = libkrb5.Context()
     except KinkvpnError as unusable:
-        install = "apt-get install libkrb5-3" if isinstance(unusable, LibraryUnusable) else ""
-        yield error("krb5-config", str(unusable), command=install or f"$EDITOR {host.krb5_config or '/etc/krb5.conf'}")
+        missing = isinstance(unusable, LibraryUnusable)
+        mend = "apt-get install libkrb5-3" if missing else edit(host.krb5_config or krb5_conf())
+        yield error("krb5-config", str(unusable), command=mend)
         return
     permitted = context.permitted_enctypes() & PERMITTED_ENCTYPES
     if not permitted:
         why = "kinkvpn takes AES and Camellia (RFC 8429), and what it may use of them is in permitted_enctypes"
-        yield error("enctypes-excluded", "krb5.conf permits no enctype that is safe", why, "$EDITOR /etc/krb5.conf")
+        found = error("enctypes-excluded", "krb5.conf permits no enctype that is safe", why)
+        yield found.mended_by(krb5_default(SAFE_ENCTYPES))
     for path in dict.fromkeys(each for each in (host.keytab, host.client_keytab) if each is not None):
-        yield from _keytab(path, host.principal, permitted)
+        yield from _keytab(patient, path, host.principal, permitted)
     if host.ccache is not None and host.client_keytab is None:
         yield from _ccache(host.ccache, host.principal)
 
 
 def fetch_keys(path: Path, principal: str) -> str:
     """What brings the KDC's present keys here; docs/doctor.md has the same for FreeIPA and Active Directory."""
-    return f"kadmin -q 'ktadd -k {path} {principal.partition('@')[0]}'"
+    return asked_of_kadmin(f"ktadd -k {path} {unqualified(principal)}")
 
 
-def _keytab(path: Path, principal: str, permitted: frozenset[int]) -> Iterator[Finding]:
+def asked_of_kadmin(query: str) -> str:
+    """kadmin(1), as it is typed."""
+    return f"kadmin -q {shlex.quote(query)}"
+
+
+def unqualified(principal: str) -> str:
+    """Without its realm, which is kadmin's own."""
+    return principal.rpartition("@")[0] or principal
+
+
+def krb5_conf() -> Path:
+    """The one that libkrb5 reads, the first if there are several."""
+    return Path(os.environ.get("KRB5_CONFIG", "").partition(":")[0] or "/etc/krb5.conf")
+
+
+def krb5_default(line: str) -> Setting:
+    """A line for what holds in every realm."""
+    return Setting(str(krb5_conf()), "[libdefaults]", line)
+
+
+def edit(path: Path, line: int = 0) -> str:
+    """Opens it in whichever editor somebody has."""
+    return f"${{EDITOR:-vi}} {f'+{line} ' if line else ''}{shlex.quote(str(path))}"
+
+
+def _keytab(patient: Patient, path: Path, principal: str, permitted: frozenset[int]) -> Iterator[Finding]:
     mend = fetch_keys(path, principal)
     try:
         enctypes = check_keytab(path, principal)
@@ -68,8 +99,7 @@ def _keytab(path: Path, principal: str, permitted: frozenset[int]) -> Iterator[F
         yield error("keytab-missing", str(missing), command=mend)
         return
     except KeytabUnreadable as unreadable:
-        why = "the daemon's user has to be able to read it, and nobody else"
-        yield error("keytab-unreadable", str(unreadable), why, f"ls -l {path}; klist -kt {path}")
+        yield _unreadable(patient, path, str(unreadable), mend)
         return
     except KeytabLacksPrincipal as lacking:
         why = "names are compared letter by letter, with the realm and in lower case"
@@ -87,6 +117,16 @@ def _keytab(path: Path, principal: str, permitted: frozenset[int]) -> Iterator[F
     yield from _beside(path, principal)
 
 
+def _unreadable(patient: Patient, path: Path, line: str, mend: str) -> Finding:
+    if os.access(path, os.R_OK):
+        why = "kadmin adds to no such file: it is put aside, and made anew"
+        return error(
+            "keytab-unreadable", line, why, f"mv {shlex.quote(str(path))} {shlex.quote(f'{path}.bad')} && {mend}"
+        )
+    why = "the daemon's user has to be able to read it, and nobody else; root can look at the rest"
+    return error("keytab-unreadable", line, why, patient.in_full())
+
+
 def _beside(path: Path, principal: str) -> Iterator[Finding]:
     """What a keytab should not have: keys for enctypes that are broken, and readers."""
     context = libkrb5.Context()
@@ -97,7 +137,9 @@ def _beside(path: Path, principal: str) -> Iterator[Finding]:
         yield note("keytab-weak-keys", line, "a KDC that still has them may make tickets that we refuse")
     if path.stat().st_mode & OTHERS:
         why = "whoever reads it can be this host, and can read what was recorded of tunnels without PFS"
-        yield warning("keytab-permissions", f"keytab {path} can be read by others", why, f"chmod o= {path}")
+        yield warning(
+            "keytab-permissions", f"keytab {path} can be read by others", why, f"chmod o= {shlex.quote(str(path))}"
+        )
 
 
 def names(enctypes: frozenset[int] | set[int]) -> str:
@@ -124,7 +166,7 @@ def _ccache(name: str, principal: str) -> Iterator[Finding]:
 
 def login(ccache: str, principal: str) -> str:
     """What fills it."""
-    return f"kinit -c {ccache} {principal}"
+    return shlex.join(["kinit", "-c", ccache, principal])
 
 
 def source(host: HostSettings) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import socket
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
@@ -10,8 +12,8 @@ import trio
 
 from kinkvpn.decode.asn1 import read_ap_req
 from kinkvpn.doctor.finding import Finding, error, note, ok, warning
-from kinkvpn.doctor.kdc import first_kdc, realm_of
-from kinkvpn.doctor.keys import names
+from kinkvpn.doctor.kdc import reach_kdc, realm_of
+from kinkvpn.doctor.keys import asked_of_kadmin, edit, krb5_conf, krb5_default, names, unqualified
 from kinkvpn.kerberos import libkrb5
 from kinkvpn.kerberos.session import KDC_ERR_ETYPE_NOSUPP, PERMITTED_ENCTYPES
 from kinkvpn.kerberos.tickets import (
@@ -66,13 +68,14 @@ async def _look(patient: Patient, peer: PeerConfiguration, report: Report) -> No
     try:
         ticket = await patient.tickets.get(peer.principal, deadline=deadline)
     except TicketUnavailable as unavailable:
-        report(await _refused(patient.tickets, patient.configuration.host.principal, peer, unavailable.refusal, dns))
+        report(await _refused(patient, patient.tickets, peer, unavailable.refusal, dns))
         return
     report(_good(peer, ticket))
     if dns and instance not in dns:
         line = f"DNS calls {peer.address} {' and '.join(dns)}, the configuration {instance}"
         why = "kinkvpn asks for what is configured; what asks DNS first (kinit -S, ssh) gets another ticket"
-        report(note("principal-dns", line, why, "dns_canonicalize_hostname = false, in krb5.conf", peer.name))
+        setting = krb5_default("dns_canonicalize_hostname = false")
+        report(note("principal-dns", line, why, peer=peer.name).mended_by(setting))
 
 
 def _good(peer: PeerConfiguration, ticket: ServiceTicket) -> Finding:
@@ -86,44 +89,48 @@ def _good(peer: PeerConfiguration, ticket: ServiceTicket) -> Finding:
 
 def rekeyed(principal: str) -> str:
     """What gives a principal keys of the realm's present enctypes; its keytab has to follow."""
-    return f"kadmin -q 'cpw -randkey {principal.partition('@')[0]}'"
+    return asked_of_kadmin(f"cpw -randkey {unqualified(principal)}")
 
 
 async def _refused(
-    source: TicketSource, us: str, peer: PeerConfiguration, refusal: TicketRefusal, dns: list[str]
+    patient: Patient, source: TicketSource, peer: PeerConfiguration, refusal: TicketRefusal, dns: list[str]
 ) -> Finding:
     """Why there is none, and who has to do what about it."""
-    reason, realm = refusal.reason, realm_of(peer.principal)
+    assert patient.configuration is not None
+    reason, realm, ours = refusal.reason, realm_of(peer.principal), realm_of(patient.configuration.host.principal)
     match refusal.code:
         case code if code in KDC_HAS_NO_KEY:
-            return _without_key(peer, reason)
+            return _without_key(patient, peer, reason)
         case code if code == KDC_ERR_ETYPE_NOSUPP:
             why = "its keys are of enctypes that krb5.conf or kinkvpn does not permit"
             return error("enctype-peer", reason, why, rekeyed(peer.principal), peer.name)
         case None if "no answer from" in reason:
             why = "its KDC has to be reached from here too, not only ours"
-            return error("kdc-silent", reason, why, f"nc -vz {first_kdc(realm) or 'KDC'} 88", peer.name)
+            return error("kdc-silent", reason, why, reach_kdc(realm), peer.name)
         case None if "Cannot find KDC" in reason:
             why = "krb5.conf does not say where a KDC of that realm is, and DNS has no _kerberos._udp record"
-            return error("realm-unknown", reason, why, "$EDITOR /etc/krb5.conf", peer.name)
-    if realm != realm_of(us):
-        gap = await missing_hop(source, realm_of(us), realm)
+            return error("realm-unknown", reason, why, edit(krb5_conf()), peer.name)
+    if realm != ours:
+        gap = await missing_hop(source, ours, realm)
         if gap is not None:
             return _no_way(peer, *gap)
     if refusal.code == KDC_ERR_S_PRINCIPAL_UNKNOWN:
-        return await _unknown(source, peer, reason, dns)
+        return await _unknown(patient, source, peer, reason, dns)
     return error("no-peer-ticket", reason, "these are libkrb5's words", f"kvno {peer.principal}", peer.name)
 
 
-def _without_key(peer: PeerConfiguration, reason: str) -> Finding:
+def _without_key(patient: Patient, peer: PeerConfiguration, reason: str) -> Finding:
     if peer.user_to_user is UserToUser.NEVER:
         why = 'the configuration has user_to_user = "never" for it'
-        return error("user-to-user-forbidden", reason, why, 'user_to_user = "auto"', peer.name)
+        setting = patient.setting_of(peer, 'user_to_user = "auto"')
+        return error("user-to-user-forbidden", reason, why, peer=peer.name).mended_by(setting)
     why = "the peer is asked for its ticket-granting ticket then (RFC 4430 §3.1): one round trip more"
     return note("user-to-user", f"{peer.principal} has no key at the KDC: user-to-user", why, peer=peer.name)
 
 
-async def _unknown(source: TicketSource, peer: PeerConfiguration, reason: str, dns: list[str]) -> Finding:
+async def _unknown(
+    patient: Patient, source: TicketSource, peer: PeerConfiguration, reason: str, dns: list[str]
+) -> Finding:
     """Nobody of that name; perhaps there is one of the name that DNS has."""
     service, _, realm = peer.principal.partition("/")[0], "", realm_of(peer.principal)
     instance = peer.principal.partition("@")[0].partition("/")[2]
@@ -131,8 +138,10 @@ async def _unknown(source: TicketSource, peer: PeerConfiguration, reason: str, d
         candidate = f"{service}/{name}@{realm}"
         if name != instance and await known(source, candidate):
             why = f"there is {candidate}, as DNS or small letters have it: write that, or make the other one"
-            return error("principal-as-dns", reason, why, f'principal = "{candidate}"', peer.name)
-    add = f"kadmin -q 'addprinc -randkey {peer.principal.partition('@')[0]}'"
+            setting = patient.setting_of(peer, f"principal = {json.dumps(candidate)}")
+            again = patient.kinkvpn("up", name) if patient.gateway else ""
+            return error("principal-as-dns", reason, why, again, peer.name).mended_by(setting)
+    add = asked_of_kadmin(f"addprinc -randkey {unqualified(peer.principal)}")
     return error("peer-unknown", reason, "it was never made, or is written another way", add, peer.name)
 
 
@@ -191,4 +200,5 @@ async def missing_hop(source: TicketSource, ours: str, theirs: str) -> tuple[str
 def _no_way(peer: PeerConfiguration, here: str, there: str, reason: str) -> Finding:
     line = f"no way from realm {here} to {there}: krbtgt/{there}@{here} is missing ({reason})"
     why = "both realms need that principal with the same password; or [capaths] in krb5.conf names a way round"
-    return error("realm-path", line, why, f"kadmin -r {here} -q 'addprinc krbtgt/{there}@{here}'", peer.name)
+    add = f"kadmin -r {here} -q {shlex.quote(f'addprinc krbtgt/{there}@{here}')}"
+    return error("realm-path", line, why, add, peer.name)

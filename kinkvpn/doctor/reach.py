@@ -16,16 +16,17 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
 from esp.sa import Endpoint
+from kinkvpn.config.host import SYSTEM_KEYTAB
 from kinkvpn.decode.asn1 import read_krb_error
 from kinkvpn.doctor.finding import Finding, error, note, ok, warning
 from kinkvpn.doctor.kdc import clock
 from kinkvpn.doctor.keys import fetch_keys
+from kinkvpn.doctor.routes import narrowed
 from kinkvpn.errors import AuthenticationFailed, KinkvpnError, MalformedMessage
 from kinkvpn.kerberos import libkrb5
 from kinkvpn.kerberos.session import KRB_AP_ERR_BAD_INTEGRITY, KRB_AP_ERR_NOKEY, KRB_AP_ERR_SKEW
@@ -214,7 +215,8 @@ class _Peer:
             before = "never heard from" if heard is None else f"last heard {heard:.0f} s ago"
             why = "stop the daemon, and the doctor goes the ways itself"
             line = f"the daemon gets no answer to a STATUS: {silent} ({before})"
-            self.report(error("peer-silent", line, why, "kinkvpn down && kinkvpn doctor", self.peer.name))
+            again = f"{self.patient.kinkvpn('down')} && {self.patient.kinkvpn('doctor', self.peer.name)}"
+            self.report(error("peer-silent", line, why, again, self.peer.name))
             return
         known = f"; {told['path_mtu']} octets go through" if told["path_mtu"] else ""
         self.report(ok("peer-heard", f"STATUS by the daemon in {seconds * 1000:.0f} ms{known}", self.peer.name))
@@ -266,26 +268,32 @@ class _Peer:
 
     def _closed(self, name: str, line: str) -> None:
         why = "the host is there and says so by ICMP: no daemon runs, or it listens elsewhere"
-        mend = "kinkvpn status   # over there"
-        found = error("kink-port-closed", line, why, mend, self.peer.name)
-        self.report(found if name == "kink-port" else error("esp-port-closed", line, why, mend, self.peer.name))
+        found = error("kink-port-closed", line, why, "kinkvpn status", self.peer.name)
+        if name != "kink-port":
+            found = error("esp-port-closed", line, why, "kinkvpn status", self.peer.name)
+        self.report(found.over_there())
 
     def _silent(self, name: str, line: str, way: Way) -> None:
         why = "a firewall on the way or over there drops it, or the host is down"
-        mend = f"nft add rule inet filter input udp dport {way.to.port} accept   # over there"
+        mend = f"nft insert rule inet filter input udp dport {way.to.port} accept"
         if name == "esp-port":
-            self.report(error("esp-port-silent", line, why, mend, self.peer.name))
+            found = error("esp-port-silent", line, why, mend, self.peer.name)
         elif self.peer.kink_over is KinkOver.AUTO:
             why += "; KINK goes over ESP's port instead, where that answers"
-            self.report(warning("kink-port-silent", line, why, mend, self.peer.name))
+            found = warning("kink-port-silent", line, why, mend, self.peer.name)
         else:
-            self.report(error("kink-port-silent", line, why, mend, self.peer.name))
+            found = error("kink-port-silent", line, why, mend, self.peer.name)
+        self.report(found.over_there())
 
     def _compare_clocks(self, message: Message) -> None:
         details = krb_error(message)
         if details is not None:
             ahead = time.time() - details.server_time
-            self.report(clock(ahead, allowed_skew(libkrb5.Context()), self.peer.name, self.peer.name))
+            self.report(self._clock(ahead))
+
+    def _clock(self, ahead: float) -> Finding:
+        skew, name = allowed_skew(libkrb5.Context()), self.peer.name
+        return clock(ahead, skew, name, name, theirs=self.patient.clock_is_right)
 
     # ------------------------------------------------------------ under a ticket
 
@@ -350,13 +358,11 @@ class _Peer:
         line = f"it refuses our ticket, error {details.code} of RFC 4120 ({how})"
         if details.code in WRONG_KEY:
             why = "its keytab does not have the key that the KDC made the ticket with"
-            mend = f"{fetch_keys(Path('/etc/krb5.keytab'), self.peer.principal)}   # over there"
-            return error("peer-key", line, why, mend, self.peer.name)
+            mend = fetch_keys(SYSTEM_KEYTAB, self.peer.principal)
+            return error("peer-key", line, why, mend, self.peer.name).over_there()
         if details.code == KRB_AP_ERR_SKEW:
-            return clock(
-                time.time() - details.server_time, allowed_skew(libkrb5.Context()), self.peer.name, self.peer.name
-            )
-        return error("peer-refuses", line, "its log has more", "kinkvpn doctor   # over there", self.peer.name)
+            return self._clock(time.time() - details.server_time)
+        return error("peer-refuses", line, "its log has more", "kinkvpn doctor", self.peer.name).over_there()
 
     async def _width(self, way: Way, ticket: Ticket) -> None:
         """The largest size that is answered. All are tried at once: each that is not answered takes its time."""
@@ -368,18 +374,20 @@ class _Peer:
         answers = await way.ask_all([status.build for status in tried], whole=True)
         went = [sizes[number] for number, answer in answers.items() if tried[number].opened(answer) is not None]
         if went:
-            self.report(self._passes(max(went), widest))
+            self.report(await self._passes(way, max(went), widest))
             return
         line = f"no packet of more than {BASE[version]} octets is answered on ESP's port"
         why = "such paths are slow, and some hosts give up on them"
-        self.report(warning("path-narrow", line, why, peer=self.peer.name))
+        mend = await trio.to_thread.run_sync(narrowed, way.to.address, BASE[version])
+        self.report(warning("path-narrow", line, why, mend, self.peer.name))
 
-    def _passes(self, size: int, widest: int) -> Finding:
+    async def _passes(self, way: Way, size: int, widest: int) -> Finding:
         if size == widest:
             return ok("path-mtu", f"packets of {size} octets go through whole, as the route says", self.peer.name)
         line = f"packets of {size} octets go through whole, and not of {widest}, as the route says"
         why = "and no ICMP told of it: the daemon finds that by itself (path_probe), other programs do not"
-        return note("path-mtu-unsaid", line, why, f"ip route change ... mtu {size}", self.peer.name)
+        mend = await trio.to_thread.run_sync(narrowed, way.to.address, size)
+        return note("path-mtu-unsaid", line, why, mend, self.peer.name)
 
 
 class _Status:

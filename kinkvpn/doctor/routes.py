@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import socket
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -77,6 +78,22 @@ class Table:
             priority, table = rule.get_attr("FRA_PRIORITY") or 0, rule.get_attr("FRA_TABLE") or rule["table"]
             if 0 < priority < first and rule.get_attr("FRA_PROTOCOL") != RULE_PROTOCOL:
                 yield priority, table
+
+
+def narrowed(address: str, mtu: int) -> str:
+    """Has the kernel send no larger packets to ``address``, by the way that they take."""
+    with IPRoute() as netlink:
+        route = next(iter(netlink.route("get", dst=address.partition("%")[0])))
+        device, via = Table(netlink).way_to(address), route.get_attr("RTA_GATEWAY")
+    words = [
+        "ip",
+        "route",
+        "replace",
+        address,
+        *(["via", via] if via else []),
+        *(["dev", device.name] if device else []),
+    ]
+    return shlex.join([*words, "mtu", str(mtu)])
 
 
 def _device(link: Any) -> Device:  # noqa: ANN401 - pyroute2 has no types

@@ -45,7 +45,10 @@ def _lines(finding: Finding) -> Iterator[Text]:
         yield Text(printable(finding.why), "dim")
     if finding.command:
         # Behind a dollar it is seen to be for the shell, and copied without it by a double click.
-        yield Text(f"$ {printable(finding.command)}", "bold")
+        yield Text(f"{f'on {finding.peer} ' if finding.there else ''}$ {printable(finding.command)}", "bold")
+    if finding.setting:
+        yield Text(f"in {printable(finding.setting.file)}, {finding.setting.section}:", "dim")
+        yield Text(f"    {printable(finding.setting.line)}", "bold")
 
 
 def summary(findings: Sequence[Finding]) -> str:
@@ -59,5 +62,9 @@ def summary(findings: Sequence[Finding]) -> str:
 
 def as_json(findings: Sequence[Finding]) -> dict[str, Any]:
     """``{"exit": 2, "findings": [...]}``; every finding has all its keys."""
-    told = [asdict(finding) | {"severity": finding.severity.name.lower()} for finding in findings]
-    return {"exit": exit_code(list(findings)), "findings": told}
+    return {"exit": exit_code(list(findings)), "findings": list(map(told, findings))}
+
+
+def told(finding: Finding) -> dict[str, Any]:
+    """One of them."""
+    return asdict(finding) | {"severity": finding.severity.name.lower()}

@@ -38,11 +38,11 @@ def test_a_kill_switch_that_is_gone_and_one_that_nobody_holds(lab: Lab) -> None:
     start(lab, a)
     assert said_of_the_kill_switch(a) == {"kill-switch": ""}
     a.namespace.run(["nft", "flush", "ruleset"])
-    assert said_of_the_kill_switch(a) == {"kill-switch-gone": "kinkvpn reload"}
+    assert said_of_the_kill_switch(a) == {"kill-switch-gone": f"kinkvpn reload -c {a.configuration}"}
     assert command(a, "reload").returncode == 0
     assert said_of_the_kill_switch(a) == {"kill-switch": ""}
     a.kill()
-    assert said_of_the_kill_switch(a) == {"kill-switch-alone": "kinkvpn unblock"}
+    assert said_of_the_kill_switch(a) == {"kill-switch-alone": f"kinkvpn unblock -c {a.configuration}"}
     assert command(a, "unblock").returncode == 0
     assert said_of_the_kill_switch(a) == {}
     assert table_of("kink0") not in a.namespace.run(["nft", "list", "tables"])

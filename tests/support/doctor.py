@@ -6,21 +6,50 @@ What is found here, or by the command, is what a test that ``provokes`` a findin
 from __future__ import annotations
 
 import json
+import re
+import shlex
 import subprocess
+import sys
+from itertools import takewhile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from kinkvpn import config
+from kinkvpn import cli, config
+from kinkvpn.doctor import view
 from kinkvpn.doctor.examination import Examination, Look, Patient, in_thread
+from kinkvpn.kerberos.libkrb5 import Context
+from kinkvpn.kerberos.session import PERMITTED_ENCTYPES
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
     import pytest
 
     from kinkvpn.doctor.finding import Finding
+
+# What findings say to type, and the Debian package that it is in.
+PROGRAMS = {
+    "apt-get": "apt",
+    "chmod": "coreutils",
+    "getent": "libc-bin",
+    "host": "bind9-host",
+    "ip": "iproute2",
+    "kadmin": "krb5-user",
+    "kinit": "krb5-user",
+    "kvno": "krb5-user",
+    "ls": "coreutils",
+    "modprobe": "kmod",
+    "mv": "coreutils",
+    "nc": "netcat-openbsd",
+    "nft": "nftables",
+    "ss": "iproute2",
+    "sysctl": "procps",
+    "timedatectl": "systemd",
+}
+# Of the other configuration: krb5.conf(5).
+KERBEROS = "[libdefaults]"
 
 # Names of all findings since the test began.
 TOLD: set[str] = set()
@@ -39,7 +68,7 @@ remote = "{remote}"
 """
 
 
-def configuration(
+def text_of(
     host: str = HOST,
     *,
     sections: str = "",
@@ -49,30 +78,88 @@ def configuration(
     remote: str = "10.2.0.0/24",
     how: str = "",
     more: str = "",
-    directory: Path = Path("/nowhere"),
-) -> config.Configuration:
+) -> str:
     """One peer with one policy; without an ``address``, it has to call."""
     where = f'address = "{address}"' if address else ""
     peer = PEER.format(peer=peer, address=where, local=local, remote=remote, how=how, more=more)
-    return config.parse(f"{host}\n{sections}\n{peer}", directory / "kinkvpn.toml")
+    return f"{host}\n{sections}\n{peer}"
 
 
-def patient(configured: config.Configuration | None) -> Patient:
-    """With all its peers."""
+def configuration(host: str = HOST, directory: Path = Path("/nowhere"), **peer: str) -> config.Configuration:
+    """The same, read; no file of it is there."""
+    return config.parse(text_of(host, **peer), directory / "kinkvpn.toml")
+
+
+def patient(configured: config.Configuration | Path | None) -> Patient:
+    """With all its peers; of a configuration that is a file, as it is read."""
+    if isinstance(configured, Path):
+        there = config.load(configured)
+        return Patient(there, there.peers, configured)
     return Patient(configured, configured.peers if configured else ())
 
 
+def written(directory: Path, host: str, **peer: str) -> Path:
+    """A configuration as a file; its path."""
+    file = directory / "kinkvpn.toml"
+    file.write_text(text_of(host, **peer))
+    return file
+
+
 def found(findings: Iterator[Finding] | list[Finding]) -> dict[str, Finding]:
-    """By name."""
+    """By name. What they say to do can be done."""
     named = {finding.name: finding for finding in findings}
+    for finding in named.values():
+        check_mend(view.told(finding))
     TOLD.update(named)
     return named
+
+
+def check_mend(finding: Mapping[str, Any]) -> None:
+    """Fails unless what the finding says to type can be typed, and what it says to write can be read."""
+    for part in finding["command"].split(" && ") if finding["command"] else ():
+        check_command(shlex.split(part))
+    if finding["there"]:
+        assert finding["command"]
+        assert finding["peer"]
+    if finding["setting"]:
+        check_setting(**finding["setting"])
+
+
+def check_command(words: list[str]) -> None:
+    """One that a shell would start."""
+    assert not re.search(r"[<>#|;&…]|\.\.\.", " ".join(words)), "no more than a command, and nothing left to fill in"
+    program, *arguments = words[1:] if words[0] == "sudo" else words
+    if program == "kinkvpn":
+        cli.parser().parse_args(arguments)
+    elif program == "${EDITOR:-vi}":
+        assert Path(arguments[-1]).is_absolute()
+    elif program != sys.executable:
+        assert program in PROGRAMS, f"{program}: in no package of Debian's that is named in tests/support/doctor.py"
+
+
+def check_setting(file: str, section: str, line: str) -> None:
+    """A key and a value that are read where they are to be written, in place of what the key may have there."""
+    key, _, value = (part.strip() for part in line.partition("="))
+    if section == KERBEROS:
+        context = Context({key: value})
+        assert context.profile_values("libdefaults", key)[0] == value
+        assert context.permitted_enctypes() & PERMITTED_ENCTYPES
+        return
+    path, _, number = file.partition(":")
+    text = Path(path).read_text().splitlines()
+    at = int(number) if number else len(text := [*text, section])
+    assert text[at - 1].strip() == section
+    table = list(takewhile(lambda each: not each.startswith("["), text[at:]))
+    kept = [each for each in table if each.partition("=")[0].strip() != key]
+    config.parse("\n".join([*text[:at], line, *kept, *text[at + len(table) :]]), Path(path))
 
 
 def answered(code: int, output: str) -> dict[str, dict[str, Any]]:
     """Likewise, of ``kinkvpn doctor --json``, which ends with ``code`` as it says."""
     answer = json.loads(output)
     assert code == answer["exit"]
+    for each in answer["findings"]:
+        check_mend(each)
     TOLD.update(each["name"] for each in answer["findings"])
     return {each["name"]: each for each in answer["findings"]}
 

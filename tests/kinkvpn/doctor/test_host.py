@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import socket
 import subprocess
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytun
-from support.doctor import answered, configuration, found, patient
+from support.doctor import HOST, answered, configuration, found, patient, written
 from support.kdc import free_port
 from support.namespaces import run
 
@@ -46,7 +47,7 @@ def as_nobody(*arguments: str, cwd: Path) -> dict[str, Any]:
     return answered(done.returncode, done.stdout)
 
 
-def written(directory: Path) -> Path:
+def peer_that_calls(directory: Path) -> Path:
     """A configuration of nobody's, whose peer has to call and asks for raw ESP."""
     file = directory / "kinkvpn.toml"
     host_section = '[host]\nprincipal = "kink/west.example.com@EXAMPLE.COM"\nccache = "FILE:/nowhere"\n'
@@ -106,9 +107,9 @@ def test_root_lacks_nothing() -> None:
 
 @pytest.mark.provokes("device", "device-taken")
 @pytest.mark.root
-def test_a_device_that_somebody_has() -> None:
+def test_a_device_that_somebody_has(tmp_path: Path) -> None:
     name = f"kd{os.getpid()}"[:15]
-    who = patient(configuration(sections=f'[tun]\nname = "{name}"\n'))
+    who = patient(written(tmp_path, HOST, sections=f'[tun]\nname = "{name}"\n'))
     assert set(found(host.device(who))) >= {"device"}
     device = TunDevice(name)
     try:
@@ -117,6 +118,9 @@ def test_a_device_that_somebody_has() -> None:
         device.close()
     assert f"pid {os.getpid()}" in taken.line
     assert taken.severity is Severity.ERROR
+    assert taken.setting is not None
+    assert taken.setting.section == "[tun]"
+    assert re.fullmatch(r'name = "kink\d+"', taken.setting.line)
 
 
 @pytest.mark.provokes("offload")
@@ -138,9 +142,9 @@ def test_a_device_that_spares_nothing() -> None:
 
 
 @pytest.mark.root
-def test_a_device_that_is_a_pair() -> None:
+def test_a_device_that_is_a_pair(tmp_path: Path) -> None:
     name = f"kd{os.getpid()}"[:15]
-    who = patient(configuration(sections=f'[tun]\nname = "{name}"\ndevice = "veth"\n'))
+    who = patient(written(tmp_path, HOST, sections=f'[tun]\nname = "{name}"\ndevice = "veth"\n'))
     assert found(host.device(who))["device"].line == f"{name} can be made, a pair of veth devices"
     run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name[:14]}x")
     try:
@@ -161,7 +165,7 @@ def covered(place: str, *arguments: str) -> dict[str, dict[str, Any]]:
 @pytest.mark.provokes("device-missing")
 @pytest.mark.root
 def test_a_host_without_the_device_node(public: Path) -> None:
-    missing = covered("/dev/net", "-c", str(written(public)))["device-missing"]
+    missing = covered("/dev/net", "-c", str(peer_that_calls(public)))["device-missing"]
     assert missing["command"] == "modprobe tun"
 
 
@@ -169,7 +173,7 @@ def test_a_host_without_the_device_node(public: Path) -> None:
 @pytest.mark.root
 def test_a_host_that_does_not_show_itself(public: Path) -> None:
     """What one look cannot do without stops no other."""
-    answer = covered("/proc", "-c", str(written(public)))
+    answer = covered("/proc", "-c", str(peer_that_calls(public)))
     assert answer["failed"]["line"].startswith("capabilities: could not be looked at: ")
     assert "engine" in answer
 
@@ -180,7 +184,7 @@ def test_a_host_that_does_not_show_itself(public: Path) -> None:
 @pytest.mark.root
 def test_an_ordinary_user(public: Path) -> None:
     """Everything that root may and he may not, and a daemon that is not his to ask."""
-    directory, file = public, written(public)
+    directory, file = public, peer_that_calls(public)
     answer = as_nobody("-c", str(file), cwd=directory)
     assert answer["capabilities-missing"]["severity"] == "note"
     assert "CAP_NET_BIND_SERVICE" in answer["port-refused"]["line"]
@@ -205,7 +209,7 @@ def test_a_kernel_that_makes_no_user_namespaces(public: Path) -> None:
     without = "".join(
         f"mount --bind {public}/empty {shlex.quote(str(each))} && " for each in lwip.HERE.glob("_stack.*.so")
     )
-    command = [sys.executable, "-m", "kinkvpn", "doctor", "--json", "-c", str(written(public))]
+    command = [sys.executable, "-m", "kinkvpn", "doctor", "--json", "-c", str(peer_that_calls(public))]
     script = f"{without}echo 0 > /proc/sys/user/max_user_namespaces && exec {shlex.join(command)}"
     done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],

@@ -116,12 +116,13 @@ def test_a_kdc_that_is_silent_and_one_that_nobody_names(lab: Lab, tmp_path: Path
     with black_hole(port), pytest.MonkeyPatch.context() as patch:
         patch.setenv("KRB5_CONFIG", str(conf))
         silent = examined(patient(configuration(host_section(ALICE, keytab=keys) + "kdc_timeout = 0.5\n")), *LOOKS)
-    assert silent["kdc-silent"].command == "nc -vz 127.0.0.1 88"
+    assert silent["kdc-silent"].command == f"nc -vz 127.0.0.1 {port}"
     assert set(silent) == {"kdc-silent"}
     conf.write_text(re.sub(r" +kdc = .*\n", "", conf.read_text()))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KRB5_CONFIG", str(conf))
-        assert "realm-unknown" in seen(keytab=keys)
+        assert seen(keytab=keys)["realm-unknown"].command == f"${{EDITOR:-vi}} {conf}"
+        assert kdc.reach_kdc(lab.realm.name) == f"host -t SRV _kerberos._udp.{lab.realm.name}"
 
 
 @pytest.mark.provokes("enctypes-refused")
@@ -131,7 +132,9 @@ def test_nothing_in_common_with_the_kdc(lab: Lab, tmp_path: Path) -> None:
     conf.write_text(re.sub(r"permitted_enctypes = .*", "permitted_enctypes = camellia256-cts-cmac", text))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KRB5_CONFIG", str(conf))
-        assert "enctypes-refused" in seen(keytab=keys)
+        mend = seen(keytab=keys)["enctypes-refused"].setting
+    assert mend is not None
+    assert (mend.file, mend.line) == (str(conf), "permitted_enctypes = aes")
 
 
 @pytest.mark.parametrize(

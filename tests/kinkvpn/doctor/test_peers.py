@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from support.doctor import configuration, examined, host_section, patient
+from support.doctor import configuration, examined, host_section, patient, written
 from support.kdc import ALICE, BOB, Lab, black_hole, free_port
 
 from kinkvpn.demo.realm import Realm
@@ -24,10 +24,16 @@ LOOKS = (Look("the KDC", kdc.granting, 300.0), Look("tickets", peers.tickets, 30
 
 def seen(lab: Lab, peer: str, *, address: str = "127.0.0.1", more: str = "") -> dict[str, Finding]:
     """What is found of a peer with that principal."""
-    configured = configuration(host_section(ALICE, keytab=lab.keytab(ALICE)), peer=peer, address=address, more=more)
-    answer = examined(patient(configured), *LOOKS)
+    host = host_section(ALICE, keytab=lab.keytab(ALICE))
+    answer = examined(patient(written(lab.directory, host, peer=peer, address=address, more=more)), *LOOKS)
     assert {"kdc", "clock"} <= set(answer)
     return {name: finding for name, finding in answer.items() if finding.peer}
+
+
+def mend_of(finding: Finding) -> str:
+    """The line that it has for a configuration."""
+    assert finding.setting is not None
+    return finding.setting.line
 
 
 @pytest.mark.provokes("peer-ticket")
@@ -49,11 +55,12 @@ def test_a_peer_known_by_the_name_that_dns_has(lab: Lab) -> None:
     """/etc/hosts is DNS enough: 127.0.0.1 is localhost everywhere."""
     lab.keytab("kink/localhost@KINKVPN.TEST")
     answer = seen(lab, "kink/gateway.test@KINKVPN.TEST", address="localhost")
-    assert answer["principal-as-dns"].command == 'principal = "kink/localhost@KINKVPN.TEST"'
+    assert mend_of(answer["principal-as-dns"]) == 'principal = "kink/localhost@KINKVPN.TEST"'
     lab.keytab(BOB)
     both = seen(lab, BOB, address="localhost")
     assert set(both) == {"peer-ticket", "principal-dns"}
     assert both["principal-dns"].line.startswith("DNS calls localhost localhost")
+    assert mend_of(both["principal-dns"]) == "dns_canonicalize_hostname = false"
 
 
 @pytest.mark.provokes("principal-case")
@@ -61,7 +68,7 @@ def test_capital_letters(lab: Lab) -> None:
     lab.keytab(BOB)
     answer = seen(lab, "kink/Bob.test@KINKVPN.TEST")
     assert {"principal-case", "principal-as-dns"} <= set(answer)
-    assert answer["principal-as-dns"].command == f'principal = "{BOB}"'
+    assert mend_of(answer["principal-as-dns"]) == f'principal = "{BOB}"'
 
 
 @pytest.mark.provokes("user-to-user", "user-to-user-forbidden")
@@ -71,7 +78,10 @@ def test_a_peer_without_a_key(lab: Lab) -> None:
     erin = "kink/erin.test@KINKVPN.TEST"
     lab.realm.add_service(erin, "-e", "arcfour-hmac:normal")  # as good as none at a KDC that permits AES only
     assert "user-to-user" in seen(lab, carol).keys() & seen(lab, erin).keys()
-    assert "user-to-user-forbidden" in seen(lab, carol, more='user_to_user = "never"')
+    forbidden = seen(lab, carol, more='user_to_user = "never"')["user-to-user-forbidden"]
+    assert mend_of(forbidden) == 'user_to_user = "auto"'
+    assert forbidden.setting is not None
+    assert (forbidden.command, forbidden.setting.section) == ("", "[[peer]]")
 
 
 @pytest.mark.provokes("enctype-peer")

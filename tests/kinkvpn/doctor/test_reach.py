@@ -89,6 +89,10 @@ def test_firewalls(lab: Lab) -> None:
     filtered(b, "udp dport 4500 meta length > 1300")
     narrow = seen(a)["path-mtu-unsaid"]
     assert narrow["line"].startswith("packets of 1280 octets go through whole, and not of 1500")
+    assert narrow["command"] == f"ip route replace {b.site.wire} dev wire mtu 1280"
+    a.namespace.run(narrow["command"].split())
+    assert "packets of 1280 octets go through whole, as the route says" in seen(a)["path-mtu"]["line"]
+    a.namespace.ip(f"route del {b.site.wire} dev wire")
     filtered(b, "udp dport 4500")
     assert {"kink-port", "esp-port-silent", "peer-answers"} <= set(seen(a))
     # A peer to which nothing but 910 leads, and nothing of more than a GETTGT.
@@ -107,7 +111,8 @@ def test_a_peer_whose_keytab_has_another_key(lab: Lab) -> None:
         wrong = seen(a)["peer-key"]
     finally:
         lab.realm.write_keytab(b.principal, b.configuration.parent / "keytab")
-    assert wrong["command"] == "kadmin -q 'ktadd -k /etc/krb5.keytab kink/b.kinkvpn.test'   # over there"
+    assert wrong["command"] == "kadmin -q 'ktadd -k /etc/krb5.keytab kink/b.kinkvpn.test'"
+    assert wrong["there"]
 
 
 @pytest.mark.provokes("user-to-user")

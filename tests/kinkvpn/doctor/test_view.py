@@ -5,13 +5,17 @@ from __future__ import annotations
 import io
 
 from kinkvpn.doctor import view
-from kinkvpn.doctor.finding import error, note, ok, warning
+from kinkvpn.doctor.finding import Setting, error, note, ok, warning
 
 FINDINGS = [
     error("port-taken", "port 0.0.0.0:910/udp is taken by pid 77 (racoon2 " + "x" * 60 + ")", "why " * 30, "ss " * 40),
     ok("device", "it can be made"),
     warning("late", "no answer", peer="east"),
     note("offload", "no \x1b[31muso"),
+    error("esp-port-closed", "nobody listens", command="kinkvpn status", peer="east").over_there(),
+    error("user-to-user-forbidden", "no key", peer="east").mended_by(
+        Setting("/etc/kinkvpn/kinkvpn.toml:12", "[[peer]]", 'user_to_user = "auto"')
+    ),
 ]
 
 
@@ -21,14 +25,27 @@ def test_a_table_of_80_columns_with_the_worst_at_its_end() -> None:
     lines = out.getvalue().splitlines()
     assert max(map(len, lines)) <= 80
     first = [line.split()[0] for line in lines if line[:1].isalpha()]
-    assert first == ["ok", "note", "warning", "error"]
-    assert lines[-1] == "1 error, 1 warning"
+    assert first == ["ok", "note", "warning", "error", "error", "error"]
+    assert lines[-1] == "3 errors, 1 warning"
     text = out.getvalue()
     assert "\x1b" not in text
     assert "east: no answer" in text
     assert text.replace("\n", "").replace(" ", "").count("x") >= 60
     assert text.count("why") == 30
     assert "$ ss ss" in text
+
+
+def test_what_is_typed_here_what_there_and_what_is_written() -> None:
+    out = io.StringIO()
+    view.show(FINDINGS[-2:], out)
+    assert [line.rstrip() for line in out.getvalue().splitlines()] == [
+        "error east: nobody listens",
+        "      on east $ kinkvpn status",
+        "error east: no key",
+        "      in /etc/kinkvpn/kinkvpn.toml:12, [[peer]]:",
+        '          user_to_user = "auto"',
+        "2 errors",
+    ]
 
 
 def test_nothing_is_wrong() -> None:
@@ -46,4 +63,12 @@ def test_a_program_gets_every_key() -> None:
         "why": "",
         "command": "",
         "peer": "east",
+        "there": False,
+        "setting": None,
+    }
+    assert (answer["findings"][4]["there"], answer["findings"][4]["peer"]) == (True, "east")
+    assert answer["findings"][5]["setting"] == {
+        "file": "/etc/kinkvpn/kinkvpn.toml:12",
+        "section": "[[peer]]",
+        "line": 'user_to_user = "auto"',
     }
