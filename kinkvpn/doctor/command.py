@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from kinkvpn.config import Configuration, PeerConfiguration
 
+ALONE = "so this host alone is looked at, as kinkvpn run, kinkvpn proxy and kinkvpn up GATEWAY need it"
 LOOKS = (
     Look("the daemon", in_thread(host.daemon)),
     Look("the engine", in_thread(host.engine)),
@@ -64,13 +65,15 @@ def run(config: Path | None, peer: str | None, *, as_json: bool, out: TextIO) ->
         DocumentError: the file that was named cannot be read.
         NoSuchPeer: no peer of that name.
     """
+    progress = Progress(sys.stderr)
     configuration, findings = read(config)
     gateway = peer if config is None and peer is not None and not named(configuration, peer) else ""
-    if gateway:
+    if gateway and exit_code(findings) == 0:
+        progress.begin(f"who {gateway} is")
         configuration, findings = of_person(configuration, gateway)
     patient = Patient(configuration, chosen(configuration, peer), config or DEFAULT_PATH, gateway)
+    progress.begin("the daemon")
     ask_daemon(patient)
-    progress = Progress(sys.stderr)
     findings += trio.run(Examination(patient, progress.begin).run, LOOKS)
     progress.end()
     if as_json:
@@ -86,13 +89,25 @@ def read(config: Path | None) -> tuple[Configuration | None, list[Finding]]:
     try:
         return load(path), []
     except DocumentError as wrong:
-        there = os.access(path, os.F_OK)
-        if not there and config is not None:
-            raise
-        if not there:
-            why = "so this host alone is looked at, as kinkvpn run, kinkvpn proxy and kinkvpn up GATEWAY need it"
-            return None, [note("configuration-missing", f"there is no {path}", why, "kinkvpn init")]
-        return None, [_invalid(problem) for problem in wrong.located()]
+        if not _there(path):
+            if config is not None:
+                raise
+            line, mend = f"there is no {path}", "" if os.geteuid() else "kinkvpn init"
+            return None, [note("configuration-missing", line, ALONE, mend)]
+        if os.access(path, os.R_OK):
+            return None, [_invalid(problem) for problem in wrong.located()]
+        line = f"uid {os.geteuid()} may not read {path}"
+        hidden = error("configuration-hidden", line, ALONE, Patient(None, file=path).in_full())
+        return None, [hidden.as_note() if config is None else hidden]
+
+
+def _there(path: Path) -> bool:
+    """Also where we may not see it."""
+    try:
+        path.stat()
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
 
 
 def _invalid(problem: Problem) -> Finding:
@@ -107,7 +122,7 @@ def named(configuration: Configuration | None, peer: str) -> bool:
 
 def of_person(configuration: Configuration | None, gateway: str) -> tuple[Configuration | None, list[Finding]]:
     """What somebody with tickets has instead. Raises NoSuchPeer: that is the name of neither a peer nor a host."""
-    if "." not in gateway:
+    if configuration is not None and "." not in gateway:
         raise no_such_peer(configuration, gateway)
     try:
         return person.configuration_of(gateway), []

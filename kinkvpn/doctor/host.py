@@ -78,15 +78,27 @@ def _wanted(patient: Patient) -> Offloads:
         return wanted
 
 
+def wants_up(patient: Patient) -> bool:
+    """Whether ports and a device of this host's are needed, as ``kinkvpn up`` does: of a configuration, and of whoever
+    could go without one. To anybody else there are ``kinkvpn run`` and ``kinkvpn proxy``.
+    """
+    return patient.from_file or has_capability("CAP_NET_ADMIN")
+
+
 def ports(patient: Patient) -> Iterator[Finding]:
     """KINK's and ESP's, and what the kernel spares ESP's, by binding them; not while the daemon has them."""
+    if not wants_up(patient):
+        return
     if patient.daemon_runs:
         yield ok("ports", "the running daemon has its ports")
         return
     from kinkvpn.service.daemon import open_transport
 
     configured = patient.configuration
-    kink, esp = (configured.kink, configured.esp) if configured else (KinkSettings(), EspSettings())
+    # With a gateway's name alone, all goes over ESP's port.
+    kink, esp = (
+        (configured.kink, configured.esp) if configured else (KinkSettings(over=KinkOver.ESP_PORT), EspSettings())
+    )
     listen = listening_addresses(kink.listen)
     reasons: list[str] = []
     refusals: dict[str, str] = {}
@@ -102,7 +114,8 @@ def ports(patient: Patient) -> Iterator[Finding]:
     except StartRefused as refused:
         reasons += refused.reasons
     if not reasons:
-        yield ok("ports", f"UDP ports {kink.port} and {esp.port} are free")
+        both = f"UDP ports {kink.port} and {esp.port} are free"
+        yield ok("ports", f"UDP port {esp.port} is free" if kink.over is KinkOver.ESP_PORT else both)
     for reason in reasons:
         yield _port_refused(patient, reason, kink.port if f":{kink.port}/" in reason else esp.port)
     yield from refused_offloads(refusals)
@@ -120,6 +133,8 @@ def _port_refused(patient: Patient, reason: str, port: int) -> Finding:
 
 def device(patient: Patient) -> Iterator[Finding]:
     """The packet device and the offloads of it, by opening it; not while the daemon has it."""
+    if not wants_up(patient):
+        return
     if patient.daemon_runs:
         yield from _daemons_device(patient)
         return
@@ -215,13 +230,21 @@ def capabilities(patient: Patient) -> Iterator[Finding]:
         yield ok("capabilities", f"uid {os.geteuid()} has {', '.join(has)}")
         return
     line = f"uid {os.geteuid()} lacks {', '.join(lacks)}"
+    if not wants_up(patient):
+        why = "kinkvpn run and kinkvpn proxy need none; kinkvpn up GATEWAY needs NET_ADMIN (in a container: --cap-add)"
+        gateway = f"sudo {patient.kinkvpn('up', patient.gateway)}" if patient.gateway else ""
+        yield note("capabilities-missing", line, why, gateway)
+        return
     why = "kinkvpn up needs NET_ADMIN, and NET_BIND_SERVICE for port 910; kinkvpn run and proxy need none"
     yield note("capabilities-missing", line, "" if patient.daemon_runs else why)
 
 
 def namespaces(patient: Patient) -> Iterator[Finding]:
-    """Whether this user may make a network of his own with a packet device in it, by making one."""
-    del patient
+    """Whether this user may make a network of his own with a packet device in it, by making one.
+
+    Who needs it has nothing else but the proxy, which is without anything where there is no lwIP either.
+    """
+    needed = not wants_up(patient)
     own, tun, veth = survey()
     refusal = own.refusal or (veth.refusal and tun.refusal)
     if not refusal:
@@ -231,12 +254,14 @@ def namespaces(patient: Patient) -> Iterator[Finding]:
         return
     advised = re.search(r"`(sysctl [^`]*)`", refusal)
     why = "kinkvpn run and kinkvpn proxy make a network of their own; kinkvpn up needs none"
-    yield note("namespaces-refused", refusal, why, advised[1] if advised else "")
+    found = warning("namespaces-refused", refusal, why, advised[1] if advised else "")
+    yield found if needed else found.as_note()
     missing = lwip.why_missing()
     if missing is None:
         yield ok("proxy", "kinkvpn proxy works, by lwIP, which needs no network of one's own")
         return
-    yield note("proxy-refused", f"kinkvpn proxy does not work here either: lwIP is {missing}", command=build_anew())
+    found = error("proxy-refused", f"kinkvpn proxy does not work here either: lwIP is {missing}", command=build_anew())
+    yield found if needed else found.as_note()
 
 
 def sysctl(name: str) -> str:
@@ -252,10 +277,12 @@ def daemon(patient: Patient) -> Iterator[Finding]:
     if patient.daemon_hidden:
         why = "what only it knows is left out"
         line = f"a daemon runs, and uid {os.geteuid()} may not ask it"
-        yield warning("daemon-hidden", line, why, patient.in_full())
+        hidden = warning("daemon-hidden", line, why, patient.in_full())
+        yield hidden if patient.from_file else hidden.as_note()
         return
     if patient.status is None:
-        yield note("daemon-down", "no daemon runs, so everything is tried from here", command=patient.kinkvpn("up"))
+        if patient.from_file:
+            yield note("daemon-down", "no daemon runs, so everything is tried from here", command=patient.kinkvpn("up"))
         return
     yield ok("daemon", f"a daemon runs, pid {patient.status['pid']}")
     asked = {peer.name for peer in patient.peers}

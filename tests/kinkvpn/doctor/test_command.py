@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from support.doctor import HOST, PEER, answered, found
+from support.doctor import HOST, PEER, TOLD, answered, found
+from support.unprivileged import as_user
 
 from kinkvpn import cli
 from kinkvpn.doctor import command
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GOOD = HOST + PEER.format(
     peer="kink/east.example.com@EXAMPLE.COM",
@@ -60,6 +59,39 @@ def test_a_peer_that_there_is_not(file: Path, capsys: pytest.CaptureFixture[str]
     assert capsys.readouterr().err == "kinkvpn: no peer 'esat'; there are east\n"
     configuration, _ = command.read(file)
     assert [peer.name for peer in command.chosen(configuration, "east")] == ["east"]
+
+
+def test_a_peer_of_a_file_that_is_wrong_is_no_gateway(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file.write_text(GOOD.replace("local =", "lokal ="))
+    monkeypatch.setattr(command, "DEFAULT_PATH", file)
+    monkeypatch.setattr(command, "LOOKS", ())
+    out = io.StringIO()
+    assert set(answered(command.run(None, "east", as_json=True, out=out), out.getvalue())) == {"configuration-invalid"}
+    file.write_text(GOOD)
+    with pytest.raises(command.NoSuchPeer, match="no peer 'esat'; there are east"):
+        command.run(None, "esat", as_json=True, out=out)
+
+
+@pytest.mark.provokes("configuration-hidden")
+@pytest.mark.root
+def test_a_file_that_only_others_may_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For whoever names it there is nothing without it; for others there is what needs none."""
+
+    def read(config: Path | None) -> list[str]:
+        _, findings = command.read(config)
+        return [f"{each.name} {each.severity.name} {each.command}" for each in findings]
+
+    with TemporaryDirectory(prefix="kinkvpn-doctor-") as name:
+        file = Path(name, "kinkvpn.toml")
+        file.write_text(GOOD)
+        file.chmod(0o600)
+        monkeypatch.setattr(command, "DEFAULT_PATH", file)
+        for mode in (0o755, 0o700):
+            file.parent.chmod(mode)
+            said = f"sudo kinkvpn doctor -c {file}"
+            assert as_user(lambda: read(file)) == [f"configuration-hidden ERROR {said}"]
+            assert as_user(lambda: read(None)) == [f"configuration-hidden NOTE {said}"]
+    TOLD.add("configuration-hidden")  # in another process
 
 
 def test_what_is_said_while_one_waits_goes_again() -> None:

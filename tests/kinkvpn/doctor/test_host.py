@@ -201,16 +201,47 @@ def test_an_ordinary_user(public: Path) -> None:
     assert not {"port-refused", "raw-refused"} & answer.keys()
 
 
+def without_lwip(directory: Path) -> str:
+    """For sh(1), in a mount namespace: none that loads."""
+    (directory / "empty").touch()
+    return "".join(
+        f"mount --bind {directory}/empty {shlex.quote(str(each))} && " for each in lwip.HERE.glob("_stack.*.so")
+    )
+
+
+@pytest.mark.root
+def test_an_ordinary_user_without_a_configuration(public: Path) -> None:
+    """There are run, proxy and, by sudo, up to a gateway: nothing is wrong, and ports and devices are no matter."""
+    answer = as_nobody(cwd=public)
+    assert {name for name, each in answer.items() if each["severity"] not in ("ok", "note")} == set()
+    assert not {"port-refused", "device-refused", "daemon-down"} & answer.keys()
+    assert answer["capabilities-missing"]["severity"] == "note"
+    assert "kinkvpn run and kinkvpn proxy need none" in answer["capabilities-missing"]["why"]
+    (public / "cache").touch()
+    told = as_nobody("gw.example.com", cwd=public)["capabilities-missing"]
+    assert told["command"] == "sudo kinkvpn up gw.example.com"
+
+
+@pytest.mark.root
+def test_an_ordinary_user_with_neither_namespaces_nor_lwip_has_nothing(public: Path) -> None:
+    script = f"{without_lwip(public)}echo 0 > /proc/sys/user/max_user_namespaces && exec "
+    command = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", sys.executable, "-m", "kinkvpn", "doctor", "--json"]
+    done = subprocess.run(
+        ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script + shlex.join(command)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    answer = answered(done.returncode, done.stdout)
+    assert (answer["namespaces-refused"]["severity"], answer["proxy-refused"]["severity"]) == ("warning", "error")
+
+
 @pytest.mark.provokes("namespaces-refused", "namespaces", "proxy", "proxy-refused")
 @pytest.mark.root
 def test_a_kernel_that_makes_no_user_namespaces(public: Path) -> None:
     """In a user namespace of our own, in which there may be no further one; nor an lwIP that loads."""
-    (public / "empty").touch()
-    without = "".join(
-        f"mount --bind {public}/empty {shlex.quote(str(each))} && " for each in lwip.HERE.glob("_stack.*.so")
-    )
     command = [sys.executable, "-m", "kinkvpn", "doctor", "--json", "-c", str(peer_that_calls(public))]
-    script = f"{without}echo 0 > /proc/sys/user/max_user_namespaces && exec {shlex.join(command)}"
+    script = f"{without_lwip(public)}echo 0 > /proc/sys/user/max_user_namespaces && exec {shlex.join(command)}"
     done = subprocess.run(
         ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", script],
         capture_output=True,
