@@ -29,13 +29,20 @@ async def kept_in(patient: Patient, report: Report) -> None:
     table = f"the table inet {kill_switch.table_of(device)} of nftables"
     if there and not patient.daemon_runs:
         why = "it outlives a daemon that crashed or was stopped by a signal, on purpose; `kinkvpn up` takes it over"
-        report(
-            warning(
-                "kill-switch-alone", f"no daemon runs, and {table} keeps traffic in", why, patient.kinkvpn("unblock")
-            )
-        )
+        report(warning("kill-switch-alone", f"no daemon runs, and {table} keeps traffic in", why, _unblock(patient)))
+    elif there and patient.from_file and block is Block.NOTHING:
+        line = f'clear.block is "nothing", and {table} keeps traffic in all the same'
+        why = "it is an earlier daemon's, and somebody has restored it: what it knows as protected does not get out"
+        report(warning("kill-switch-left", line, why, _unblock(patient)))
     elif block is not Block.NOTHING and patient.daemon_runs and not there:
         why = "somebody has flushed the rules of nftables: what belongs in the tunnel may leave in the clear"
         report(error("kill-switch-gone", f"{table} is not there", why, patient.kinkvpn("reload")))
     elif there:
         report(ok("kill-switch", f"{table} keeps in what must not leave in the clear ({block.value})"))
+
+
+def _unblock(patient: Patient) -> str:
+    """Takes the table away: by our own command where there is a configuration, which that reads."""
+    if patient.configuration is None or not patient.from_file:
+        return f"nft delete table inet {kill_switch.table_of(TunSettings().name)}"
+    return patient.kinkvpn("unblock")

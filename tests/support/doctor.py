@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import trio
+from support.namespaces import within
+from support.unprivileged import as_user
 
 from kinkvpn import cli, config
-from kinkvpn.doctor import view
+from kinkvpn.doctor import clear, view
 from kinkvpn.doctor.examination import Examination, Look, Patient, in_thread
 from kinkvpn.kerberos.libkrb5 import Context
 from kinkvpn.kerberos.session import PERMITTED_ENCTYPES
@@ -152,6 +154,21 @@ def check_setting(file: str, section: str, line: str) -> None:
     table = list(takewhile(lambda each: not each.startswith("["), text[at:]))
     kept = [each for each in table if each.partition("=")[0].strip() != key]
     config.parse("\n".join([*text[:at], line, *kept, *text[at + len(table) :]]), Path(path))
+
+
+def kept_in(namespace: str, who: Patient) -> dict[str, dict[str, Any]]:
+    """What is found of the kill switch in that network namespace, by name.
+
+    In a fork: trio starts programs from threads that it keeps, which are in the namespace of whoever was their first.
+    """
+
+    def look() -> list[dict[str, Any]]:
+        findings: list[Finding] = []
+        trio.run(clear.kept_in, who, findings.append)
+        return list(map(view.told, findings))
+
+    told = as_user(lambda: within(namespace, look), user=0)
+    return answered(0, json.dumps({"exit": 0, "findings": told}))
 
 
 def answered(code: int, output: str) -> dict[str, dict[str, Any]]:

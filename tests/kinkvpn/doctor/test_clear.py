@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from support.doctor import TOLD, configuration, found, patient
+from support.doctor import HOST, TOLD, answered, configuration, found, kept_in, patient, written
+from support.namespaces import namespace, run
 from support.unprivileged import as_user
 
 from kinkvpn.doctor import clear
-from kinkvpn.doctor.finding import Severity
+from kinkvpn.service.kill_switch import SYSTEM, table_of
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from kinkvpn.doctor.finding import Finding
 
 BLOCKED = '[clear]\nblock = "everything"\n'
@@ -42,8 +46,32 @@ def test_who_may_not_look_says_so() -> None:
 
 
 @pytest.mark.provokes("kill-switch-missing")
-def test_a_host_without_nft(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setenv("PATH", str(tmp_path))
-    monkeypatch.setattr("kinkvpn.service.kill_switch.SYSTEM", str(tmp_path))
-    finding = seen()["kill-switch-missing"]
-    assert (finding.severity, finding.command) == (Severity.ERROR, "apt-get install nftables")
+@pytest.mark.root
+def test_a_host_without_nft(tmp_path: Path) -> None:
+    """One where what is at its place cannot be executed, which is as good as nothing."""
+    file, nothing = written(tmp_path, HOST, sections=BLOCKED, address=""), tmp_path / "nothing"
+    nothing.touch()
+    there = {
+        path for place in os.get_exec_path() + SYSTEM.split(":") if (path := Path(place, "nft").resolve()).exists()
+    }
+    covered = "".join(f"mount --bind {nothing} {path} && " for path in there)
+    command = shlex.join([sys.executable, "-m", "kinkvpn", "doctor", "--json", "-c", str(file)])
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", f"{covered}exec {command}"], capture_output=True, text=True, timeout=120
+    )
+    finding = answered(done.returncode, done.stdout)["kill-switch-missing"]
+    assert there
+    assert (finding["severity"], finding["command"]) == ("error", "apt-get install nftables")
+
+
+@pytest.mark.root
+def test_one_that_stands_alone_where_there_is_no_configuration() -> None:
+    """What `kinkvpn unblock` reads is not there either."""
+    table = f"inet {table_of('kink0')}"
+
+    with namespace() as name:
+        run("ip", "netns", "exec", name, "nft", "add", "table", *table.split())
+        alone = kept_in(name, patient(None))["kill-switch-alone"]
+        assert alone["command"] == f"nft delete table {table}"
+        run("ip", "netns", "exec", name, *alone["command"].split())
+        assert kept_in(name, patient(None)) == {}
