@@ -223,7 +223,6 @@ class Responder:
         self._neighbours = Allowance()
         # When a host's clock goes wrong each of two thousand peers has to be told once, within its retransmissions.
         self._members = Allowance(times=16)
-        self._lines = Allowance()  # of the log
         self._places: Counter[str] = Counter()
         for peer in peers.values():
             self.admit(peer)
@@ -349,11 +348,10 @@ class Responder:
         refusal: list[Effect] = []
         for one in grant.refusals:
             peer.refusal = now, str(one)
-            line = _refusal(accepted.client, message, one)
-            refusal += [Count(Tally.COMMANDS_REFUSED), *self._told(accepted.client, line, now)]
+            refusal += [Count(Tally.COMMANDS_REFUSED), _refusal(accepted.client, message, one)]
         said = (*labels.received(opened.payloads, self._kerberos), _answered(message, grant))
         effects += [Count(Tally.COMMANDS_RECEIVED, said), *refusal]
-        effects += self._told_unknown(accepted.client, opened.payloads, now)
+        effects += _unknown(accepted.client, opened.payloads)
         payloads = peer.contact.acquaintance.answer(extended and not grant.refusals, grant.payloads)
         reply = self._sealed(message, accepted, *payloads, ackreq=grant.ackreq)
         awaited = grant if grant.ackreq else None
@@ -482,14 +480,11 @@ class Responder:
             return [Count(Tally.ERROR_SUPPRESSED)]
         return [*told, reply]
 
-    def _told(self, client: str, line: Tell, now: float) -> list[Effect]:
-        """A configured peer is always answered, but does not fill the log."""
-        return [line] if self._lines.take(client, now) else []
 
-    def _told_unknown(self, client: str, payloads: tuple[KinkPayload, ...], now: float) -> list[Effect]:
-        """Notifies that mean nothing here are ignored, and logged (RFC 4430 §5.5)."""
-        types = labels.unknown_notifies(payloads)
-        return self._told(client, Tell("notify_ignored", (("peer", client), ("types", types))), now) if types else []
+def _unknown(client: str, payloads: tuple[KinkPayload, ...]) -> list[Effect]:
+    """Notifies that mean nothing here are ignored, and logged (RFC 4430 §5.5)."""
+    types = labels.unknown_notifies(payloads)
+    return [Tell("notify_ignored", (("peer", client), ("types", types)))] if types else []
 
 
 def _answered(message: Message, grant: Grant) -> Label:

@@ -159,15 +159,18 @@ class Hooks:
         if not command:
             return
         environment = self._environment | _variables({"event": happening.event, **happening.about})
-        outcome = await self._outcome(command, environment)
-        fields = {"event": happening.event, "command": command[0]}
-        fields |= {"peer": happening.about["peer"]} if "peer" in happening.about else {}
+        whose = {"peer": happening.about["peer"]} if "peer" in happening.about else {}
+        about = {"command": command[0], **whose}
+        outcome = await self._outcome(command, environment, about)
+        fields = {"event": happening.event, **about}
         if outcome:
             log.warning("hook_failed", extra={"fields": fields | {"reason": outcome}})
         else:
             log.info("hook_done", extra={"fields": fields})
 
-    async def _outcome(self, command: Sequence[str], environment: Mapping[str, str]) -> str:
+    async def _outcome(
+        self, command: Sequence[str], environment: Mapping[str, str], about: Mapping[str, object]
+    ) -> str:
         """Why it went wrong; empty if it did not."""
         try:
             process = await trio.lowlevel.open_process(
@@ -181,18 +184,18 @@ class Hooks:
         except OSError as error:
             return f"cannot be started: {error.strerror}"
         try:
-            code = await self._watch(process, command[0])
+            code = await self._watch(process, about)
         finally:
             await _end(process)
         if code is None:
             return f"still ran after {self._timeout:g} s, and was ended"
         return "" if code == 0 else f"signal {-code}" if code < 0 else f"exit code {code}"
 
-    async def _watch(self, process: trio.Process, program: str) -> int | None:
+    async def _watch(self, process: trio.Process, about: Mapping[str, object]) -> int | None:
         """Its exit code; None if it has none in time."""
         assert process.stdout is not None
         async with process.stdout, trio.open_nursery() as nursery:
-            nursery.start_soon(_tell_output, process.stdout, program)
+            nursery.start_soon(_tell_output, process.stdout, about)
             with trio.move_on_after(self._timeout) as limit:
                 await process.wait()
             nursery.cancel_scope.deadline = trio.current_time() + REST_SECONDS
@@ -220,7 +223,7 @@ def _kill(process: trio.Process, number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-async def _tell_output(stream: trio.abc.ReceiveStream, command: str) -> None:
+async def _tell_output(stream: trio.abc.ReceiveStream, about: Mapping[str, object]) -> None:
     """Its lines to the log, the first ones; all the others are read and forgotten, for it not to wait for us."""
     left, rest = LINES, b""
     async for chunk in stream:
@@ -229,14 +232,14 @@ async def _tell_output(stream: trio.abc.ReceiveStream, command: str) -> None:
         *lines, rest = (rest + chunk).split(b"\n")
         rest = rest[:LINE_OCTETS]
         for line in lines[:left]:
-            _tell_line(command, line)
+            _tell_line(about, line)
         left = max(left - len(lines), 0)
         if not left:
-            _tell_line(command, b"... and more")
+            _tell_line(about, b"... and more")
     if rest and left:
-        _tell_line(command, rest)
+        _tell_line(about, rest)
 
 
-def _tell_line(command: str, line: bytes) -> None:
+def _tell_line(about: Mapping[str, object], line: bytes) -> None:
     text = line[:LINE_OCTETS].decode(errors="replace")
-    log.info("hook_said", extra={"fields": {"command": command, "line": text}})
+    log.info("hook_said", extra={"fields": {**about, "line": text}})

@@ -36,7 +36,6 @@ from esp.events import (
 from kinkvpn.errors import KinkvpnError, MalformedMessage
 from kinkvpn.proto import labels
 from kinkvpn.proto.acquaintance import ALONE, Ourselves
-from kinkvpn.proto.allowance import Allowance
 from kinkvpn.proto.contact import UNLOCATED
 from kinkvpn.proto.events import (
     ConfirmPath,
@@ -159,7 +158,6 @@ class Keying:
         self._presence = presence or Presence(lambda _peer, _come: None)
         self._mtus = InnerMtus(limit_mtu)
         self._counts = Counts()
-        self._defects = Allowance()
         self._xids = Xids(random)
         self._wakes: list[tuple[float, int, Peer | Responder]] = []
         self._order = itertools.count()
@@ -238,7 +236,7 @@ class Keying:
 
     @contextmanager
     def _turn(self, where: str, owner: Peer | Responder | None = None, **about: object) -> Iterator[Turn]:
-        """The door: what goes wrong inside is counted and told, some of it, and ends nothing else.
+        """The door: what goes wrong inside is counted and told, and ends nothing else.
 
         Nobody's octets may take the tunnels down, not even those that find a defect, nor may a timer, a packet or a
         ticket. What a datagram had changed by then concerns whoever sent it, and KINK_INTERR (RFC 4430 §4.2.8) would
@@ -250,9 +248,8 @@ class Keying:
         except Exception:
             turn.failed = True
             self._counts.add(Tally.DEFECT)
-            if self._defects.take(where, trio.current_time()):
-                peer = {"peer": owner.settings.name} if isinstance(owner, Peer) else {}
-                log.exception("defect", extra={"fields": {"where": where, **peer, **about}})
+            peer = {"peer": owner.settings.name} if isinstance(owner, Peer) else {}
+            log.exception("defect", extra={"fields": {"where": where, **peer, **about}})
 
     async def _read_datagrams(self) -> None:
         while True:

@@ -15,8 +15,13 @@ from datetime import UTC, datetime
 from functools import lru_cache
 from typing import TYPE_CHECKING, TextIO
 
+from kinkvpn.service.ration import Ration
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+# Of this process: what is left out of the log is not told to whoever follows events either.
+ration = Ration()
 
 # sd-daemon(3): syslog priorities that journald takes from the front of a line.
 _PRIORITIES = {logging.DEBUG: 7, logging.INFO: 6, logging.WARNING: 4, logging.ERROR: 3, logging.CRITICAL: 2}
@@ -38,6 +43,7 @@ def configure(stream: TextIO, *, level: str, as_json: bool) -> logging.Handler:
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(TextFormatter(journal=goes_to_journal(stream, os.environ)))
+    handler.addFilter(ration)
     root = logging.getLogger()
     root.addHandler(handler)
     set_level(level)
@@ -129,6 +135,7 @@ class Teller(logging.Handler):
 def told_to(listener: Callable[[Mapping[str, object]], None]) -> Iterator[None]:
     """Have ``listener`` be told of whatever is logged while the block runs."""
     teller = Teller(listener)
+    teller.addFilter(ration)
     root = logging.getLogger()
     root.addHandler(teller)
     try:

@@ -23,6 +23,12 @@ COLLISIONS = 50
 BY_ITSELF = 3
 
 
+def established(host: Host) -> int:
+    """How many pairs of SAs the host has made, or granted."""
+    answers = status(host)["counters"]["kink_labelled"].get("answers", {}).items()
+    return initiated(host) + sum(count for name, count in answers if name.startswith("create.granted"))
+
+
 @pytest.mark.parametrize("nonces", [False, True], ids=["2-way", "3-way"])
 def test_five_hundred_rekeys_under_full_load_lose_nothing(lab: Lab, nonces: bool) -> None:
     a, b = lab.hosts
@@ -40,7 +46,7 @@ def test_five_hundred_rekeys_under_full_load_lose_nothing(lab: Lab, nonces: bool
     assert flow.lost == 0
     for host in (a, b):
         assert status(host)["counters"]["drops"] == {}
-        assert len(events(host, "sa_established")) == REKEYS + 1
+        assert established(host) == REKEYS + 1
         assert not events(host, "sa_expired")
     wait(lab, b, lambda: crosswise(a, b, "4"), "has not one pair with a")
     print(
@@ -126,4 +132,6 @@ def test_an_operator_rekeys(lab: Lab) -> None:
 
 
 def initiated(host: Host) -> int:
-    return sum("role=initiator" in line for line in events(host, "sa_established"))
+    """How many pairs of SAs the host has made; the log says of so many that there were more."""
+    exchanges = status(host)["counters"]["kink_labelled"].get("exchanges", {})
+    return int(exchanges.get("create.completed", 0))

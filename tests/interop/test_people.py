@@ -7,10 +7,11 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support.lab import command, events, start, wait
+from support.lab import command, events, start, status, wait
 from support.people import GATEWAY, HOST_S_DNS, another_host, guests, laptop, open_gateway
 
 from kinkvpn.api.client import Client, peer_path
+from kinkvpn.service.ration import OF_ONE
 
 if TYPE_CHECKING:
     from kinkvpn.demo.lab import Host, Lab
@@ -118,6 +119,30 @@ def test_who_is_not_let_in_is_told_so(lab: Lab) -> None:
         assert f"{GATEWAY} lends nothing to {alice.principal}: the peer answers NO-PROPOSAL-CHOSEN" in alice.refused()
     assert guests(gateway) == []
     assert any("no rule lets it in" in line for line in events(gateway, "command_refused"))
+
+
+REKEYS = 80
+
+
+def test_who_makes_sas_in_a_loop_fills_no_log_and_is_counted(lab: Lab) -> None:
+    gateway = lab.hosts[1]
+    open_gateway(gateway)
+    start(lab, gateway)
+    with laptop(lab) as alice:
+        alice.exists()
+        alice.kinit()
+        alice.up()
+        alice.wait_up()
+        began = time.monotonic()
+        with Client(alice.socket) as daemon:
+            for _ in range(REKEYS):
+                daemon.post("/v1/rekey")
+        answers = status(gateway)["counters"]["kink_labelled"]["answers"]
+        assert sum(count for name, count in answers.items() if name.startswith("create.granted")) > REKEYS
+        told = events(gateway, "sa_established")
+        of_one = [line for line in told if f"policy={alice.principal}/1 " in line]
+        most = OF_ONE.burst + (time.monotonic() - began) * OF_ONE.per_second + 1
+        assert OF_ONE.burst <= len(of_one) <= most < REKEYS
 
 
 NAPS = "probe_after = 1\ndead_after = 2"

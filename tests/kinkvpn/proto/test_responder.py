@@ -506,23 +506,23 @@ def test_two_thousand_peers_hear_of_a_wrong_clock_within_a_minute() -> None:
     assert asker.wire.now - started < 3
 
 
-def test_notifies_that_nobody_knows_are_logged_now_and_then() -> None:
+def test_notifies_that_nobody_knows_are_logged() -> None:
     """RFC 4430 §5.5: ignored, and logged; REPLAY-STATUS is known."""
     asker = Asker()
     strange = tuple(Notify(3, b"", number) for number in (9999, 39999, 24577))
-    for _ in range(50):
-        datagram, request = asker.command(STATUS, Isakmp(strange))
-        assert asker.read(asker.send(datagram), request) == ()
+    datagram, request = asker.command(STATUS, Isakmp(strange))
+    assert asker.read(asker.send(datagram), request) == ()
     told = [dict(line.fields)["types"] for line in asker.b.events("notify_ignored")]
-    assert told == ["9999, 39999"] * int(BURST)
+    assert told == ["9999, 39999"]
 
 
-def test_a_peer_that_is_refused_for_ever_is_answered_and_does_not_fill_the_log() -> None:
+def test_a_peer_that_is_refused_for_ever_is_answered_and_told_of() -> None:
+    """How many lines that are in the log, its ration says."""
     asker = Asker()
     for _ in range(50):
         datagram, request = asker.create(KeyExchange(b"g^x"))
         assert asker.notify(asker.send(datagram), request)[0] == 1
-    assert len(asker.b.events("command_refused")) == BURST
+    assert len(asker.b.events("command_refused")) == 50
 
 
 # ------------------------------------------------------------ the cache

@@ -56,7 +56,7 @@ async def test_what_it_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture)
         "KINKVPN_PEER": "east",
         "KINKVPN_PEER_ADDRESS": "192.0.2.2",
     }
-    assert told(caplog, "hook_said") == [{"command": "sh", "line": "a b $HOME"}]
+    assert told(caplog, "hook_said") == [{"command": "sh", "peer": "east", "line": "a b $HOME"}]
     assert told(caplog, "hook_done") == [{"event": "peer-up", "command": "sh", "peer": "east"}]
 
 

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kinkvpn.service import log
+from kinkvpn.service.ration import OF_ONE, Ration
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -138,3 +139,15 @@ def test_the_journal_is_recognised_by_its_inode(tmp_path: Path) -> None:
         assert not log.goes_to_journal(stream, {"JOURNAL_STREAM": "1:2"})
         assert not log.goes_to_journal(stream, {})
     assert not log.goes_to_journal(io.StringIO(), named)
+
+
+@pytest.mark.usefixtures("restored")
+def test_what_is_left_out_of_the_log_is_left_out_of_events_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "ration", Ration(lambda: 0.0))
+    stream = io.StringIO()
+    told: list[Mapping[str, object]] = []
+    log.configure(stream, level="info", as_json=True)
+    with log.told_to(told.append):
+        for _ in range(1000):
+            logging.getLogger("kinkvpn.a").info("peer_dead", extra={"fields": {"peer": "east"}})
+    assert len(stream.getvalue().splitlines()) == len(told) == OF_ONE.burst
