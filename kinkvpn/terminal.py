@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 # Ours. Nobody reads a program's output on less; a terminal that says so has not been told its size.
 NARROWEST = 40
+# Ours. So far in is what goes on from the line of a complaint before: what is at fault stands out at the left.
+HANG = 4
 
 _FIRST_COLUMN = re.compile(r" *\S+ {2,}(?=\S)")
 
@@ -41,6 +43,14 @@ def folded(line: str, width: int | None, hang: int | None = None) -> str:
     return textwrap.fill(
         line, width, subsequent_indent=" " * hang, break_long_words=False, break_on_hyphens=False, tabsize=1
     )
+
+
+def complain(text: str) -> None:
+    """Each line of ``text`` on stderr, behind our name, folded where somebody sits there."""
+    width = width_of(sys.stderr)
+    for line in text.splitlines():
+        sys.stderr.write(f"{folded(f'kinkvpn: {line}', width, HANG)}\n")
+    sys.stderr.flush()
 
 
 def show(heading: Sequence[str], rows: Sequence[Sequence[str]], out: TextIO | None = None) -> None:

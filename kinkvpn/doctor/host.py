@@ -179,8 +179,7 @@ def _device_refused(patient: Patient, tun: TunSettings, reason: str) -> Finding:
         found = error("device-taken", reason, "two daemons cannot have one device", "ip tuntap show")
         return found.mended_by(_another_name(patient))
     if "CAP_NET_ADMIN" in reason:
-        why = "in a container: --cap-add NET_ADMIN; as an ordinary user: kinkvpn run, which needs none"
-        return error("device-refused", reason, why, patient.in_full())
+        return error("device-refused", reason, "in a container: --cap-add NET_ADMIN", patient.in_full())
     if tun.device is DeviceKind.VETH:
         return error("device-refused", reason, command="modprobe veth")
     if not Path("/dev/net/tun").exists():

@@ -23,7 +23,7 @@ from kinkvpn.proxy.outgoing import Outgoing
 from kinkvpn.proxy.ports import Ports
 from kinkvpn.rootless.instance import control_path
 from kinkvpn.rootless.namespace import StepRefused
-from kinkvpn.rootless.obstacles import explain
+from kinkvpn.rootless.obstacles import LWIP, PROXY, explain
 from kinkvpn.rootless.outside import keep
 from kinkvpn.rootless.place import InNamespace
 from kinkvpn.rootless.run import adapted, wait_until_up
@@ -98,7 +98,7 @@ def _namespace(choice: StackChoice, held: ExitStack) -> Namespace | None:
         try:
             return held.enter_context(keep())
         except StepRefused as refused:
-            reason = explain(refused).removesuffix("; `kinkvpn proxy` needs none")
+            reason = explain(refused).removesuffix(f"; {PROXY}").removesuffix(f"; {LWIP}")
         if choice is StackChoice.KERNEL:
             raise StartRefused(reason)
     missing = lwip.why_missing()

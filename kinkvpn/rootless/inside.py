@@ -43,6 +43,17 @@ def settle() -> None:
         _PING_GROUPS.write_text(f"{os.getegid()} {os.getegid()}")
 
 
+def tell_settled(channel: Channel) -> bool:
+    """Settle, and say so over ``channel``, or what was refused; whether it was not. Raises ConnectionError."""
+    answer = {}
+    try:
+        settle()
+    except StepRefused as refused:
+        answer = {"refused": refused.step.name, "errno": refused.errno}
+    channel.send(answer)
+    return not answer
+
+
 def serve(channel: Channel) -> dict[str, Any] | None:
     """Do what is asked for over ``channel``, until it says leave: that message; None if the other side has gone."""
     while (received := channel.receive()) is not None:

@@ -14,6 +14,7 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from esp.tun import DEVICE
 from kinkvpn.rootless.namespace import Step, StepRefused
 
 if TYPE_CHECKING:
@@ -22,87 +23,117 @@ if TYPE_CHECKING:
 PROC = Path("/proc")
 
 PROXY = "`kinkvpn proxy` needs none"
+# Where the namespace is to be had and something in it is not: the proxy would take the namespace, too.
+LWIP = "`kinkvpn proxy --stack lwip` needs none"
 WITHIN_SECONDS = 20.0  # ours: it takes milliseconds, and what a filter or a file system holds up is not worth more
+
+_SPACES = {Step.USER: "user", Step.NET: "net", Step.MOUNTS: "mnt"}
+_KERNELS = {Step.USER: "user namespaces (CONFIG_USER_NS)", Step.NET: "network namespaces (CONFIG_NET_NS)"}
 
 
 def explain(refused: StepRefused, proc: Path = PROC) -> str:
-    """Why, and what to do about it: one line.
+    """Why, and what to do about it: one line. To be asked in the namespaces around, for that is where limits are.
 
     Args:
         refused: what, and the errno.
         proc: where the kernel says more of itself.
     """
-    number, user = refused.errno, os.geteuid()
-    match refused.step, number:
+    step, number, user = refused.step, refused.errno, os.geteuid()
+    match step, number:
         case ((Step.USER | Step.NET | Step.MOUNTS), errno.ENOSPC):
-            return _exhausted(refused.step, proc)
-        case Step.USER, errno.EPERM | errno.ENOSYS | errno.EACCES:
-            return f"uid {user} may make no user namespace: {_forbidden(proc)}"
-        case Step.USER, errno.EINVAL:
-            return f"this kernel has no user namespaces (CONFIG_USER_NS): {PROXY}"
-        case Step.USER, errno.EUSERS:
+            return _exhausted(step, proc)
+        case ((Step.USER | Step.NET), errno.ENOSYS) if _filtered(proc):
+            return f"uid {user} may make no {_SPACES[step]} namespace: {_SECCOMP}; {PROXY}"
+        case ((Step.USER | Step.NET), errno.EINVAL | errno.ENOSYS):
+            return f"this kernel has no {_KERNELS[step]}: one that has is needed; {PROXY}"
+        case Step.USER, errno.EPERM | errno.EACCES:
+            return f"uid {user} may make no user namespace: {_forbidden(proc)}; {PROXY}"
+        case Step.USER, errno.EUSERS:  # until Linux 4.9; since then it is ENOSPC
             return f"user namespaces are nested too deep here (32 is the most): start it further outside; {PROXY}"
-        case Step.MAPS, errno.ENOENT:
-            return "there is no /proc here to write user and group to: mount one (`mount -t proc proc /proc`)"
-        case ((Step.MAPS | Step.NET | Step.MOUNTS | Step.NETLINK), errno.EPERM | errno.EACCES):
-            return f"uid {user} has a user namespace and may do nothing in it: {_confined(proc)}"
-        case Step.OPEN_TUN, errno.EACCES:
-            return f'uid {user} may not open /dev/net/tun: `chmod 666 /dev/net/tun` as root, or [tun] device = "veth"'
-        case Step.OPEN_TUN, errno.ENOENT | errno.ENODEV | errno.ENXIO:
-            return (
-                "no /dev/net/tun: run `modprobe tun`, give the container `--device /dev/net/tun`, "
-                'or have [tun] device = "veth"'
-            )
-        case Step.OPEN_TUN, errno.EPERM:
-            return "the container's device rules forbid /dev/net/tun: give it `--device /dev/net/tun`"
-        case ((Step.CREATE_TUN | Step.VETH), errno.EPERM):
-            return f"uid {user} may make no network device here: {_admin('CAP_NET_ADMIN')}"
-        case Step.VETH, errno.EOPNOTSUPP | errno.ENODEV:
-            return "this kernel has no veth devices: run `modprobe veth`, or give the container `--device /dev/net/tun`"
-        case Step.PACKET, errno.EPERM | errno.EACCES:
-            return f"uid {user} may open no AF_PACKET socket: {_admin('CAP_NET_RAW')}"
-        case Step.PACKET, errno.EAFNOSUPPORT:
-            return (
-                "this kernel has no AF_PACKET: run `modprobe af_packet`, or give the container `--device /dev/net/tun`"
-            )
+        case Step.MAPS, errno.ENOENT | errno.EROFS:
+            return f"user and group can be written to no /proc here: mount one (`mount -t proc proc /proc`); {PROXY}"
+        case ((Step.OPEN_TUN | Step.CREATE_TUN | Step.VETH | Step.PACKET), _):
+            return _no_device(step, number, proc) or str(refused)
+        case _, errno.EPERM | errno.EACCES:
+            return f"uid {user} may do nothing in a user namespace of its own ({step.value}): {_confined(proc)}; {LWIP}"
         case _:
             return str(refused)
 
 
+def _no_device(step: Step, number: int, proc: Path) -> str:
+    """Likewise, of what is in the namespaces; empty where there is nothing to add."""
+    user = os.geteuid()
+    match step, number:
+        case Step.OPEN_TUN, errno.EACCES if _for_all(Path(DEVICE)):
+            return (
+                f"{DEVICE} is on a file system with nodev: mount it without, as `bwrap --dev-bind /dev /dev` does, "
+                'or have [tun] device = "veth"'
+            )
+        case Step.OPEN_TUN, errno.EACCES:
+            return f'uid {user} may not open {DEVICE}: `chmod 666 {DEVICE}` as root, or [tun] device = "veth"'
+        case Step.OPEN_TUN, errno.ENOENT | errno.ENODEV | errno.ENXIO:
+            return (
+                f"no {DEVICE}: run `modprobe tun`, give the container `--device {DEVICE}`, "
+                'or have [tun] device = "veth"'
+            )
+        case Step.OPEN_TUN, errno.EPERM:
+            return (
+                f"the container's device rules forbid {DEVICE}: give it `--device {DEVICE}`, "
+                'or have [tun] device = "veth"'
+            )
+        case ((Step.CREATE_TUN | Step.VETH | Step.PACKET), errno.EPERM | errno.EACCES):
+            return f"uid {user} may make no device in a namespace of its own ({step.value}): {_confined(proc)}; {LWIP}"
+        case Step.VETH, errno.EOPNOTSUPP | errno.ENODEV:
+            return f"this kernel has no veth devices: run `modprobe veth`, or give the container `--device {DEVICE}`"
+        case Step.PACKET, errno.EAFNOSUPPORT:
+            return f"this kernel has no AF_PACKET: run `modprobe af_packet`, or give the container `--device {DEVICE}`"
+        case _:
+            return ""
+
+
 def _exhausted(step: Step, proc: Path) -> str:
-    name = {Step.USER: "user", Step.NET: "net", Step.MOUNTS: "mnt"}[step]
-    key = f"user.max_{name}_namespaces"
+    key = f"user.max_{_SPACES[step]}_namespaces"
     limit = _read(proc / "sys" / key.replace(".", "/"))
     # In a user namespace each count is also held against those of the namespaces around it, which we cannot read.
     why = f"{key} is {limit}" if limit == "0" else f"{key} is reached, here ({limit or 'unknown'}) or further outside"
-    return f"no {name} namespace for uid {os.geteuid()}: {why}: `sysctl -w {key}=10000` as root; {PROXY}"
+    deep = ", or 32 of them are nested" if step is Step.USER and limit != "0" else ""
+    return f"no {_SPACES[step]} namespace for uid {os.geteuid()}: {why}{deep}: `sysctl -w {key}=10000` as root; {PROXY}"
+
+
+_SECCOMP = (
+    "a seccomp filter forbids it: give the container `--security-opt seccomp=unconfined`, or `--device /dev/net/tun "
+    "--cap-add NET_ADMIN` for `kinkvpn up`"
+)
 
 
 def _forbidden(proc: Path) -> str:
     if _read(proc / "sys/kernel/unprivileged_userns_clone") == "0":
-        return f"`sysctl -w kernel.unprivileged_userns_clone=1` as root; {PROXY}"
+        return "`sysctl -w kernel.unprivileged_userns_clone=1` as root"
     if _chrooted(proc):
-        return f"in a chroot the kernel makes none: enter it by pivot_root, as bwrap does; {PROXY}"
-    if _status(proc, "Seccomp") == "2":
-        return (
-            "a seccomp filter forbids it: give the container `--security-opt seccomp=unconfined`, or `--device "
-            f"/dev/net/tun --cap-add NET_ADMIN` for `kinkvpn up`; {PROXY}"
-        )
-    return f"a security module forbids it (see `dmesg`); {PROXY}"
+        return "in a chroot the kernel makes none: enter it by pivot_root, as bwrap does"
+    if _filtered(proc):
+        return _SECCOMP
+    # A chroot whose root is a mount of its own looks from inside like a host.
+    return "a chroot, which is to be entered by pivot_root as bwrap does, or a security module forbids it (see `dmesg`)"
 
 
 def _confined(proc: Path) -> str:
     key = "kernel.apparmor_restrict_unprivileged_userns"
     if _read(proc / "sys" / key.replace(".", "/")) == "1":
-        return f"`sysctl -w {key}=0` as root, or an AppArmor profile with `userns,`; {PROXY}"
-    return f"a security module forbids it (see `dmesg`); {PROXY}"
+        return f"`sysctl -w {key}=0` as root, or an AppArmor profile with `userns,`"
+    return _SECCOMP if _filtered(proc) else "a security module forbids it (see `dmesg`)"
 
 
-def _admin(capability: str) -> str:
-    return (
-        f"it lacks {capability}: give the container `--cap-add {capability.removeprefix('CAP_')}`, "
-        "or use `kinkvpn run`, which needs none"
-    )
+def _for_all(device: Path) -> bool:
+    """Its mode lets everybody read and write."""
+    try:
+        return device.stat().st_mode & 0o006 == 0o006
+    except OSError:
+        return False
+
+
+def _filtered(proc: Path) -> bool:
+    return _status(proc, "Seccomp") == "2"
 
 
 def _chrooted(proc: Path) -> bool:

@@ -38,6 +38,15 @@ class Namespace:
     def __init__(self, channel: Channel) -> None:
         self._channel = channel
 
+    def settled(self) -> None:
+        """Return once the other process has entered the namespaces.
+
+        Raises:
+            StepRefused: the kernel would not have it, as that process has said.
+            ConnectionError: it has gone.
+        """
+        answered(self._channel)
+
     def socket(self, family: int, kind: int, protocol: int = 0) -> socket.socket:
         """A socket of that network: what it binds and connects to is in there, whoever calls it.
 
@@ -147,8 +156,9 @@ def keep() -> Iterator[Namespace]:
         _keep(theirs, parent)
     theirs.close()
     try:
-        answered(ours)
-        yield Namespace(ours)
+        space = Namespace(ours)
+        space.settled()
+        yield space
     finally:
         ours.close()
         os.waitpid(keeper, 0)
@@ -161,17 +171,8 @@ def _keep(channel: Channel, parent: int) -> None:
         die_with_parent(signal.SIGKILL)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for those whom the user knows
         if os.getppid() == parent:
-            _settle_and_serve(channel)
+            if inside.tell_settled(channel):
+                inside.serve(channel)
             code = 0
     finally:
         os._exit(code)
-
-
-def _settle_and_serve(channel: Channel) -> None:
-    try:
-        inside.settle()
-    except StepRefused as refused:
-        channel.send({"refused": refused.step.name, "errno": refused.errno})
-        return
-    channel.send({})
-    inside.serve(channel)

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from esp.errors import EspError
+from kinkvpn import terminal
 from kinkvpn.config import engine_settings
 from kinkvpn.config.clear import ClearSettings
 from kinkvpn.document import DocumentError
@@ -125,10 +126,8 @@ def _detached() -> bool:
 
 
 def _become(command: Sequence[str], channel: Channel, life: int) -> int:
-    try:
-        inside.settle()
-    except StepRefused as refused:
-        return _complain(explain(refused), CANNOT)
+    with suppress(ConnectionError):  # it is told of below
+        inside.tell_settled(channel)
     told = inside.serve(channel)
     channel.close()
     if told is None:
@@ -162,9 +161,7 @@ def _die_with(life: int) -> None:
 
 
 def _complain(lines: str, code: int) -> int:
-    for line in lines.splitlines():
-        sys.stderr.write(f"kinkvpn: {line}\n")
-    sys.stderr.flush()
+    terminal.complain(lines)
     return code
 
 
@@ -207,6 +204,12 @@ class Tunnel:
             os.dup2(nowhere, standard)
         os.close(nowhere)
         log.configure(sys.stderr, level="info" if self._wanted.verbose else "warning", as_json=False)
+        try:
+            self._space.settled()  # who may have no namespace hears that, and not what else is wrong
+        except StepRefused as refused:
+            return _complain(explain(refused), CANNOT)
+        except ConnectionError:
+            return FAILED  # killed, as it is what the user has started
         try:
             trio.run(self._carry)
         except (StartRefused, DocumentError) as refused:

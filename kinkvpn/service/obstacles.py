@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 # specification
 CAPABILITIES = {"CAP_NET_BIND_SERVICE": 10, "CAP_NET_ADMIN": 12, "CAP_NET_RAW": 13}  # linux/capability.h
+# What a person without privilege can do instead.
+WITHOUT = "`kinkvpn run` needs none"
 
 _PROC = Path("/proc")
 
@@ -107,7 +109,7 @@ def explain_tun(name: str, number: int | None, words: str) -> str:
         case errno.EBUSY:
             return f"device {name} is in use by {_holders(tun_holders(name))}"
         case errno.EPERM if not has_capability("CAP_NET_ADMIN"):
-            return f"device {name}: {explain_capability('CAP_NET_ADMIN')}"
+            return f"device {name}: {explain_capability('CAP_NET_ADMIN')}; {WITHOUT}"
         case _:
             return words
 
@@ -116,7 +118,7 @@ def explain_veth(name: str, number: int | None) -> str:
     """Why there is no veth pair, given the errno."""
     match number:
         case errno.EPERM | errno.EACCES:
-            return f"device {name}: {explain_capability('CAP_NET_ADMIN')}"
+            return f"device {name}: {explain_capability('CAP_NET_ADMIN')}; {WITHOUT}"
         case errno.EOPNOTSUPP | errno.ENODEV:
             return f"device {name}: this kernel has no veth devices: run `modprobe veth`"
         case errno.EEXIST:
@@ -128,7 +130,7 @@ def explain_veth(name: str, number: int | None) -> str:
 def explain_packet(name: str, number: int | None) -> str:
     """Why there is no packet socket at one end of it, given the errno."""
     if number in (errno.EPERM, errno.EACCES):
-        return f"device {name}, a veth pair: {explain_capability('CAP_NET_RAW')}"
+        return f"device {name}, a veth pair: {explain_capability('CAP_NET_RAW')}; {WITHOUT}"
     return f"device {name}, a veth pair: no packet socket: {os.strerror(number or 0)}"
 
 

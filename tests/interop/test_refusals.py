@@ -271,7 +271,7 @@ def test_without_net_admin(host: Host) -> None:
     line = refusal(host, wrapper=without("net_admin"))
     assert re.fullmatch(
         r"device kink0: uid 0 lacks CAP_NET_ADMIN \(CapEff [0-9a-f]{16}\): "
-        r"run as root, or with AmbientCapabilities=CAP_NET_ADMIN",
+        r"run as root, or with AmbientCapabilities=CAP_NET_ADMIN; `kinkvpn run` needs none",
         line,
     )
 
