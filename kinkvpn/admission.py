@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from kinkvpn.proto.lease import Lease
+
+# Part of a refusal, and what the doctor knows it by.
+NO_GROUPS = "its ticket has no PAC, which would tell its groups"
 
 # Ours. What a * stands for: a part of a name, never more of them, nor a realm. A backslash makes any of the three part
 # of a name (RFC 1964 §2.1.3), and who has such a name is meant by nobody's pattern.
@@ -61,3 +64,9 @@ def _compiled(pattern: str) -> re.Pattern[str]:
 def first_rule(rules: Sequence[Rule], principal: str, groups: Callable[[], frozenset[str]]) -> Rule | None:
     """The first of ``rules`` that lets ``principal`` in. Raises NotAdmitted, from ``groups``."""
     return next((rule for rule in rules if rule.admits(principal, groups)), None)
+
+
+def lacks_groups(rules: Sequence[Rule], principal: str, groups: Callable[[], frozenset[str]]) -> bool:
+    """Whether a rule would let ``principal`` in for its groups, and its ticket has none at all. Raises NotAdmitted."""
+    meant = any(rule.groups and rule.admits(principal, partial(frozenset, rule.groups)) for rule in rules)
+    return meant and not groups()

@@ -14,7 +14,7 @@ import trio
 from kinkvpn.api.client import Client, peer_path
 from kinkvpn.api.control import CommandRefused, ControlUnavailable, NotRunning
 from kinkvpn.config import DEFAULT_PATH, ControlSettings, load
-from kinkvpn.doctor import clear, host, kdc, keys, peers, person, reach, routes, view
+from kinkvpn.doctor import clear, host, kdc, keys, peers, people, person, reach, routes, view
 from kinkvpn.doctor.examination import Examination, Look, Patient, in_thread
 from kinkvpn.doctor.finding import Finding, error, exit_code, note
 from kinkvpn.doctor.keys import edit
@@ -24,7 +24,8 @@ from kinkvpn.kerberos.library import LibraryUnusable
 from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:
-    from typing import TextIO
+    from collections.abc import Mapping
+    from typing import Any, TextIO
 
     from kinkvpn.config import Configuration, PeerConfiguration
 
@@ -45,6 +46,7 @@ LOOKS = (
     Look("the ways to the peers", reach.look, seconds=60.0),
     Look("routes", in_thread(routes.competing)),
     Look("switches", in_thread(routes.switches)),
+    Look("people", in_thread(people.let_in)),
 )
 
 
@@ -156,6 +158,7 @@ def ask_daemon(patient: Patient) -> None:
         with Client(control.socket) as daemon:
             patient.status = daemon.status()
         patient.probe = partial(probed, control.socket)
+        patient.events = partial(kept, control.socket)
     except NotRunning:
         pass
     except (ControlUnavailable, CommandRefused):
@@ -166,6 +169,12 @@ def probed(socket: Path, peer: str) -> float:
     """Seconds that a STATUS of the daemon's took. Raises KinkvpnError: no answer, and why."""
     with Client(socket) as daemon:
         return float(daemon.post(f"{peer_path(peer)}/probe")["seconds"])
+
+
+def kept(socket: Path) -> list[Mapping[str, Any]]:
+    """The daemon's newest events. Raises KinkvpnError."""
+    with Client(socket) as daemon:
+        return [event.data for event in daemon.events(follow=False) if event.type == "message"]
 
 
 class Progress:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -34,6 +34,7 @@ class Patient:
         gateway: whose name somebody has given instead of a configuration.
         status: what the running daemon says of itself; None where none runs.
         daemon_hidden: a daemon runs, and we may not ask it.
+        events: what the running daemon has kept of its log; none where none runs.
         probe: has the running daemon ask the peer of that name for its STATUS, and returns the seconds that took;
             blocks, and raises KinkvpnError with the reason if there was no answer.
         tickets: our credentials at work, once the look at them has found them good.
@@ -49,6 +50,7 @@ class Patient:
     tickets: TicketSource | None = None
     clock_is_right: bool = False
     probe: Callable[[str], float] | None = None
+    events: Callable[[], Iterable[Mapping[str, Any]]] = tuple
 
     @property
     def daemon_runs(self) -> bool:

@@ -23,6 +23,7 @@ from kinkvpn.doctor.keys import (
     source,
     unqualified,
 )
+from kinkvpn.doctor.people import own_groups
 from kinkvpn.kerberos import libkrb5
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import KDC_ERR_ETYPE_NOSUPP, KRB_AP_ERR_BAD_INTEGRITY, KRB_AP_ERR_SKEW, Acceptor
@@ -39,7 +40,7 @@ from kinkvpn.proto.ports import ApRequestRefused
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kinkvpn.config import HostSettings
+    from kinkvpn.config import HostSettings, PeopleSettings
     from kinkvpn.decode.asn1 import Sealed
     from kinkvpn.doctor.examination import Patient, Report
     from kinkvpn.kerberos.session import ServiceTicket
@@ -169,10 +170,13 @@ async def own_key(patient: Patient, report: Report) -> None:
         else:
             report(warning("no-own-ticket", unavailable.refusal.reason, "so the keytab's kvno was not compared"))
         return
-    report(await trio.to_thread.run_sync(_accepted, host.principal, keytab, ticket))
+    for finding in await trio.to_thread.run_sync(
+        _accepted, host.principal, keytab, ticket, patient.configuration.people
+    ):
+        report(finding)
 
 
-def _accepted(principal: str, keytab: Path, ticket: ServiceTicket) -> Finding:
+def _accepted(principal: str, keytab: Path, ticket: ServiceTicket, people: PeopleSettings) -> list[Finding]:
     ap_req = ticket.make_request().ap_req
     sealed = read_ap_req(ap_req).ticket.sealed
     context = libkrb5.Context()
@@ -180,10 +184,10 @@ def _accepted(principal: str, keytab: Path, ticket: ServiceTicket) -> Finding:
     ours = {(kvno, enctype) for name, kvno, enctype in entries if name == wanted}
     acceptor = Acceptor([principal], keytab, replay_cache="none:", clock_offset=ticket.clock_offset)
     try:
-        acceptor.accept(ap_req)
+        accepted = acceptor.accept(ap_req)
     except ApRequestRefused as refusal:
-        return _unopened(principal, keytab, ours, sealed, str(refusal))
-    return _opened(keytab, {kvno for kvno, _ in ours}, sealed)
+        return [_unopened(principal, keytab, ours, sealed, str(refusal))]
+    return [_opened(keytab, {kvno for kvno, _ in ours}, sealed), *own_groups(accepted, people, realm_of(principal))]
 
 
 def _opened(keytab: Path, kvnos: set[int], sealed: Sealed) -> Finding:

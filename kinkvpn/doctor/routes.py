@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # specification
 FAMILIES: Final = {4: socket.AF_INET, 6: socket.AF_INET6}
-RTN_UNICAST: Final = 1  # linux/rtnetlink.h
+RTN_UNICAST, RTPROT_KERNEL = 1, 2  # linux/rtnetlink.h
 STRICT: Final = "1"  # net.ipv4.conf.*.rp_filter (RFC 3704 §2.2); 2 is loose
 # Kinds of devices that are other tunnels, as rtnetlink names them; a TUN device says "tun".
 TUNNELS: Final = frozenset({"tun", "wireguard", "xfrm", "vti", "vti6", "gre", "ipip", "sit", "ppp", "l2tp"})
@@ -42,10 +42,17 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A route of the main table."""
+    """A route of the main table.
+
+    Args:
+        network: where to.
+        device: by which.
+        connected: the kernel has made it, for an address of this host's in that network.
+    """
 
     network: Network
     device: Device
+    connected: bool
 
 
 class Table:
@@ -62,7 +69,8 @@ class Table:
             if route["type"] == RTN_UNICAST and device is not None:
                 everything = "0.0.0.0" if version == 4 else "::"  # noqa: S104 - a destination, nothing is bound
                 destination = route.get_attr("RTA_DST") or everything
-                yield Route(ip_network(f"{destination}/{route['dst_len']}"), device)
+                connected = route["proto"] == RTPROT_KERNEL
+                yield Route(ip_network(f"{destination}/{route['dst_len']}"), device, connected)
 
     def way_to(self, address: str) -> Device | None:
         """The device that packets to ``address`` leave by; None where there is no way."""
@@ -112,7 +120,6 @@ def competing(patient: Patient) -> Iterator[Finding]:
             *_stolen(patient, configured, table),
             *_outside(patient, configured, table),
             *_rules(configured, table),
-            *_pool(configured, table),
         ]
     yield from found or [ok("routes", "no other route or rule claims what is behind the peers")]
 
@@ -124,17 +131,25 @@ def _stolen(patient: Patient, configured: Configuration, table: Table) -> Iterat
         for policy in peer.policies:
             for wanted in networks_of(policy.selector.remote) if policy.mode is Mode.TUNNEL else ():
                 for route in routes[wanted.version]:
-                    if route.device.name != configured.tun.name and _inside(route.network, wanted):
+                    if route.device.name != configured.tun.name and inside(route.network, wanted):
                         yield _taken(wanted, route, peer.name)
 
 
-def _inside(network: Network, wanted: Network) -> bool:
+def inside(network: Network, wanted: Network) -> bool:
     """Whether it is ``wanted`` or a part of it. Everything has parts that are elsewhere: who wants all knows that."""
     return network == wanted or (wanted.prefixlen > 0 and within(network, wanted))
 
 
 def _taken(wanted: Network, route: Route, peer: str) -> Finding:
     delete = f"ip route del {route.network} dev {route.device.name}"
+    if route.connected and route.network == wanted:
+        line = f"{wanted} is to be behind the peer, and this host is in it, by {route.device.name}"
+        why = "no packet can go there and stay here: the subnets behind the two ends have to be different ones"
+        return error("subnet-ours", line, why, f"ip address show dev {route.device.name}", peer)
+    if route.connected and wanted.prefixlen:
+        line = f"{route.network}, a part of {wanted}, is where {route.device.name} is"
+        why = "what is sent there stays here, and the rest goes into the tunnel"
+        return note("subnet-part-ours", line, why, peer=peer)
     if route.network == wanted and wanted.prefixlen:
         line = f"{wanted} is routed to {route.device.name} already"
         return error("route-taken", line, "kinkvpn up adds its own route and is refused", delete, peer)
@@ -188,22 +203,6 @@ def _rules(configured: Configuration, table: Table) -> Iterator[Finding]:
             yield warning("rule-ahead", line, why, f"ip -{version} rule del priority {priority}")
 
 
-def _pool(configured: Configuration, table: Table) -> Iterator[Finding]:
-    """Addresses that a gateway lends, and that are somebody else's already."""
-    for version in FAMILIES:
-        for route in table.routes(version):
-            for pool in configured.people.pool:
-                if (
-                    pool.version == version
-                    and route.device.name != configured.tun.name
-                    and _inside(route.network, pool)
-                ):
-                    line = f"{route.network}, in people.addresses {pool}, is routed to {route.device.name}"
-                    why = "whoever is lent an address there comes in, and what is sent to them goes elsewhere"
-                    mend = f"ip route del {route.network} dev {route.device.name}"
-                    yield error("people-pool-routed", line, why, mend)
-
-
 def switches(patient: Patient) -> Iterator[Finding]:
     """Reverse path filtering and forwarding."""
     configured = patient.configuration
@@ -252,7 +251,7 @@ def _subnets_behind(patient: Patient, configured: Configuration) -> dict[int, li
                 f"{route.network} ({route.device.name})"
                 for route in table.routes(version)
                 if route.device.name not in (configured.tun.name, "lo")
-                and any(each.version == version and _inside(route.network, each) for each in local)
+                and any(each.version == version and inside(route.network, each) for each in local)
             ]
             for version in FAMILIES
         }

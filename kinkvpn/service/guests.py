@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from functools import partial
 from ipaddress import ip_network
 from math import inf
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ import trio
 from esp.policy import Selector
 from esp.sa import Encapsulation, Endpoint, Mode, SecurityProtocol
 from esp.suite import DEFAULT_SUITES
-from kinkvpn.admission import first_rule
+from kinkvpn.admission import NO_GROUPS, first_rule, lacks_groups
 from kinkvpn.errors import AuthenticationFailed
 from kinkvpn.proto.ports import NotAdmitted
 from kinkvpn.proto.settings import PeerSettings, PolicySettings, UserToUser
@@ -92,9 +93,11 @@ class Guests:
         principal = accepted.client
         if principal in self._coming:
             raise NotAdmitted(f"{principal} is about to be a peer of the configuration")
-        rule = first_rule(self._settings.rules, principal, lambda: _groups(accepted))
+        rules, groups = self._settings.rules, partial(_groups, accepted)
+        rule = first_rule(rules, principal, groups)
         if rule is None:
-            raise NotAdmitted(f"no peer is configured with principal {principal}, and no rule lets it in")
+            why = f": {NO_GROUPS}" if lacks_groups(rules, principal, groups) else ""
+            raise NotAdmitted(f"no peer is configured with principal {principal}, and no rule lets it in{why}")
         name = self._place(keying, principal)
         addresses = self._pool.take(principal, machine=machine)
         guest = self._guest(name, principal, machine, replace(rule.lease, addresses=addresses))

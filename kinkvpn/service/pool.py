@@ -63,7 +63,7 @@ class Pool:
         kept: Set[Address] = frozenset(),
     ) -> None:
         self._spans: dict[int, list[Span]] = {
-            version: [_hosts(network) for network in networks if network.version == version]
+            version: [hosts(network) for network in networks if network.version == version]
             for version in sorted({network.version for network in networks})
         }
         self._fixed = dict(fixed or {})
@@ -137,8 +137,10 @@ class Pool:
         return addresses
 
 
-def _hosts(network: Network) -> Span:
-    """Without what is no host's: the first, and of IPv4 the last, where there are more than two (RFC 4291 §2.6.1)."""
+def hosts(network: Network) -> Span:
+    """What there is to lend of it: not what is no host's, the first, and of IPv4 the last, where there are more than
+    two of them (RFC 4291 §2.6.1).
+    """
     first, length = int(network.network_address), network.num_addresses
     if length > 2:
         first, length = first + 1, length - (2 if network.version == 4 else 1)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.lab import configure, events, start
+from support.doctor import answered
+from support.lab import command, configure, events, start
 from support.people import PASSWORD, guests, laptop, open_gateway
 from support.samba import SambaRealm
 
@@ -47,6 +48,10 @@ def test_a_member_of_the_group_is_let_in_and_somebody_else_is_not(directory_lab:
     more = f'[people.groups]\nvpn = "{realm.sid("vpn-users")}"\n'
     open_gateway(gateway, 'groups = "vpn"', more)
     start(lab, gateway)
+    looked = command(gateway, "doctor", "--json")
+    found = answered(looked.returncode, looked.stdout)
+    assert found["keytab-kvno-fits"]["severity"] == found["people"]["severity"] == "ok"
+    assert "people-no-pac" not in found
     with laptop(lab) as alice:
         alice.kinit()
         alice.up()

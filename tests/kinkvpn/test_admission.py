@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from kinkvpn.admission import Rule, first_rule, matches
+from kinkvpn.admission import Rule, first_rule, lacks_groups, matches
 from kinkvpn.proto.lease import Lease
 from kinkvpn.proto.ports import NotAdmitted
 
@@ -67,3 +67,11 @@ def test_groups_are_looked_at_only_where_they_matter() -> None:
     assert not rule(["*@B.COM"], [STAFF]).admits("alice@A.COM", unreadable)
     with pytest.raises(NotAdmitted):
         rule(["*@A.COM"], [STAFF]).admits("alice@A.COM", unreadable)
+
+
+def test_who_would_be_let_in_and_has_no_groups_at_all() -> None:
+    rules = [rule(["*@A.COM"], [STAFF]), rule(["bob@A.COM"])]
+    assert lacks_groups(rules, "alice@A.COM", frozenset)
+    assert not lacks_groups(rules, "alice@A.COM", lambda: frozenset({"S-1-5-21-1-2-3-513"}))
+    assert not lacks_groups(rules, "alice@B.COM", frozenset)
+    assert not lacks_groups(rules[1:], "alice@A.COM", frozenset)

@@ -75,6 +75,16 @@ def test_a_part_of_it_goes_elsewhere(host: str) -> None:
     assert set(seen(host, routes.competing, patient(configuration()))) == {"routes"}
 
 
+@pytest.mark.provokes("subnet-ours", "subnet-part-ours")
+def test_the_remote_subnet_is_ours_too(host: str) -> None:
+    """Nobody is told to take away the route that the kernel has to the host's own network."""
+    ours = seen(host, routes.competing, patient(configuration(remote="10.1.0.0/24")))["subnet-ours"]
+    assert (ours.severity, ours.command) == (Severity.ERROR, "ip address show dev lan")
+    part = seen(host, routes.competing, patient(configuration(local="10.3.0.0/24", remote="10.0.0.0/8")))
+    assert part.keys() == {"subnet-part-ours"}
+    assert (part["subnet-part-ours"].severity, part["subnet-part-ours"].command) == (Severity.NOTE, "")
+
+
 @pytest.mark.provokes("route-default")
 def test_a_tunnel_for_everything_meets_the_default_route(host: str) -> None:
     run("ip", "-n", host, "route", "add", "default", "dev", "wire")
@@ -134,12 +144,3 @@ def test_a_strict_filter_where_nothing_routes_into_the_device(host: str) -> None
     assert strict.command == "sysctl -w net.ipv4.conf.default.rp_filter=2"
     switch(host, "net/ipv4/conf/default/rp_filter", 2)
     assert set(switched(host, by_hand)) == {"switches"}
-
-
-@pytest.mark.provokes("people-pool-routed")
-def test_a_part_of_what_people_are_lent_is_routed_elsewhere(host: str) -> None:
-    run("ip", "-n", host, "route", "add", "10.8.0.128/25", "dev", "lan")
-    lending = '[people]\naddresses = "10.8.0.0/24"\nroutes = "10.1.0.0/16"\n[[people.allow]]\nwho = "*@EXAMPLE.COM"\n'
-    finding = seen(host, routes.competing, patient(configuration(sections=lending)))["people-pool-routed"]
-    assert finding.line == "10.8.0.128/25, in people.addresses 10.8.0.0/24, is routed to lan"
-    assert finding.command == "ip route del 10.8.0.128/25 dev lan"

@@ -12,7 +12,7 @@ import trio
 
 from esp.engine import Engine
 from esp.errors import InvalidPolicy
-from kinkvpn.admission import Rule
+from kinkvpn.admission import NO_GROUPS, Rule
 from kinkvpn.config import PeopleSettings
 from kinkvpn.errors import AuthenticationFailed
 from kinkvpn.kerberos.fake import FakeAccepted, FakeKerberos, FakeRealm
@@ -116,6 +116,8 @@ async def test_who_is_not_let_in_leaves_nothing() -> None:
     host = Host(settings(MEMBERS))
     with pytest.raises(NotAdmitted, match=r"alice@A.COM, and no rule lets it in"):
         host.admit("alice@A.COM", "S-1-5-21-1-2-3-513")
+    with pytest.raises(NotAdmitted, match=f"no rule lets it in: {NO_GROUPS}"):
+        host.admit("alice@A.COM")
     assert host.admit("alice@A.COM", STAFF, "S-1-5-21-1-2-3-513").policies
     with pytest.raises(NotAdmitted, match="no rule lets it in"):
         Host(PeopleSettings()).admit("alice@A.COM")
