@@ -270,8 +270,8 @@ class Dataplane:
         """As :meth:`esp.engine.Engine.remove_policy`."""
         self._engine.remove_policy(name)
 
-    def change_policies(self, gone: Iterable[str], come: Iterable[Policy]) -> None:
-        """Remove the former, add the latter; no packet meets half of it.
+    def change_policies(self, gone: Iterable[str], come: Iterable[Policy], replaced: Iterable[Policy] = ()) -> None:
+        """Remove, add, and replace under standing SAs; no packet meets half of it.
 
         Raises:
             InvalidPolicy: as for one of them; those before it have changed.
@@ -280,6 +280,8 @@ class Dataplane:
             self._engine.remove_policy(name)
         for policy in come:
             self._engine.add_policy(policy)
+        for policy in replaced:
+            self._engine.replace_policy(policy)
 
     def allocate_spi(self) -> int:
         """As :meth:`esp.engine.Engine.allocate_spi`."""

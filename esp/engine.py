@@ -107,6 +107,24 @@ class Engine:
         if policy.action is Action.PROTECT:
             self._holds.add(policy.name)
 
+    def replace_policy(self, policy: Policy) -> None:
+        """Have ``policy`` in the place of the one of its name: what is told of its peer changes, and its SAs stay.
+
+        Raises:
+            InvalidPolicy: there is none, or another thing of it is different.
+        """
+        self._spd.replace(policy)
+        silence = self._silences.get(policy.peer)
+        if silence is None and policy.answer_within is not None:
+            silence = self._silences[policy.peer] = self._make_silence(policy.answer_within, policy.peer)
+        if silence is not None:
+            silence.watch(inf if policy.answer_within is None else policy.answer_within)
+        for sa in self._sad.of_policy(policy.name):
+            if silence is not None:
+                sa.silence = silence
+            if isinstance(sa, OutboundSa):
+                sa.told_above = LARGE_OCTETS if policy.large else inf
+
     def remove_policy(self, name: str) -> None:
         """Take out a policy, its SAs and the packets that wait for one.
 

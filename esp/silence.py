@@ -25,6 +25,11 @@ class Silence:
         self.since = inf
         self.heard_at = -inf
 
+    def watch(self, limit: float) -> None:
+        """Another limit, in seconds, from the next packet that leaves on; inf for none."""
+        if limit != self.limit:
+            self.limit, self.since = limit, inf
+
     def sent(self, now: float) -> None:
         """A packet has left."""
         if self.since > now:

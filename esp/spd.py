@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from enum import Enum
 from heapq import merge
 from itertools import count
@@ -193,6 +194,15 @@ class PolicyList:
                 index.add(order, row)
         self._decisions.clear()
 
+    def replace(self, policy: Policy) -> None:
+        """Put ``policy`` in the place of the one of its name, which has the same selectors."""
+        rows = self._rows[policy.name] = [(order, (matcher, policy)) for order, (matcher, _) in self._rows[policy.name]]
+        for order, row in rows:
+            for index in self._of(row[0]):
+                index.remove(order, row)
+                index.add(order, row)
+        self._decisions.clear()
+
     def remove(self, name: str) -> None:
         """Take out the policy called ``name``, if it is here."""
         for order, row in self._rows.pop(name, ()):
@@ -272,6 +282,19 @@ class Spd:
         for direction in policy.directions:
             self._list(direction).remove(name)
         return policy
+
+    def replace(self, policy: Policy) -> None:
+        """Put ``policy`` in the place of the one of its name.
+
+        Raises:
+            InvalidPolicy: there is none, or its traffic is another.
+        """
+        alike = replace(policy, answer_within=None, large=False)
+        if alike != replace(self[policy.name], answer_within=None, large=False):
+            raise InvalidPolicy(f"policy {policy.name!r} is about something else")
+        self._policies[policy.name] = policy
+        for direction in policy.directions:
+            self._list(direction).replace(policy)
 
     def refusal(self, packet: bytes) -> DropReason | None:
         """Why ``packet``, from the outside in the clear, may not pass (RFC 4301 §5.2, step 3b); None if it may."""

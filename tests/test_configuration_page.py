@@ -12,6 +12,7 @@ import pytest
 
 from esp.suite import SUITES
 from kinkvpn import config
+from kinkvpn.config.changes import RestartNeeded, changes, with_names_of
 from kinkvpn.document import DocumentError
 
 PAGE = (Path(__file__).parent.parent / "docs" / "configuration.md").read_text()
@@ -121,6 +122,113 @@ def test_the_names_that_it_lists_are_taken(key: Key) -> None:
     assert len(names) > 5
     for name in names:
         config.parse(with_line(key.table, f'{key.name} = "{name}"'), Path("/x/c.toml"))
+
+
+# Two values of each key whose row does not show two, and what has to stand beside some.
+VALUES = {
+    "principal": ('"kink/c@R"', '"kink/d@R"'),
+    "keytab": ('"k"', '"l"'),
+    "client_keytab": ('"k"', '"l"'),
+    "ccache": ('"FILE:/k"', '"FILE:/l"'),
+    "krb5_config": ('"k"', '"l"'),
+    "replay_cache": ('"dfl:"', '"/k"'),
+    "listen": ('"192.0.2.1"', '"192.0.2.3"'),
+    "metrics.listen": ('"127.0.0.1:9910"', '"127.0.0.1:9911"'),
+    "hosts": ('"a.example"', '"b.example"'),
+    "name": ('"c"', '"d"'),
+    "addresses": ('"10.1.0.1/24"', '"10.1.0.2/24"'),
+    "people.addresses": ('"10.8.0.0/24"', '"10.9.0.0/24"'),
+    "bypass": ('"dns"', '"kdc"'),
+    "servers": ('"10.1.0.53"', '"10.1.0.54"'),
+    "dns": ('"10.1.0.53"', '"10.1.0.54"'),
+    "domains": ('"a.example"', '"b.example"'),
+    "file": ('"k"', '"l"'),
+    "socket": ('"k"', '"l"'),
+    "group": ('"k"', '"l"'),
+    "keys": ('"k"', '"l"'),
+    **dict.fromkeys(("up", "down", "peer_up", "peer_down"), ('"true"', '"false"')),
+    "address": ('"192.0.2.2"', '"192.0.2.3"'),
+    "suites": ('"aes256-gcm16"', '"aes128-gcm16"'),
+    "pfs": ('"x25519"', '"x448"'),
+    "local": ('"10.1.0.1/32"', '"10.1.0.2/32"'),
+    "remote": ('"10.2.0.1/32"', '"10.2.0.2/32"'),
+    "policy.remote": ('"10.9.0.0/24"', '"10.9.1.0/24"'),
+    **dict.fromkeys(("policy.local_port", "policy.remote_port"), ("80", "81")),
+    "protocol": ('"tcp"', '"udp"'),
+    "icmp_type": ("3", "4"),
+    "icmp_code": ("3", "4"),
+    "routes": ('"10.1.0.0/16"', '"10.1.0.0/17"'),
+    "groups": ('{ a = "S-1-5-21-1-2-3-4" }', '{ a = "S-1-5-21-1-2-3-5" }'),
+    "people.allow.groups": ('"S-1-5-21-1-2-3-4"', '"S-1-5-21-1-2-3-5"'),
+    "fixed": ('{ "a@R" = "10.8.0.9" }', '{ "a@R" = "10.8.0.8" }'),
+    "who": ('"a@R"', '"b@R"'),
+    "except": ('"a@R"', '"b@R"'),
+    "dscp": ("1", "2"),
+    "port": ("911", "912"),
+    "lifetime_kilobytes": ("2000", "3000"),
+    "lifetime_packets": ("2000", "3000"),
+}
+BESIDE = {
+    "tfc_dummy_after": "tfc_octets = 64",
+    "iptfs_octets": "iptfs_rate = 10",
+    "iptfs_reorder": "iptfs_rate = 10",
+    "pfs_required": 'pfs = "x25519"',
+    "legacy": 'suites = "aes256-gcm16"',
+    "ipsec": "",
+    "local_port": 'protocol = "tcp"',
+    "remote_port": 'protocol = "tcp"',
+    "icmp_type": 'protocol = "icmp"',
+    "icmp_code": 'protocol = "icmp"\nicmp_type = 3',
+    "group_may": 'group = "k"',
+    "hosts": 'listen = "127.0.0.1:9910"',
+    "anywhere": 'listen = "127.0.0.1:9910"',
+}
+
+
+def two_values(key: Key) -> tuple[str, str]:
+    found = VALUES.get(f"{key.table}.{key.name}")
+    words = re.findall(r'`("[^`]*"|true|false)`', key.allowed)
+    numbers = re.findall(r"[\d.]*\d", key.allowed)
+    found = found or (tuple(words) if len(words) > 1 else VALUES.get(key.name) or tuple(numbers[-2:]))
+    assert len(found) > 1, key
+    return found[0], found[1]
+
+
+def ended(key: Key) -> str:
+    """What another value of ``key`` ends, by the program."""
+    beside = BESIDE.get(key.name, "")
+    before, after = (
+        config.parse(with_line(key.table, f"{key.name} = {value}\n{beside}"), Path("/x/c.toml"))
+        for value in two_values(key)
+    )
+    try:
+        found = changes(before, with_names_of(before, after))
+    except RestartNeeded as needed:
+        named = str(needed).startswith(f"{key.table}.{key.name} is another one now")
+        return "daemon" if named else str(needed)
+    if found.gone or found.replaced:
+        return "peer"
+    return "policy" if any(found.ended.values()) else "nothing"
+
+
+SAID = dict(
+    zip(
+        ("daemon", "peer", "policy"),
+        (
+            set(re.findall(r"`([^`]+)`", item.partition("`start")[0]))
+            for item in re.findall(r"^- .*\n(?:  .*\n)*", PAGE.partition("## What a reload")[2], re.MULTILINE)
+        ),
+        strict=False,
+    )
+)
+
+
+@pytest.mark.parametrize("table", SMALLEST)
+def test_what_a_reload_takes_over_of_each_key_is_as_it_is_listed(table: str) -> None:
+    for key in (key for key in ROWS if key.table == table):
+        spelled = {f"[{table}]", f"{table}.{key.name}", key.name if table.startswith("peer") else ""}
+        said = next((what for what, keys in SAID.items() if spelled & keys), "nothing")
+        assert (key.name, said) == (key.name, ended(key))
 
 
 def test_suites_are_those_of_the_program() -> None:

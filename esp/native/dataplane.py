@@ -132,10 +132,10 @@ class NativeDataplane(Dataplane):
         finally:
             loop.stop()
 
-    def change_policies(self, gone: Iterable[str], come: Iterable[Policy]) -> None:
+    def change_policies(self, gone: Iterable[str], come: Iterable[Policy], replaced: Iterable[Policy] = ()) -> None:
         """As there."""
         with self._native.unpublished():
-            super().change_policies(gone, come)
+            super().change_policies(gone, come, replaced)
 
     # --- what the lanes leave ---
 

@@ -283,7 +283,8 @@ class Reloaded(TypedDict):
     """Names of peers, by what has become of each."""
 
     added: list[str]
-    changed: list[str]
+    changed: Annotated[list[str], Meta(description="with the SAs that they had, but for policies that are others now")]
+    replaced: Annotated[list[str], Meta(description="with another principal or place: nothing of them has stayed")]
     removed: list[str]
     unchanged: list[str]
 

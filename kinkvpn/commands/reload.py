@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from kinkvpn.commands.subcommands import Subcommands
 
 ABOUT = """Has the running daemon read its configuration again, as SIGHUP does. Peers and policies that were added,
-changed or removed are; the others go on and lose no packet. If something in the file is wrong, or takes a restart, all
-of it is said, exit code 2, and nothing changes."""
+changed or removed are; all else goes on and loses no packet. If something in the file is wrong, or takes a restart,
+all of it is said, exit code 2, and nothing changes."""
 
 
 def add(commands: Subcommands) -> None:
@@ -35,6 +35,7 @@ def run(asked: argparse.Namespace) -> int:
             answer = daemon.post("/v1/reload")
         except CommandRefused as refused:
             return complain(refused, CANNOT)
-    said = [f"{what}: {', '.join(answer[what])}" for what in ("added", "changed", "removed") if answer[what]]
+    kinds = ("added", "changed", "replaced", "removed")
+    said = [f"{what}: {', '.join(answer[what])}" for what in kinds if answer[what]]
     print("\n".join(said or ["no peer has changed"]))
     return DONE

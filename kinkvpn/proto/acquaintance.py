@@ -69,7 +69,7 @@ class Acquaintance:
         self.seen_at: Observed | None = None  # this host, by the peer, when it last said so
         self._ourselves = ourselves
         self._enabled = enabled
-        self._machine = (machine_notify(ourselves.machine),) if enabled and ourselves.machine else ()
+        self._machine = (machine_notify(ourselves.machine),) if ourselves.machine else ()
         self._introduced: str | None = None
         self._observed: Observed | None = None
         self._doubts = 0
@@ -99,6 +99,12 @@ class Acquaintance:
             return None
         return min(self.told.inner_mtu, self._ourselves.inner_mtu)
 
+    def enable(self, enabled: bool) -> None:
+        """Tell, or tell no more: then nothing is known of the peer either."""
+        if enabled is not self._enabled:
+            self._enabled = enabled
+            self.forget()
+
     def forget(self) -> None:
         """The peer has restarted: it may be another program by now."""
         self.told, self.plain, self._doubts, self._settled = None, False, 0, None
@@ -110,7 +116,7 @@ class Acquaintance:
         very same before: then it is left to STATUS, and a rekey is no larger than RFC 4430 has it. Which machine
         it comes from, if there are several, stands in every command.
         """
-        named = attach(payloads, self._machine)
+        named = attach(payloads, self._machine if self._enabled else ())
         stranger = self.told is None and (self.plain or transmission > OFFERED_TO_STRANGERS)
         known = kind is MessageType.CREATE and self._settled == self._current()
         return named if stranger or known or kind not in CARRIERS else attach(named, self._tell())

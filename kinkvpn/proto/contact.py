@@ -39,7 +39,13 @@ class Contact:
         self.acquaintance = Acquaintance(ourselves, enabled=settings.extensions)
         self._name = settings.name
         self._carrying = carrying
-        self._mtu = ourselves.inner_mtu
+        self._mtu = self._own_mtu = ourselves.inner_mtu
+
+    def change(self, settings: PeerSettings) -> list[Effect]:
+        """Other settings of the same peer at the same place; its new subnets are told what the others were."""
+        self.whereabouts.go_over(settings.kink_over)
+        self.acquaintance.enable(settings.extensions)
+        return [] if self._mtu is None or self._mtu == self._own_mtu else [LimitMtu(self._name, self._mtu)]
 
     def heard(self, path: Path, authenticator: tuple[int, int], now: float) -> list[Effect]:
         """A command or an ACK came by ``path``, made at that time of the peer's clock (ctime, cusec)."""

@@ -28,7 +28,7 @@ from kinkvpn.wire.isakmp import IsakmpPayload, KeyExchange, Notify, SecurityAsso
 from kinkvpn.wire.kink import Isakmp, KinkPayload, MessageType, build_plaintext
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Container, Iterable, Sequence
 
     from kinkvpn.proto.ports import KeyExchange as KeyExchangeSource
     from kinkvpn.proto.ports import SessionKey
@@ -122,6 +122,16 @@ class CreateCommand:
         for asked in self.quick_modes:
             asked.forget()
 
+    def disown(self, policies: Container[str]) -> None:
+        """What comes of those of ``policies`` is to be deleted: they are others by now, or gone."""
+        for asked in self.quick_modes:
+            asked.unwanted = asked.unwanted or asked.policy.name in policies
+
+    @property
+    def wanted(self) -> list[QuickMode]:
+        """All but the disowned."""
+        return [asked for asked in self.quick_modes if not asked.unwanted]
+
     def without_pfs(self) -> list[str]:
         """Policies that may be asked for again without KE: the peer does none, and they do not require it."""
         return [
@@ -166,7 +176,7 @@ class CreateCommand:
 
     def overlooked(self) -> list[str]:
         """Policies that the peer said nothing of, though it answered others."""
-        return [asked.policy.name for asked in self.quick_modes if isinstance(asked.failure, Unanswered)]
+        return [asked.policy.name for asked in self.wanted if isinstance(asked.failure, Unanswered)]
 
     def release(self, outcome: Completed | Failed) -> list[Effect]:
         """Undo ``begin`` for those that were refused, where others were not, and so ``withdraw`` was not called."""

@@ -6,16 +6,17 @@ inbound SA stays until the peer is heard again and told, or until its lifetime e
 
 from __future__ import annotations
 
+from math import inf
 from typing import TYPE_CHECKING
 
 from kinkvpn.proto.delete import MAX_DOOMED, DeleteCommand, Doomed, answer_delete
-from kinkvpn.proto.events import RemoveInbound, RemoveOutbound, Tell, WakeAt
+from kinkvpn.proto.events import Count, RemoveInbound, RemoveOutbound, Tally, Tell, WakeAt
 from kinkvpn.proto.outcome import Failed
 from kinkvpn.proto.policies import LONGEST_RETRY
 from kinkvpn.wire.isakmp import Delete
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from kinkvpn.proto.events import Effect
     from kinkvpn.proto.outcome import Completed
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
     from kinkvpn.proto.settings import PeerSettings
     from kinkvpn.wire.isakmp import IsakmpPayload
     from kinkvpn.wire.kink import KinkPayload
+
+# Ours. Between two DELETEs of SPIs that are not here. The first after a restart brings the new epoch and ends them all;
+# what a forger can make of it is one short exchange between two honest hosts in ten seconds.
+DENY_SECONDS = 10.0
 
 
 class Deletions:
@@ -46,12 +51,13 @@ class Deletions:
         most: Callable[[], int],
     ) -> None:
         self.closing = False  # the host goes: what finds no answer now is not sent again
-        self._settings = settings
+        self.settings = settings
         self._pairs = pairs
         self._begin = begin
         self._most = most
         self._under_way = under_way
         self._again: float | None = None
+        self._deny_at = -inf
 
     def tell(self, doomed: Sequence[Doomed]) -> list[Effect]:
         """Send as few DELETEs as name all of them."""
@@ -67,6 +73,25 @@ class Deletions:
             self._pairs.remove(pair, now)
         gone = [RemoveOutbound(pair.policy, pair.outbound_spi) for pair in pairs]
         return [*gone, *self.tell([Doomed.of(pair) for pair in pairs])]
+
+    def end(self, policies: Container[str], now: float) -> list[Effect]:
+        """As :meth:`delete`, all the pairs of ``policies``, and those that wait for an ACK."""
+        half_open = [pair for pair in self._pairs.unacknowledged() if pair.policy in policies]
+        for pair in half_open:
+            self._pairs.remove(pair, now)
+        told = self.tell([Doomed.of(pair) for pair in half_open])
+        return [*self.delete([pair for pair in self._pairs.all() if pair.policy in policies], now), *told]
+
+    def deny(self, spi: int, now: float) -> list[Effect]:
+        """Tell the peer that ``spi`` has no SA here.
+
+        Nobody vouches for the packet that had it, so it may cost little: a DELETE each ten seconds, of nothing that
+        stands.
+        """
+        if now < self._deny_at:
+            return [Count(Tally.SUPPRESSED_RETRY)]
+        self._deny_at = now + DENY_SECONDS
+        return self._begin(DeleteCommand(Doomed(f"unknown SPI {spi:#010x}", spi, now)))
 
     def abandon(self, pairs: Sequence[SaPair], now: float) -> list[Effect]:
         """Drop the outbound SAs of a peer that is dead; it is told when it is heard again, which it may be."""
@@ -107,7 +132,7 @@ class Deletions:
             if self._pairs.remove(pair, now):
                 effects.append(RemoveOutbound(pair.policy, pair.outbound_spi))
             effects += self.remove_after_grace(pair.inbound_spi, now)
-            effects.append(Tell("sa_deleted_by_peer", (("peer", self._settings.name), ("policy", pair.policy))))
+            effects.append(Tell("sa_deleted_by_peer", (("peer", self.settings.name), ("policy", pair.policy))))
         return answers, gone, effects
 
     def wake(self, now: float) -> list[Effect]:
@@ -127,10 +152,10 @@ class Deletions:
 
     def remove_after_grace(self, spi: int, now: float) -> list[Effect]:
         """Packets in flight still arrive for a while (RFC 4430 §3.3)."""
-        time = now + self._settings.delete_grace
-        crowded_out = self._pairs.linger(spi, time, len(self._settings.policies))
+        time = now + self.settings.delete_grace
+        crowded_out = self._pairs.linger(spi, time, len(self.settings.policies))
         gone: list[Effect] = [] if crowded_out is None else [RemoveInbound(crowded_out)]
-        return [*gone, WakeAt(time, self._settings.name)]
+        return [*gone, WakeAt(time, self.settings.name)]
 
     def _owe(self, doomed: Doomed) -> list[Effect]:
         dropped = self._pairs.owe(*doomed)
@@ -138,4 +163,4 @@ class Deletions:
 
     def _later(self, now: float) -> list[Effect]:
         self._again = now + LONGEST_RETRY
-        return [WakeAt(self._again, self._settings.name)]
+        return [WakeAt(self._again, self.settings.name)]

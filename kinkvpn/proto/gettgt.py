@@ -236,7 +236,7 @@ class TicketRoute:
     """
 
     def __init__(self, settings: PeerSettings, kerberos: Kerberos, next_xid: Callable[[], int], route: Route) -> None:
-        self._settings = settings
+        self.settings = settings
         self._route = route
         self._kerberos = kerberos
         self._next_xid = next_xid
@@ -247,6 +247,12 @@ class TicketRoute:
         self._exchange: GetTgt | None = None
         self._waiting: list[int] = []
         self._errands: dict[int, _Errand] = {}
+
+    def change(self, settings: PeerSettings) -> None:
+        """Other ones of the same peer: what was found out stands, unless it is no more to be found out."""
+        if settings.user_to_user is not self.settings.user_to_user:
+            self.user_to_user = settings.user_to_user is UserToUser.ALWAYS
+        self.settings = settings
 
     def owns(self, xid: int) -> bool:
         """Whether ``xid`` is the GETTGT under way."""
@@ -285,7 +291,7 @@ class TicketRoute:
             return []
         errand.fetching = False
         if errand.tgt is None:
-            wanted = self._settings.user_to_user is UserToUser.AUTO and refusal.code in KDC_HAS_NO_KEY
+            wanted = self.settings.user_to_user is UserToUser.AUTO and refusal.code in KDC_HAS_NO_KEY
             return [Count(Tally.USER_TO_USER_REQUIRED), *self._turn(xid, errand)] if wanted else []
         # The one that was kept is no good any more: it has ended, and the peer has come to another since. Or the KDC is
         # silent, and the next try asks the peer in vain: of some KDC's refusals libkrb5 makes errors without a code.
@@ -304,7 +310,7 @@ class TicketRoute:
         errand = self._errands.get(xid)
         if errand is None or errand.fetching or xid in self._waiting or errand.detours >= MAX_DETOURS:
             return []
-        if self._settings.user_to_user is UserToUser.NEVER:
+        if self.settings.user_to_user is UserToUser.NEVER:
             return []
         errand.detours += 1
         return self._ask(xid, errand, tgt) if tgt else self._turn(xid, errand)
@@ -314,7 +320,7 @@ class TicketRoute:
         errand = self._errands.pop(exchange.xid, None)
         tried = exchange.tgt is not None or (errand is not None and (errand.sought is not None or errand.detours > 0))
         changes = isinstance(exchange.outcome, Restart) and exchange.outcome.tgt is not None
-        if tried and not changes and self._settings.user_to_user is UserToUser.AUTO:
+        if tried and not changes and self.settings.user_to_user is UserToUser.AUTO:
             # What made us try was not authenticated; what came of it is. A failure has the next try made without
             # ("may retry without", RFC 4430 §4.2.8), which the peer or the KDC corrects if it was wrong.
             self.user_to_user = exchange.peer_epoch is not None and exchange.tgt is not None
@@ -336,7 +342,7 @@ class TicketRoute:
         """The exchanges that a GETTGT which is over has brought nothing for, and why."""
         if self._exchange is None or self._exchange.state is not State.CLOSED:
             return []
-        reason = f"no ticket-granting ticket of {self._settings.principal}: {self._exchange.failure}"
+        reason = f"no ticket-granting ticket of {self.settings.principal}: {self._exchange.failure}"
         nothing = TicketRefusal(reason, peer_silent=self._exchange.silent)
         failed, self._waiting, self._exchange = self._waiting, [], None
         return [(xid, self._errands[xid].refusal or nothing) for xid in failed if xid in self._errands]
@@ -361,8 +367,8 @@ class TicketRoute:
         if self._exchange is None:
             self._exchange = GetTgt(
                 xid=self._next_xid(),
-                peer=self._settings.name,
-                principal=self._settings.principal,
+                peer=self.settings.name,
+                principal=self.settings.principal,
                 route=self._route,
                 kerberos=self._kerberos,
             )
@@ -385,7 +391,7 @@ class TicketRoute:
 
     def _ask(self, xid: int, errand: _Errand, tgt: bytes | None) -> list[Effect]:
         errand.tgt, errand.fetching, errand.known = tgt, True, tgt is not None and tgt == self._tgt
-        return [FetchTicket(xid, self._settings.principal, errand.fresh, tgt)]
+        return [FetchTicket(xid, self.settings.principal, errand.fresh, tgt)]
 
 
 def _concluded(how: str) -> Count:

@@ -40,7 +40,7 @@ class Liveness:
     """
 
     def __init__(self, settings: PeerSettings) -> None:
-        self._settings = settings
+        self.settings = settings
         self._probe: StatusCommand | None = None
         self._began = 0.0
         self._hint_at = -inf
@@ -54,13 +54,13 @@ class Liveness:
             hint: ICMP says that the peer cannot be reached; else packets have gone out and nothing has come back.
         """
         # Half: while packets leave and none comes the engine tells in steps of a whole one, a little more or less.
-        enough = (self._settings.probe_after or 0) / 2
+        enough = (self.settings.probe_after or 0) / 2
         recently = heard is not None and now - heard < enough
         if self._probe is not None or (now < self._hint_at if hint else recently):
             return None
         if hint:
             self._hint_at = now + HINT_SECONDS
-        self._probe, self._began = StatusCommand(self._settings.dead_after), now
+        self._probe, self._began = StatusCommand(self.settings.dead_after), now
         return self._probe
 
     def owns(self, command: StatusCommand) -> bool:

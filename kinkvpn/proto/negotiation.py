@@ -40,12 +40,16 @@ class Negotiation:
         key_exchange: KeyExchange | None,
     ) -> None:
         self.singly = False  # the peer was seen to answer one Quick Mode of several
-        self._settings = settings
         self._policies = policies
         self._random = random
         self._allocate_spi = allocate_spi
         self._taken = taken
         self._key_exchange = key_exchange
+        self.change(settings)
+
+    def change(self, settings: PeerSettings) -> None:
+        """Other ones of the same peer."""
+        self._settings = settings
         # Without IDci and IDcr nothing in a Quick Mode says which policy it is for.
         self._at_most = settings.sas_per_create if all(policy.send_ids for policy in settings.policies) else 1
 

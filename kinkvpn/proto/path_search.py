@@ -68,7 +68,7 @@ class PathSearch:
         ourselves: Ourselves,
         begin: Callable[[StatusCommand], list[Effect]],
     ) -> None:
-        self._settings = settings
+        self.settings = settings
         self._contact = contact
         self._ourselves = ourselves
         self._begin = begin
@@ -87,7 +87,7 @@ class PathSearch:
     def used(self, now: float) -> list[Effect]:
         """A large packet has left for the peer."""
         where = self._contact.whereabouts
-        if not self._settings.tries_path or not where.known:
+        if not self.settings.tries_path or not where.known:
             return []
         if where.esp.address != self._address:
             self._forget(where.esp.address)
@@ -147,7 +147,7 @@ class PathSearch:
     def _found(self, octets: int, *, warning: bool = False) -> list[Effect]:
         news = octets != self.octets
         self.octets = octets
-        fields = (("peer", self._settings.name), ("address", self._address), ("octets", octets))
+        fields = (("peer", self.settings.name), ("address", self._address), ("octets", octets))
         told = [Tell("path_found", fields, warning=warning)] if news else []
         return [*told, ConfirmPath(self._address, octets)]
 
@@ -198,7 +198,7 @@ class PathSearch:
             return widest
         sizes = (
             outer_octets(suite, policy.mode, policy.encapsulation, self._version, inner, policy.protocol)
-            for policy in self._settings.policies
+            for policy in self.settings.policies
             for suite in policy.suites
         )
         return min(widest, max(sizes, default=widest))

@@ -9,7 +9,6 @@ principal deletes the pair that it initiated: both sides come to the same end wi
 from __future__ import annotations
 
 from copy import deepcopy
-from math import inf
 from typing import TYPE_CHECKING
 
 from kinkvpn.proto.acquaintance import ALONE, Ourselves
@@ -40,7 +39,7 @@ from kinkvpn.proto.negotiation import Negotiation
 from kinkvpn.proto.outcome import Cause, Completed, Failed, Outcome, Restart, count_ended, told_failure
 from kinkvpn.proto.pairs import Pairs
 from kinkvpn.proto.path_search import PathSearch
-from kinkvpn.proto.policies import FIRST_RETRY, PolicyState, boot, companions, take_due, take_yielding
+from kinkvpn.proto.policies import FIRST_RETRY, PolicyState, boot, change, companions, take_due, take_yielding
 from kinkvpn.proto.proposal import Refused
 from kinkvpn.proto.quick_mode import SaPair, Unanswered, moved, teardown
 from kinkvpn.proto.retransmit import RoundTrip
@@ -50,7 +49,7 @@ from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.kink import ApRep, Message, MessageType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from esp.sa import Endpoint
     from kinkvpn.proto.events import Path
@@ -59,10 +58,6 @@ if TYPE_CHECKING:
     from kinkvpn.proto.settings import PeerSettings
     from kinkvpn.wire.isakmp import IsakmpPayload
     from kinkvpn.wire.kink import KinkPayload
-
-# Ours. Between two DELETEs of SPIs that are not here. The first after a restart brings the new epoch and ends them all;
-# what a forger can make of it is one short exchange between two honest hosts in ten seconds.
-DENY_SECONDS = 10.0
 
 
 class Peer:
@@ -118,7 +113,7 @@ class Peer:
         self.contact = Contact(settings, ourselves, lambda: (pair.policy for pair in self._pairs.all()))
         self.path = PathSearch(settings, self.contact, ourselves, lambda command: self._begin(command).start())
         self._tickets = TicketRoute(settings, kerberos, next_xid, self.contact.whereabouts.path)
-        self._deny_at, self._offset = -inf, 0.0
+        self._offset = 0.0
         self.closed = False  # for good, or by the operator until it is opened
         self._negotiation = Negotiation(
             settings,
@@ -173,7 +168,7 @@ class Peer:
 
     def start(self, now: float) -> list[Effect]:
         """Negotiate what has to stand from the beginning."""
-        return self._create(boot(self.policies))
+        return self._create([name for name in boot(self.policies) if not self._pairs.has(name)])
 
     def initiate(self, policy: str, now: float) -> list[Effect]:
         """Send a CREATE for ``policy`` alone unless one is under way."""
@@ -224,13 +219,9 @@ class Peer:
         """The peer seems to send on ``spi``, which has no SA here: this host has restarted, or the pair is half open.
 
         A DELETE cures both: it carries our epoch, which tells a restart (RFC 4430 §3.7), and ``spi`` as what is not
-        here (§3.3). Nobody vouches for the packet, so it may cost little: a DELETE each ten seconds, of nothing that
-        stands.
+        here (§3.3).
         """
-        if self.closed or now < self._deny_at:
-            return [Count(Tally.SUPPRESSED_RETRY)]
-        self._deny_at = now + DENY_SECONDS
-        return self._begin(DeleteCommand(Doomed(f"unknown SPI {spi:#010x}", spi, now))).start()
+        return [Count(Tally.SUPPRESSED_RETRY)] if self.closed else self._deletions.deny(spi, now)
 
     def suspected(self, now: float, *, hint: bool = False) -> list[Effect]:
         """Packets go out to the peer, and for a while nothing authentic has come back; ask it (RFC 4430 §3.7).
@@ -257,11 +248,23 @@ class Peer:
     def close(self, now: float, *, for_good: bool = True) -> list[Effect]:
         """Delete every pair and make no new one; ``for_good`` where the host goes, and has no time to tell it again."""
         self.closed, self._deletions.closing = True, for_good
-        half_open = self._pairs.unacknowledged()
-        for pair in half_open:
-            self._pairs.remove(pair, now)
-        told = self._deletions.tell([Doomed.of(pair) for pair in half_open])
-        return [*self._deletions.delete(self._pairs.all(), now), *told]
+        return self._deletions.end(self.policies, now)
+
+    def change(self, settings: PeerSettings, ended: Container[str], now: float) -> list[Effect]:
+        """Other settings of the same peer at the same place: they hold from the next exchange on, and SAs stay.
+
+        Args:
+            ended: names of policies whose SAs do not: those that are gone, and those that become others.
+        """
+        effects = self._deletions.end(ended, now)
+        for exchange in self._exchanges.values():
+            if isinstance(exchange.command, CreateCommand):
+                exchange.command.disown(ended)
+        self.settings = self._liveness.settings = self.path.settings = self._deletions.settings = settings
+        self._tickets.change(settings)
+        self._negotiation.change(settings)
+        change(self.policies, settings.policies, ended)
+        return [*effects, *self.contact.change(settings)]
 
     # ------------------------------------------------------------ what exchanges are told
 
@@ -439,7 +442,7 @@ class Peer:
         self._negotiation.singly = self._negotiation.singly or command.curtailed
         without_pfs = command.without_pfs()
         effects: list[Effect] = []
-        for asked in command.quick_modes:
+        for asked in command.wanted:
             state = self.policies[asked.policy.name]
             state.negotiating = None
             if asked.pair is not None:
@@ -543,7 +546,7 @@ class Peer:
     def _restart(self, exchange: Initiator, outcome: Restart) -> list[Effect]:
         again = self._exchanges.enter(exchange.again(outcome, self._next_xid()))
         if isinstance(exchange.command, CreateCommand):
-            for quick_mode in exchange.command.quick_modes:
+            for quick_mode in exchange.command.wanted:
                 self.policies[quick_mode.policy.name].negotiating = again.xid
         told = Tell("command_restarted", (("peer", self.settings.name), ("reason", outcome.reason)))
         return [told, *again.start()]

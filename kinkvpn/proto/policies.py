@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kinkvpn.proto.settings import Start
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Container, Iterable, Mapping
 
     from kinkvpn.proto.quick_mode import SaPair
     from kinkvpn.proto.settings import PolicySettings
@@ -59,6 +59,16 @@ class PolicyState:
         """A pair stands: nothing is left of failures before."""
         self.failures, self.last_error, self.retry_at, self.not_before = 0, "", None, 0.0
         self.alone = False
+
+
+def change(policies: dict[str, PolicyState], wanted: Iterable[PolicySettings], ended: Container[str]) -> None:
+    """Have ``policies`` be those ``wanted``, in their order; what goes on for one stays, unless it has ``ended``."""
+    before = dict(policies)
+    policies.clear()
+    for settings in wanted:
+        state = None if settings.name in ended else before.get(settings.name)
+        policies[settings.name] = state or PolicyState(settings)
+        policies[settings.name].settings = settings
 
 
 def boot(policies: Mapping[str, PolicyState]) -> list[str]:

@@ -197,6 +197,7 @@ class QuickMode:
         self.pair: SaPair | None = None
         # Why this one came to nothing, where the answer says it of this one; None while there is no answer.
         self.failure: RequestFailed | AnswerUnusable | None = None
+        self.unwanted = False  # its policy is another by now, or gone: whatever the peer makes of it is deleted
         self._fraction = fraction
         self._taken = taken
         self._nonce = nonce
@@ -213,6 +214,8 @@ class QuickMode:
     def begin(self, key: SessionKey, now: float) -> list[Effect]:
         """Install the inbound SA of the optimistic proposal before anything is sent (RFC 4430 §3.2 step 1)."""
         self._started = now
+        if self.unwanted:
+            return []
         if self._ke:
             return []  # "A creates an optimistic inbound SA unless using a KE": there is no key for it yet
         terms = read_terms(self._offer.proposals[0].transforms[0], self.policy.protocol)
@@ -232,8 +235,10 @@ class QuickMode:
 
         Raises:
             RequestFailed: the peer refuses.
-            AnswerUnusable: the peer's answer does not keep to the offer.
+            AnswerUnusable: the peer's answer does not keep to the offer, or is about what is wanted no more.
         """
+        if self.unwanted:
+            raise AnswerUnusable("its policy was changed meanwhile")
         if self._ke and _refuses_ke(payloads):
             raise KeyExchangeRefused("the peer does no PFS (INVALID-PAYLOAD-TYPE for KE)")
         refuse_on_error_notify(payloads)

@@ -61,6 +61,12 @@ class Whereabouts:
         self._newest: tuple[int, int] = (0, 0)
         self._newest_at = -inf
 
+    def go_over(self, over: KinkOver) -> None:
+        """That way from now on; where the peer was heard by another is forgotten."""
+        self.over = over
+        if over is not KinkOver.AUTO:
+            self._learnt = tuple(path for path in self._learnt if path.marked is (over is KinkOver.ESP_PORT))
+
     @property
     def known(self) -> bool:
         """Whether there is anywhere to send to."""

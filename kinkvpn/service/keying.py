@@ -62,7 +62,7 @@ from kinkvpn.proto.responder import Responder, nobody
 from kinkvpn.wire.kink import MessageType, parse_message
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
     from esp.policy import Network
     from esp.sa import Endpoint, SaParameters
@@ -200,8 +200,8 @@ class Keying:
             PeerRefused: its name, its principal or a policy is somebody's already.
         """
         self._roster.check(settings)
-        with self._turn("start", peer := self._come(settings)):
-            self._perform(peer, peer.start(trio.current_time()))
+        self._come(settings)
+        self.start_peer(settings.name)
 
     def _come(self, settings: PeerSettings) -> Peer:
         return self._admit(settings, self._roster.former(settings, trio.current_time()))
@@ -219,6 +219,23 @@ class Keying:
         with self._turn("remove", peer):
             self._perform(peer, peer.close(now))
 
+    def change_peer(self, settings: PeerSettings, ended: Collection[str]) -> None:
+        """Have other settings for a peer that is here, with the same principal and place.
+
+        Its pairs of ``ended`` policies are deleted, and the others do not notice. What policies come and go is for the
+        caller to tell the data plane, after this, and then to :meth:`start_peer`.
+        """
+        peer = self.peers[settings.name]
+        with self._turn("change", peer):
+            self._perform(peer, peer.change(settings, ended, trio.current_time()))
+        self._roster.change(peer, ended)
+
+    def start_peer(self, name: str) -> None:
+        """Negotiate what has to stand with that peer, and does not."""
+        peer = self.peers[name]
+        with self._turn("start", peer):
+            self._perform(peer, peer.start(trio.current_time()))
+
     # ------------------------------------------------------------ running
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -229,9 +246,8 @@ class Keying:
             nursery.start_soon(self._read_events)
             nursery.start_soon(self._keep_time)
             nursery.start_soon(self._mtus.run, self.peers, self._turn)
-            for peer in self.peers.values():
-                with self._turn("start", peer):
-                    self._perform(peer, peer.start(trio.current_time()))
+            for name in self.peers:
+                self.start_peer(name)
             task_status.started()
 
     @contextmanager
@@ -526,12 +542,13 @@ class Keying:
             raise RekeyFailed(f"{f'{name}: ' if name else ''}nothing is established, so there is nothing to rekey")
         for peer in dict.fromkeys(peer for peer, _ in before):
             self._perform(peer, peer.rekey([policy for owner, policy in before if owner is peer]))
-        while any(peer.policies[policy].negotiating is not None for peer, policy in before):
+        while any(policy in peer.policies and peer.policies[policy].negotiating is not None for peer, policy in before):
             await self._changed.wait()
         unchanged = [(peer, policy) for (peer, policy), pair in before.items() if pair in peer.pairs(policy)[-1:]]
         if unchanged:
             raise RekeyFailed("\n".join(f"{policy}: {peer.policies[policy].last_error}" for peer, policy in unchanged))
-        return [policy_status(peer, policy, trio.current_time()) for peer, policy in before]
+        left = ((peer, policy) for peer, policy in before if policy in peer.policies)  # a reload may have come between
+        return [policy_status(peer, policy, trio.current_time()) for peer, policy in left]
 
     async def up(self, name: str) -> list[answers.NegotiatedPolicy]:
         """Make the pairs with peer ``name`` that there are not; how its policies stand then.

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import trio
 
 from kinkvpn.config import load
-from kinkvpn.config.changes import changes
+from kinkvpn.config.changes import changes, with_names_of
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.service import bypass, kill_switch
 from kinkvpn.service.log import set_level
 from kinkvpn.service.preflight import resolve_peers
-from kinkvpn.service.tunnels import Exceptions
+from kinkvpn.service.tunnels import Altered, Exceptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from kinkvpn.api.answers import Reloaded
     from kinkvpn.config import Configuration, PeopleSettings
+    from kinkvpn.config.changes import Changes
     from kinkvpn.service.tunnels import Tunnels
 
 log = logging.getLogger(__name__)
@@ -77,24 +78,37 @@ class Reload:
     async def _reload(self) -> Reloaded:
         if self._source is None:
             raise ReloadRefused("there is no file to read again: this daemon was started without one")
-        written = await trio.to_thread.run_sync(_read, self._source)
+        written = with_names_of(self.configuration, await trio.to_thread.run_sync(_read, self._source))
         found = changes(self.configuration, written)
-        come = await resolve_peers(replace(written, peers=(*found.changed, *found.come)))
-        changed = [peer.name for peer in found.changed]
+        come = await resolve_peers(replace(written, peers=(*found.replaced, *found.come)))
+        altered = await self._altered(written, found)
+        replaced = [peer.name for peer in found.replaced]
         await kill_switch.block(written)  # before there is anything new that could go past a tunnel
         self._people(self.configuration.people, {peer.principal for peer in come})
         try:
-            await self._tunnels.change((*found.gone, *changed), come, Exceptions(written.before, written.after))
+            exceptions = Exceptions(written.before, written.after)
+            await self._tunnels.change((*found.gone, *replaced), come, exceptions, altered)
         except KinkvpnError:
             self._people(self.configuration.people, ())
             await kill_switch.block(self.configuration)
             raise
         self._people(written.people, ())
         set_level(written.log.level.value)
-        self.configuration = written
+        before, self.configuration = self.configuration.peers, written
         return {
             "added": [peer.name for peer in found.come],
-            "changed": changed,
+            "changed": [peer.name for peer in found.altered],
+            "replaced": replaced,
             "removed": list(found.gone),
-            "unchanged": [peer.name for peer in written.peers if peer not in (*found.changed, *found.come)],
+            "unchanged": [peer.name for peer in written.peers if peer in before],
         }
+
+    async def _altered(self, written: Configuration, found: Changes) -> list[Altered]:
+        """Where they are now, which a name that has come to another address meanwhile does not change."""
+        running = [self._tunnels.peers[peer.name] for peer in found.altered]
+        there = [replace(peer, address=now.kink.address) for peer, now in zip(found.altered, running, strict=True)]
+        settings = await resolve_peers(replace(written, peers=tuple(there)))
+        return [
+            Altered(replace(new, local=now.local or new.local), found.ended[new.name])
+            for new, now in zip(settings, running, strict=True)
+        ]

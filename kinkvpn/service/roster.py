@@ -53,6 +53,13 @@ class Roster:
         self._by_policy.update(dict.fromkeys(peer.policies, peer))
         self._former.pop((peer.settings.principal, peer.settings.machine), None)
 
+    def change(self, peer: Peer, gone: Iterable[str]) -> None:
+        """``peer``, which is here, has other policies by now, and those ``gone`` no more."""
+        for policy in gone:
+            if self._by_policy.get(policy) is peer:
+                del self._by_policy[policy]
+        self._by_policy.update(dict.fromkeys(peer.policies, peer))
+
     def leave(self, name: str, now: float) -> Peer:
         """The peer called ``name`` is here no more; returns it.
 

@@ -37,6 +37,19 @@ class Exceptions:
     after: tuple[Policy, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Altered:
+    """A peer that stays, with other settings.
+
+    Args:
+        settings: with the same principal and place.
+        ended: names of policies that are not in it, or whose SAs would be others by it: those it has now go.
+    """
+
+    settings: PeerSettings
+    ended: frozenset[str]
+
+
 def policies_of(exceptions: Exceptions, peers: Iterable[PeerSettings]) -> list[Policy]:
     """The SPD, in order."""
     peers_own = [policy for peer in peers for policy in protecting(peer)]
@@ -148,25 +161,29 @@ class Tunnels:
         gone: Collection[str] = (),
         come: Collection[PeerSettings] = (),
         exceptions: Exceptions | None = None,
+        altered: Collection[Altered] = (),
     ) -> None:
         """Some peers less, then some more; one of the same name takes the place of another. The rest goes on: not a
-        packet of it is lost.
+        packet of it is lost, nor of an altered one but for what has ended of it.
 
         Args:
             gone: names of those that are to go.
             come: those that are to come.
             exceptions: instead of those there are; None for no change.
+            altered: those that go on otherwise.
 
         Raises:
             PeerRefused: there cannot be such a peer beside those that stay; nothing has changed.
             NetworkRefused: the kernel would not have a route or a rule; nothing has changed.
         """
         async with self._one_at_a_time:
-            kept = {name: peer for name, peer in self.peers.items() if name not in gone}
-            self._check(gone, come, kept.values())
-            peers = kept | {peer.name: peer for peer in come}
+            others = {each.settings.name: each.settings for each in altered}
+            kept = {name: peer for name, peer in self.peers.items() if name not in gone and name not in others}
+            self._check(gone, [*others.values(), *come], kept.values())
+            peers = {name: others.get(name) or peer for name, peer in self.peers.items() if name not in gone}
+            peers |= {peer.name: peer for peer in come}
             wanted = self._exceptions if exceptions is None else exceptions
-            warn_of_legacy(come)
+            warn_of_legacy([*others.values(), *come])
             self._paths.learn(peer.esp.address for peer in come)
             await self._network.change(plan_of(self._tun, wanted, peers.values(), self._sockets))
             # From here on in one turn: no packet and no message comes between.
@@ -175,7 +192,11 @@ class Tunnels:
             self.peers, self._exceptions = peers, wanted
             for name in gone:
                 self._keying.remove_peer(name)
+            for each in altered:
+                self._keying.change_peer(each.settings, each.ended)
             self._dataplane.change_policies(*_difference(before, after))
+            for name in others:
+                self._keying.start_peer(name)
             for peer in come:
                 self._keying.add_peer(peer)
 
@@ -215,18 +236,26 @@ def _check_apart(peer: PeerSettings, others: Collection[PeerSettings]) -> None:
             )
 
 
-def _difference(before: Sequence[Policy], after: Sequence[Policy]) -> tuple[list[str], list[Policy]]:
-    """Names of those that go, and those that come. Of one rank those that are no peer's are made anew, for their order,
-    unless all of them stay.
+def _difference(before: Sequence[Policy], after: Sequence[Policy]) -> tuple[list[str], list[Policy], list[Policy]]:
+    """Names of those that go, those that come, and those that stay with something else to be told of them. Of one rank
+    those that are no peer's are made anew, for their order, unless all of them stay.
     """
     gone: list[str] = []
     come: list[Policy] = []
+    told: list[Policy] = []
     for rank in sorted({policy.rank for policy in (*before, *after)}):
         old, new = ([policy for policy in each if policy.rank == rank] for each in (before, after))
         if rank == PROTECTING:
-            stay = set(old) & set(new)
-            old, new = ([policy for policy in each if policy not in stay] for each in (old, new))
+            traffic = {_traffic(policy) for policy in old} & {_traffic(policy) for policy in new}
+            same = set(old)
+            told = [policy for policy in new if _traffic(policy) in traffic and policy not in same]
+            old, new = ([policy for policy in each if _traffic(policy) not in traffic] for each in (old, new))
         if old != new:
             gone += [policy.name for policy in old]
             come += new
-    return gone, come
+    return gone, come, told
+
+
+def _traffic(policy: Policy) -> Policy:
+    """What it is about, and not what is told of it."""
+    return replace(policy, answer_within=None, large=False)

@@ -1123,6 +1123,39 @@ def test_a_peer_is_watched_as_long_as_it_has_a_policy() -> None:
     assert left.last_heard("east") is None
 
 
+def test_whether_and_how_long_changes_under_standing_sas() -> None:
+    tunnel = watched(answer_within=None)
+    left = tunnel.left
+    left.protect([ipv4()], 5.0)
+    for limit, large in ((3.0, False), (7.0, True)):
+        for name, selector in (("four", SELECTOR4), ("six", SELECTOR6)):
+            left.replace_policy(Policy(name, selector, peer="east", answer_within=limit, large=large))
+    left.expire(100.0)
+    assert left.take_events() == [], "what left before is not asked for"
+    assert len(left.protect([ipv4(bytes(LARGE_OCTETS))], 100.0)) == 1
+    assert left.take_events() == [LargeSent("four")]
+    left.expire(106.9)
+    assert left.take_events() == []
+    assert left.unprotect([Incoming(heard(tunnel, 106.9), RIGHT)], 106.9)
+    left.protect([ipv4()], 107.0)
+    left.expire(114.0)
+    assert left.take_events() == [Unanswered("east")]
+    for name, selector in (("four", SELECTOR4), ("six", SELECTOR6)):
+        left.replace_policy(Policy(name, selector, peer="east"))
+    left.protect([ipv4(bytes(LARGE_OCTETS))], 115.0)
+    left.expire(1000.0)
+    assert left.take_events() == []
+    assert left.last_heard("east") == 106.9
+
+
+def test_what_a_policy_is_about_is_not_replaced() -> None:
+    left = watched().left
+    with pytest.raises(InvalidPolicy, match="'four' is about something else"):
+        left.replace_policy(Policy("four", SELECTOR6, peer="east"))
+    with pytest.raises(InvalidPolicy, match="no policy 'five'"):
+        left.replace_policy(Policy("five", SELECTOR4, peer="east"))
+
+
 # --- what an observer sees ---
 
 

@@ -36,6 +36,21 @@ def test_without_a_limit_it_is_never_broken() -> None:
     assert not silence.broken(1e9)
 
 
+def test_another_limit_counts_from_the_next_packet() -> None:
+    silence = Silence(LIMIT)
+    silence.sent(5.0)
+    silence.heard_at = 3.0
+    silence.watch(LIMIT)
+    assert silence.deadline() == 15.0, "it is the same one"
+    silence.watch(inf)
+    silence.sent(6.0)
+    assert not silence.broken(1e9)
+    silence.watch(2.0)
+    assert (silence.deadline(), silence.heard_at) == (inf, 3.0)
+    silence.sent(8.0)
+    assert silence.broken(10.0)
+
+
 @given(st.lists(st.tuples(st.floats(0, 7), st.sampled_from(["sent", "heard", "asked"]))))
 def test_it_is_broken_exactly_when_a_packet_waits_so_long(steps: list[tuple[float, str]]) -> None:
     silence, waiting, now = Silence(LIMIT), [], 0.0

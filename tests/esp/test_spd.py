@@ -223,3 +223,19 @@ def test_names_are_unique_and_what_is_refused_leaves_nothing() -> None:
     with pytest.raises(InvalidPolicy, match="no policy 'four'"):
         spd.remove("four")
     spd.add(Policy("four", SELECTOR4))
+
+
+def test_what_is_replaced_decides_where_it_did_before() -> None:
+    spd = Spd()
+    wide = Selector(ip_network("10.0.0.0/8"), ip_network("10.0.0.0/8"))
+    for name, action in (("first", Action.PROTECT), ("second", Action.DISCARD)):
+        spd.add(Policy(name, wide, action))
+    flow = (17, ip_address("10.1.0.1").packed + ip_address("10.2.0.1").packed, 5 << 16 | 5)
+    watched = Policy("first", wide, answer_within=3.0, large=True)
+    assert spd.outbound.lookup(flow) == Policy("first", wide)
+    spd.replace(watched)
+    assert spd["first"] is spd.outbound.lookup(flow) is spd.inbound.lookup(flow) is watched
+    with pytest.raises(InvalidPolicy, match="'second' is about something else"):
+        spd.replace(Policy("second", wide))
+    spd.remove("first")
+    assert spd.outbound.lookup(flow) == Policy("second", wide, Action.DISCARD)

@@ -19,7 +19,6 @@ from kinkvpn.demo.traffic import ping
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
@@ -104,6 +103,7 @@ def peer(name: str, **values: object) -> str:
 
 GHOST = peer("ghost", local="10.1.0.0/24", remote="10.66.0.0/24", start="boot")
 CHANGED = peer("ghost", local="10.1.0.0/24", remote="10.66.0.0/24", lifetime=600)
+MOVED = CHANGED.replace("198.51.100.9", "198.51.100.11")
 # Its own outer address inside of what is protected: the routes have a table of their own from here on, and rules.
 AROUND = peer("around", address="198.51.100.10", local="10.1.0.0/24", remote="198.51.100.0/28")
 EXCEPTIONS = '\n[[policy]]\naction = "discard"\nremote = "10.77.0.0/24"\n'
@@ -112,7 +112,7 @@ MORE = '\n[[policy]]\naction = "bypass"\nprotocol = "tcp"\nremote_port = 8022\nr
 STEPS = [
     (GHOST, "added: ghost"),
     (CHANGED, "changed: ghost"),
-    (CHANGED + AROUND, "added: around"),
+    (MOVED + AROUND, "added: around\nreplaced: ghost"),
     (AROUND + EXCEPTIONS, "removed: ghost"),
     (GHOST + AROUND + EXCEPTIONS + MORE, "added: ghost"),
     (EXCEPTIONS, "removed: ghost, around"),
@@ -204,19 +204,76 @@ def signal_of(host: Host) -> None:
     host._daemon.send_signal(signal.SIGHUP)
 
 
-def test_a_peer_that_is_changed_goes_on_under_new_sas_and_one_removed_is_told(lab: Lab, directory: Path) -> None:
+def pairs(host: Host) -> dict[str, tuple[str, str]]:
+    """SPIs in and out by policy, of those that have some."""
+    return {each["name"]: (each["spi_in"], each["spi_out"]) for each in policies(status(host)) if each["spi_in"]}
+
+
+def more_in_front(host: Host, here: str, there: str) -> str:
+    """Its configuration with one more policy ahead of the others, which would change their numbers."""
+    entry = f'[[peer.policy]]\nlocal = "{here}"\nremote = "{there}"\n\n[[peer.policy]]\n'
+    return host.configuration.read_text().replace("[[peer.policy]]\n", entry)
+
+
+BESIDE = "10.22.0.1"
+ANOTHER = """\
+lifetime = 900
+probe_after = 3
+dead_after = 5
+delete_grace = 1
+sas_per_create = 1
+path_probe = false
+kink_over = "4500"
+"""
+
+
+def test_a_peer_that_is_written_otherwise_keeps_its_sas_and_loses_no_packet(lab: Lab) -> None:
+    a, b = lab.hosts
+    b.namespace.run(["ip", "address", "add", f"{BESIDE}/32", "dev", "lo"])
+    start(lab)
+    wait(lab, a, lambda: ping(a, b, 4) and ping(a, b, 6), "no ping")
+    wait(lab, a, lambda: len(pairs(a)) == len(pairs(b)) == 2, "no SAs")
+    before, plain = pairs(a), [host.configuration.read_text() for host in (a, b)]
+    with echoing(a, b) as echoes:
+        for host in (a, b):
+            host.configuration.write_text(host.configuration.read_text().replace("suites = ", ANOTHER + "suites = "))
+            assert command(host, "reload").stdout == f"changed: {'ab'.replace(host.name, '')}\n"
+            assert pairs(a) == before
+        near, far = "10.1.0.0/24", f"{BESIDE}/32"
+        for host, here, there in ((a, near, far), (b, far, near)):
+            host.configuration.write_text(more_in_front(host, here, there))
+            assert command(host, "reload").stdout == f"changed: {'ab'.replace(host.name, '')}\n"
+        wait(lab, a, lambda: answered(a, BESIDE), "the new policy carries nothing")
+        assert {name: pair for name, pair in pairs(a).items() if name in before} == before
+        assert list(pairs(a)) == ["b/3", "b/1", "b/2"]
+        for host, text in zip((a, b), plain, strict=True):
+            host.configuration.write_text(text.replace("suites = ", ANOTHER + "suites = "))
+            ask(host, "reload")
+        since = echoes.sent
+        wait(lab, a, lambda: echoes.sent >= since + 10 * WINDOW, "nothing goes through")
+    assert echoes.missing == 0
+    print(f"{echoes.sent} datagrams there and back, {echoes.missing} lost, over 3 reloads of each end about that peer")
+    assert pairs(a) == before
+    ask(a, "rekey")
+    assert {one["lifetime"] for one in policies(status(a))} == {900}
+    assert not set(pairs(a).values()) & set(before.values())
+
+
+def answered(host: Host, address: str) -> bool:
+    """Whether ``address`` answers a ping of the host."""
+    asked = host.namespace.spawn(["ping", "-n", "-c", "1", "-W", "1", address], stdout=subprocess.DEVNULL)
+    return asked.wait() == 0
+
+
+def test_one_that_is_removed_is_told_and_may_come_again(lab: Lab) -> None:
     a, b = lab.hosts
     start(lab)
     wait(lab, a, lambda: ping(a, b, 4), "no ping")
-    written, before = a.configuration.read_text(), spis(a)
-    a.configuration.write_text(written.replace("suites = ", "lifetime = 900\nsuites = "))
-    assert ask(a, "reload")["changed"] == ["b"]
-    wait(lab, a, lambda: ping(a, b, 4), "no ping")
-    assert not set(spis(a).values()) & set(before.values())
-    assert {one["lifetime"] for one in policies(status(a)) if one["state"] == "established"} == {900}
+    written = a.configuration.read_text()
     head, _, _ = written.partition("[[peer]]")
     a.configuration.write_text(head + GHOST)
-    assert ask(a, "reload") == {"added": ["ghost"], "changed": [], "removed": ["b"], "unchanged": []}
+    answer = ask(a, "reload")
+    assert answer == {"added": ["ghost"], "changed": [], "replaced": [], "removed": ["b"], "unchanged": []}
     wait(lab, b, lambda: spis(b) == {}, "still has SAs")
     a.configuration.write_text(written)
     ask(a, "reload")

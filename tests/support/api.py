@@ -88,7 +88,9 @@ class Simulated:
 
     async def reload(self) -> Reloaded:
         """There is no file: nothing is another than it was."""
-        return {"added": [], "changed": [], "removed": [], "unchanged": list(self.host.keying.peers)}
+        nothing: list[str] = []
+        peers = list(self.host.keying.peers)
+        return {"added": nothing, "changed": nothing, "replaced": nothing, "removed": nothing, "unchanged": peers}
 
     async def stop(self) -> int:
         """Only says so."""

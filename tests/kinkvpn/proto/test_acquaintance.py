@@ -169,3 +169,15 @@ def test_padding_is_for_a_peer_that_has_said_that_it_takes_it(capabilities: Capa
         assert peer.takes_padding is (takes or not enabled)
         peer.forget()
         assert peer.takes_padding is not enabled
+
+
+def test_who_is_told_nothing_any_more_is_a_stranger_again() -> None:
+    friend = known(ourselves=Ourselves(1400, machine=bytes(16)))
+    friend.reply_came(CREATE, telling(mtu=1300), MARKED, granted=1)
+    friend.enable(True)
+    assert friend.inner_mtu == 1300, "as it was"
+    friend.enable(False)
+    assert (friend.told, friend.inner_mtu) == (None, None)
+    assert friend.extend(CREATE, QUICK_MODE, 1) == QUICK_MODE
+    friend.enable(True)
+    assert told(friend) is not None

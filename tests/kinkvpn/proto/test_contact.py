@@ -185,3 +185,12 @@ def test_who_keeps_to_910_shows_no_other_port() -> None:
     assert a.peer.contact.acquaintance.behind_nat is True
     assert not a.peer.contact.whereabouts.path(1, wire.now).marked
     assert wire.kinds() == [("a", "CREATE"), ("b", "REPLY")]
+
+
+def test_what_its_subnets_were_limited_to_holds_for_those_that_are_new() -> None:
+    wire = Wire()
+    a, b = hosts(wire, (1400, 1300))
+    created(wire, a, b)
+    assert a.peer.contact.change(a.peer.settings) == [LimitMtu("b", 1300)]
+    assert b.peer.contact.change(replace(b.peer.settings, kink_over=KinkOver.ESP_PORT)) == []
+    assert b.peer.contact.whereabouts.over is KinkOver.ESP_PORT

@@ -117,3 +117,15 @@ def test_the_peer_deletes() -> None:
     _, gone, effects = stage.deletions.answer((Delete(3, ((2500).to_bytes(4, "big"),)),), 1.0)
     assert gone == [half_open]
     assert effects == [WakeAt(6.0, "b"), told], "there was no outbound SA yet"
+
+
+def test_all_of_some_policies_end_and_others_stand() -> None:
+    stage = Stage(2)
+    other, half_open = replace(stage.made[0], policy="net1", outbound_spi=1), replace(stage.made[0], outbound_spi=2)
+    stage.pairs.establish(other)
+    stage.pairs.await_ack(half_open)
+    effects = stage.deletions.end({"net0"}, 1.0)
+    gone = [effect.spi for effect in effects if isinstance(effect, RemoveOutbound)]
+    assert gone == [pair.outbound_spi for pair in stage.made]
+    assert sum(len(command.doomed) for command in stage.begun) == 3
+    assert (stage.pairs.all(), stage.pairs.unacknowledged()) == ([other], [])

@@ -664,3 +664,16 @@ def test_whatever_happens_little_is_asked_and_nobody_is_forgotten(user_to_user: 
     assert errands.asked == {}
     if user_to_user is UserToUser.NEVER:
         assert not errands.gettgt
+
+
+def test_which_way_was_found_out_stands_unless_the_operator_says_another() -> None:
+    wire = Wire()
+    before = settings("b", policy("a"))
+    route = TicketRoute(before, FakeKerberos(wire.realm, principal("a")), lambda: XID, lambda *_: PATH)
+    route.user_to_user = True  # as found out
+    route.change(replace(before, delete_grace=1.0))
+    assert route.user_to_user
+    route.change(replace(before, user_to_user=UserToUser.NEVER))
+    assert not route.user_to_user
+    route.change(replace(before, user_to_user=UserToUser.ALWAYS))
+    assert route.user_to_user

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from support.kinkhosts import policies, settings
+from support.kinkhosts import Host, Wire, policies, settings
 
 from kinkvpn.key_exchange import KeyExchanges
 from kinkvpn.proto.create import MAX_QUICK_MODES, QUICK_MODE_OCTETS
@@ -112,3 +112,12 @@ def test_each_goes_out_once_and_within_the_bounds(groups: list[tuple[Group, ...]
         octets = [len(build_plaintext((Isakmp(one.payloads()),))) for one in command.quick_modes]
         assert len(octets) <= min(most, MAX_QUICK_MODES)
         assert sum(octets) <= QUICK_MODE_OCTETS or len(octets) == 1
+
+
+def test_other_settings_change_how_many_are_asked_for_at_once() -> None:
+    host = Host(Wire(), "a", settings("b", *policies("a", 2)))
+    assert host.peer._negotiation.most == 16
+    host.peer._negotiation.change(settings("b", *policies("a", 2), sas_per_create=3))
+    assert host.peer._negotiation.most == 3
+    host.peer._negotiation.change(settings("b", *policies("a", 2, send_ids=False)))
+    assert host.peer._negotiation.most == 1

@@ -1187,3 +1187,93 @@ def test_whatever_is_lost_pairs_with_and_without_pfs_come_about(seed: int, kinds
     assert_twins(a, b, len(kinds) - kinds.count("required"))
     for one, kind in zip(ours, kinds, strict=True):
         assert [pair.pfs for pair in a.peer.pairs(one.name)] == {"both": ["x25519"], "required": []}.get(kind, [""])
+
+
+# --- other settings ---
+
+
+def change(host: Host, ended: set[str], *wanted: Any, **changes: Any) -> None:
+    """As a reload has it: settings of the same peer, and what cannot stay of it."""
+    other = replace(host.peer.settings, policies=wanted or host.peer.settings.policies, **changes)
+    host.perform(host.peer.change(other, ended, host.wire.now))
+    host.perform(host.peer.start(host.wire.now))
+
+
+def test_other_settings_hold_from_the_next_exchange_on_and_sas_stay() -> None:
+    wire = Wire()
+    a, b = two_hosts(wire)
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    before = list(a.outbound)
+    fast = policy("a", lifetime_seconds=60, suites=DEFAULT_SUITES[1:2], start=Start.BOOT)
+    change(a, set(), fast, delete_grace=1.0, sas_per_create=1, dead_after=2.0, extensions=False)
+    wire.run(2)
+    assert list(a.outbound) == before
+    assert len(wire.kinds()) == 2, "not a word of it to the peer"
+    a.perform(a.peer.rekey(["net"]))
+    wire.run(20)
+    assert_twins(a, b, 1)
+    (pair,) = a.peer.pairs("net")
+    assert (pair.lifetime, pair.suite) == (60, DEFAULT_SUITES[1].name)
+    assert list(a.outbound) != before
+
+
+def test_policies_come_and_go_and_one_that_becomes_another_is_made_anew() -> None:
+    wire = Wire()
+    a, b = (Host(wire, near, settings(other, *policies(near, 3))) for near, other in ("ab", "ba"))
+    for name in ("net0", "net1"):
+        a.perform(a.peer.initiate(name, 0))
+    wire.run(1)
+    stays = {pair.outbound_spi for pair in a.peer.pairs("net1")}
+    for host in (a, b):
+        _, second, third = policies(host.name, 3)
+        change(host, {"net0"}, second, replace(third, start=Start.BOOT))
+    wire.run(20)
+    assert_twins(a, b, 2)
+    assert list(a.peer.policies) == ["net1", "net2"]
+    assert {pair.outbound_spi for pair in a.peer.pairs("net1")} == stays
+    assert a.peer.policies["net2"].failures == 0
+    for host in (a, b):
+        change(host, {"net1"}, *(replace(each, start=Start.BOOT) for each in policies(host.name, 3)[1:]))
+    wire.run(60)
+    assert_twins(a, b, 2)
+    assert not stays & {pair.outbound_spi for pair in a.peer.pairs("net1")}
+
+
+@pytest.mark.parametrize("moment", [0.005, 0.015, 0.025])
+@pytest.mark.parametrize("nonces", [False, True], ids=["two-way", "three-way"])
+def test_what_is_under_way_for_a_policy_that_goes_comes_to_nothing(moment: float, nonces: bool) -> None:
+    """While the KDC is asked, while the peer is, and where the ACK is awaited: neither end has anything left of it."""
+    wire = Wire()
+    a, b = (
+        Host(wire, near, settings(other, *policies(near, 2, responder_nonce=nonces))) for near, other in ("ab", "ba")
+    )
+    a.perform(a.peer.acquired("net0", 0))
+    wire.run(moment)
+    for host in (a, b):
+        change(host, {"net0"}, *policies(host.name, 2)[1:])
+    wire.run(60)
+    assert [pair.policy for pair in b.peer.pairs("net1")] == [pair.policy for pair in a.peer.pairs("net1")]
+    assert_twins(a, b, len(a.peer.pairs("net1")))
+    assert not a.peer.busy
+    assert a.peer.pairs("net0") == b.peer.pairs("net0") == []
+    a.perform(a.peer.initiate("net1", wire.now))
+    wire.run(61)
+    assert len(a.peer.pairs("net1")) >= 1
+
+
+def test_whether_a_policy_goes_or_becomes_another_while_its_create_fails_is_nothing() -> None:
+    wire = Wire()
+    a, _ = two_hosts(wire)
+    wire.meddle = lambda _sender, _datagram: []
+    a.perform(a.peer.acquired("net", 0))
+    wire.run(1)
+    change(a, {"net"}, policy("a", lifetime_seconds=60))
+    state = a.peer.policies["net"]
+    assert (state.negotiating, state.failures) == (None, 0)
+    a.perform(a.peer.acquired("net", wire.now))
+    assert state.negotiating is not None
+    wire.run(1 + FULL_CYCLE)
+    assert state.failures == 0, "the failure of the first is not its own"
+    wire.run(200)
+    assert state.failures == 1

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from support.kinkhosts import policy
 
-from kinkvpn.proto.policies import FIRST_RETRY, LONGEST_RETRY, PolicyState, take_due, take_yielding
+from kinkvpn.proto.policies import FIRST_RETRY, LONGEST_RETRY, PolicyState, change, take_due, take_yielding
 
 
 def test_failures_wait_longer_and_longer_and_a_pair_ends_that() -> None:
@@ -23,3 +23,14 @@ def test_what_is_due_is_taken_once() -> None:
     assert (take_due(states, 10.0), take_yielding(states, 10.0)) == (["one"], ["two"])
     assert (take_due(states, 30.0), take_yielding(states, 30.0)) == (["two"], ["three"])
     assert take_due(states, 30.0) == take_yielding(states, 30.0) == []
+
+
+def test_what_goes_on_for_a_policy_stays_unless_it_has_ended() -> None:
+    states = {name: PolicyState(policy(name=name)) for name in ("one", "two", "three")}
+    stays, ends = states["three"], states["two"]
+    stays.failed("silence", 1.0)
+    wanted = [policy(name="four"), policy(name="three", lifetime_seconds=60), policy(name="two")]
+    change(states, wanted, {"one", "two"})
+    assert list(states) == ["four", "three", "two"]
+    assert (states["three"], states["three"].failures, states["three"].settings) == (stays, 1, wanted[1])
+    assert states["two"] is not ends

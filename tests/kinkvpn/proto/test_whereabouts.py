@@ -174,3 +174,15 @@ def test_whatever_was_heard(over: KinkOver, behind_nat: bool, steps: list[tuple[
         assert transmissions[0] == transmissions[1] == found[0]
         assert set(transmissions) == set(found)
         assert all(one != other for one, other in pairwise(transmissions[1:])) or len(found) == 1
+
+
+@pytest.mark.parametrize(
+    ("over", "left"),
+    [(AUTO, [Path(NAT_ESP, True), Path(NAT_KINK)]), (KINK_PORT, [Path(NAT_KINK)]), (ESP_PORT, [Path(NAT_ESP, True)])],
+)
+def test_where_it_was_heard_by_a_way_that_is_not_gone_any_more_is_forgotten(over: KinkOver, left: list[Path]) -> None:
+    where = Whereabouts(KINK, ESP)
+    where.heard(Path(NAT_KINK), (5, 0), 1.0)
+    where.heard(Path(NAT_ESP, True), (6, 0), 1.0)
+    where.go_over(over)
+    assert [path for path in where.paths(1.0) if path.remote in (NAT_KINK, NAT_ESP)] == left

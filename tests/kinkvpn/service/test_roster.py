@@ -47,3 +47,19 @@ def test_who_has_left_is_forgotten_when_nothing_of_then_is_believed_any_more() -
         assert not list(roster.leaving())
 
     simulate(scenario, 1)
+
+
+def test_a_policy_is_whose_it_was_given_to_last() -> None:
+    async def scenario(world: World) -> None:
+        west = await world.start("west", [Tunnel(0), Tunnel(1)])
+        roster, east = west.keying._roster, west.keying.peers["east"]
+        kept = replace(east.settings, policies=east.settings.policies[1:])
+        west.keying.change_peer(kept, {"tunnel0"})
+        assert roster.of_policy("tunnel0") is None
+        assert roster.of_policy("tunnel1") is east
+        other = replace(kept, name="other", principal="kink/c@R", policies=(Tunnel(0).settings("west"),))
+        west.keying.add_peer(other)
+        roster.change(east, {"tunnel0"})
+        assert roster.of_policy("tunnel0") is west.keying.peers["other"]
+
+    simulate(scenario, 1)

@@ -33,16 +33,16 @@ def test_the_list_is_what_comes_before_the_peers_policies_those_and_what_comes_a
 
 def test_only_what_is_another_goes_and_comes_but_exceptions_keep_their_order() -> None:
     before = policies_of(*parts(f"{SMALL}\n{AFTER}{BEFORE}"))
-    assert _difference(before, before) == ([], [])
+    assert _difference(before, before) == ([], [], [])
     wider = policies_of(*parts(edited("10.2.0.0/24", "10.2.0.0/23", f"{SMALL}\n{AFTER}{BEFORE}")))
-    gone, come = _difference(before, wider)
-    assert (gone, [policy.name for policy in come]) == (["east/1"], ["east/1"])
+    gone, come, told = _difference(before, wider)
+    assert (gone, [policy.name for policy in come], told) == (["east/1"], ["east/1"], [])
     more = policies_of(*parts(f"{SMALL}\n{BEFORE.replace('udp', 'tcp')}{BEFORE}{AFTER}"))
-    gone, come = _difference(before, more)
-    assert gone == ["discard/2", "bypass/1"]
+    gone, come, told = _difference(before, more)
+    assert (gone, told) == (["discard/2", "bypass/1"], [])
     assert [policy.name for policy in come] == ["discard/1", "discard/2", "bypass/3"]
     watched = [replace(policy, answer_within=3.0) if policy.name == "east/2" else policy for policy in before]
-    assert _difference(before, watched)[0] == ["east/2"]
+    assert _difference(before, watched) == ([], [], [watched[2]]), "its SAs stay"
 
 
 @pytest.mark.parametrize(
