@@ -172,7 +172,7 @@ def _device_refused(patient: Patient, tun: TunSettings, reason: str) -> Finding:
     if tun.fd is not None:
         why = "whoever starts the daemon opens the device, and has to start the doctor likewise"
         return error("device-refused", reason, why)
-    if "is there already" in reason:
+    if "is there already" in reason or "of another kind" in reason:
         found = error("device-taken", reason, "somebody else's device has the name", f"ip link show {tun.name}")
         return found.mended_by(_another_name(patient))
     if "is in use by" in reason:

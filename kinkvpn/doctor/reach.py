@@ -13,7 +13,7 @@ import secrets
 import socket
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -23,7 +23,7 @@ import trio
 from esp.sa import Endpoint
 from kinkvpn.config.host import SYSTEM_KEYTAB
 from kinkvpn.decode.asn1 import read_krb_error
-from kinkvpn.doctor.finding import Finding, error, note, ok, warning
+from kinkvpn.doctor.finding import Finding, Severity, error, note, ok, warning
 from kinkvpn.doctor.kdc import clock
 from kinkvpn.doctor.keys import fetch_keys
 from kinkvpn.doctor.routes import narrowed
@@ -193,7 +193,7 @@ class _Peer:
             self.report(error("peer-unresolved", str(unknown), command=f"getent hosts {peer.address}", peer=peer.name))
             return
         if self.patient.daemon_runs:
-            await self._as_the_daemon_has_it()
+            await self._as_the_daemon_has_it(address)
             return
         ways = await self._ports(address)
         try:
@@ -203,23 +203,42 @@ class _Peer:
         except OSError as lost:
             self.report(error("no-way", f"{peer.address}: {lost.strerror}, a moment after it answered", peer=peer.name))
 
-    async def _as_the_daemon_has_it(self) -> None:
-        """A STATUS of the daemon's own, and what it has found of the path."""
+    async def _as_the_daemon_has_it(self, address: str) -> None:
+        """A STATUS of the daemon's own, and what it has found of the path; beside it what anybody may ask, which says
+        where a peer is that does not answer.
+        """
         told = {each["name"]: each for each in (self.patient.status or {"peers": []})["peers"]}.get(self.peer.name)
         if told is None or self.patient.probe is None:
             return
-        try:
-            seconds = await trio.to_thread.run_sync(self.patient.probe, self.peer.name, abandon_on_cancel=True)
-        except KinkvpnError as silent:
-            heard = told["last_heard"]
-            before = "never heard from" if heard is None else f"last heard {heard:.0f} s ago"
-            why = "stop the daemon, and the doctor goes the ways itself"
-            line = f"the daemon gets no answer to a STATUS: {silent} ({before})"
-            again = f"{self.patient.kinkvpn('down')} && {self.patient.kinkvpn('doctor', self.peer.name)}"
-            self.report(error("peer-silent", line, why, again, self.peer.name))
+        seconds, silence, ports = 0.0, "nor does anybody else who asks", list[Finding]()
+        async with trio.open_nursery() as asking:
+            asking.start_soon(replace(self, report=ports.append)._unless_gone, address, asking.cancel_scope)
+            try:
+                seconds = await trio.to_thread.run_sync(self.patient.probe, self.peer.name, abandon_on_cancel=True)
+                asking.cancel_scope.cancel()
+            except KinkvpnError as silent:
+                silence = str(silent)
+        if seconds:
+            known = f"; {told['path_mtu']} octets go through" if told["path_mtu"] else ""
+            self.report(ok("peer-heard", f"STATUS by the daemon in {seconds * 1000:.0f} ms{known}", self.peer.name))
             return
-        known = f"; {told['path_mtu']} octets go through" if told["path_mtu"] else ""
-        self.report(ok("peer-heard", f"STATUS by the daemon in {seconds * 1000:.0f} ms{known}", self.peer.name))
+        self._unheard(silence, told["last_heard"], ports)
+
+    async def _unless_gone(self, address: str, asking: trio.CancelScope) -> None:
+        """Where nobody answers anything, nobody is to be waited for any longer."""
+        if not await self._ports(address):
+            asking.cancel()
+
+    def _unheard(self, silence: str, heard: float | None, ports: list[Finding]) -> None:
+        before = "never heard from" if heard is None else f"last heard {heard:.0f} s ago"
+        line, name = f"the daemon gets no answer to a STATUS: {silence} ({before})", self.peer.name
+        if any(each.severity > Severity.NOTE for each in ports):
+            self.report(error("peer-silent", line, "the lines beside this one say where it ends", peer=name))
+        else:
+            why = "its ports answer, so it is there: it may have another key, another clock or another principal"
+            self.report(error("peer-silent", line, why, "kinkvpn doctor", name).over_there())
+        for each in ports:
+            self.report(each)
 
     # ------------------------------------------------------------ ports
 

@@ -154,6 +154,18 @@ def test_a_device_that_is_a_pair(tmp_path: Path) -> None:
     assert taken.command == f"ip link show {name}"
 
 
+@pytest.mark.provokes("device-taken")
+@pytest.mark.root
+def test_a_device_whose_name_something_of_another_kind_has(tmp_path: Path) -> None:
+    name = f"kd{os.getpid()}"[:15]
+    run("ip", "link", "add", name, "type", "veth", "peer", "name", f"{name[:14]}x")
+    try:
+        who = patient(written(tmp_path, HOST, sections=f'[tun]\nname = "{name}"\ndevice = "tun"\n'))
+        assert found(host.device(who))["device-taken"].command == f"ip link show {name}"
+    finally:
+        run("ip", "link", "del", name)
+
+
 def covered(place: str, *arguments: str) -> dict[str, dict[str, Any]]:
     """What is found in a mount namespace with nothing in ``place``, as in a container that was not given it."""
     command = shlex.join([sys.executable, "-m", "kinkvpn", "doctor", "--json", *arguments])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -44,6 +45,8 @@ def lab(network: Lab) -> Iterator[Lab]:
         for host in network.hosts:
             host.kill()
             host.namespace.run(["nft", "flush", "ruleset"])
+            if "kink0" in host.namespace.run(["ip", "link"]):  # a pair of veth devices stays
+                host.namespace.ip("link del kink0")
             print(f"--- host {host.name}\n{host.log.read_text() if host.log.exists() else ''}")
 
 
@@ -169,10 +172,31 @@ def test_a_daemon_here_is_asked(lab: Lab) -> None:
     assert answer["peer-heard"]["line"].startswith("STATUS by the daemon in ")
     assert answer["offload"]["line"] == "no tso: a veth pair leaves both kinds of large packets to us, or neither"
     b.kill()
-    wait(lab, a, lambda: any(each["last_error"] for each in policies(status(a))), "misses nobody")
+    # Whom nobody wants anything of nobody misses.
+    pinging = a.namespace.spawn(["ping", "-n", "-i", "0.2", b.site.inner_address(4)], stdout=subprocess.DEVNULL)
+    try:
+        wait(lab, a, lambda: any(each["last_error"] for each in policies(status(a))), "misses nobody")
+    finally:
+        pinging.kill()
+        pinging.wait()
     answer = seen(a)
-    assert {"peer-silent", "tunnel-down"} <= set(answer)
+    assert {"peer-silent", "tunnel-down", "kink-port-closed", "esp-port-closed"} <= set(answer)
+    assert "nor does anybody else who asks" in answer["peer-silent"]["line"]
     assert "the peer is dead: " in answer["tunnel-down"]["line"]
+
+
+@pytest.mark.provokes("peer-silent", "kink-port-silent")
+@root
+def test_a_daemon_here_whose_peer_has_lost_its_port(lab: Lab) -> None:
+    """Which is asked from elsewhere too, while the daemon waits."""
+    a, b = lab.hosts
+    amend(a, "[peer]", kink_over="910")
+    start(lab, b, a)
+    filtered(b, "udp dport 910")
+    answer = seen(a)
+    assert {"peer-silent", "kink-port-silent"} <= set(answer)
+    assert answer["kink-port-silent"]["severity"] == "error"
+    assert not answer["peer-silent"]["command"]
 
 
 @pytest.mark.provokes("no-way")
