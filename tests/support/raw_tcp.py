@@ -27,6 +27,7 @@ class RawTcp:
         received: sequence number that is expected.
         sent: the next one of ours.
         window: that is offered, in octets.
+        port: of who has sent the last segment; where ours go.
     """
 
     def __init__(self) -> None:
@@ -36,7 +37,7 @@ class RawTcp:
         self.received = 0
         self.sent = 1_000
         self.window = 65_535
-        self._port = 0
+        self.port = 0
 
     def __enter__(self) -> Self:
         return self
@@ -49,12 +50,12 @@ class RawTcp:
     def remote(self) -> Endpoint:
         return Endpoint(THERE, PORT)
 
-    async def accept(self) -> None:
-        """Wait for a SYN, and take it."""
+    async def accept(self, mss: int | None = None) -> None:
+        """Wait for a SYN, and take it, with that MSS."""
         while not (found := await self.next_segment())[0] & SYN:
             pass
         self.received += 1
-        self.send(SYN | ACK)
+        self.send(SYN | ACK, mss=mss)
         self.sent += 1
         assert found[1] == b""
 
@@ -64,18 +65,19 @@ class RawTcp:
         packet = self._far.recv(65_600)[len(VOUCHED) :]
         port, _, sequence, _, offset, flags, _, _, _ = _TCP.unpack_from(packet, 20)
         octets = packet[20 + (offset >> 4) * 4 :]
-        self._port = port
+        self.port = port
         self.received = sequence + len(octets)
         return flags, octets
 
-    def send(self, flags: int = ACK, octets: bytes = b"") -> None:
+    def send(self, flags: int = ACK, octets: bytes = b"", mss: int | None = None) -> None:
         """A segment at ``sent``, which stays as it is."""
-        length = 40 + len(octets)
+        options = b"" if mss is None else struct.pack("!BBH", 2, 4, mss)  # RFC 9293 §3.2
+        length = 40 + len(options) + len(octets)
         addresses = socket.inet_aton(THERE), socket.inet_aton(HERE)
         header = _IP.pack(0x45, 0, length, 0, 0, 64, 6, 0, *addresses)
         header = _IP.pack(0x45, 0, length, 0, 0, 64, 6, _checksum(header), *addresses)
-        tcp = _TCP.pack(PORT, self._port, self.sent, self.received, 0x50, flags, min(self.window, 65_535), 0, 0)
-        self._far.send(VOUCHED + header + tcp + octets)
+        tcp = _TCP.pack(PORT, self.port, self.sent, self.received, 0x50 + 4 * len(options), flags, self.window, 0, 0)
+        self._far.send(VOUCHED + header + tcp + options + octets)
 
     async def send_in_pieces(self, count: int) -> None:
         """So many octets, one a segment. What is acknowledged meanwhile is not looked at."""
@@ -86,6 +88,19 @@ class RawTcp:
             if number % 16 == 0:
                 self._throw_away()
 
+    async def send_over_each_other(self, count: int, octets: bytes) -> None:
+        """So many segments that begin an octet after each other, of ``octets`` and what is behind them for the last.
+
+        The first of ``octets`` is not sent at all.
+        """
+        begins, each = self.sent, len(octets) - count
+        for number in range(1, count + 1):
+            await trio.lowlevel.wait_writable(self._far)
+            self.sent = begins + number
+            self.send(ACK, octets[number : number + each])
+            self._throw_away()
+        self.sent = begins
+
     def _throw_away(self) -> None:
         try:
             while True:
@@ -95,5 +110,8 @@ class RawTcp:
 
 
 def _checksum(header: bytes) -> int:
+    """RFC 1071."""
     total: int = sum(struct.unpack(f"!{len(header) // 2}H", header))
-    return ~(total + (total >> 16) + ((total + (total >> 16)) >> 16)) & 0xFFFF if total > 0xFFFF else ~total & 0xFFFF
+    while total > 0xFFFF:
+        total = (total & 0xFFFF) + (total >> 16)
+    return ~total & 0xFFFF

@@ -7,7 +7,10 @@
 #include "lwip/sys.h"
 #include "lwip/tcp.h"
 
-enum { ARGUMENT = 0 }; /* of LWIP_TCP_PCB_NUM_EXT_ARGS */
+enum {
+    ARGUMENT = 0, /* of LWIP_TCP_PCB_NUM_EXT_ARGS */
+    WAITING = 4,  /* in TIME-WAIT, for each flow that there may be: lwIP would have any number, and walks them all */
+};
 
 struct closing {
     struct stack *stack;
@@ -48,8 +51,19 @@ static void release(struct closing *closing) {
     forget(closing);
 }
 
+/* The newest are the first of them. */
+static void forget_waiting(const struct stack *stack) {
+    unsigned count = 0;
+    for (struct tcp_pcb *at = tcp_tw_pcbs, *next; at != NULL; at = next) {
+        next = at->next;
+        if (++count > WAITING * stack->flows)
+            tcp_abort(at); /* which says nothing of it */
+    }
+}
+
 void closing_check(struct stack *stack) {
     uint32_t now = sys_now();
+    forget_waiting(stack);
     for (struct closing *at = stack->closing, *next; at != NULL; at = next) {
         next = at->next;
         if (at->tcp->state == TIME_WAIT)

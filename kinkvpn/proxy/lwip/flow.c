@@ -15,6 +15,7 @@
 #include "lwip/tcp.h"
 #include "lwip/udp.h"
 #include "received.h"
+#include "segments.h"
 
 enum {
     CHUNK = 65535,            /* octets of one tcp_write, which counts them in 16 bits */
@@ -24,6 +25,7 @@ enum {
     BACKLOG = 64,             /* half open and not yet accepted, of a listener */
     INITIAL_SEGMENTS = 10,    /* RFC 6928 */
     LEAST_WINDOW = 65535,     /* what a connection has promised before it is established */
+    LEAST_MSS = 48,           /* as Linux has it since CVE-2019-11479: a header for each octet is nobody's wish */
     LEAST_SEGMENT = 512,      /* on average, of what waits to be sent: a segment costs a quarter of that */
     SEGMENTS = 512,           /* of one tcp_write, however small the peer will have them */
     IDLE_MS = 120000,         /* until a peer that says nothing is asked whether it is there */
@@ -43,6 +45,7 @@ struct flow {
     size_t rest_octets;
     uint64_t window; /* octets of the stack's that it has been promised */
     uint32_t moved;  /* sys_now() when octets have last gone in either direction */
+    uint16_t mss;    /* that the peer has agreed to */
     unsigned is_due : 1, readable : 1, writable : 1, connected : 1, peer_ended : 1, shut : 1, ended : 1, hung_up : 1;
     int error;
 };
@@ -229,6 +232,7 @@ static void establish(struct flow *flow) {
     stack->windows -= window;
     flow->tcp->rcv_wnd = LWIP_MAX((tcpwnd_size_t)window, LWIP_MIN(LEAST_WINDOW, flow->tcp->rcv_wnd));
     flow->tcp->snd_buf = LWIP_MAX((tcpwnd_size_t)window, LEAST_WINDOW);
+    flow->mss = flow->tcp->mss = LWIP_MAX(flow->tcp->mss, LEAST_MSS);
     flow->tcp->cwnd = INITIAL_SEGMENTS * flow->tcp->mss;
     flow->connected = 1;
     tcp_nagle_disable(flow->tcp); /* whoever is at the other side of the descriptor has decided about that */
@@ -407,6 +411,9 @@ static void serve_tcp(struct flow *flow) {
             end(flow, 1);
         return;
     }
+    /* lwIP takes an MSS out of any segment; it may be in a SYN alone (RFC 9293 §3.7.1), and has been heard then. */
+    if (flow->tcp != NULL)
+        flow->tcp->mss = segments_mss(flow->stack, flow->tcp, flow->mss);
     int error = deliver(flow);
     if (error == 0 && flow->tcp != NULL)
         error = collect(flow);
@@ -433,7 +440,7 @@ void flow_check(struct stack *stack) {
     uint32_t now = sys_now();
     for (struct flow *flow = stack->first, *next; flow != NULL; flow = next) {
         next = flow->next;
-        if (!flow->connected || !flow->shut || now - flow->moved < stack->patience)
+        if (!flow->connected || !(flow->shut || flow->peer_ended) || now - flow->moved < stack->patience)
             continue;
         stack->counters.given_up++;
         flow->error = ETIMEDOUT;

@@ -7,11 +7,20 @@
 
 #include "stack.h"
 
-enum { VNET = 10 }; /* octets of a struct virtio_net_hdr */
+enum {
+    VNET = 10,  /* octets of a struct virtio_net_hdr */
+    PATHS = 16, /* that are narrower than the tunnel */
+};
 
 struct stack_private;
 struct flow;
 struct closing;
+
+struct path {
+    uint8_t to[16];
+    uint16_t mtu;
+    uint32_t since; /* sys_now() */
+};
 
 struct stack {
     int device, vnet, wake, epoll;
@@ -24,6 +33,8 @@ struct stack {
     struct stack_counters counters;
     struct flow *first, *due, *ended;
     struct closing *closing, **last_closing;
+    struct path paths[PATHS];
+    int heard; /* of one of them */
     struct stack_private *own;
 };
 

@@ -63,7 +63,7 @@
 #define LWIP_TCP_TIMESTAMPS 1
 #define LWIP_TCP_SACK_OUT 1
 #define TCP_QUEUE_OOSEQ 1
-#define TCP_OOSEQ_MAX_PBUFS 8192
+#define TCP_OOSEQ_MAX_PBUFS 4096 /* a window's worth of segments; lwIP walks them for each that comes */
 #define TCP_LISTEN_BACKLOG 1
 #define LWIP_TCP_KEEPALIVE 1
 #define LWIP_TCP_PCB_NUM_EXT_ARGS 1 /* closing.c */
@@ -78,5 +78,9 @@
 struct ip_addr;
 uint32_t stack_isn(const struct ip_addr *local, uint16_t local_port, const struct ip_addr *remote, uint16_t remote_port);
 #define LWIP_HOOK_TCP_ISN stack_isn
+
+struct tcp_pcb;
+uint32_t received_early_limit(const struct tcp_pcb *tcp);
+#define TCP_OOSEQ_BYTES_LIMIT received_early_limit
 
 #endif

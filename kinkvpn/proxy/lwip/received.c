@@ -3,7 +3,7 @@
 #include <malloc.h>
 #include <string.h>
 
-#include "lwip/def.h"
+#include "lwip/priv/tcp_priv.h"
 
 enum { BLOCK = 2048 }; /* octets at least, of what small pieces are copied into */
 
@@ -84,4 +84,24 @@ void received_take(struct received *received, size_t octets) {
 void received_free(struct received *received) {
     while (received->first != NULL)
         drop_first(received);
+}
+
+/* Not the octets that there are: of one that later ones lie over the first octet is left, and the memory of it all. */
+static size_t memory_of(struct tcp_seg *early) {
+    size_t octets = malloc_usable_size(early);
+    for (struct pbuf *piece = early->p; piece != NULL; piece = piece->next)
+        octets += malloc_usable_size(piece);
+    return octets;
+}
+
+uint32_t received_early_limit(const struct tcp_pcb *tcp) {
+    size_t memory = 0;
+    uint32_t octets = 0;
+    for (struct tcp_seg *at = tcp->ooseq; at != NULL; at = at->next) {
+        memory += memory_of(at);
+        if (memory > 2 * (size_t)tcp->rcv_wnd)
+            return octets;
+        octets += at->p->tot_len;
+    }
+    return UINT32_MAX;
 }

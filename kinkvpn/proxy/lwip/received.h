@@ -7,6 +7,8 @@
 
 #include "lwip/pbuf.h"
 
+struct tcp_pcb;
+
 struct received {
     struct pbuf *first, *last;
     size_t taken; /* of the first of them */
@@ -20,5 +22,9 @@ size_t received_vectors(const struct received *received, struct iovec *vectors, 
 /* So many of the front have been taken. */
 void received_take(struct received *received, size_t octets);
 void received_free(struct received *received);
+/* How many octets `tcp` may keep of what has come out of order: as many as cost twice the memory of what it has still
+ * promised to take, or less; otherwise any number. lwIP throws away what is behind them.
+ */
+uint32_t received_early_limit(const struct tcp_pcb *tcp);
 
 #endif

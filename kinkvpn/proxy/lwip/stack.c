@@ -17,6 +17,7 @@
 #include "lwip/ip.h"
 #include "lwip/priv/tcp_priv.h"
 #include "lwip/timeouts.h"
+#include "segments.h"
 
 enum {
     PACKET = 65536 + 16, /* the longest, and its vnet header */
@@ -103,6 +104,8 @@ static int drain_device(struct stack *stack) {
         if ((size_t)got <= front)
             continue;
         size_t octets = (size_t)got - front;
+        if (segments_hear(stack, own->packet + front, octets))
+            continue;
         struct pbuf *packet = octets <= 65535 ? pbuf_alloc(PBUF_RAW, (u16_t)octets, PBUF_RAM) : NULL;
         if (packet == NULL)
             continue;
@@ -194,6 +197,13 @@ static void check_later(struct stack *stack) {
     sys_timeout(LWIP_MIN(CHECK_MS, stack->patience / 4 + 1), check, stack);
 }
 
+static void take_mtu(struct stack *stack) {
+    u16_t before = stack->own->netif.mtu, now = (u16_t)atomic_load(&stack->mtu);
+    stack->own->netif.mtu = now;
+    if (now < before)
+        segments_shrink(stack);
+}
+
 int stack_run(struct stack *stack) {
     struct stack_private *own = stack->own;
     int busy = 0;
@@ -201,7 +211,7 @@ int stack_run(struct stack *stack) {
     check_later(stack);
     while (!atomic_load(&stack->stop) && !own->gone) {
         wait_for_events(stack, busy);
-        own->netif.mtu = (u16_t)atomic_load(&stack->mtu);
+        take_mtu(stack);
         do_commands(stack);
         if (own->readable)
             own->readable = drain_device(stack);

@@ -81,6 +81,26 @@ async def test_when_all_places_are_taken_the_next_has_its_turn(monkeypatch: pyte
     assert refused.value.kind is Refusal.TIMED_OUT
 
 
+async def test_no_more_than_so_many_are_tried_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "DELAY_SECONDS", 0.0)
+    monkeypatch.setattr(module, "ATTEMPT_SECONDS", math.inf)
+    with mute() as port, socket.socket() as answers, trio.fail_after(15):
+        answers.bind((LOOPBACK, 0))
+        answers.listen()
+        answers.setblocking(False)
+        ends = [Endpoint("127.0.0.2", port)] * MOST_ATTEMPTS + [Endpoint(*answers.getsockname())]
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Race(stack(), NOBODY).run, ends)
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            with pytest.raises(BlockingIOError):
+                answers.accept()
+            nursery.cancel_scope.cancel()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Race(stack(), NOBODY).run, ends[1:])
+            await trio.lowlevel.wait_readable(answers)
+            nursery.cancel_scope.cancel()
+
+
 @pytest.mark.parametrize("host", ["192.0.2.1", "2001:db8::1", "::1%lo"])
 async def test_what_no_policy_leads_to_is_not_tried(host: str) -> None:
     with pytest.raises(Refused, match="no policy protects") as refused:
