@@ -11,6 +11,7 @@ import trio
 from kinkvpn.proxy import socks
 from kinkvpn.proxy.http_server import serve_http
 from kinkvpn.proxy.reader import Reader
+from kinkvpn.proxy.relay import CHUNK
 from kinkvpn.proxy.socks_server import serve_socks
 from kinkvpn.proxy.target import MalformedRequest
 from kinkvpn.service.obstacles import StartRefused
@@ -32,6 +33,10 @@ MAX_CLIENTS = 256
 ASKING_SECONDS = 30.0
 # Ours. Between two tries to accept, where there is no descriptor left for it.
 PAUSE_SECONDS = 0.1
+# Ours. For a client to hear why it is refused; RFC 1928 §6 gives us ten.
+PARTING_SECONDS = 2.0
+# accept(2): all others are about who has come, or pass.
+_NO_LISTENER = (errno.EBADF, errno.EINVAL, errno.ENOTSOCK)
 BACKLOG = 128
 
 
@@ -80,7 +85,7 @@ class Clients:
                     try:
                         client, _ = await listening.accept()
                     except OSError as error:
-                        if error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ECONNABORTED):
+                        if error.errno in _NO_LISTENER:
                             raise
                         await trio.sleep(PAUSE_SECONDS)
                         continue
@@ -129,3 +134,17 @@ class Front:
                 await speak(reader, self._outgoing, self._password, asked)
             except MalformedRequest as malformed:
                 log.info("malformed_request", extra={"fields": {"reason": str(malformed)}})
+        await part(client)
+
+
+async def part(client: SocketType) -> None:
+    """So that what it was told last arrives: a reset, which closing is while it still sends, would overtake that.
+
+    RFC 9112 §9.6. A client whose socket has been given to somebody has parted already. Raises OSError: it has gone.
+    """
+    if client.fileno() < 0:
+        return
+    client.shutdown(trio.socket.SHUT_WR)
+    with trio.move_on_after(PARTING_SECONDS):
+        while await client.recv(CHUNK):
+            pass

@@ -1,20 +1,23 @@
-"""A client that speaks HTTP to a proxy: CONNECT (RFC 9110 §9.3.6), and requests for http:// (RFC 9112 §3.2.2)."""
+"""A client that speaks HTTP to a proxy: CONNECT (RFC 9110 §9.3.6), and requests for http:// (RFC 9112 §3.2.2).
+
+What cannot be read is not quoted, neither in an answer nor in the log: it may be a password with a slip in it.
+"""
 
 from __future__ import annotations
 
 import base64
 import binascii
 import logging
+import re
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NoReturn
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING
 
 import h11
-import trio
 
+from kinkvpn.proxy.http_exchange import Exchange, forwarded
 from kinkvpn.proxy.outgoing import Refusal, Refused
 from kinkvpn.proxy.reader import LARGEST
-from kinkvpn.proxy.relay import CHUNK, SILENT_SECONDS, send_all
+from kinkvpn.proxy.relay import send_all
 from kinkvpn.proxy.socks import Password
 from kinkvpn.proxy.socks_server import matches
 from kinkvpn.proxy.target import MalformedRequest, Target, parse_host, parse_port, parse_target
@@ -22,11 +25,8 @@ from kinkvpn.proxy.target import MalformedRequest, Target, parse_host, parse_por
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from trio.socket import SocketType
-
     from kinkvpn.proxy.outgoing import Outgoing
     from kinkvpn.proxy.reader import Reader
-    from kinkvpn.proxy.stack import Connection
 
 log = logging.getLogger(__name__)
 
@@ -39,48 +39,32 @@ STATUSES = {
     Refusal.TIMED_OUT: HTTPStatus.GATEWAY_TIMEOUT,
     Refusal.BUSY: HTTPStatus.SERVICE_UNAVAILABLE,
 }
-# RFC 9110 §7.6.1: about this connection, and not about what is behind it; h11 frames the content itself.
-_OF_THIS_HOP = {
-    *(b"connection", b"keep-alive", b"proxy-connection", b"proxy-authorization", b"proxy-authenticate"),
-    *(b"te", b"trailer", b"upgrade"),
-}
-
-
-class _Answered(Exception):
-    """The client has been told that it will not have what it wanted."""
+_URL = re.compile(r"http://(\[[^\[\]/?#@]*\]|[^\[\]:/?#@]+)(?::([0-9]*))?([/?][^#]*)?(?:#.*)?", re.IGNORECASE)
 
 
 async def serve_http(
     reader: Reader, outgoing: Outgoing, password: Password | None, asked: Callable[[], object]
 ) -> None:
     """One request, whatever it leads to. Arguments and errors as :func:`kinkvpn.proxy.socks_server.serve_socks`."""
-    http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST)
+    client = _Client(reader, outgoing)
     try:
-        request = await _request(http, reader)
+        request = await client.request()
         asked()
-        if password is not None and not _authorized(request, password):
-            headers = [(b"Proxy-Authenticate", b'Basic realm="kinkvpn"')]
-            await _answer(reader, HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, "a user name and a password", headers)
-        if request.method == b"CONNECT":
-            await _connect(http, request, reader, outgoing)
+        if password is None or _authorized(request, password):
+            await (client.connect if request.method == b"CONNECT" else client.forward)(request)
         else:
-            await _forward(http, request, reader, outgoing)
-    except (h11.RemoteProtocolError, MalformedRequest) as error:
-        await _refuse(reader, HTTPStatus.BAD_REQUEST, str(error))
-        raise MalformedRequest(str(error)) from error
-    except _Answered:
-        pass
-
-
-async def _request(http: h11.Connection, reader: Reader) -> h11.Request:
-    http.receive_data(reader.rest)
-    while True:
-        event = http.next_event()
-        if isinstance(event, h11.Request):
-            return event
-        reader.rest = b""  # h11 keeps it, and its own bound
-        await reader.fill()
-        http.receive_data(reader.rest)
+            headers = [(b"Proxy-Authenticate", b'Basic realm="kinkvpn"')]
+            await client.refuse(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, "a user name and a password", headers)
+    except h11.RemoteProtocolError as error:
+        status = HTTPStatus(error.error_status_hint)
+        await client.refuse(status, status.phrase)
+        raise MalformedRequest(f"no HTTP that can be read: {status.phrase}") from None
+    except MalformedRequest as malformed:
+        await client.refuse(HTTPStatus.BAD_REQUEST, str(malformed))
+        raise
+    except Refused as refused:
+        log.info("refused", extra={"fields": {"reason": str(refused)}})
+        await client.refuse(STATUSES[refused.kind], str(refused))
 
 
 def _authorized(request: h11.Request, expected: Password) -> bool:
@@ -96,124 +80,90 @@ def _authorized(request: h11.Request, expected: Password) -> bool:
     return False
 
 
-async def _connect(http: h11.Connection, request: h11.Request, reader: Reader, outgoing: Outgoing) -> None:
-    target = parse_target(request.target.decode("ascii", "replace"))
-    connection = await _reach(reader, outgoing, target)
-    try:
-        await send_all(reader.client, b"HTTP/1.1 200 Connection established\r\n\r\n")
-        http.next_event()  # the end of the request; what is behind it is not HTTP
-        await connection.relay(reader.client, http.trailing_data[0])
-    finally:
-        connection.close()
+def parse_url(url: str, *, empty: str = "/") -> tuple[Target, str]:
+    """Where ``http://host[:port]/path?query`` is, and what to ask there: to the letter (RFC 9110 §7.7).
 
-
-async def _forward(http: h11.Connection, request: h11.Request, reader: Reader, outgoing: Outgoing) -> None:
-    """One that is not CONNECT, and the response to it; then the connection ends."""
-    target, path = parse_url(request.target.decode("ascii", "replace"))
-    connection = await _reach(reader, outgoing, target)
-    try:
-        stream = await connection.stream()
-        there = h11.Connection(h11.CLIENT, max_incomplete_event_size=LARGEST)
-        left_out = {*_OF_THIS_HOP, b"host"}
-        kept = [(name, value) for name, value in request.headers.raw_items() if name.lower() not in left_out]
-        own = [(b"Host", _host(target)), (b"Connection", b"close")]
-        begun = h11.Request(method=request.method, target=path, headers=[*own, *kept])
-        await send_all(stream, there.send(begun) or b"")
-        await _pass_on(http, there, reader, stream)
-        await _pass_back(http, there, reader, stream)
-    except OSError as error:
-        if http.our_state is h11.SEND_RESPONSE:
-            await _answer(reader, HTTPStatus.BAD_GATEWAY, f"{target} has ended: {error.strerror}")
-    finally:
-        connection.close()
-
-
-def parse_url(url: str) -> tuple[Target, str]:
-    """Where ``http://host[:port]/path?query`` is, and what to ask there.
+    Args:
+        url: what the client has written.
+        empty: stands for a path and query that are not there.
 
     Raises:
         MalformedRequest: another scheme, or no URL.
     """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.netloc.rpartition(":")[2] if parts.port is not None else str(HTTP_PORT)
-    except ValueError:
-        raise MalformedRequest(f"{url[:64]!r} is no URL") from None
-    if parts.scheme != "http" or not host or "@" in parts.netloc:
-        raise MalformedRequest(f"{url[:64]!r}: expected http://host/, or CONNECT for anything else")
-    return Target(parse_host(host), parse_port(port)), (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise MalformedRequest("expected http://host/, without user information, or CONNECT for anything else")
+    host, port, path = found.groups()
+    rooted = f"/{path}" if path and path.startswith("?") else path
+    return Target(parse_host(host), parse_port(port or str(HTTP_PORT))), rooted or empty
+
+
+class _Client:
+    """What one of them asks, and is answered."""
+
+    def __init__(self, reader: Reader, outgoing: Outgoing) -> None:
+        self._reader = reader
+        self._outgoing = outgoing
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=LARGEST)
+        self._method = b""
+
+    async def request(self) -> h11.Request:
+        """Its only one. Raises MalformedRequest, h11.RemoteProtocolError."""
+        reader, http = self._reader, self._http
+        http.receive_data(reader.rest)
+        while not isinstance(event := http.next_event(), h11.Request):
+            reader.rest = b""  # h11 keeps it, and its own bound
+            await reader.fill()
+            http.receive_data(reader.rest)
+        self._method = event.method
+        return event
+
+    async def connect(self, request: h11.Request) -> None:
+        """CONNECT. Raises MalformedRequest, Refused."""
+        try:
+            target = parse_target(request.target.decode("ascii", "replace"))
+        except MalformedRequest:
+            raise MalformedRequest("expected CONNECT host:port, without user information") from None
+        # Whoever believed in its content would take the first octets of the tunnel for that (RFC 9110 §9.3.6).
+        chunked = any(name == b"transfer-encoding" for name, _ in request.headers)
+        if chunked or not isinstance(self._http.next_event(), h11.EndOfMessage):
+            raise MalformedRequest("CONNECT has no content")
+        connection = await self._outgoing.connect(target)
+        try:
+            await send_all(self._reader.client, b"HTTP/1.1 200 Connection established\r\n\r\n")
+            await connection.relay(self._reader.client, self._http.trailing_data[0])
+        finally:
+            connection.close()
+
+    async def forward(self, request: h11.Request) -> None:
+        """One that is not CONNECT, and the response to it. Raises MalformedRequest, Refused."""
+        empty = "*" if request.method == b"OPTIONS" else "/"  # RFC 9112 §3.2.4
+        target, path = parse_url(request.target.decode("ascii", "replace"), empty=empty)
+        passed_on = forwarded(request, path, _host(target))
+        if passed_on is None:
+            await self.refuse(HTTPStatus.NOT_IMPLEMENTED, "Max-Forwards has come to its end here")
+            return
+        connection = await self._outgoing.connect(target)
+        try:
+            exchange = Exchange(self._http, self._reader.client, await connection.stream())
+            await exchange.run(passed_on)
+            if exchange.failure is not None:
+                await self.refuse(*exchange.failure)
+        finally:
+            connection.close()
+
+    async def refuse(self, status: HTTPStatus, reason: str, headers: list[tuple[bytes, bytes]] | None = None) -> None:
+        """Why it will not have what it wanted; nothing where it has the beginning of a response already."""
+        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        text = f"kinkvpn proxy: {reason}\n".encode("ascii", "replace")
+        kind = [(b"Content-Type", b"text/plain"), (b"Content-Length", str(len(text)).encode())]
+        own = [*kind, (b"Connection", b"close"), *(headers or [])]
+        begun = h11.Connection(h11.SERVER).send(h11.Response(status_code=status, reason=status.phrase, headers=own))
+        await send_all(self._reader.client, (begun or b"") + (b"" if self._method == b"HEAD" else text))
 
 
 def _host(target: Target) -> bytes:
     """Of the URL, whatever the client has said in Host, or not (RFC 9112 §3.2.2)."""
     text = str(target)
     return (text.rpartition(":")[0] if target.port == HTTP_PORT else text).encode("ascii")
-
-
-async def _pass_on(http: h11.Connection, there: h11.Connection, reader: Reader, stream: SocketType) -> None:
-    """The content of the request, and its end."""
-    while True:
-        event = http.next_event()
-        if event is h11.NEED_DATA:
-            http.receive_data(await reader.client.recv(CHUNK))
-        elif isinstance(event, h11.Data | h11.EndOfMessage):
-            await send_all(stream, there.send(event) or b"")
-            if isinstance(event, h11.EndOfMessage):
-                return
-        else:
-            raise MalformedRequest("the client has ended within a request")
-
-
-async def _pass_back(http: h11.Connection, there: h11.Connection, reader: Reader, stream: SocketType) -> None:
-    """The response."""
-    while True:
-        try:
-            event = there.next_event()
-        except h11.RemoteProtocolError as error:
-            if http.our_state is h11.SEND_RESPONSE:
-                await _answer(reader, HTTPStatus.BAD_GATEWAY, f"no HTTP comes from there: {error}")
-            return
-        if event is h11.NEED_DATA:
-            with trio.move_on_after(SILENT_SECONDS) as silent:
-                there.receive_data(await stream.recv(CHUNK))
-            if not silent.cancelled_caught:
-                continue
-            if http.our_state is h11.SEND_RESPONSE:
-                await _answer(reader, HTTPStatus.GATEWAY_TIMEOUT, f"nothing comes from there for {SILENT_SECONDS:g} s")
-            return
-        if isinstance(event, h11.Response | h11.InformationalResponse):
-            kept = [(name, value) for name, value in event.headers.raw_items() if name.lower() not in _OF_THIS_HOP]
-            if isinstance(event, h11.Response):
-                kept.append((b"Connection", b"close"))
-            event = type(event)(status_code=event.status_code, headers=kept, reason=event.reason)
-        if event is h11.PAUSED or isinstance(event, h11.ConnectionClosed | type):
-            return
-        await send_all(reader.client, http.send(event) or b"")
-        if isinstance(event, h11.EndOfMessage):
-            return
-
-
-async def _reach(reader: Reader, outgoing: Outgoing, target: Target) -> Connection:
-    try:
-        return await outgoing.connect(target)
-    except Refused as refused:
-        log.info("refused", extra={"fields": {"target": str(target), "reason": str(refused)}})
-        await _answer(reader, STATUSES[refused.kind], str(refused))
-
-
-async def _answer(
-    reader: Reader, status: HTTPStatus, reason: str, headers: list[tuple[bytes, bytes]] | None = None
-) -> NoReturn:
-    """Raises _Answered."""
-    await _refuse(reader, status, reason, headers)
-    raise _Answered
-
-
-async def _refuse(
-    reader: Reader, status: HTTPStatus, reason: str, headers: list[tuple[bytes, bytes]] | None = None
-) -> None:
-    text = f"kinkvpn proxy: {reason}\n".encode("ascii", "replace")
-    response = h11.Connection(h11.SERVER)
-    own = [(b"Content-Type", b"text/plain"), (b"Content-Length", str(len(text)).encode()), (b"Connection", b"close")]
-    begun = h11.Response(status_code=status, reason=status.phrase, headers=[*own, *(headers or [])])
-    await send_all(reader.client, (response.send(begun) or b"") + text)

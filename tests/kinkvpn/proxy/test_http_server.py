@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import httpx
 import pytest
 import trio
@@ -9,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.here import LOOPBACK, echo, front, serving
 
-from kinkvpn.proxy import http_server
 from kinkvpn.proxy.http_server import parse_url
 from kinkvpn.proxy.socks import Password
 from kinkvpn.proxy.target import MalformedRequest, Target, parse_host
+from kinkvpn.service.log import fields_of
 
 ALICE = Password(b"alice", b"sesame")
 
@@ -72,8 +74,13 @@ async def test_connect_and_what_comes_with_it() -> None:
         (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET https://127.0.0.1/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
         (b"GET http://a@127.0.0.1/ HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"CONNECT alice:sesame@127.0.0.1:80 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+        (b"CONNECT 127.0.0.1:80 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", 400),
+        (b"CONNECT 127.0.0.1:80 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+        (b"TRACE http://127.0.0.1/ HTTP/1.1\r\nHost: x\r\nMax-Forwards: 0\r\n\r\n", 501),
+        (b"POST http://127.0.0.1/ HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", 501),
         (b"HELO example.com\r\n\r\n", 400),
-        (b"GET http://127.0.0.1/ HTTP/1.1\r\n" + b"a: b\r\n" * 5_000 + b"\r\n", 400),
+        (b"GET http://127.0.0.1/ HTTP/1.1\r\n" + b"a: b\r\n" * 10_000, 431),
     ],
 )
 async def test_refusals(sent: bytes, status: int) -> None:
@@ -106,28 +113,58 @@ async def test_what_answers_no_http_is_said_to() -> None:
     assert said.startswith(b"HTTP/1.1 502 ")
 
 
-async def test_a_response_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def silent(stream: trio.SocketStream) -> None:
-        async for _ in stream:
-            pass
-
-    monkeypatch.setattr(http_server, "SILENT_SECONDS", 0.1)
-    async with serving(silent) as target, front() as port:
-        answer = await talk(port, f"GET http://{LOOPBACK}:{target}/ HTTP/1.1\r\nHost: x\r\n\r\n".encode())
-    assert answer.startswith(b"HTTP/1.1 504 ")
-
-
 @pytest.mark.parametrize(
     ("url", "target", "path"),
     [
         ("http://web.test", "web.test:80", "/"),
         ("http://web.test:8080/a/b?c=d", "web.test:8080", "/a/b?c=d"),
         ("http://[fd00::1]/", "[fd00::1]:80", "/"),
+        ("HTTP://web.test:/a?#b", "web.test:80", "/a?"),
+        ("http://web.test?c=d", "web.test:80", "/?c=d"),
+        ("http://web.test/a;b//c/../d%2f", "web.test:80", "/a;b//c/../d%2f"),
     ],
 )
 def test_urls(url: str, target: str, path: str) -> None:
     host, _, port = target.rpartition(":")
     assert parse_url(url) == (Target(parse_host(host), int(port)), path)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"CONNECT 127.0.0.1:80 HTTP/1.1\r\nHost: x\r\nProxy-Authorization: Basic YWxpY2U6c2VzYW1l\x00\r\n\r\n",
+        b"GET http://alice:sesame@127.0.0.1/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET https://alice:sesame@127.0.0.1/ HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT alice:sesame@127.0.0.1:80 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"CONNECT alice:sesame HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET http://alice:sesame@127.0.0.1/ HTTP/1.\r\n\r\n",
+    ],
+)
+async def test_no_password_is_told_to_the_log(sent: bytes, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    async with front() as port:
+        assert (await talk(port, sent)).startswith(b"HTTP/1.1 400 ")
+    told = [fields_of(record) for record in caplog.records]
+    assert told
+    assert "sesame" not in str(told)
+    assert "YWxpY2U6c2VzYW1l" not in str(told)
+
+
+async def test_a_client_that_is_refused_hears_so_even_while_it_sends() -> None:
+    request = f"POST http://{LOOPBACK}/ HTTP/1.1\r\nHost: x\r\nContent-Length: {1 << 30}\r\n\r\n".encode()
+    async with front(ALICE) as port:
+        with trio.fail_after(15):
+            async with await trio.open_tcp_stream(LOOPBACK, port) as stream:
+                await stream.send_all(request)
+                await stream.send_all(bytes(10_000_000))
+                assert (await stream.receive_some()).startswith(b"HTTP/1.1 407 ")
+
+
+async def test_an_answer_to_head_has_no_content() -> None:
+    async with front() as port:
+        said = await talk(port, b"HEAD http://192.0.2.1/ HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert said.startswith(b"HTTP/1.1 403 ")
+    assert said.endswith(b"\r\n\r\n")
 
 
 @given(st.text(max_size=60).map("http://{}".format))
