@@ -42,6 +42,7 @@ class Tally(StrEnum):
     UNEXPECTED_PAYLOAD = "unexpected_payload"  # legal payloads in a message that may not carry them (RFC 4430 §6)
     DUPLICATE = "duplicate"  # the same datagram again: answered from the reply cache
     RETRANSMITTED = "retransmitted"  # the same transaction under a fresh authenticator: answered from the cache
+    XID_TAKEN = "xid_taken"  # a command with the epoch and the XID of another machine's of its principal: dropped
     UNKNOWN_XID = "unknown_xid"  # a REPLY or ACK to nothing outstanding
     UNAUTHENTICATED_ERROR = "unauthenticated_error"  # seen, remembered as a hint, not acted upon (RFC 4430 §3.5, §10)
     UNAUTHENTICATED_REPLY = "unauthenticated_reply"  # AP-REP, Cksum or ciphertext wrong

@@ -327,6 +327,9 @@ class Responder:
             peer = self._of(accepted.client, machine) or self._welcome(accepted, machine)
         except NotAdmitted as unwanted:
             return self._unknown_peer(message, accepted, str(unwanted), path, now)
+        if known is not None and known.machine != peer.settings.machine:
+            # Both numbers can be heard on the wire: a person's stolen machine would have the other's answers.
+            return [Count(Tally.XID_TAKEN)]
         peer.ticket_ends = max(peer.ticket_ends, accepted.endtime)
         if peer.epochs.outlived(opened.epoch):
             return [Count(Tally.STALE_EPOCH)]

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+from ipaddress import ip_address, ip_network
 from typing import Any
 
 import pytest
@@ -36,9 +37,11 @@ from kinkvpn.proto.events import (
     TicketRefused,
     WakeAt,
 )
+from kinkvpn.proto.extensions import MACHINE_OCTETS, machine_notify
 from kinkvpn.proto.identification import identifications_of
+from kinkvpn.proto.lease import Lease
 from kinkvpn.proto.peer import Peer
-from kinkvpn.proto.ports import OutstandingRequest, TicketRefusal
+from kinkvpn.proto.ports import AcceptedRequest, OutstandingRequest, TicketRefusal
 from kinkvpn.proto.proposal import offer
 from kinkvpn.proto.quick_mode import SaPair
 from kinkvpn.proto.responder import ANSWER_KEPT, MAX_REPEATS, Responder, State, Transaction
@@ -819,6 +822,40 @@ def test_a_create_held_back_makes_no_pair_once_more(end: str, nonce: bool) -> No
     assert (Tally.STALE_EPOCH if end == "restarted" else Tally.COMMANDS_REFUSED) in counted(effects)
     assert asker.b.outbound == {}
     assert asker.b.inbound == inbound
+
+
+def test_a_command_of_another_machine_is_not_taken_for_one_with_its_numbers() -> None:
+    """Whoever has heard them, and has tickets of the same person, gets no answer of it, nor has it sent elsewhere."""
+    asker, elsewhere = Asker(), Endpoint("203.0.113.9", 4500)
+    lent = Lease((ip_address("10.8.0.7"),), (ip_network("10.1.0.0/16"),))
+    admitted: list[bytes] = []
+
+    def welcome(_accepted: AcceptedRequest, machine: bytes) -> Peer:
+        peer = Peer(
+            settings("a", lease=lent, machine=machine),
+            principal=principal("b"),
+            epoch=1,
+            kerberos=asker.b.kerberos,
+            random=asker.b.random.randbytes,
+            allocate_spi=asker.b.allocate_spi,
+            next_xid=lambda: 1,
+        )
+        admitted.append(machine)
+        asker.b.responder.admit(peer)
+        return peer
+
+    asker.b.responder = Responder(kerberos=asker.b.kerberos, peers={}, epoch=1, welcome=welcome)
+    laptop, stolen = (Isakmp((machine_notify(letter * MACHINE_OCTETS),)) for letter in (b"l", b"s"))
+    datagram, request = asker.command(STATUS, laptop, xid=7)
+    assert asker.read(asker.send(datagram), request) == ()
+    kept, asker.ticket = asker.ticket, asker.wire.realm.issue(principal("a"), principal("b"))
+    assert asker.send(asker.command(STATUS, stolen, xid=7)[0], elsewhere) == [Count(Tally.XID_TAKEN)]
+    datagram, request = asker.command(STATUS, stolen, xid=8)
+    assert asker.read(asker.send(datagram, elsewhere), request) == ()
+    asker.ticket = kept
+    again = asker.send(asker.command(STATUS, laptop, xid=7)[0])
+    assert [effect.path.remote for effect in again if isinstance(effect, SendMessage)] == [SOURCE]
+    assert admitted == [b"l" * MACHINE_OCTETS, b"s" * MACHINE_OCTETS]
 
 
 def test_a_replayed_conversation_changes_nothing() -> None:
