@@ -11,13 +11,14 @@ import re
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from kinkvpn.errors import MalformedMessage
 from kinkvpn.proto.extensions import MAGIC
 from kinkvpn.wire.cursor import Reader
-from kinkvpn.wire.ipsec_doi import NotifyType, Protocol
-from kinkvpn.wire.isakmp import Notify
+from kinkvpn.wire.ipsec_doi import IdType, NotifyType, Protocol
+from kinkvpn.wire.isakmp import Identification, Notify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -154,6 +155,22 @@ def _notify(kind: CfgType, values: Iterable[tuple[CfgAttribute, bytes]]) -> Noti
 def found_request(payloads: Iterable[IsakmpPayload]) -> Wanted | None:
     """The request in an authentic command, if there is one. Raises MalformedMessage."""
     return next((found for found in _found(payloads) if isinstance(found, Wanted)), None)
+
+
+def wished(payloads: Iterable[IsakmpPayload]) -> Iterator[Address]:
+    """Addresses that an authentic command has its sender have: asked for, or named by the first of two identifications
+    (IDci, RFC 2409 §5.5) in the Quick Mode of a CREATE. An address that no host can have is none.
+    """
+    identification = next((each for each in payloads if isinstance(each, Identification)), None)
+    if identification is not None:
+        if identification.type in (IdType.IPV4_ADDR, IdType.IPV6_ADDR):
+            yield ip_address(identification.value)
+        return
+    try:
+        asked = found_request(payloads)
+    except MalformedMessage:
+        return
+    yield from asked.addresses if asked is not None else ()
 
 
 def found_lease(payloads: Iterable[IsakmpPayload]) -> Lease | None:

@@ -21,7 +21,7 @@ from functools import cache
 from typing import TYPE_CHECKING, ClassVar, NamedTuple
 
 from kinkvpn.errors import AuthenticationFailed, MalformedMessage
-from kinkvpn.proto import labels
+from kinkvpn.proto import labels, lease
 from kinkvpn.proto.allowance import Allowance, source_of
 from kinkvpn.proto.create import Grant, notify_of
 from kinkvpn.proto.envelope import Opened, bare_reply, open_command, seal_reply
@@ -50,8 +50,9 @@ from kinkvpn.wire.ipsec_doi import NotifyType
 from kinkvpn.wire.kink import ApReq, ErrorCode, Isakmp, KinkError, KinkPayload, KrbError, Message, MessageType, TgtRep
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from kinkvpn.proto.lease import Address
     from kinkvpn.proto.peer import Peer
     from kinkvpn.proto.settings import PeerSettings
 
@@ -185,7 +186,7 @@ class Transaction:
     }
 
 
-def nobody(accepted: AcceptedRequest, _machine: bytes) -> Peer:
+def nobody(accepted: AcceptedRequest, _machine: bytes, _wished: Sequence[Address]) -> Peer:
     """Who is no peer stays none (RFC 4430 §10)."""
     raise NotAdmitted(f"no peer is configured with principal {accepted.client}")
 
@@ -197,7 +198,8 @@ class Responder:
         kerberos: verifies AP-REQs.
         peers: who may ask, by principal.
         epoch: ours (RFC 4430 §4.2.1).
-        welcome: makes a peer of some machine of somebody's that is none, and has it admitted; raises NotAdmitted.
+        welcome: makes a peer of some machine of somebody's that is none, or has other addresses than it was lent; it is
+            admitted then, and is lent those addresses that it says it has, if they are free. Raises NotAdmitted.
     """
 
     def __init__(
@@ -206,7 +208,7 @@ class Responder:
         kerberos: Kerberos,
         peers: Mapping[str, Peer],
         epoch: int,
-        welcome: Callable[[AcceptedRequest, bytes], Peer] = nobody,
+        welcome: Callable[[AcceptedRequest, bytes, Sequence[Address]], Peer] = nobody,
     ) -> None:
         self._kerberos = kerberos
         self._welcome = welcome
@@ -324,7 +326,7 @@ class Responder:
         acknowledged = known.machine if known is not None and message.type is MessageType.ACK else None
         machine = machine_of(opened.payloads) if acknowledged is None else acknowledged
         try:
-            peer = self._of(accepted.client, machine) or self._welcome(accepted, machine)
+            peer = self._peer(accepted, machine, opened.payloads if known is None else ())
         except NotAdmitted as unwanted:
             return self._unknown_peer(message, accepted, str(unwanted), path, now)
         if known is not None and known.machine != peer.settings.machine:
@@ -362,6 +364,13 @@ class Responder:
         effects += [*grant.effects, *learnt]
         effects += self._store(key, digest, transaction, now)
         return effects + transaction.start()
+
+    def _peer(self, accepted: AcceptedRequest, machine: bytes, payloads: Sequence[KinkPayload]) -> Peer:
+        """Who sent a command of ``payloads``. Raises NotAdmitted."""
+        peer = self._of(accepted.client, machine)
+        asked = (payload.payloads for payload in payloads if isinstance(payload, Isakmp))
+        wished = tuple(dict.fromkeys(address for each in asked for address in lease.wished(each)))
+        return self._welcome(accepted, machine, wished) if peer is None or _lent_others(peer, wished) else peer
 
     def _of(self, principal: str, machine: bytes) -> Peer | None:
         """Who that is. A peer of the configuration is one, from whichever machine; of people each machine is."""
@@ -488,6 +497,16 @@ def _unknown(client: str, payloads: tuple[KinkPayload, ...]) -> list[Effect]:
     """Notifies that mean nothing here are ignored, and logged (RFC 4430 §5.5)."""
     types = labels.unknown_notifies(payloads)
     return [Tell("notify_ignored", (("peer", client), ("types", types)))] if types else []
+
+
+def _lent_others(peer: Peer, wished: Sequence[Address]) -> bool:
+    """Whether somebody has come with addresses of before this host was restarted, and was lent others at a command that
+    names none. Who has SAs has them from here.
+    """
+    lent = peer.settings.lease
+    if lent is None or lent.addresses == () or {*wished} <= {*lent.addresses}:
+        return False
+    return not any(peer.pairs(policy) for policy in peer.policies)
 
 
 def _answered(message: Message, grant: Grant) -> Label:

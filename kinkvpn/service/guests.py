@@ -29,7 +29,7 @@ from kinkvpn.service.pool import Pool
 from kinkvpn.service.tunnels import protecting
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
     from esp.dataplane import Dataplane
     from kinkvpn.admission import Rule
@@ -78,13 +78,16 @@ class Guests:
         self._here: dict[str, tuple[PeerSettings, Rule]] = {}
         self._coming: frozenset[str] = frozenset()
 
-    def admit(self, keying: Keying, accepted: AcceptedRequest, machine: bytes) -> PeerSettings:
+    def admit(
+        self, keying: Keying, accepted: AcceptedRequest, machine: bytes, wished: Sequence[Address] = ()
+    ) -> PeerSettings:
         """The peer that the machine is to be that sent an authentic command, for which the data plane is ready.
 
         Args:
             keying: has the others as peers.
             accepted: whose it is.
-            machine: which of theirs; empty where it does not say.
+            machine: which of theirs; empty where it does not say. One that is here comes again.
+            wished: addresses that it has had, or would have.
 
         Raises:
             NotAdmitted: no rule names them, there are too many already, there is no address left, or they are about to
@@ -98,8 +101,9 @@ class Guests:
         if rule is None:
             why = f": {NO_GROUPS}" if lacks_groups(rules, principal, groups) else ""
             raise NotAdmitted(f"no peer is configured with principal {principal}, and no rule lets it in{why}")
+        self._leave_as(keying, principal, machine, wished)
         name = self._place(keying, principal)
-        addresses = self._pool.take(principal, machine=machine)
+        addresses = self._pool.take(principal, wished, machine)
         guest = self._guest(name, principal, machine, replace(rule.lease, addresses=addresses))
         if not guest.policies:
             self._pool.give_back(principal, machine)
@@ -108,6 +112,17 @@ class Guests:
         self._here[name] = guest, rule
         log.info("guest_came", extra={"fields": {"peer": name, "addresses": " ".join(map(str, addresses))}})
         return guest
+
+    def _leave_as(self, keying: Keying, principal: str, machine: bytes, wished: Sequence[Address]) -> None:
+        """Have that machine go, if it is here, for it to come with other addresses."""
+        whose = ((name, guest) for name, (guest, _) in self._here.items() if guest.principal == principal)
+        name = next((name for name, guest in whose if guest.machine == machine), None)
+        if name is None:
+            return
+        if not any(map(self._pool.is_free, wished)):
+            others = ", ".join(map(str, wished))
+            raise NotAdmitted(f"{principal} comes with {others}, which it is not lent: kinkvpn up asks anew")
+        self._leave(keying, name, "it has other addresses")
 
     def _place(self, keying: Keying, principal: str) -> str:
         """What the next machine of ``principal`` is called; where they are all here, the one that has been silent the

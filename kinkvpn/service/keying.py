@@ -68,6 +68,7 @@ if TYPE_CHECKING:
     from esp.sa import Endpoint, SaParameters
     from kinkvpn.api import answers
     from kinkvpn.proto.events import Path
+    from kinkvpn.proto.lease import Address
     from kinkvpn.proto.ports import AcceptedRequest, Kerberos, KeyExchange, Ticket
     from kinkvpn.proto.quick_mode import SaPair
     from kinkvpn.proto.settings import PeerSettings
@@ -126,7 +127,8 @@ class Keying:
         key_exchange: makes private keys for PFS; None where this host does none.
         ticket_deadline: seconds that the KDC may take.
         ourselves: what there is to tell peers beyond RFC 4430.
-        door: who some machine of somebody's is to be that is no peer; may remove others; raises NotAdmitted.
+        door: who some machine of somebody's is to be that is no peer, or says that it has other addresses than it was
+            lent; may remove it, and others. Raises NotAdmitted.
         limit_mtu: has packets to the given subnets be no larger than that many octets.
         presence: told of the SAs there are; None where nobody wants to know.
     """
@@ -147,7 +149,7 @@ class Keying:
         ourselves: Ourselves = ALONE,
         limit_mtu: Callable[[Sequence[Network], int], Awaitable[None]] = left_alone,
         presence: Presence[Peer] | None = None,
-        door: Callable[[Keying, AcceptedRequest, bytes], PeerSettings] | None = None,
+        door: Callable[[Keying, AcceptedRequest, bytes, Sequence[Address]], PeerSettings] | None = None,
     ) -> None:
         self._tickets = tickets
         self._transport = transport

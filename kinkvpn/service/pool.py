@@ -74,13 +74,14 @@ class Pool:
         self._remembered: Counter[str] = Counter()  # of those, by principal
 
     def take(self, principal: str, wanted: Sequence[Address] = (), machine: bytes = b"") -> tuple[Address, ...]:
-        """Addresses for a machine of ``principal``: those it has or had, those ``wanted`` if they are free, or others;
-        none are left of a family whose pool is empty.
+        """Addresses for a machine of ``principal``: those it has, those ``wanted`` if they are free, those it had, or
+        others; none are left of a family whose pool is empty.
         """
         holder = Holder(principal, machine)
         if holder in self._here:
             return self._here[holder]
-        known: dict[int, Address] = {address.version: address for address in self._drop(holder)}
+        known: dict[int, Address] = {}
+        wanted = [*wanted, *self._drop(holder)]
         if self._with_fixed.setdefault(principal, holder) == holder:
             known |= {address.version: address for address in self._fixed.get(principal, ())}
         for version in self._spans:
@@ -92,6 +93,10 @@ class Pool:
         self._taken |= {*addresses}
         self._here[holder] = addresses
         return addresses
+
+    def is_free(self, address: Address) -> bool:
+        """Whether :meth:`take` would give it to whoever wants it."""
+        return address not in self._taken and _inside(address, self._spans.get(address.version, ()))
 
     def give_back(self, principal: str, machine: bytes = b"") -> None:
         """They are theirs until somebody needs them."""
@@ -109,11 +114,10 @@ class Pool:
             self._forget()
 
     def _find(self, holder: Holder, version: int, wanted: Sequence[Address]) -> Address | None:
-        spans = self._spans[version]
         for address in wanted:
-            if address.version == version and address not in self._taken and _inside(address, spans):
+            if address.version == version and self.is_free(address):
                 return address
-        free = self._free(holder, spans)
+        free = self._free(holder, self._spans[version])
         while free is None and self._gone:
             free = next((address for address in self._forget() if address.version == version), None)
         return free

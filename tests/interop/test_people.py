@@ -100,8 +100,11 @@ def test_alice_s_laptop_and_desktop_are_in_the_network_at_once(lab: Lab) -> None
         wait(lab, gateway, lambda: heard(desk, inner), "has lost the desktop with the laptop")
         one.up()
         one.wait_up()
-        # And a gateway that has forgotten everything lends what it lent.
+        # And a gateway that has forgotten everything, and would lend others now, lends what it lent.
         gateway.kill()
+        text = gateway.configuration.read_text()
+        others = 'addresses = ["10.9.0.0/24", "fd00:9::/64", '
+        gateway.configuration.write_text(text.replace('addresses = ["10.8.0.0/24", ', f'{others}"10.8.0.0/24", '))
         start(lab, gateway)
         wait(lab, gateway, both, "has not found them again")
         assert [(machine.address(4), machine.address(6)) for machine in (one, other)] == addresses

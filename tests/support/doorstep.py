@@ -59,7 +59,7 @@ class Gateway:
             next_xid=lambda: next(numbers),
         )
 
-        def welcome(_accepted: AcceptedRequest, _machine: bytes) -> Peer:
+        def welcome(_accepted: AcceptedRequest, _machine: bytes, _wished: object) -> Peer:
             self.responder.admit(alice)
             return alice
 

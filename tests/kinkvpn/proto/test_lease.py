@@ -20,9 +20,10 @@ from kinkvpn.proto.lease import (
     grant,
     is_configuration,
     parse,
+    wished,
 )
-from kinkvpn.wire.ipsec_doi import FIRST_PRIVATE_STATUS, LAST_PRIVATE_STATUS, NotifyType
-from kinkvpn.wire.isakmp import Nonce, Notify
+from kinkvpn.wire.ipsec_doi import FIRST_PRIVATE_STATUS, LAST_PRIVATE_STATUS, IdType, NotifyType
+from kinkvpn.wire.isakmp import Identification, Nonce, Notify
 
 FULL = Lease(
     (IPv4Address("10.8.0.7"), IPv6Address("fd00:8::7")),
@@ -149,6 +150,18 @@ def test_what_is_not_known_is_ignored_and_so_is_the_reserved_bit() -> None:
     assert parse(reply(ADDRESS, "0019 000c", b"EXAMPLE.com.".hex())) == Lease(
         (ip_address("10.8.0.7"),), domains=("example.com",)
     )
+
+
+def test_what_a_command_wishes() -> None:
+    """A CREATE comes from an address, a STATUS asks for some; all else says nothing of it."""
+    four, six = ip_address("10.8.0.7"), ip_address("fd00:8::7")
+    there = Identification(IdType.IPV4_ADDR_SUBNET, 0, 0, ip_network("10.1.0.0/16").network_address.packed * 2)
+    assert list(wished([Nonce(bytes(16)), Identification(IdType.IPV4_ADDR, 0, 0, four.packed), there])) == [four]
+    assert list(wished([Identification(IdType.IPV6_ADDR, 0, 0, six.packed), there])) == [six]
+    assert list(wished([there, Identification(IdType.IPV4_ADDR, 0, 0, four.packed)])) == []
+    assert list(wished([ask(Wanted((four, six)))])) == [four, six]
+    assert list(wished([ask(Wanted())])) == list(wished([Nonce(bytes(16))])) == list(wished([])) == []
+    assert list(wished([reply("7fff")])) == []
 
 
 def test_neither_request_nor_reply_is_malformed() -> None:

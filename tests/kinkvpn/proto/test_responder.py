@@ -830,7 +830,7 @@ def test_a_command_of_another_machine_is_not_taken_for_one_with_its_numbers() ->
     lent = Lease((ip_address("10.8.0.7"),), (ip_network("10.1.0.0/16"),))
     admitted: list[bytes] = []
 
-    def welcome(_accepted: AcceptedRequest, machine: bytes) -> Peer:
+    def welcome(_accepted: AcceptedRequest, machine: bytes, _wished: object) -> Peer:
         peer = Peer(
             settings("a", lease=lent, machine=machine),
             principal=principal("b"),

@@ -23,7 +23,7 @@ from kinkvpn.proto.settings import PeerSettings, UserToUser
 from kinkvpn.service.guests import LINGER_SECONDS, LOOK_SECONDS, SILENT_SECONDS, Guests
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from esp.policy import Policy
 
@@ -77,9 +77,10 @@ class Host:
     def request(self, principal: str, *sids: str) -> FakeAccepted:
         return FakeAccepted(principal, GATEWAY, TICKET_ENDS, self.key, 0.0, 0, sids=frozenset(sids))
 
-    def admit(self, principal: str, *sids: str, machine: bytes = b"") -> PeerSettings:
+    def admit(self, principal: str, *sids: str, machine: bytes = b"", wished: Sequence[str] = ()) -> PeerSettings:
         """As Keying does it at a command."""
-        guest = self.guests.admit(cast("Any", self), self.request(principal, *sids), machine)
+        addresses = tuple(map(ip_address, wished))
+        guest = self.guests.admit(cast("Any", self), self.request(principal, *sids), machine, addresses)
         numbers = itertools.count(1)
         peer = Peer(
             guest,
@@ -159,6 +160,27 @@ async def test_each_machine_of_somebody_is_a_peer_with_its_own_addresses_and_pol
     assert [policy.name for policy in desktop.policies] == [f"alice@A.COM#2/{number}" for number in (1, 2, 3)]
     host.guests.change(cast("Any", host), settings(EVERYBODY), {"alice@A.COM"})
     assert host.left == ["alice@A.COM", "alice@A.COM#2"], "it is a peer of the configuration, with all its machines"
+
+
+async def test_who_comes_with_addresses_of_before_a_restart_has_them_if_nobody_else_has() -> None:
+    host = Host(settings(EVERYBODY))
+    bob = host.admit("bob@A.COM")
+    assert bob.lease is not None
+    taken, free = str(bob.lease.addresses[0]), ("10.8.0.77", "fd00:8::77")
+    # At a STATUS, which names none, something was found for her; her CREATE says what she has.
+    host.admit("alice@A.COM", machine=b"laptop")
+    with pytest.raises(NotAdmitted, match=rf"alice@A.COM comes with {taken}, which it is not lent: kinkvpn up"):
+        host.admit("alice@A.COM", machine=b"laptop", wished=[taken])
+    assert host.left == []
+    for foreign in ("10.8.0.1", "10.9.0.1", "0.0.0.0"):
+        with pytest.raises(NotAdmitted, match="not lent"):
+            host.admit("alice@A.COM", machine=b"laptop", wished=[foreign])
+    alice = host.admit("alice@A.COM", machine=b"laptop", wished=free)
+    assert alice.lease is not None
+    assert alice.lease.addresses == tuple(map(ip_address, free))
+    assert (alice.name, host.left) == ("alice@A.COM", ["alice@A.COM"])
+    # At her first command, the same.
+    assert host.admit("carol@A.COM", wished=["10.8.0.78"]).policies[0].selector.remote == ip_network("10.8.0.78")
 
 
 async def test_of_too_many_machines_the_one_goes_that_was_silent_the_longest(

@@ -72,6 +72,10 @@ def test_what_is_wanted_is_given_if_it_is_free() -> None:
     wanted = [ip_address("10.8.0.5")]
     assert pool.take("alice", wanted) == tuple(wanted)
     assert pool.take("bob", wanted) != tuple(wanted)
+    pool.give_back("alice")
+    assert not pool.is_free(wanted[0]), "she may come back"
+    assert pool.take("alice", [ip_address("10.8.0.6"), *wanted]) == (ip_address("10.8.0.6"),)
+    assert pool.is_free(wanted[0]), "she has another"
     for other in (GATEWAY, ip_address("10.8.0.7"), ip_address("10.9.0.1"), ip_address("fd00:8::9")):
         assert Pool([FOUR], kept={GATEWAY}).take("alice", [other]) != (other,)
 
