@@ -41,16 +41,16 @@ _BY_REACH = {
         esp.port esp.hop_limit esp.engine.choice esp.engine.library esp.engine.queues
         tun.name tun.addresses tun.mtu tun.clamp_mss tun.routes tun.table tun.device tun.fd
         offload.tso offload.uso offload.coalesce offload.udp_segment offload.udp_gro
-        control.socket control.group control.group_may
-        log.format log.keys
-        metrics.listen metrics.hosts
+        control.socket control.group
+        log.keys
+        metrics.listen
         dns.servers dns.domains dns.file
-        hooks.up hooks.down hooks.peer_up hooks.peer_down hooks.timeout
-        host.kdc_timeout
         people.pool people.fixed
     """,
     Reach.NOTHING: """
-        log.level before after clear.bypass clear.block tun.lent
+        host.kdc_timeout control.group_may metrics.hosts log.level log.format
+        hooks.up hooks.down hooks.peer_up hooks.peer_down hooks.timeout
+        before after clear.bypass clear.block tun.lent
         people.rules people.most people.machines people.suites people.probe_after people.dead_after
         peers peer.prf peer.user_to_user peer.delete_grace peer.kink_over peer.extensions
         peer.sas_per_create peer.probe_after peer.dead_after peer.path_probe peer.policies

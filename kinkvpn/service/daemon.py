@@ -21,7 +21,7 @@ from kinkvpn.api.app import application, onlookers_application
 from kinkvpn.api.control import AlreadyRunning, ControlSocket, ControlUnavailable
 from kinkvpn.api.events import Events
 from kinkvpn.api.server import local_client_may_change, nobody_may_change, serve
-from kinkvpn.config import Block, GroupMay
+from kinkvpn.config import Block, GroupMay, LogFormat
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.session import Acceptor
@@ -41,7 +41,7 @@ from kinkvpn.service.hooks import Happening, Hooks, of_peer
 from kinkvpn.service.inherited import inherited
 from kinkvpn.service.keying import Keying
 from kinkvpn.service.kill_switch import KillSwitchRefused
-from kinkvpn.service.log import told_to
+from kinkvpn.service.log import reconfigure, told_to
 from kinkvpn.service.moves import tell_of_moves
 from kinkvpn.service.notify import Notifier
 from kinkvpn.service.obstacles import StartRefused, explain_bind, first_leaf
@@ -66,6 +66,7 @@ if TYPE_CHECKING:
     from kinkvpn.proto.settings import PeerSettings
     from kinkvpn.service.engines import ChosenEngine
     from kinkvpn.service.place import Place
+    from kinkvpn.web.hosts import OnlyHosts
 
 log = logging.getLogger(__name__)
 
@@ -109,6 +110,7 @@ class Daemon:
         self._stopping = trio.Event()
         self._events = Events(int(time.time()))
         self._reload: Reload | None = None  # once it is up
+        self._onlookers: OnlyHosts | None = None  # likewise, where there are any
         self._signalled = False
 
     async def run(self) -> None:
@@ -196,10 +198,18 @@ class Daemon:
         def user_to_user() -> bool:
             return any(peer.user_to_user is not UserToUser.NEVER for peer in tunnels.peers.values())
 
-        await nursery.start(offer_tgts, resources.tickets, acceptor, self._configuration.host.kdc_timeout, user_to_user)
+        def kdc_timeout() -> float:
+            return keying.ticket_deadline
+
+        await nursery.start(offer_tgts, resources.tickets, acceptor, kdc_timeout, user_to_user)
         await nursery.start(dataplane.run)
         await nursery.start(resources.tickets.run)
-        reload = Reload(self._source, self._configuration, tunnels, partial(guests.change, keying))
+
+        def others(configuration: Configuration) -> None:
+            self._take_over(configuration)
+            keying.ticket_deadline = configuration.host.kdc_timeout
+
+        reload = Reload(self._source, self._configuration, tunnels, partial(guests.change, keying), others)
         running = Running(reload, engine, self._started, self._stopping, self._events, resources, dataplane, keying)
         self._hooks.introduce(running.introduction())
         self._hooks.tell(Happening("up"))  # before any peer's, and run once all is started
@@ -208,8 +218,11 @@ class Daemon:
         for task in (guests.see_off, make_anew_after_sleep, tell_of_moves):
             nursery.start_soon(task, keying)
         listener, app = resources.control.listener(), application(running)
-        others = self._configuration.control.group_may is GroupMay.CHANGE
-        may_change = partial(local_client_may_change, others=others)
+
+        def may_change(client: trio.SocketStream) -> bool:
+            others = reload.configuration.control.group_may is GroupMay.CHANGE
+            return local_client_may_change(client, others=others)
+
         await nursery.start(partial(serve, listener, app, may_change=may_change))
         await self._serve_onlookers(running, nursery)
         nursery.start_soon(self._notifier.run, running.summary, dataplane.wait_turn)
@@ -221,12 +234,18 @@ class Daemon:
             nursery.start_soon(self._accompany, self._beside, running)
         return keying
 
+    def _take_over(self, configuration: Configuration) -> None:
+        reconfigure(level=configuration.log.level.value, as_json=configuration.log.format is LogFormat.JSON)
+        self._hooks.change(configuration.hooks)
+        if self._onlookers is not None:
+            self._onlookers.known_as(configuration.metrics.hosts)
+
     async def _serve_onlookers(self, running: Running, nursery: trio.Nursery) -> None:
         """Metrics and the status page by TCP, where they are wanted."""
         listener, settings = running.resources.metrics, self._configuration.metrics
         if listener is None or settings.listen is None:
             return
-        app = onlookers_application(running, settings.hosts)
+        self._onlookers = app = onlookers_application(running, settings.hosts)
         await nursery.start(partial(serve, listener, app, may_change=nobody_may_change))
         log.info("metrics_served", extra={"fields": {"address": settings.listen.address, "port": settings.listen.port}})
 
@@ -334,7 +353,7 @@ def open_acceptor(host: HostSettings) -> Acceptor:
 async def offer_tgts(
     tickets: TicketSource,
     acceptor: Acceptor,
-    deadline: float,
+    deadline: Callable[[], float],
     wanted: Callable[[], bool] = lambda: True,
     *,
     task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
@@ -356,7 +375,7 @@ async def offer_tgts(
             await trio.sleep(TGT_SECONDS)
             continue
         try:
-            tgt = await tickets.own_tgt(deadline=deadline)
+            tgt = await tickets.own_tgt(deadline=deadline())
         except TicketUnavailable as unavailable:
             if not failed:
                 log.warning("tgt_unavailable", extra={"fields": {"reason": unavailable.refusal.reason}})

@@ -93,6 +93,14 @@ class Hooks:
     """
 
     def __init__(self, settings: HookSettings, environment: Mapping[str, str]) -> None:
+        self.change(settings)
+        self._environment = {name: value for name, value in environment.items() if name not in VARIABLES}
+        self._waiting, self._next = trio.open_memory_channel[_Turn](WAITING)
+        self._turns: defaultdict[str, deque[_Turn]] = defaultdict(deque)  # that wait, by peer
+        self._working, self._finished = trio.CancelScope(), trio.Event()
+
+    def change(self, settings: HookSettings) -> None:
+        """Other ones from now on; what runs goes on."""
         self._commands = {
             "up": settings.up,
             "down": settings.down,
@@ -100,10 +108,6 @@ class Hooks:
             "peer-down": settings.peer_down,
         }
         self._timeout = settings.timeout
-        self._environment = {name: value for name, value in environment.items() if name not in VARIABLES}
-        self._waiting, self._next = trio.open_memory_channel[_Turn](WAITING)
-        self._turns: defaultdict[str, deque[_Turn]] = defaultdict(deque)  # that wait, by peer
-        self._working, self._finished = trio.CancelScope(), trio.Event()
 
     def introduce(self, host: Mapping[str, str]) -> None:
         """What all of them are told, named as in :class:`Happening`."""

@@ -154,7 +154,7 @@ class Keying:
         self._tickets = tickets
         self._transport = transport
         self._dataplane = dataplane
-        self._ticket_deadline = ticket_deadline
+        self.ticket_deadline = ticket_deadline
         self._key_exchange = key_exchange
         self._ourselves = ourselves
         self._presence = presence or Presence(lambda _peer, _come: None)
@@ -490,7 +490,7 @@ class Keying:
     async def _ticket_arrives(self, peer: Peer, wanted: FetchTicket) -> None:
         try:
             ticket = await self._tickets.get(
-                wanted.server, deadline=self._ticket_deadline, fresh=wanted.fresh, tgt=wanted.tgt
+                wanted.server, deadline=self.ticket_deadline, fresh=wanted.fresh, tgt=wanted.tgt
             )
         except TicketUnavailable as unavailable:
             code = unavailable.refusal.code

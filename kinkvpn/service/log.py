@@ -39,19 +39,27 @@ def configure(stream: TextIO, *, level: str, as_json: bool) -> logging.Handler:
     logging._srcfile = None
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     handler = logging.StreamHandler(stream)
-    if as_json:
-        handler.setFormatter(JsonFormatter())
-    else:
-        handler.setFormatter(TextFormatter(journal=goes_to_journal(stream, os.environ)))
+    handler.setFormatter(_formatter(stream, as_json=as_json))
     handler.addFilter(ration)
     root = logging.getLogger()
     root.addHandler(handler)
-    set_level(level)
+    _set_level(level)
     return handler
 
 
-def set_level(level: str) -> None:
-    """Have records of ``level`` and above from now on, of this program's."""
+def reconfigure(*, level: str, as_json: bool) -> None:
+    """Have what :func:`configure` has installed write otherwise from now on."""
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, logging.StreamHandler) and isinstance(handler.formatter, JsonFormatter | TextFormatter):
+            handler.setFormatter(_formatter(handler.stream, as_json=as_json))
+    _set_level(level)
+
+
+def _formatter(stream: TextIO, *, as_json: bool) -> logging.Formatter:
+    return JsonFormatter() if as_json else TextFormatter(journal=goes_to_journal(stream, os.environ))
+
+
+def _set_level(level: str) -> None:
     for name in ("kinkvpn", "esp"):
         logging.getLogger(name).setLevel(level.upper())
 

@@ -12,7 +12,6 @@ from kinkvpn.config import load
 from kinkvpn.config.changes import changes, with_names_of
 from kinkvpn.errors import KinkvpnError
 from kinkvpn.service import bypass, kill_switch
-from kinkvpn.service.log import set_level
 from kinkvpn.service.preflight import resolve_peers
 from kinkvpn.service.tunnels import Altered, Exceptions
 
@@ -44,6 +43,7 @@ class Reload:
         configuration: that runs.
         tunnels: that it has brought about.
         people: takes over what is written of them, and principals that are about to be peers', until the next call.
+        others: takes over the rest, at the end, and has no reason to refuse.
     """
 
     def __init__(
@@ -52,9 +52,10 @@ class Reload:
         configuration: Configuration,
         tunnels: Tunnels,
         people: Callable[[PeopleSettings, Collection[str]], None],
+        others: Callable[[Configuration], None],
     ) -> None:
         self._source = source
-        self._tunnels, self._people = tunnels, people
+        self._tunnels, self._people, self._others = tunnels, people, others
         self._one_at_a_time = trio.Lock()
         self.configuration = configuration
 
@@ -93,7 +94,7 @@ class Reload:
             await kill_switch.block(self.configuration)
             raise
         self._people(written.people, ())
-        set_level(written.log.level.value)
+        self._others(written)
         before, self.configuration = self.configuration.peers, written
         return {
             "added": [peer.name for peer in found.come],

@@ -30,6 +30,10 @@ class OnlyHosts:
 
     def __init__(self, app: ASGIApp, names: Collection[str] = ()) -> None:
         self._app = app
+        self.known_as(names)
+
+    def known_as(self, names: Collection[str]) -> None:
+        """By these, and no others any more."""
         self._names = {LOCALHOST, *names}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -278,3 +278,10 @@ def test_one_that_is_removed_is_told_and_may_come_again(lab: Lab) -> None:
     a.configuration.write_text(written)
     ask(a, "reload")
     wait(lab, a, lambda: ping(a, b, 4), "no ping")
+    hooked = a.configuration.parent / "hooked"
+    text = written.replace('level = "info"', 'level = "info"\nformat = "json"')
+    a.configuration.write_text(f'{text}\n[hooks]\npeer_down = ["touch", "{hooked}"]\n')
+    assert ask(a, "reload")["unchanged"] == ["b"]
+    ask(a, "down", "b")
+    wait(lab, a, hooked.exists, "the new hook is not run")
+    wait(lab, a, lambda: '"event": "hook_done"' in a.log.read_text(), "the log is not in JSON")

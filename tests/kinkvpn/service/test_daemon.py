@@ -127,7 +127,9 @@ async def test_what_somebody_s_kinit_brings_is_offered(
             return bool(offered) and offered[-1] not in offered[:-1]
 
         async with trio.open_nursery() as nursery:
-            await nursery.start(daemon.offer_tgts, TicketSource(Credentials(principal, ccache=ccache)), acceptor, 5.0)
+            await nursery.start(
+                daemon.offer_tgts, TicketSource(Credentials(principal, ccache=ccache)), acceptor, lambda: 5.0
+            )
             assert not another()
             for _ in range(2):
                 await trio.run_process(kinit, env=realm.environment)

@@ -181,3 +181,11 @@ async def test_the_end_waits_no_longer_than_one_of_them_may_take(tmp_path: Path)
             await hooks.finish(Happening("down"))
     hooks.tell(Happening("peer-up"))  # too late, and no matter
     assert not (tmp_path / "last").exists()
+
+
+async def test_others_from_now_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    hooks = Hooks(HookSettings(peer_up=shell("exit 1")), ENVIRONMENT)
+    hooks.change(HookSettings(peer_up=shell(f"touch {tmp_path}/done"), timeout=20))
+    await hooks.call(Happening("peer-up", {"peer": "east"}))
+    assert (tmp_path / "done").exists()
+    assert told(caplog, "hook_failed") == []

@@ -131,6 +131,21 @@ def test_configured_by_level() -> None:
     assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["ours", "esp", "theirs"]
 
 
+@pytest.mark.usefixtures("restored")
+def test_configured_otherwise_from_then_on() -> None:
+    stream, theirs = io.StringIO(), logging.StreamHandler(io.StringIO())
+    log.configure(stream, level="info", as_json=True)
+    logging.getLogger().addHandler(theirs)
+    log.reconfigure(level="debug", as_json=False)
+    logging.getLogger("kinkvpn.a").debug("ours")
+    assert stream.getvalue().endswith("Z debug   ours\n")
+    assert theirs.formatter is None, "somebody else's"
+    log.reconfigure(level="error", as_json=True)
+    logging.getLogger("esp.b").warning("no")
+    logging.getLogger("esp.b").error("ours")
+    assert json.loads(stream.getvalue().splitlines()[-1])["event"] == "ours"
+
+
 def test_the_journal_is_recognised_by_its_inode(tmp_path: Path) -> None:
     with (tmp_path / "stream").open("w") as stream:
         status = os.fstat(stream.fileno())

@@ -45,3 +45,11 @@ async def test_two_names_are_no_name() -> None:
 )
 def test_names(host: str, name: str) -> None:
     assert host_name(host) == name
+
+
+async def test_names_become_others() -> None:
+    app = OnlyHosts(Starlette(routes=[Route("/", _yes)]), ["gw.test"])
+    app.known_as(["other.test"])
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1") as client:
+        answers = [(await client.get("/", headers={"Host": name})).status_code for name in ("gw.test", "other.test")]
+    assert answers == [421, 200]
