@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from kinkvpn.commands.files import add_config_option
@@ -14,7 +16,8 @@ if TYPE_CHECKING:
     from kinkvpn.commands.subcommands import Subcommands
 
 ABOUT = """Keeps in what clear.block says must not leave in the clear, from now on, as `kinkvpn up` does first of all:
-for the time between the boot of a machine and the start of its daemon. `kinkvpn unblock` undoes it."""
+for the time between the boot of a machine and the start of its daemon, which takes over from it. `kinkvpn unblock`
+undoes it."""
 
 
 def add(commands: Subcommands) -> None:
@@ -32,11 +35,14 @@ def run(asked: argparse.Namespace) -> int:
 
     import trio
 
+    from kinkvpn.api.control import NotRunning, connect
     from kinkvpn.service import kill_switch
     from kinkvpn.service.bypass import here
 
+    with suppress(NotRunning), connect(configuration.control.socket):
+        return complain("the daemon is running, and keeps it in: kinkvpn reload has it take over clear.block", CANNOT)
     try:
-        trio.run(kill_switch.block, here(configuration))
+        trio.run(partial(kill_switch.block, here(configuration), running=False))
     except kill_switch.KillSwitchRefused as refused:
         return complain(refused, CANNOT)
     return DONE

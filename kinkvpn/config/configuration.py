@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kinkvpn.config.claims import Claims
-from kinkvpn.config.clear import ClearSettings, read_clear
+from kinkvpn.config.clear import Block, ClearSettings, read_clear
 from kinkvpn.config.control import ControlSettings, read_control
 from kinkvpn.config.dns import NO_DNS, DnsSettings, read_dns
 from kinkvpn.config.esp import EspSettings, read_esp
@@ -107,6 +107,8 @@ def _configuration(root: Root) -> Configuration:
     if configuration.kink.port == configuration.esp.port:
         written = at_esp if "port" in at_esp else at_kink
         written.report(f"kink.port and esp.port are both {configuration.esp.port}: expected two ports", ("port",))
+    if configuration.clear.block is not Block.NOTHING and not configuration.esp.port:
+        at_esp.report_value(("port",), "any", "a number, for clear.block lets out what leaves from it")
     root.close()
     return configuration
 

@@ -144,6 +144,9 @@ class Daemon:
         if self._signalled or not self._stopping.is_set():
             fields = {"block": block.value, "reason": "kinkvpn unblock lets it out"}
             log.warning("kill_switch_stays", extra={"fields": fields})
+            if self._reload is not None:
+                with suppress(KillSwitchRefused):  # then it lets out what it did before
+                    await kill_switch.block(configuration, running=False)
             return
         try:
             await kill_switch.unblock(configuration.tun.name)

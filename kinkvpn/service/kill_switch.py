@@ -67,12 +67,12 @@ def table_of(device: str) -> str:
     return f"kinkvpn_{device}"
 
 
-def ruleset(configuration: Configuration, uid: int) -> str:
+def ruleset(configuration: Configuration, uid: int | None) -> str:
     """What nft(8) is to read, which replaces what there was.
 
     Args:
         configuration: its policies, its ports, its device, and what is to be blocked.
-        uid: whose the sockets of ESP and KINK are.
+        uid: whose the sockets of ESP and KINK are; None while there are none.
     """
     protecting = (Policy(policy.name, policy.selector) for policy in configuration.policies)
     policies = [*configuration.before, *protecting, *configuration.after]
@@ -91,8 +91,12 @@ def ruleset(configuration: Configuration, uid: int) -> str:
     return f"add table inet {table}\ndelete table inet {table}\ntable inet {table} {{\n{text}}}\n"
 
 
-def _own(configuration: Configuration, uid: int) -> Iterator[str]:
-    """ESP and KINK. Anybody may have their ports while the daemon does not run: told by the account, too."""
+def _own(configuration: Configuration, uid: int | None) -> Iterator[str]:
+    """ESP and KINK. Anybody may have their ports once the daemon has crashed: told by the account, too. Before it has
+    started, and after it was stopped, they are let out for nobody.
+    """
+    if uid is None:
+        return
     yield f"meta skuid {uid} udp sport {{ {configuration.kink.port}, {configuration.esp.port} }} accept"
     if any(policy.encapsulation is Encapsulation.RAW for policy in configuration.policies):
         yield f"meta skuid {uid} meta l4proto {{ esp, ah }} accept"
@@ -169,11 +173,12 @@ def _span(ports: Ports) -> str:
 # Applied.
 
 
-async def block(configuration: Configuration) -> None:
+async def block(configuration: Configuration, *, running: bool = True) -> None:
     """Have nothing leave in the clear that must not, from now on; or, if nothing is to be blocked, no table of ours.
 
     Args:
         configuration: with what it bypasses among its policies (:mod:`kinkvpn.service.bypass`).
+        running: there is a daemon of this account, whose ESP and KINK pass.
 
     Raises:
         KillSwitchRefused: nft is missing, or may not; what there was is as it was.
@@ -183,7 +188,7 @@ async def block(configuration: Configuration) -> None:
         if _nft_path() and await unblock(device, quiet=True):
             log.info("kill_switch_off", extra={"fields": {"table": table_of(device)}})
         return
-    await _nft(ruleset(configuration, os.geteuid()))
+    await _nft(ruleset(configuration, os.geteuid() if running else None))
     log.info("kill_switch_on", extra={"fields": {"table": table_of(device), "block": configuration.clear.block.value}})
 
 

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING
 import pytest
 from support.lab import amend, command, events, policy, start, status, wait
 
-from kinkvpn.demo.capture import CANARY, Capture
-from kinkvpn.demo.lab import WIRE, inbound_spis
+from kinkvpn.demo.capture import CANARY, ESP_PORT, KINK_PORT, Capture
+from kinkvpn.demo.lab import KDC_ADDRESS, KDC_PORT, WIRE, Lab, inbound_spis, policies
+from kinkvpn.demo.realm import Realm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-    from kinkvpn.demo.lab import Host, Lab
+    from kinkvpn.demo.lab import Host
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
@@ -42,6 +43,18 @@ for number in itertools.count(1):
     print(number, flush=True)
     time.sleep(0.02)
 """
+# Likewise, once, as the daemon would: from its ports, by its account.
+PRETENDER = f"""
+import socket, sys
+for target in sys.argv[1:]:
+    for port in ({KINK_PORT}, {ESP_PORT}):
+        with socket.socket(socket.AF_INET6 if ":" in target else socket.AF_INET, socket.SOCK_DGRAM) as sender:
+            sender.bind(("", port))
+            try:
+                sender.sendto({CANARY!r} * 4, (target, {PORT}))
+            except PermissionError:
+                print("kept in")
+"""
 RECEIVER = f"""
 import socket
 with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as receiver:
@@ -60,6 +73,8 @@ class Trial:
         self.a, self.b = lab.hosts
         self.elsewhere = ELSEWHERE if elsewhere else ()
         for host, mine, theirs in ((self.a, 1, 2), (self.b, 2, 1)):
+            # A namespace begins as its host is: one that forwards would send back what is for elsewhere.
+            host.namespace.run(["sh", "-c", "echo 0 >/proc/sys/net/ipv4/conf/all/forwarding"])
             host.namespace.ip(
                 f"address replace fd00:99::{mine}/126 dev {WIRE} nodad",
                 f"route replace default via {host.site.wire.rpartition('.')[0]}.{theirs}",
@@ -94,6 +109,10 @@ class Trial:
     def established(self) -> bool:
         return policy(self.a, "b/1")["state"] == "established" and policy(self.a, "b/2")["state"] == "established"
 
+    def pretend(self, targets: list[str]) -> int:
+        """Packets from the daemon's ports that the filter has kept in."""
+        return self.a.namespace.run([sys.executable, "-c", PRETENDER, *targets]).count("kept in")
+
     def leaked(self, capture: Capture) -> list[str]:
         """What the capture has that is neither KINK nor ESP nor of neighbours; nothing of it was lost."""
         assert capture.stop() == 0
@@ -113,6 +132,7 @@ def test_nothing_leaves_in_the_clear_whatever_happens(lab: Lab, directory: Path,
         trial.lines(b, RECEIVER) as received,
     ):
         trial.wait_more(sent)  # before
+        assert trial.pretend(targets) == 2 * len(targets)
         start(lab)
         wait(lab, a, trial.established, "establishes nothing")
         trial.wait_more(received)
@@ -130,6 +150,7 @@ def test_nothing_leaves_in_the_clear_whatever_happens(lab: Lab, directory: Path,
         a.stop()
         trial.wait_more(sent)
         assert events(a, "kill_switch_stays")
+        assert trial.pretend(targets) == 2 * len(targets)
         assert trial.leaked(capture) == []
         assert command(a, "unblock").returncode == 0
         with Capture(a.namespace, WIRE, directory / f"{block}-out.pcap") as after:
@@ -139,11 +160,53 @@ def test_nothing_leaves_in_the_clear_whatever_happens(lab: Lab, directory: Path,
     lab.realm.start()
 
 
+SHORT = 6  # seconds that a ticket lasts
+LIFETIME = 10  # and a pair of SAs: the least there is
+
+
+def test_nothing_leaves_when_tickets_and_sas_have_run_out_and_no_kdc_is_there(directory: Path) -> None:
+    """A rekey that fails for want of a ticket: the last SA ends, and its packets wait or are dropped."""
+    place = directory / "short"
+    place.mkdir()
+
+    def realms(directory: Path, prefix: Sequence[str]) -> list[Realm]:
+        return [Realm(directory / "realm", KDC_PORT, addresses=(KDC_ADDRESS,), max_life=SHORT, prefix=prefix)]
+
+    with Lab(place, realms=realms) as lab:
+        lab.start_realm()
+        lab.start_hosts()
+        trial = Trial(lab, place, "everything", elsewhere=True)
+        a, b = lab.hosts
+        for host in lab.hosts:
+            amend(host, "[peer]", lifetime=LIFETIME)
+        targets = [*(b.site.inner_address(version) for version in (4, 6)), *trial.elsewhere]
+        start(lab)
+        with Capture(a.namespace, WIRE, place / "short.pcap") as capture, trial.lines(a, SENDER, *targets) as sent:
+            wait(lab, a, trial.established, "establishes nothing")
+            lab.realm.stop()
+
+            def over() -> bool:
+                trial.note_spis()  # a ticket that has not ended yet makes one pair more
+                return all(not each["spi_out"] for each in policies(status(a)))
+
+            wait(lab, a, over, "still has SAs", 6 * LIFETIME)
+            assert events(a, "sa_expired")
+            wait(lab, a, lambda: any("KDC" in line for line in events(a, "create_failed")), "does not say why")
+            trial.wait_more(sent)
+            assert trial.leaked(capture) == []
+
+
 def test_down_lets_it_out_and_who_has_no_kill_switch_any_more_has_none(lab: Lab, directory: Path) -> None:
     trial = Trial(lab, directory, "protected", elsewhere=False)
     a = trial.a
     start(lab)
     assert "table inet kinkvpn_kink0" in a.namespace.run(["nft", "list", "tables"])
+    refused = command(a, "block")
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr == (
+        "kinkvpn: the daemon is running, and keeps it in: kinkvpn reload has it take over clear.block\n"
+    )
+    assert rules(a, "skuid"), "what the daemon sends passes"
     text = a.configuration.read_text()
     a.configuration.write_text(text.replace('block = "protected"', 'block = "everything"'))
     assert command(a, "reload").returncode == 0

@@ -31,3 +31,10 @@ def test_one_line_ahead_of_the_first_table_is_enough() -> None:
 def test_what_is_wrong_is_said(line: str, wrong: str) -> None:
     (said,) = errors(f"{SMALL}\n[clear]\n{line}\n")
     assert wrong in said
+
+
+def test_what_is_let_out_by_its_port_has_one_that_is_known() -> None:
+    text = f'clear.block = "protected"\n{SMALL}\n[esp]\nport = "any"\n'
+    (said,) = errors(text)
+    assert 'esp.port = "any": expected a number, for clear.block lets out what leaves from it' in said
+    config.parse(text.replace('"protected"', '"nothing"'), SOURCE)

@@ -49,8 +49,9 @@ def test_everything_is_all_but_what_is_bypassed_and_what_a_network_needs() -> No
 def test_esp_and_kink_are_told_by_their_account_too() -> None:
     ports = "meta skuid 64910 udp sport { 910, 4500 } accept"
     assert rules(PROTECTED, "output") == ["type filter hook output priority filter;", ports, "jump policies"]
-    raw = rules(PROTECTED.replace("[[peer.policy]]", '[[peer.policy]]\nencapsulation = "raw"'), "output")
-    assert raw[2] == "meta skuid 64910 meta l4proto { esp, ah } accept"
+    raw = PROTECTED.replace("[[peer.policy]]", '[[peer.policy]]\nencapsulation = "raw"')
+    assert rules(raw, "output")[2] == "meta skuid 64910 meta l4proto { esp, ah } accept"
+    assert "skuid" not in ruleset(config.parse(raw, SOURCE), None), "while there is no daemon they are nobody's"
 
 
 def test_exceptions_stand_in_their_order_with_all_that_they_say() -> None:
