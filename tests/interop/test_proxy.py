@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import dns.message
 import pytest
-from support.proxy import PORT, proxy, wait_until
+from support.behind import servers
+from support.proxy import PORT, proxy
 from support.traveller import Traveller
 
 from kinkvpn.demo.capture import Capture
@@ -21,8 +20,6 @@ from kinkvpn.proxy.target import Target, parse_host
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    from kinkvpn.demo.lab import Host
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
@@ -64,22 +61,8 @@ def traveller(lab: Lab, directory: Path) -> Traveller:
 @pytest.fixture(autouse=True)
 def behind(traveller: Traveller) -> Iterator[None]:
     """Servers at the gateway's inner addresses."""
-    wait_until(lambda: has(traveller.gateway, THERE))
-    servers = subprocess.Popen(
-        [*traveller.gateway.namespace.prefix, sys.executable, "-m", "support.behind", THERE, THERE6],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert servers.stdout is not None
-    assert servers.stdout.readline() == "ready\n"
-    yield
-    servers.communicate()
-
-
-def has(host: Host, address: str) -> bool:
-    return address in host.namespace.run(["ip", "address"])
+    with servers(traveller.gateway, THERE, THERE6):
+        yield
 
 
 @pytest.mark.parametrize("stack", STACKS)

@@ -12,17 +12,21 @@ import struct
 import subprocess
 import termios
 import time
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from socket import SOCK_DGRAM, socket
 from typing import TYPE_CHECKING
 
+import dns.message
 import pytest
-from support.lab import status
+from support.behind import servers
+from support.lab import status, within
 from support.traveller import WAIT_SECONDS, Traveller
 from support.unprivileged import USER
 
-from kinkvpn.demo.capture import Capture
-from kinkvpn.demo.lab import WIRE, Lab, inbound_spis, kinkvpn, policies
+from kinkvpn.api.client import Client
+from kinkvpn.demo.capture import Capture, read_pcap
+from kinkvpn.demo.lab import UPLINK, WIRE, Lab, inbound_spis, kinkvpn, policies
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +66,8 @@ def nothing_is_left(traveller: Traveller) -> Iterator[None]:
     wait_until(lambda: not tunnels(traveller))
 
 
-@pytest.mark.parametrize(("device", "engine"), [("tun", "auto"), ("veth", "auto"), ("veth", "portable")])
+@pytest.mark.parametrize("engine", ["auto", "portable"])
+@pytest.mark.parametrize("device", ["tun", "veth"])
 def test_the_tunnel_is_the_only_way_and_carries_nothing_else(
     traveller: Traveller, lab: Lab, directory: Path, device: str, engine: str
 ) -> None:
@@ -71,7 +76,7 @@ def test_the_tunnel_is_the_only_way_and_carries_nothing_else(
     script = f"""
 ping -c 3 -i 0.2 {THERE} && ping -6 -c 3 -i 0.2 fd00:2::1 || exit 1
 for outside in {lab.hosts[1].site.wire} 198.51.100.88; do ping -c 1 -W 1 $outside && exit 2; done
-cat /proc/self/status | grep Cap; id -u; cat /proc/net/dev"""
+cat /proc/self/status | grep Cap; id -u; cat /proc/net/dev; echo $KINKVPN_SOCKET"""
     with Capture(traveller.host.namespace, WIRE, directory / "wire.pcap") as capture:
         with traveller.running("sh", "-c", f"{script}; echo done; read go", options=["--device", device]) as process:
             assert process.stdout is not None
@@ -79,6 +84,8 @@ cat /proc/self/status | grep Cap; id -u; cat /proc/net/dev"""
             while not said.endswith("done\n") and (line := process.stdout.readline()):
                 said += line
             pairs = policies(status(traveller.gateway))
+            with Client(Path(said.splitlines()[-2])) as daemon:
+                assert engine in {"auto", daemon.status()["engine"]}
             _, errors = process.communicate("go\n", WAIT_SECONDS)
         wait_until(lambda: not inbound_spis(status(traveller.gateway)))
         assert capture.stop() == 0
@@ -252,24 +259,58 @@ def test_several_at_once_and_each_is_asked_by_its_own_socket(traveller: Travelle
     """A gateway has one pair for a peer and policy, so the last one has the traffic; each has sockets of its own."""
     with traveller.running("sh", "-c", "echo $KINKVPN_SOCKET; read go; exit 4") as first:
         assert first.stdout is not None
-        socket = first.stdout.readline().strip()
+        control = first.stdout.readline().strip()
         second = traveller.run("ping", "-c", "1", THERE)
         assert second.returncode == 0, second.stderr
         asked = subprocess.run(
             [*traveller.prefix, "python3", "-c", "print()"], capture_output=True, check=False, text=True
         )
         assert asked.returncode == 0
-        assert Path(socket).stat().st_uid == USER
-        assert Path(socket).stat().st_mode & 0o777 == 0o600
+        assert Path(control).stat().st_uid == USER
+        assert Path(control).stat().st_mode & 0o777 == 0o600
         first.communicate("go\n")
         assert first.returncode == 4
-    wait_until(lambda: not Path(socket).exists())
+    wait_until(lambda: not Path(control).exists())
 
 
-def test_names_are_asked_of_the_servers_inside(traveller: Traveller) -> None:
+@contextmanager
+def queries(traveller: Traveller, directory: Path) -> Iterator[list[bytes]]:
+    """Frames that ask for names of our domain and answer that, on either cable of the host; the list is filled at the
+    end of the block.
+    """
+    seen: list[bytes] = []
+    with ExitStack() as held:
+        captures = [
+            held.enter_context(Capture(traveller.host.namespace, cable, directory / f"{cable}.pcap", snaplen=1500))
+            for cable in (WIRE, UPLINK)
+        ]
+        yield seen
+        for capture in captures:
+            assert capture.stop() == 0
+            with capture.path.open("rb") as file:
+                seen += [frame for _, frame in read_pcap(file) if b"\7kinkvpn\4test" in frame]
+
+
+def test_names_are_asked_of_the_server_inside_and_of_nobody_in_the_clear(traveller: Traveller, directory: Path) -> None:
+    """There is a way to the name server outside of the tunnel as well, so that a query in the clear would be seen."""
     with traveller.configuration.open("a") as file:
-        file.write('\n[dns]\nservers = ["10.2.0.53"]\ndomains = ["example.com"]\n')
-    assert traveller.run("cat", "/etc/resolv.conf").stdout == "nameserver 10.2.0.53\nsearch example.com\n"
+        file.write(f'\n[dns]\nservers = ["{THERE}"]\ndomains = ["kinkvpn.test"]\n')
+    host, gateway = traveller.host, traveller.gateway
+    asked = ("sh", "-c", "cat /etc/resolv.conf; getent ahostsv4 web")
+    with ExitStack() as held:
+        held.enter_context(servers(gateway, THERE))
+        host.namespace.ip(f"route add {THERE} via {gateway.site.wire}")
+        held.callback(host.namespace.ip, f"route delete {THERE} via {gateway.site.wire}")
+        with queries(traveller, directory) as seen, within(host.namespace, lambda: socket(type=SOCK_DGRAM)) as outside:
+            outside.settimeout(WAIT_SECONDS)
+            outside.sendto(dns.message.make_query("web.kinkvpn.test", "A").to_wire(), (THERE, 53))
+            assert THERE in str(dns.message.from_wire(outside.recv(1500)).answer[0])
+        assert len(seen) == 2
+        with queries(traveller, directory) as seen:
+            done = traveller.run(*asked)
+        assert not seen
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"nameserver {THERE}\nsearch kinkvpn.test\n{THERE} ")
 
 
 def test_a_gateway_that_is_not_there_is_told_and_nothing_runs(traveller: Traveller) -> None:

@@ -9,18 +9,52 @@ asked; whatever else does not exist. At port 7, UDP.
 
 from __future__ import annotations
 
+import os
 import socket
+import subprocess
 import sys
 import threading
+import time
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import dns.flags
 import dns.message
 import dns.rcode
 import dns.rrset
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from kinkvpn.demo.lab import Host
+
+ROOT = Path(__file__).parents[2]
+START_SECONDS = 60.0
 PLAIN_LIMIT = 512  # RFC 1035 §4.2.1
+
+
+@contextmanager
+def servers(host: Host, *addresses: str) -> Iterator[None]:
+    """All of it, once ``host`` has the ``addresses``, while the block runs."""
+    deadline = time.monotonic() + START_SECONDS
+    while not all(address in host.namespace.run(["ip", "address"]) for address in addresses):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    process = subprocess.Popen(
+        [*host.namespace.prefix, sys.executable, "-m", "support.behind", *addresses],
+        env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    try:
+        yield
+    finally:
+        process.communicate()
 
 
 class Web(BaseHTTPRequestHandler):
