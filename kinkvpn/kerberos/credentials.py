@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from kinkvpn.errors import KinkvpnError
-from kinkvpn.kerberos.libkrb5 import TKT_FLG_RENEWABLE, Context, Krb5Error, posix_seconds
-from kinkvpn.kerberos.session import PERMITTED_ENCTYPES, enctype_name
+from kinkvpn.kerberos.libkrb5 import ERROR_TABLE_BASE, TKT_FLG_RENEWABLE, Context, Krb5Error, posix_seconds
+from kinkvpn.kerberos.session import KRB_AP_ERR_TKT_EXPIRED, PERMITTED_ENCTYPES, enctype_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,6 +273,12 @@ def lifetime_in(principal: str, store: dict[str, str]) -> float:
         name = gssapi.Name(principal, gssapi.NameType.kerberos_principal)
         found = gssapi.Credentials(name=name, usage="initiate", store=named, mechs=[gssapi.MechType.kerberos])
         return float(found.lifetime or 0)
+    except gssapi.exceptions.ExpiredCredentialsError as error:
+        # Its minor code is the mechanism's own, and nothing has words for it.
+        where = store["ccache"]
+        raise Krb5Error(
+            ERROR_TABLE_BASE + KRB_AP_ERR_TKT_EXPIRED, f"the tickets in {where} have ended: kinit gets new ones"
+        ) from error
     except gssapi.raw.GSSError as error:
         # The minor code is libkrb5's, unsigned. Some of gssapi's own (expired, no credentials) come without one.
         code = error.min_code - (1 << 32) if error.min_code >= 1 << 31 else error.min_code

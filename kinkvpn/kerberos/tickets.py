@@ -52,6 +52,7 @@ KDC_ERR_MUST_USE_USER2USER: Final = 27
 # libkrb5's own
 KRB5_KDCREP_SKEW: Final = ERROR_TABLE_BASE + 148
 KRB5_KDC_UNREACH: Final = ERROR_TABLE_BASE + 156
+KRB5_FCC_NOFILE: Final = ERROR_TABLE_BASE + 195
 # Seconds: libkrb5's default for clockskew (krb5.conf(5)).
 DEFAULT_SKEW: Final = 300
 
@@ -368,6 +369,7 @@ class TicketSource:
         reasons = {
             ERROR_TABLE_BASE + KRB_AP_ERR_SKEW: skew,
             KRB5_KDCREP_SKEW: skew,
+            KRB5_FCC_NOFILE: f"{self._credentials.source} is not there: kinit makes it",
             ERROR_TABLE_BASE + KDC_ERR_C_PRINCIPAL_UNKNOWN: f"{kdcs} does not know us as {us}",
             ERROR_TABLE_BASE + KDC_ERR_S_PRINCIPAL_UNKNOWN: unknown,
             ERROR_TABLE_BASE + KDC_ERR_MUST_USE_USER2USER: f"{theirs} has user-to-user tickets only for that principal",

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from kinkvpn.service.keying import ProbeFailed
 from kinkvpn.service.preflight import leaving_address
-from kinkvpn.service.sleep import made_here
+from kinkvpn.service.sleep import is_sought, made_here, tell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -55,9 +54,10 @@ async def tell_of_moves(keying: Keying, open_them: Callable[[], socket.socket] =
                 await trio.sleep(SETTLE_SECONDS)
                 now = leaving_addresses(keying.peers)
                 for name in moved(before, now):
-                    if made_here(keying.peers[name]):
+                    peer = keying.peers[name]
+                    if made_here(peer) or is_sought(peer):
                         log.info("moved", extra={"fields": {"peer": name, "from": before[name], "to": now[name]}})
-                        nursery.start_soon(_tell, keying, name)
+                        nursery.start_soon(tell, keying, name)
                 before |= now
 
 
@@ -74,8 +74,3 @@ def leaving_addresses(peers: Mapping[str, Peer]) -> dict[str, str]:
             with suppress(OSError):
                 found[name] = leaving_address(peer.contact.whereabouts.esp.address)
     return found
-
-
-async def _tell(keying: Keying, name: str) -> None:
-    with suppress(ProbeFailed):  # the next packet tells as well
-        await keying.probe(name)

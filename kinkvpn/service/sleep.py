@@ -1,4 +1,5 @@
-"""A host that has slept makes its SAs anew: the peers may have given it up meanwhile, and it cannot know.
+"""A host that has slept makes its SAs anew: the peers may have given it up meanwhile, and it cannot know. A peer that
+has made them is asked whether it is there, and so hears that this host is.
 
 Its own clock stood still, so nothing here has run out; CLOCK_BOOTTIME has gone on (clock_gettime(2)). A process that
 was stopped, and a virtual machine that was paused, are the same to those outside.
@@ -8,11 +9,12 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
 
-from kinkvpn.service.keying import RekeyFailed
+from kinkvpn.service.keying import ProbeFailed, RekeyFailed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,6 +48,21 @@ async def make_anew_after_sleep(keying: Keying, clock: Callable[[], float] = boo
             for name, peer in keying.peers.items():
                 if made_here(peer):
                     nursery.start_soon(_make_anew, keying, name)
+                elif is_sought(peer):
+                    nursery.start_soon(tell, keying, name)
+
+
+def is_sought(peer: Peer) -> bool:
+    """Whether this host is there for it: it has SAs with it, and looks for it where the configuration says. A gateway's
+    guests look for the gateway.
+    """
+    return bool(peer.settings.esp.address) and any(peer.pairs(policy) for policy in peer.policies)
+
+
+async def tell(keying: Keying, name: str) -> None:
+    """Where this host is, and that it is there, in a STATUS."""
+    with suppress(ProbeFailed):  # the next packet tells as well
+        await keying.probe(name)
 
 
 def made_here(peer: Peer) -> bool:

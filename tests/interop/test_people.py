@@ -11,6 +11,7 @@ from support.lab import command, events, start, status, wait
 from support.people import GATEWAY, HOST_S_DNS, another_host, guests, laptop, open_gateway
 
 from kinkvpn.api.client import Client, peer_path
+from kinkvpn.demo.namespace import LabFailed
 from kinkvpn.service.ration import OF_ONE
 
 if TYPE_CHECKING:
@@ -148,6 +149,7 @@ def test_who_makes_sas_in_a_loop_fills_no_log_and_is_counted(lab: Lab) -> None:
         assert OF_ONE.burst <= len(of_one) <= most < REKEYS
 
 
+TICKET_LIVES = "8s", "20s", "60s"
 NAPS = "probe_after = 1\ndead_after = 2"
 NAP_SECONDS = 10.0  # longer than SLEPT_SECONDS and a look
 
@@ -180,6 +182,38 @@ def test_alice_s_laptop_sleeps_until_it_is_given_up_and_comes_back_by_itself(lab
         assert alice.address() == address
         assert events(alice.host, "slept")
         assert guests(gateway) == [alice.principal]
+
+
+def test_while_alice_sleeps_her_ticket_ends_and_the_gateway_is_restarted_and_kinit_is_all_that_it_takes(
+    lab: Lab,
+) -> None:
+    gateway = lab.hosts[1]
+    open_gateway(gateway)
+    start(lab, gateway)
+    inner = gateway.site.inner_address(4)
+    with laptop(lab) as alice:
+        alice.exists()
+        for life in TICKET_LIVES:
+            alice.kinit("-l", life)
+            alice.up()
+            try:
+                alice.wait_up()
+                break
+            except (AssertionError, LabFailed):  # it has ended before: this machine is busy
+                alice.kill()
+        address = alice.address()
+        assert alice.process is not None
+        alice.process.send_signal(signal.SIGSTOP)
+        wait(lab, gateway, lambda: guests(gateway) == [], "has somebody whose ticket has ended")
+        assert any('reason="its ticket has ended"' in line for line in events(gateway, "guest_left"))
+        gateway.kill()
+        start(lab, gateway)
+        alice.process.send_signal(signal.SIGCONT)
+        wait(lab, alice.host, lambda: "kinit" in alice.log.read_text(), "does not say what it takes")
+        assert not pinged(lab, inner)
+        alice.kinit()
+        wait(lab, alice.host, lambda: pinged(lab, inner), "has not taken the new ticket")
+        assert alice.address() == address
 
 
 def test_alice_moves_to_another_network_and_is_found_there_without_saying_a_word(lab: Lab) -> None:

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 import pytest
 from support.host import Tunnel, simulate
 
-from kinkvpn.service.sleep import LOOK_SECONDS, SLEPT_SECONDS, boot_time, made_here, make_anew_after_sleep
+from kinkvpn.service.sleep import (
+    LOOK_SECONDS,
+    SLEPT_SECONDS,
+    boot_time,
+    is_sought,
+    made_here,
+    make_anew_after_sleep,
+)
 
 if TYPE_CHECKING:
     from support.host import World
@@ -49,6 +56,19 @@ def test_who_has_made_sas_makes_them_anew_after_a_sleep(sleeper: str, seconds: f
         assert [one.isdisjoint(other) for one, other in zip(before, after, strict=True)] == [anew, anew]
 
     simulate(scenario, f"{sleeper} {seconds}")
+
+
+def test_who_has_not_made_them_is_heard_all_the_same() -> None:
+    async def scenario(world: World) -> None:
+        west, _ = await world.pair([TUNNEL])
+        await world.wait_at_rest(within=5)
+        heard = west.counters().get("commands_received", 0)
+        east = world.hosts["east"].keying
+        assert is_sought(east.peers["west"])
+        world.nursery.start_soon(make_anew_after_sleep, east, Clock(world, 3600.0))
+        await world.wait_until(lambda: west.counters().get("commands_received", 0) == heard + 1, within=30)
+
+    simulate(scenario, 1)
 
 
 def test_a_peer_that_is_away_is_no_reason_to_end(caplog: pytest.LogCaptureFixture) -> None:
