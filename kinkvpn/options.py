@@ -124,9 +124,10 @@ def _pfs(table: Table, inherited: Options) -> tuple[tuple[Group, ...], bool]:
     found = tuple(group for group in groups if group is not None)
     written = next((key for key in ("pfs_required", "pfs") if key in table), None)
     if required and not found and written is not None and table.sound:
-        table.report_value(
-            (written,), required if written == "pfs_required" else "none", 'both, such as pfs = "x25519"'
-        )
+        if written == "pfs":
+            table.report_value(("pfs",), "none", "a group, such as x25519, for pfs_required = true")
+        else:
+            table.report_value(("pfs_required",), True, 'a group beside it, such as pfs = "x25519"')
     return found, required
 
 

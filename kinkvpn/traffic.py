@@ -184,7 +184,8 @@ def _read_sets(entry: Table, passing: Passing) -> list[Selector]:
     combined = _sets(local or ANYWHERE, remote or ANYWHERE, (protocol,), messages or ports[0], ports[1])
     sets = [Selector(*one) for one in islice(combined, MAXIMUM_SETS + 1)]
     if entry.sound and len(sets) > MAXIMUM_SETS:
-        entry.report(f"{entry.name}: expected at most {MAXIMUM_SETS} combinations of its addresses and ports")
+        most = f"expected at most {MAXIMUM_SETS} combinations of its addresses and ports, or several [[policy]]"
+        entry.report(f"{entry.name}: {most}")
     return sets
 
 

@@ -43,7 +43,7 @@ def read_dns(table: Table) -> DnsSettings:
     )
     for key, most in (("servers", MAXIMUM_SERVERS), ("domains", MAXIMUM_DOMAINS)):
         if table.sound and len(getattr(settings, key)) > most:
-            table.report_value((key,), table.written(key), f"at most {most}")
+            table.report_value((key,), table.written(key), f"at most {most} of them")
     if table.sound and settings.domains and not settings.servers:
         table.report_value(("domains",), table.written("domains"), "servers beside it")
     table.close()

@@ -124,7 +124,7 @@ def _name(table: Table, address: str, principal: str) -> str:
     if "name" not in table and host:
         table.get("name", values.label, "")
         return host.partition(".")[0]
-    return table.require("name", values.label, "", "a short name for this peer")
+    return table.require("name", values.label, "", 'a short name for this peer, such as name = "gw"')
 
 
 def _is_name(host: str) -> bool:
@@ -143,7 +143,8 @@ def _check_reachable(table: Table, peer: PeerConfiguration, kink: KinkSettings) 
     if not peer.extensions and any(policy.aggregation for policy in peer.policies):
         table.report_value(("extensions",), False, "true, for iptfs_rate is agreed on by an extension")
     if kink.over is KinkOver.ESP_PORT and peer.kink_over is KinkOver.KINK_PORT:
-        table.report_value(("kink_over",), peer.kink_over.value, 'another, for kink.over = "4500" opens no port 910')
+        expected = '"auto" or "4500", for kink.over = "4500" opens no port 910'
+        table.report_value(("kink_over",), peer.kink_over.value, expected)
 
 
 def _policies(table: Table, peer: str, claims: Claims, *, extensions: bool) -> tuple[PolicySettings, ...]:

@@ -97,7 +97,8 @@ def _fixed(table: Table) -> Mapping[str, tuple[Address, ...]]:
     holders: dict[Address, str] = {}
     for principal, addresses in found.items():
         if _PATTERN.fullmatch(principal) is None or "*" in principal:
-            table.report(f"{table.name}: {principal}: expected a principal with its realm", (principal,))
+            expected = "expected a principal with its realm, such as alice@EXAMPLE.COM"
+            table.report(f"{table.name}: {principal}: {expected}", (principal,))
         for address in addresses:
             holder = holders.setdefault(address, principal)
             if holder != principal:
@@ -143,7 +144,7 @@ def _lease(table: Table, inherited: Lease) -> Lease:
         ("domains", lease.domains, MAX_DOMAINS),
     ):
         if key in table and table.sound and len(found) > most:
-            table.report_value((key,), table.written(key), f"at most {most}")
+            table.report_value((key,), table.written(key), f"at most {most} of them")
     if "routes" in table and table.sound:
         _check_apart(table, lease.routes)
     return lease

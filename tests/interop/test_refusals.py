@@ -2,7 +2,8 @@
 
 Each is read in a terminal 80 columns wide: longer ones are folded at words, and what goes on is indented.
 
-Configurations that are wrong by themselves are in tests/kinkvpn; here is what a host, a keytab and a KDC can lack.
+Configurations that are wrong by themselves are in tests/kinkvpn/config/test_refusals.py; here is what a host, a keytab
+and a KDC can lack.
 """
 
 from __future__ import annotations

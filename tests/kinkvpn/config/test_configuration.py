@@ -238,7 +238,7 @@ MISTAKES = [
     ),
     (
         edited("[[peer.policy]]", "pfs_required = true\n[[peer.policy]]"),
-        ["13: peer[1].pfs_required = true: expected both"],
+        ["13: peer[1].pfs_required = true: expected a group beside it"],
     ),
     (
         edited("[[peer.policy]]", "sas_per_create = 0\n[[peer.policy]]"),
@@ -262,7 +262,7 @@ MISTAKES = [
     (edited("name =", "kink_over = 910\nname ="), ['9: peer[1].kink_over = 910: expected "910", in quotes']),
     (
         edited("[tun]", '[kink]\nover = "4500"\n[tun]').replace("name =", 'kink_over = "910"\nname ='),
-        ['11: peer[1].kink_over = "910": expected another, for kink.over = "4500" opens no port 910'],
+        ['11: peer[1].kink_over = "910": expected "auto" or "4500", for kink.over = "4500" opens no port 910'],
     ),
     (
         edited("name =", 'suites = ["aes256-gmc16", "rot13"]\nname ='),

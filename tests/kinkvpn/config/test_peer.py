@@ -146,7 +146,7 @@ def test_a_peer_is_called_as_its_host_is(lines: str, name: str, principal: str) 
 def test_what_has_no_name_of_a_host_is_to_be_named() -> None:
     text = f'{HEAD}[[peer]]\naddress = "2001:db8::1"\nlocal = "10.1.0.0/24"\nremote = "10.2.0.0/24"\n'
     assert [line.partition(": ")[2] for line in errors(text)] == [
-        "peer[1].name is missing: expected a short name for this peer",
+        'peer[1].name is missing: expected a short name for this peer, such as name = "gw"',
         "peer[1].principal is missing: expected one such as kink/gw.example.com@EXAMPLE.COM",
     ]
     with_policy = text.replace("2001:db8::1", "east.example.com") + "[[peer.policy]]\n"
