@@ -11,7 +11,7 @@ import trio
 from kinkvpn.proxy import socks
 from kinkvpn.proxy.http_server import serve_http
 from kinkvpn.proxy.reader import Reader
-from kinkvpn.proxy.relay import CHUNK
+from kinkvpn.proxy.relay import CHUNK, prepare
 from kinkvpn.proxy.socks_server import serve_socks
 from kinkvpn.proxy.target import MalformedRequest
 from kinkvpn.service.obstacles import StartRefused
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Ours. Clients at a time, of all ports; each costs two or three descriptors, of which a process has 1,024.
+# Ours. Clients at a time, of all ports; each costs up to four descriptors (run.py has them).
 MAX_CLIENTS = 256
 # Ours. Until a client has said what it wants.
 ASKING_SECONDS = 30.0
@@ -98,6 +98,7 @@ class Clients:
         """To its end. No defect of it goes further: there are others, and a tunnel."""
         try:
             with client:
+                prepare(client)
                 await each(client)
         except* (OSError, trio.ClosedResourceError):
             pass  # it has gone; alone, or in a group from a nursery of its own
@@ -122,7 +123,6 @@ class Front:
     async def serve(self, client: SocketType) -> None:
         """Until it is done. Raises OSError: it has gone."""
         reader = Reader(client)
-        client.setsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY, 1)
         with trio.CancelScope(deadline=trio.current_time() + ASKING_SECONDS) as asking:
 
             def asked() -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from esp.sa import Endpoint
-from kinkvpn.proxy.relay import relay, send_all
+from kinkvpn.proxy.relay import prepare, relay, send_all
 from kinkvpn.proxy.stack import StackError
 
 if TYPE_CHECKING:
@@ -39,8 +39,7 @@ class KernelStack:
         """As there."""
         made = self._socket(remote, socket.SOCK_STREAM)
         try:
-            with suppress(OSError):
-                made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # who writes has decided about that
+            prepare(made)
             await made.connect(tuple(remote))
         except OSError as error:
             made.close()
@@ -112,6 +111,7 @@ class KernelListener:
     async def accept(self) -> tuple[KernelConnection, Endpoint]:
         """As there."""
         accepted, source = await self._socket.accept()
+        prepare(accepted)
         return KernelConnection(accepted), Endpoint(source[0], source[1])
 
     def close(self) -> None:

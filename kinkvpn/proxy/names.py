@@ -36,6 +36,7 @@ KEPT = 1_000
 # whoever owns the name.
 MOST_ADDRESSES = 16
 LONGEST_KEPT = 300.0
+# Ours. That a name is not known as well (RFC 2308 §7): a program that asks without end asks us, and not its server.
 SHORTEST_KEPT = 5.0
 
 
@@ -66,7 +67,7 @@ class Names:
         """
         expires, addresses = self._kept.get(name, (0.0, ()))
         if expires > trio.current_time():
-            return addresses
+            return _some(name, addresses)
         if not self._servers:
             raise NameUnknown(f"{name}: there is no name server in the tunnel to ask: name one with --dns")
         candidates = [f"{name}.{domain}" for domain in self._domains if "." not in name]
@@ -75,7 +76,8 @@ class Names:
             if found:
                 self._keep(name, found, seconds)
                 return found
-        raise NameUnknown(f"{name}: no such name")
+        self._keep(name, (), SHORTEST_KEPT)
+        return _some(name, ())
 
     def _keep(self, name: str, addresses: tuple[Address, ...], seconds: float) -> None:
         self._kept[name] = trio.current_time() + min(max(seconds, SHORTEST_KEPT), LONGEST_KEPT), addresses
@@ -114,7 +116,7 @@ class Names:
             try:
                 answer = await self._answer_by_udp(query, server)
                 return await self._answer_by_tcp(query, server) if answer.flags & dns.flags.TC else answer
-            except (StackError, OSError, dns.exception.DNSException):
+            except (StackError, OSError, dns.exception.DNSException, ValueError):
                 await trio.lowlevel.checkpoint()
         return None
 
@@ -141,6 +143,13 @@ class Names:
             connection.close()
 
 
+def _some(name: str, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+    """These. Raises NameUnknown: there are none."""
+    if not addresses:
+        raise NameUnknown(f"{name}: no such name")
+    return addresses
+
+
 async def _matching(udp: UdpSocket, query: dns.message.Message, server: Endpoint) -> dns.message.Message:
     """The answer to ``query`` among what comes: anybody behind the tunnel can send something (RFC 5452 §9.1)."""
     while True:
@@ -149,7 +158,7 @@ async def _matching(udp: UdpSocket, query: dns.message.Message, server: Endpoint
             answer = dns.message.from_wire(octets, ignore_trailing=True)
         except (dns.exception.DNSException, ValueError):
             continue
-        if ip_address(source.address) == ip_address(server.address) and query.is_response(answer):
+        if source == server and query.is_response(answer):
             return answer
 
 

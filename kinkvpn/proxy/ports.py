@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import logging
 import socket
+from collections import OrderedDict
 from contextlib import suppress
+from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Protocol
 
 import trio
 
 from esp.sa import Endpoint
-from kinkvpn.proxy.front import ASKING_SECONDS, MAX_CLIENTS, PAUSE_SECONDS, Clients, open_listener
+from kinkvpn.proxy.front import ASKING_SECONDS, PAUSE_SECONDS, Clients, open_listener
 from kinkvpn.proxy.outgoing import Refused
 from kinkvpn.proxy.stack import StackError
 from kinkvpn.service.obstacles import StartRefused
@@ -23,12 +25,16 @@ if TYPE_CHECKING:
 
     from kinkvpn.proxy.forwards import Forward
     from kinkvpn.proxy.outgoing import Outgoing
-    from kinkvpn.proxy.stack import Connection, Listener, Stack, UdpSocket
+    from kinkvpn.proxy.stack import Connection, Listener, Stack
 
 log = logging.getLogger(__name__)
 
 # Ours. A flow of datagrams has no end that could be seen; a minute is what NATs give it (RFC 4787 §4.3 asks for two).
 FLOW_SECONDS = 120.0
+# Ours. Of one forward: a stub resolver has a new source for each question, and so the oldest makes room for the next.
+MOST_FLOWS = 128
+# Ours. Of one flow, while its socket is made and a name is looked up.
+MOST_WAITING = 8
 # Ours. Connections that come out of the tunnel at a time, of every -R: whoever is there must not take the places, nor
 # the descriptors, of those who are here.
 MAX_CALLERS = 64
@@ -176,9 +182,29 @@ class Ports:
             await connection.relay(stream.socket)
         except (OSError, trio.TooSlowError) as error:
             log.info("refused", extra={"fields": {"target": str(forward.target), "reason": str(error)}})
+        except Exception:
+            log.exception("caller_failed")  # no defect that one of them finds goes further
         finally:
             connection.close()
             self._callers.leave()
+
+
+@dataclass(slots=True, eq=False)
+class _Flow:
+    """Datagrams of one source on their way to its socket, and how long that has to live."""
+
+    waiting: trio.MemorySendChannel[bytes]
+    scope: trio.CancelScope
+
+    def push(self, datagram: bytes) -> None:
+        """Lost where there are too many."""
+        self.go_on()
+        with suppress(trio.WouldBlock, trio.BrokenResourceError):
+            self.waiting.send_nowait(datagram)
+
+    def go_on(self) -> None:
+        """It is not silent."""
+        self.scope.deadline = trio.current_time() + FLOW_SECONDS
 
 
 async def carry_datagrams(listening: Datagrams, opened: Callable[[], Awaitable[tuple[Datagrams, Endpoint]]]) -> None:
@@ -187,39 +213,46 @@ async def carry_datagrams(listening: Datagrams, opened: Callable[[], Awaitable[t
     Args:
         listening: taken over.
         opened: such a socket, and where what comes is to go. What it raises of Refused, StackError and OSError loses
-            the datagram.
+            the datagrams that wait for it.
     """
-    flows: dict[Endpoint, tuple[UdpSocket | Datagrams, Endpoint, trio.CancelScope]] = {}
+    flows: OrderedDict[Endpoint, _Flow] = OrderedDict()
 
-    async def carry_back(source: Endpoint, udp: Datagrams, remote: Endpoint, scope: trio.CancelScope) -> None:
+    async def carry(source: Endpoint, flow: _Flow, waiting: trio.MemoryReceiveChannel[bytes]) -> None:
         try:
-            with scope:
-                while True:
-                    datagram, sender = await udp.receive()
-                    if sender != remote:
-                        continue  # the port is there for everybody: others could speak as what was asked
-                    scope.deadline = trio.current_time() + FLOW_SECONDS
-                    await listening.send(datagram, source)
+            with flow.scope:
+                udp, remote = await opened()
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(carry_back, source, flow, udp, remote)
+                        async for datagram in waiting:
+                            await udp.send(datagram, remote)
+                finally:
+                    udp.close()
+        except* (Refused, StackError, OSError) as errors:
+            log.info("refused", extra={"fields": {"reason": str(errors.exceptions[0])}})
         finally:
-            del flows[source]
-            udp.close()
+            waiting.close()
+            if flows.get(source) is flow:
+                del flows[source]
+
+    async def carry_back(source: Endpoint, flow: _Flow, udp: Datagrams, remote: Endpoint) -> None:
+        while True:
+            datagram, sender = await udp.receive()
+            if sender == remote:  # the port is there for everybody: others could speak as what was asked
+                flow.go_on()
+                await listening.send(datagram, source)
 
     try:
         async with trio.open_nursery() as nursery:
             while True:
                 datagram, source = await listening.receive()
                 if source not in flows:
-                    if len(flows) >= MAX_CLIENTS:
-                        continue
-                    try:
-                        udp, remote = await opened()
-                    except (Refused, StackError, OSError) as error:
-                        log.info("refused", extra={"fields": {"reason": str(error)}})
-                        continue
-                    flows[source] = udp, remote, trio.CancelScope()
-                    nursery.start_soon(carry_back, source, udp, remote, flows[source][2])
-                udp, remote, scope = flows[source]
-                scope.deadline = trio.current_time() + FLOW_SECONDS
-                await udp.send(datagram, remote)
+                    if len(flows) >= MOST_FLOWS:
+                        flows.popitem(last=False)[1].scope.cancel()
+                    sending, waiting = trio.open_memory_channel[bytes](MOST_WAITING)
+                    flows[source] = _Flow(sending, trio.CancelScope())
+                    nursery.start_soon(carry, source, flows[source], waiting)
+                flows.move_to_end(source)
+                flows[source].push(datagram)
     finally:
         listening.close()

@@ -18,7 +18,17 @@ CHUNK = 256 * 1024
 # Ours. What one side has ended, and the other neither ends nor says anything on, is given up after that, as squid does
 # it: whether the one waits for it still, or has gone, cannot be told from its end; and its place is wanted.
 SILENT_SECONDS = 900.0
+# Ours. Until who says nothing is asked whether it is there; lwIP's connections have the same (flow.c).
+IDLE_SECONDS = 120
 _AT_ONCE = struct.pack("ii", 1, 0)  # socket(7), struct linger: closing is a reset
+
+
+def prepare(connection: SocketType) -> None:
+    """Who writes there has decided about Nagle's algorithm; who has gone without a word loses its place."""
+    with suppress(OSError):
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, IDLE_SECONDS)
 
 
 async def relay(one: SocketType, other: SocketType) -> None:

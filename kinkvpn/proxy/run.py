@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import resource
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -44,6 +45,8 @@ log = logging.getLogger(__name__)
 
 # Ours. Seconds until the tunnel is up, or we say why it is not.
 PATIENCE = 30.0
+# Ours. All clients, callers and flows that there may be, each with up to four; a process is given 1,024.
+DESCRIPTORS = 4_096
 
 
 class StackChoice(Enum):
@@ -87,9 +90,18 @@ def run(wanted: Wanted) -> None:
         StartRefused: there is no stack, or something else that has to hold does not.
         KinkvpnError, EspError: it broke while running.
     """
+    have_descriptors()
     with ExitStack() as held:
         space = _namespace(wanted.stack, held)
         trio.run(Proxy(wanted, space).run)
+
+
+def have_descriptors() -> None:
+    """As many as our bounds make of them, or as many as there may be: who comes last must not take everybody's."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _namespace(choice: StackChoice, held: ExitStack) -> Namespace | None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Ours. Connections, listeners and UDP sockets at a time; each costs two descriptors, of which a process has 1,024.
+# Ours. Connections, listeners and UDP sockets at a time; each costs two or three descriptors.
 FLOWS = 400
 # Ours. What may wait here for programs that do not read, and as much for peers that do not: forty connections have
 # windows of megabytes, all have 64 kB.

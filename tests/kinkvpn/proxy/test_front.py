@@ -68,6 +68,23 @@ async def test_a_defect_that_one_client_finds_is_told_and_not_everybodys_end(cap
     assert [(record.levelno, record.message) for record in caplog.records] == [(logging.ERROR, "client_failed")]
 
 
+async def test_a_client_of_any_port_is_asked_whether_it_is_there_and_waits_for_no_other_octets() -> None:
+    found = []
+
+    async def each(client: SocketType) -> None:
+        found.append(client.getsockopt(trio.socket.SOL_SOCKET, trio.socket.SO_KEEPALIVE))
+        found.append(client.getsockopt(trio.socket.IPPROTO_TCP, trio.socket.TCP_NODELAY))
+
+    with trio.fail_after(15):
+        listening = await open_listener(Endpoint(LOOPBACK, 0))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(Clients().serve, listening, each)
+            async with await trio.open_tcp_stream(LOOPBACK, listening.getsockname()[1]) as stream:
+                assert await stream.receive_some() == b""
+            nursery.cancel_scope.cancel()
+    assert found == [1, 1]
+
+
 async def test_a_port_that_is_taken() -> None:
     with await open_listener(Endpoint(LOOPBACK, 0)) as listening:
         port = listening.getsockname()[1]

@@ -11,6 +11,7 @@ from support.here import LOOPBACK, stack
 
 from esp.sa import Endpoint
 from kinkvpn.proxy.kernel import KernelStack
+from kinkvpn.proxy.relay import IDLE_SECONDS
 from kinkvpn.proxy.stack import StackError
 from kinkvpn.rootless.channel import Channel
 from kinkvpn.rootless.outside import Namespace
@@ -35,6 +36,10 @@ async def test_a_listener_and_who_comes(here: str, wildcard: str) -> None:
         assert source == Endpoint(*stream.getsockname()[:2])
         await stream.send(b"hello")
         assert await theirs.recv(10) == b"hello"
+        for each in (stream, theirs):
+            assert each.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+            assert each.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == IDLE_SECONDS
+            assert each.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
         connection.close()
         assert await theirs.recv(10) == b""
     accepted.close()

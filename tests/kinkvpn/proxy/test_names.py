@@ -33,7 +33,7 @@ class Server:
     def __init__(self, change: Callable[[dns.message.Message], dns.message.Message] = lambda reply: reply) -> None:
         self.asked: list[str] = []
         self.change = change
-        self.udp = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
+        self.udp = self.answers_from = trio.socket.socket(type=trio.socket.SOCK_DGRAM)
         self.tcp = trio.socket.socket()
 
     async def bind(self) -> int:
@@ -64,7 +64,7 @@ class Server:
             wire, source = await self.udp.recvfrom(4096)
             await self.udp.sendto(b"noise", source)
             await self.udp.sendto(dns.message.make_response(dns.message.make_query("x.", "A")).to_wire(), source)
-            await self.udp.sendto(self.change(self.answer(wire)).to_wire(), source)
+            await self.answers_from.sendto(self.change(self.answer(wire)).to_wire(), source)
 
     async def serve_tcp(self) -> None:
         while True:
@@ -137,6 +137,25 @@ async def test_an_answer_that_is_cut_is_asked_for_by_tcp(server: Server) -> None
 async def test_no_such_name(server: Server) -> None:
     with pytest.raises(NameUnknown, match="no such name"):
         await Names(stack(), [HERE]).resolve("nowhere.test")
+    assert server.asked
+
+
+async def test_a_name_that_is_not_known_is_asked_for_once_in_a_while(server: Server) -> None:
+    asking = Names(stack(), [HERE])
+    for _ in range(2):
+        with pytest.raises(NameUnknown, match="no such name"):
+            await asking.resolve("nowhere.test")
+    assert sorted(server.asked) == ["nowhere.test. A", "nowhere.test. AAAA"]
+
+
+async def test_an_answer_from_another_port_is_none(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """RFC 5452 §9.1: whoever shares the server's address could say it."""
+    monkeypatch.setattr(names, "ANSWER_SECONDS", 0.02)
+    with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as other:
+        server.answers_from = other
+        await other.bind((str(HERE), 0))
+        with pytest.raises(NameUnknown), trio.fail_after(15):
+            await Names(stack(), [HERE]).resolve("web.test")
     assert server.asked
 
 

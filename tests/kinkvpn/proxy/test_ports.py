@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
 import trio
 from support.here import LOOPBACK, echo, outgoing, serving, stack
 
+from esp.sa import Endpoint
+from kinkvpn.proxy import ports as module
 from kinkvpn.proxy.forwards import Forward, parse_forward
 from kinkvpn.proxy.front import Clients
-from kinkvpn.proxy.ports import MAX_CALLERS, Ports
+from kinkvpn.proxy.ports import MAX_CALLERS, MOST_WAITING, HostUdpSocket, Ports, carry_datagrams, host_udp
 from kinkvpn.service.obstacles import StartRefused
 
 if TYPE_CHECKING:
@@ -96,6 +98,54 @@ async def test_datagrams_of_several(way: str) -> None:
                 assert await client.recv(100) == bytes([number]) * 2
             for client in clients:
                 client.close()
+
+
+async def test_the_next_question_of_a_resolver_has_the_place_of_its_oldest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each comes from another port, and none has an end."""
+    monkeypatch.setattr(module, "MOST_FLOWS", 2)
+    port = await free_port(trio.socket.SOCK_DGRAM)
+    with trio.socket.socket(type=trio.socket.SOCK_DGRAM) as server, ExitStack() as held:
+        await server.bind((LOOPBACK, 0))
+        async with forwarding("-L", parse_forward(f"udp/{LOOPBACK}:{port}:{LOOPBACK}:{server.getsockname()[1]}")):
+            asked = []
+            for number in range(4):
+                client = held.enter_context(trio.socket.socket(type=trio.socket.SOCK_DGRAM))
+                await client.sendto(bytes([number]), (LOOPBACK, port))
+                asked.append((client, (await server.recvfrom(100))[1]))
+            for client, source in asked[2:]:
+                await server.sendto(b"answer", source)
+                assert await client.recv(100) == b"answer"
+
+
+async def test_datagrams_wait_for_no_others_name() -> None:
+    looked_up, answered = trio.Event(), trio.Event()
+    port = await free_port(trio.socket.SOCK_DGRAM)
+    with (
+        trio.socket.socket(type=trio.socket.SOCK_DGRAM) as server,
+        trio.socket.socket(type=trio.socket.SOCK_DGRAM) as first,
+        trio.socket.socket(type=trio.socket.SOCK_DGRAM) as second,
+    ):
+        await server.bind((LOOPBACK, 0))
+
+        async def opened() -> tuple[HostUdpSocket, Endpoint]:
+            if not looked_up.is_set():
+                looked_up.set()
+                await answered.wait()
+            return await host_udp(Endpoint(LOOPBACK, 0)), Endpoint(*server.getsockname())
+
+        with trio.fail_after(15):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(carry_datagrams, await host_udp(Endpoint(LOOPBACK, port)), opened)
+                for number in range(2 * MOST_WAITING):
+                    await first.sendto(bytes([number]), (LOOPBACK, port))
+                await looked_up.wait()
+                await second.sendto(b"second", (LOOPBACK, port))
+                assert await server.recv(100) == b"second"
+                answered.set()
+                assert [await server.recv(100) for _ in range(MOST_WAITING)] == [
+                    bytes([number]) for number in range(MOST_WAITING)
+                ]
+                nursery.cancel_scope.cancel()
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from support.unprivileged import as_user
 
 from kinkvpn.people import Wishes
 from kinkvpn.proxy import lwip
-from kinkvpn.proxy.run import StackChoice, Wanted, run
+from kinkvpn.proxy.run import DESCRIPTORS, StackChoice, Wanted, have_descriptors, run
 from kinkvpn.rootless.namespace import CLONE_NEWUSER, unshare
 from kinkvpn.service.obstacles import StartRefused
 
@@ -28,6 +29,16 @@ def refused(choice: StackChoice) -> str:
             return str(found)
 
     return str(as_user(deed))
+
+
+def test_there_are_descriptors_for_all_that_there_may_be() -> None:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (512, before[1]))
+        have_descriptors()
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == min(DESCRIPTORS, before[1] % (1 << 64))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
 @pytest.mark.root
