@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kinkvpn.commands.files import add_config_option
 from kinkvpn.commands.outcome import CANNOT, DONE, complain
 from kinkvpn.config import engine_settings, load
-from kinkvpn.terminal import folded, show, width_of
+from kinkvpn.terminal import show_each
 
 if TYPE_CHECKING:
     import argparse
@@ -41,7 +40,7 @@ def run(asked: argparse.Namespace) -> int:
 
     import trio
 
-    from kinkvpn import prospect, view
+    from kinkvpn import prospect
     from kinkvpn.service import bypass, kill_switch, preflight
     from kinkvpn.service.daemon import settle_tun
     from kinkvpn.service.engines import choose_engine, obstacle
@@ -68,17 +67,11 @@ def run(asked: argparse.Namespace) -> int:
     if reasons:
         return complain("\n".join(reasons), CANNOT)
     tun = settle_tun(configuration, peers, PathMtus(addresses.values()))
-    found = prospect.prospect(configuration, tun, addresses, chosen)
     if asked.json:
-        print(json.dumps(found))
+        print(json.dumps(prospect.prospect(configuration, tun, addresses, chosen)))
         return DONE
     print(f"{asked.config} is good: {counted(configuration)}\n")
-    show(prospect.PEERS, prospect.peer_rows(found))
-    print()
-    show(prospect.POLICIES, prospect.policy_rows(found))
-    print()
-    for line in view.check(replace(configuration, tun=tun), addresses, chosen).splitlines():
-        print(folded(line, width_of(sys.stdout)))
+    show_each(prospect.tables(replace(configuration, tun=tun), addresses, chosen))
     return DONE
 
 

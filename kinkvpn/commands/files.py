@@ -34,3 +34,9 @@ def socket_path(asked: argparse.Namespace) -> Path:
     if asked.config is not None or DEFAULT_PATH.exists():
         return load(asked.config or DEFAULT_PATH).control.socket
     return ControlSettings().socket
+
+
+def found_by(asked: argparse.Namespace) -> list[str]:
+    """The options that :func:`socket_path` went by, for a command about the same daemon."""
+    named = {"--socket": asked.socket, "-c": asked.config}
+    return [word for option, path in named.items() if path is not None for word in (option, str(path))]

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
-from kinkvpn.commands.files import add_socket_options, socket_path
+from kinkvpn.commands.files import add_socket_options, found_by, socket_path
 from kinkvpn.commands.outcome import DONE, FAILED
-from kinkvpn.terminal import folded, width_of
+from kinkvpn.terminal import show_each
 
 if TYPE_CHECKING:
     import argparse
@@ -32,7 +31,7 @@ def add(commands: Subcommands) -> None:
 
 def run(asked: argparse.Namespace) -> int:
     """``kinkvpn status``."""
-    from kinkvpn import view
+    from kinkvpn import listing
     from kinkvpn.api.client import Client, peer_path
     from kinkvpn.api.control import CommandRefused
 
@@ -49,9 +48,8 @@ def run(asked: argparse.Namespace) -> int:
     if asked.json:
         print(json.dumps(answer | ({"probes": probes} if asked.probe else {})))
     else:
-        width = width_of(sys.stdout)
-        for line in view.status(answer, {name: spoken(probe) for name, probe in probes.items()}).splitlines():
-            print(folded(line, width))
+        words = {name: spoken(probe) for name, probe in probes.items()}
+        show_each(listing.status(answer, words, found_by(asked)))
     return FAILED if any("error" in probe for probe in probes.values()) else DONE
 
 

@@ -1,4 +1,4 @@
-"""What manual SAs have carried and dropped, as an object for JSON and as text."""
+"""What manual SAs have carried and dropped, as an object for JSON and as tables."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from kinkvpn import view
 from kinkvpn.service.report import spell
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from esp.dataplane import LinkStatistics
     from esp.statistics import SaStatistics, Statistics
+
+SAS = ("policy", "direction", "spi", ">packets", ">octets", ">sequence", "engine", "dropped")
 
 
 def of(traffic: Statistics, link: LinkStatistics) -> dict[str, Any]:
@@ -44,15 +46,18 @@ def _sa(sa: SaStatistics) -> dict[str, Any]:
     }
 
 
-def text(account: Mapping[str, Any]) -> str:
-    """A table of the SAs there are, and sums of all there have been."""
-    rows: list[view.Row] = [("policy", "direction", "spi", "packets", "octets", "sequence", "engine", "dropped")]
-    for sa in account["sas"]:
-        numbers = str(sa["packets"]), view.octets(sa["octets"]), str(sa["sequence"])
-        dropped = view.counted(sa["drops"]) or "nothing"
-        rows.append((sa["policy"], sa["direction"], sa["spi"], *numbers, sa["engine"], dropped))
-    sums = [
-        ("traffic", f"in {view.traffic(account, 'in')}, out {view.traffic(account, 'out')}"),
-        ("dropped", view.counted(account["drops"]) or "nothing"),
-    ]
-    return "\n".join([*view.table(rows), *view.table(sums)])
+def tables(account: Mapping[str, Any]) -> Iterator[view.Table]:
+    """The SAs there are, and sums of all there have been."""
+    yield SAS, [_row(sa) for sa in account["sas"]]
+    yield (
+        (),
+        [
+            ("traffic", f"in {view.traffic(account, 'in')}, out {view.traffic(account, 'out')}"),
+            ("dropped", view.counted(account["drops"]) or "nothing"),
+        ],
+    )
+
+
+def _row(sa: Mapping[str, Any]) -> view.Row:
+    numbers = str(sa["packets"]), view.octets(sa["octets"]), str(sa["sequence"])
+    return sa["policy"], sa["direction"], sa["spi"], *numbers, sa["engine"], view.counted(sa["drops"]) or "nothing"

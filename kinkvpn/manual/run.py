@@ -28,6 +28,7 @@ from kinkvpn.service.engines import choose_engine, obstacle
 from kinkvpn.service.netconf import NetworkConfiguration
 from kinkvpn.service.paths import with_mtu
 from kinkvpn.service.report import spell
+from kinkvpn.terminal import show_each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -103,7 +104,10 @@ def _ignore(_datagram: bytes, _source: Endpoint) -> None:
 async def _obey(signals: AsyncIterator[int], dataplane: Dataplane, out: TextIO, *, as_json: bool) -> None:
     async for number in signals:
         found = account.of(dataplane.statistics(), dataplane.link_statistics())
-        out.write(f"{json.dumps(found) if as_json else account.text(found)}\n")
+        if as_json:
+            out.write(f"{json.dumps(found)}\n")
+        else:
+            show_each(account.tables(found), out)
         out.flush()
         if number != signal.SIGUSR1:
             log.info("stopped", extra={"fields": {"signal": signal.Signals(number).name}})

@@ -18,6 +18,7 @@ from textual.widgets import DataTable, Footer, Input, Label, RichLog, Sparkline,
 
 from kinkvpn import view
 from kinkvpn.errors import KinkvpnError
+from kinkvpn.terminal import STYLES, printable
 from kinkvpn.top import rows
 from kinkvpn.top.history import History
 
@@ -37,7 +38,6 @@ EVENT_LINES = 500
 # Ours. What a tunnel's row needs of 80 columns besides its sparkline, and what that has then.
 CELLS_COLUMNS, SPARK_COLUMNS = 64, 16
 PANES = ("sas", "drops", "events")
-STYLES = {"established": "green", "negotiating": "yellow", "down": "bold red", "idle": "dim"}
 
 
 class Confirm(ModalScreen[bool]):
@@ -184,7 +184,7 @@ class Top(App[None]):
         """What was seen last stays on the screen, faint."""
         self._history.pause()
         self._main.add_class("gone")
-        self._main.query_one("#trouble", Static).update(f"not running, trying again: {view.printable(reason)}")
+        self._main.query_one("#trouble", Static).update(f"not running, trying again: {printable(reason)}")
 
     @property
     def _main(self) -> Screen[Any]:
@@ -208,7 +208,7 @@ class Top(App[None]):
         self._fill("drops", rows.drops(look, self._history))
 
     def _text(self, name: str, text: str) -> None:
-        self._main.query_one(f"#{name}", Static).update(view.printable(text))
+        self._main.query_one(f"#{name}", Static).update(printable(text))
 
     def _show_tunnels(self, look: Look) -> None:
         spark = max(SPARK_COLUMNS, self.size.width - CELLS_COLUMNS)
@@ -286,7 +286,7 @@ class Top(App[None]):
             if yes:
                 self.run_worker(self._rekey(peer))
 
-        self.push_screen(Confirm(f"New keys for every tunnel with {view.printable(peer)} now?"), answered)
+        self.push_screen(Confirm(f"New keys for every tunnel with {printable(peer)} now?"), answered)
 
     async def _rekey(self, peer: str) -> None:
         severity: SeverityLevel = "information"
@@ -294,5 +294,5 @@ class Top(App[None]):
             said = await asyncio.to_thread(self._observer.rekey, peer)
         except KinkvpnError as error:
             said, severity = str(error), "error"
-        self.notify(view.printable(said), severity=severity, markup=False)
+        self.notify(printable(said), severity=severity, markup=False)
         await self.look()

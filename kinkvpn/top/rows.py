@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from kinkvpn import view
 from kinkvpn.metrics import seconds_left
+from kinkvpn.terminal import printable
 from kinkvpn.top.history import sparkline
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def _tunnel(peer: Mapping[str, Any], policy: Mapping[str, Any], history: History
     left = seconds_left(policy)
     ends = view.duration(left) if policy["since"] is not None else _why(policy)
     cells = (name, state, ends, view.bits(rates["in"] * 8), view.bits(rates["out"] * 8), sparkline(both, spark))
-    return Tunnel(name, peer["name"], state, left, sum(rates.values()), tuple(map(view.printable, cells)))
+    return Tunnel(name, peer["name"], state, left, sum(rates.values()), tuple(map(printable, cells)))
 
 
 def _why(policy: Mapping[str, Any]) -> str:
@@ -96,7 +97,7 @@ def sas(look: Look) -> list[tuple[str, ...]]:
     return [
         (
             sa["spi"],
-            view.printable(sa["policy"]),
+            printable(sa["policy"]),
             sa["direction"],
             "-" if _left(sa) is None else view.duration(_left(sa) or 0.0),
             str(sa["packets"]),
@@ -125,4 +126,4 @@ def told(event: Event) -> str:
     said = {name: value for name, value in event.data.items() if name not in ("time", "level", "event", "logger")}
     words = " ".join(f"{name}={value}" for name, value in said.items() if name != "traceback")
     clock = str(event.data.get("time", ""))[11:19]
-    return view.printable(f"{clock} {event.data.get('event', '')} {words}")
+    return printable(f"{clock} {event.data.get('event', '')} {words}")

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 import pytest
 from support.lab import (
     amend,
-    command,
     configure,
     control_socket,
     crosswise,
@@ -127,7 +126,6 @@ def test_a_frozen_kdc_holds_up_nothing_but_its_exchange(lab: Lab) -> None:
         began = time.monotonic()
         ping_once(a, b)
         assert policy(a, "b/1")["waits_for"] == "kdc"
-        assert "no ticket yet from the KDC" in command(a, "status").stdout
         while not policy_failed(a):
             assert time.monotonic() - began < PATIENCE
             time.sleep(0.05)

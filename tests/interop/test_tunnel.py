@@ -175,16 +175,16 @@ def test_status_as_text_and_as_json_agree(lab: Lab) -> None:
     four, six = policies(found)
     assert (four["state"], six["state"]) == ("established", "down")
     assert f"pid {a.pid}," in shown.stdout
-    assert f"spi in {four['spi_in']} out {four['spi_out']}, {four['suite']}" in shown.stdout
-    assert f"CREATE took {four['create_ms']:.1f} ms" in shown.stdout
+    lines = [line.split() for line in shown.stdout.splitlines()]
+    (pair,) = [words for words in lines if words[:2] == [four["name"], four["spi_in"]]]
+    assert pair[2] == four["spi_out"]
+    assert f"{four['create_ms']:.1f} ms {four['suite']} with ESN" in " ".join(pair)
     for word in (found["principal"], b.principal, *found["tun"]["addresses"], *found["listeners"]["esp"]):
         assert word in shown.stdout
-    (row,) = [line for line in shown.stdout.splitlines() if line.startswith(f"  {four['name']} ")]
-    assert row.split()[1] == "established"
+    (row,) = [line for line in shown.stdout.splitlines() if line.split()[:2] == [four["name"], "established"]]
     assert f"{four['packets_in']} (" in row
     assert row.endswith(f"{four['local']} > {four['remote']}")
-    (row,) = [line for line in shown.stdout.splitlines() if line.startswith(f"  {six['name']} ")]
-    assert row.split()[1] == "idle", "down, and nobody has asked for it yet"
+    assert [six["name"], "idle"] in [words[:2] for words in lines], "down, and nobody has asked for it yet"
 
 
 def test_status_probe_asks_the_peer(lab: Lab, directory: Path) -> None:

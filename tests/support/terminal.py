@@ -26,11 +26,15 @@ class Terminal:
 
     def shown(self) -> list[str]:
         """Every line, without colours, once all who write have ended; it shows nothing more then."""
+        return re.sub(r"\x1b\[[0-9;]*m", "", self.written().decode()).splitlines()
+
+    def written(self) -> bytes:
+        """All of it, as it came, once all who write have ended."""
         self.close()
         octets = b""
         while more := self._read():
             octets += more
-        return re.sub(r"\x1b\[[0-9;]*m", "", octets.decode()).splitlines()
+        return octets
 
     def _read(self) -> bytes:
         try:

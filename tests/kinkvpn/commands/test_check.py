@@ -43,8 +43,9 @@ def test_in_a_pipe_a_row_is_a_line(command: tuple[list[str], dict[str, str]]) ->
     arguments, environment = command
     shown = subprocess.run(arguments, env=environment, capture_output=True, text=True, check=True, timeout=60).stdout
     lines = [" ".join(line.split()) for line in shown.splitlines()]
-    assert "policy local remote suites start" in lines
-    assert "localhost/2 fd00:1::/64 fd00:2::/64 aes256-gcm16 aes128-gcm16 aes256-cbc-sha256 demand" in lines
+    assert "policy start lifetime traffic" in lines
+    assert "localhost/2 demand 8h 0m fd00:1::/64 > fd00:2::/64" in lines
+    assert "suites aes256-gcm16, aes128-gcm16, aes256-cbc-sha256" in lines
     assert any(line.startswith("device kink0, MTU ") and "auto" not in line for line in lines)
     done = subprocess.run(
         [*arguments, "--json"], env=environment, capture_output=True, text=True, check=True, timeout=60

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import os
+
+from support.terminal import terminal
 
 from kinkvpn.doctor import view
 from kinkvpn.doctor.finding import Setting, error, note, ok, warning
@@ -20,30 +23,31 @@ FINDINGS = [
 
 
 def test_a_table_of_80_columns_with_the_worst_at_its_end() -> None:
-    out = io.StringIO()
-    view.show(FINDINGS, out)
-    lines = out.getvalue().splitlines()
-    assert max(map(len, lines)) <= 80
+    with terminal(80) as screen:
+        with open(os.dup(screen.end), "w") as out:
+            view.show(FINDINGS, out)
+        lines = screen.shown()
+    assert max(len(line) for line in lines if not line.lstrip().startswith("$ ")) <= 80
     first = [line.split()[0] for line in lines if line[:1].isalpha()]
     assert first == ["ok", "note", "warning", "error", "error", "error"]
     assert lines[-1] == "3 errors, 1 warning"
-    text = out.getvalue()
+    text = "\n".join(lines)
     assert "\x1b" not in text
     assert "east: no answer" in text
     assert text.replace("\n", "").replace(" ", "").count("x") >= 60
     assert text.count("why") == 30
-    assert "$ ss ss" in text
+    assert f"$ {'ss ' * 40}".rstrip() in text, "a command stays whole"
 
 
 def test_what_is_typed_here_what_there_and_what_is_written() -> None:
     out = io.StringIO()
     view.show(FINDINGS[-2:], out)
     assert [line.rstrip() for line in out.getvalue().splitlines()] == [
-        "error east: nobody listens",
-        "      on east $ kinkvpn status",
-        "error east: no key",
-        "      in /etc/kinkvpn/kinkvpn.toml:12, [[peer]]:",
-        '          user_to_user = "auto"',
+        "error  east: nobody listens",
+        "       on east $ kinkvpn status",
+        "error  east: no key",
+        "       in /etc/kinkvpn/kinkvpn.toml:12, [[peer]]:",
+        '           user_to_user = "auto"',
         "2 errors",
     ]
 

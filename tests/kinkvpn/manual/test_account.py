@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 
@@ -9,6 +10,7 @@ from support.tunnel import ipv4, open_tunnel
 
 from esp.dataplane import LinkStatistics
 from kinkvpn.manual import account
+from kinkvpn.terminal import show_each
 
 
 def found() -> dict[str, object]:
@@ -27,7 +29,9 @@ def test_the_object_is_json_and_has_every_sa() -> None:
 
 
 def test_the_text_has_a_row_for_each_sa_and_the_sums() -> None:
-    lines = account.text(found()).splitlines()
+    out = io.StringIO()
+    show_each(account.tables(found()), out)
+    lines = out.getvalue().splitlines()
     assert re.fullmatch(r"policy +direction +spi +packets +octets +sequence +engine +dropped", lines[0])
     assert re.fullmatch(r"four +inbound +0x00001000 +2 +\d+ B +2 +portable +replayed 1", lines[1])
     assert re.fullmatch(r"six +inbound +0x00002000 +0 +0 B +0 +portable +nothing", lines[2])
