@@ -4,7 +4,8 @@
 # make sanitize  what tests the engine and lwIP, compiled for AddressSanitizer and UBSan; a part of make test
 # make races     what tests its threads, with one for ThreadSanitizer
 # make docs      build the pages of docs/ into build/site, with every link looked at
-# make files     for a kinkvpn that is installed: units, account, manual page, completion, below DESTDIR
+# make files     for a kinkvpn that is installed: units, account, manual page, completion, below DESTDIR. INSTALLED is the
+#                virtual environment that it is in, with what [manual] brings; without it, .venv, which is made
 # make clean     remove .venv and everything else that these made in the clone
 #
 # System packages come from apt, and only those that are not there; Python packages from pip, into .venv. The second
@@ -30,6 +31,8 @@ TESTED += systemd systemd-container mandoc zsh fish
 TESTED += prometheus chromium chromium-driver
 # What asks the local API in its documentation, and through tunnels; containers for anybody; sysctl, as guides type it.
 TESTED += curl bubblewrap podman uidmap procps
+# What the quickstart installs, and installs with: what is here already is not fetched for each host.
+TESTED += pipx libpython3-dev
 # A Linux kernel that is an ordinary process, and what loads its modules. Not every machine that has the others has it.
 KERNEL := user-mode-linux kmod
 # Other VPNs, and what loads a tunnel.
@@ -46,6 +49,8 @@ INSTRUMENTED = LD_PRELOAD="$$(gcc -print-file-name=libasan.so) $$(gcc -print-fil
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 $(BIN)/pytest -p no:cacheprovider \
 	-o pythonpath="$(SANITIZED) tests" -k "(native or fuzz_engine or lwip) and not (unprotect or native_offload)"
 
+# What writes the manual page and the completion.
+INSTALLED = $(VENV)
 # Where a distribution has them (file-hierarchy(7)).
 SHARE = $(DESTDIR)/usr/share
 SYSTEM = $(DESTDIR)/usr/lib
@@ -102,19 +107,19 @@ $(VENV)/docs.installed: $(VENV)/demo.installed
 	@$(PIP) install --editable '.[build,docs]'
 	@touch $@
 
-files: $(VENV)/demo.installed
+files: $(filter $(VENV)/%,$(INSTALLED)/demo.installed)
 	install -D -m 644 -t $(SYSTEM)/systemd/system contrib/systemd/*.service contrib/systemd/*.socket
 	install -D -m 644 contrib/systemd/kinkvpn.sysusers $(SYSTEM)/sysusers.d/kinkvpn.conf
 	install -D -m 644 contrib/systemd/kinkvpn.tmpfiles $(SYSTEM)/tmpfiles.d/kinkvpn.conf
 	install -d $(SHARE)/man/man1 $(SHARE)/bash-completion/completions $(SHARE)/zsh/vendor-completions \
 		$(SHARE)/fish/vendor_completions.d
-	$(BIN)/argparse-manpage --module kinkvpn.cli --function parser --prog kinkvpn --project-name kinkvpn \
-		--version "$$($(BIN)/python -c 'import kinkvpn; print(kinkvpn.__version__)')" --manual-title "User Commands" \
+	$(INSTALLED)/bin/argparse-manpage --module kinkvpn.cli --function parser --prog kinkvpn --project-name kinkvpn \
+		--version "$$($(INSTALLED)/bin/python -c 'import kinkvpn; print(kinkvpn.__version__)')" --manual-title "User Commands" \
 		--description "IPsec in userspace, keyed by Kerberos" --output $(SHARE)/man/man1/kinkvpn.1
 	sed -i -e '1s/\\-/-/g' -e 's/^\.SH COMMENTS$$/.SH EXAMPLES\n.nf/' $(SHARE)/man/man1/kinkvpn.1
-	$(BIN)/kinkvpn completion bash >$(SHARE)/bash-completion/completions/kinkvpn
-	$(BIN)/kinkvpn completion zsh >$(SHARE)/zsh/vendor-completions/_kinkvpn
-	$(BIN)/kinkvpn completion fish >$(SHARE)/fish/vendor_completions.d/kinkvpn.fish
+	$(INSTALLED)/bin/kinkvpn completion bash >$(SHARE)/bash-completion/completions/kinkvpn
+	$(INSTALLED)/bin/kinkvpn completion zsh >$(SHARE)/zsh/vendor-completions/_kinkvpn
+	$(INSTALLED)/bin/kinkvpn completion fish >$(SHARE)/fish/vendor_completions.d/kinkvpn.fish
 
 root: # before a minute of installing
 	@test "$$(id -u)" = 0 || \

@@ -31,7 +31,7 @@ def run(*command: str | Path, beside: Path = ROOT) -> str:
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Below here, made with this installation, which is not made again for it."""
     made, here = tmp_path_factory.mktemp("files"), sys.prefix
-    run("make", "-s", "-o", f"{here}/demo.installed", f"VENV={here}", f"DESTDIR={made}", "files")
+    run("make", "-s", f"INSTALLED={here}", f"DESTDIR={made}", "files")
     return made / "usr"
 
 

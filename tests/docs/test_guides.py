@@ -6,19 +6,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
-from support.guide import BLOCK, Block, blocks, follow, unmarked
+from support.guide import BLOCK, KINDS, Block, blocks, follow, obstacle, unmarked
+from support.machine import obstacle as no_systemd
 
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = [DOCS / "quickstart.md", *sorted((DOCS / "guides").glob("*.md"))]
 RUN = [page for page in PAGES if any(block.kind == "run" for block in blocks(page))]
-KINDS = {"run", "file", "skip"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_every_block_is_run_or_says_why_not(page: Path) -> None:
     assert unmarked(page) == []
     for block in blocks(page):
-        assert not block.kind or block.kind in KINDS, f"{page.name}:{block.line}: {block.kind}"
+        assert not block.kind or block.kind in KINDS | {"skip"}, f"{page.name}:{block.line}: {block.kind}"
         assert not block.kind or block.argument, f"{page.name}:{block.line}: {block.kind} without an argument"
     text = page.read_text()
     assert text.count("\n```") == 2 * len(BLOCK.findall(text)), "a block that is not seen as one"
@@ -28,9 +28,17 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
 @pytest.mark.kdc
 @pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
 def test_what_it_says_is_done(page: Path) -> None:
+    kinds = {block.kind for block in blocks(page)}
+    reasons: dict[str, str] = {}
+    if "install" in kinds and (reason := obstacle()):
+        reasons |= {"install": reason, "boot": "nothing is installed"}
+    elif "boot" in kinds and (reason := no_systemd()):
+        reasons["boot"] = reason
     with TemporaryDirectory(prefix="kinkvpn-guide-") as directory:
-        for said in follow(page, Path(directory)):
+        for said in follow(page, Path(directory), reasons):
             print(said)
+    if reasons:  # containers that the tests run in may forbid their root overlays, or a control group
+        pytest.skip(f"done, but for blocks of these kinds: {reasons}")  # what all others do has been looked at
 
 
 def test_blocks_are_found_with_their_marks(tmp_path: Path) -> None:

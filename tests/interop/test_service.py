@@ -37,7 +37,7 @@ def booted(network: Lab, directory: Path) -> Iterator[Machine]:
     if reason := obstacle():
         # A container may have its control groups read-only, and nothing that is installed changes that.
         pytest.skip(f"no systemd can be run here: {reason}")  # PID 1 needs a control group of its own
-    with Machine(directory / "machine", network.hosts[0].namespace) as machine:
+    with Machine(directory / "machine", network.hosts[0].namespace.prefix) as machine:
         yield machine
 
 

@@ -7,10 +7,15 @@ A block of commands or a file has a comment in front of it that no reader sees:
     <!-- run: west & -->            in the background; the next block runs once `kinkvpn status` answers there
     <!-- run: west typing WORD -->  with that to read, where a person would be asked
     <!-- file: west /etc/x.toml --> the block is that file there
-    <!-- skip: reason -->           neither; the reason is for who reads the source
+    <!-- install: west -->          on that host, in a clone of this repository, with the network and the home of who
+                                    runs the tests, for apt, pip and git; from then on the host has what it installs,
+                                    and no other kinkvpn
+    <!-- boot: west -->             on that host with a systemd, which boots for it
+    <!-- skip: reason -->           nothing; the reason is for who reads the source
 
-Hosts are network and mount namespaces with an /etc, a /run and a home of their own, on one router. ``scp FILE
-HOST:PATH`` there is a copy between them; nothing else stands in for anything.
+Hosts are network and mount namespaces with an /etc, a /run and a home of their own, on one router; one where something
+is installed has a /usr, a /var and an /opt of its own too. ``scp FILE HOST:PATH`` there is a copy between them; nothing
+else stands in for anything.
 """
 
 from __future__ import annotations
@@ -24,21 +29,26 @@ import time
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self
 
+from support.machine import CLONE, MachineFailed
+from support.machine import Machine as Booted
 from support.samba import SambaRealm
 
 from kinkvpn.demo.namespace import Namespace, die_with_us, join
 from kinkvpn.demo.realm import Realm
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from types import TracebackType
 
 BLOCK = re.compile(r"^(?:<!-- (\w+): (.*?) -->\n)?^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+KINDS = {"run", "file", "install", "boot"}
 EXEMPT = {"text", ""}  # what is printed, and drawings
 ROUTER = "10.255.0.1"
 SECONDS = 120.0
+INSTALL_SECONDS = 900.0  # one and a half minutes on an idle machine, most of it compiling
 REALM = "EXAMPLE.COM"
 # For documentation (RFC 5737).
 PLACES = {
@@ -61,6 +71,21 @@ for each in etc run; do mount --bind "$0/$each" "/$each"; done
 echo
 exec cat
 """
+# Over what the machine has: whatever is written is in memory, and gone with the host. Nothing that is installed there
+# is started.
+PRIVATE = """\
+mkdir "$0"
+mount -t tmpfs -o mode=755 none "$0"
+for each in usr var opt; do
+    mkdir "$0/$each" "$0/$each.work"
+    mount -t overlay -o "lowerdir=/$each,upperdir=$0/$each,workdir=$0/$each.work" overlay "/$each"
+done
+rm -f /usr/local/bin/kinkvpn
+printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d
+chmod 755 /usr/sbin/policy-rc.d
+"""
+INSTALLED_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+GIT = ("git", "-c", "safe.directory=*", "-c", "user.name=nobody", "-c", "user.email=nobody@example.com")
 SCP = """\
 #!/bin/sh
 # scp FILE HOST:PATH, between the hosts of a laboratory.
@@ -106,9 +131,10 @@ class Machine:
     def __init__(self, name: str, directory: Path, environment: dict[str, str]) -> None:
         self.name, self.directory = name, directory / name
         self.network = Namespace(name)
-        self.environment = environment | {"HOME": f"{self.directory}/root"}
+        self.environment = environment | {"HOME": f"{self.directory}/root", "KRB5CCNAME": f"{self.directory}/tickets"}
         self.directory.mkdir()
-        self._background: list[subprocess.Popen[bytes]] = []
+        self._clone: Path | None = None
+        self._undo = ExitStack()
         self._holder = subprocess.Popen(
             [*self.network.prefix, "unshare", "--mount", "sh", "-c", PREPARE, str(self.directory)],
             stdin=subprocess.PIPE,
@@ -120,19 +146,57 @@ class Machine:
     @property
     def prefix(self) -> list[str]:
         """Put before a command that is to run there."""
-        places = (f"--net=/proc/{self.network.pid}/ns/net", f"--mount=/proc/{self._holder.pid}/ns/mnt")
-        return [*die_with_us(), "nsenter", *places, f"--wd={self.directory}/root", "--"]
+        network = f"--net=/proc/{self.network.pid}/ns/net"
+        return [*die_with_us(), "nsenter", network, self._files, f"--wd={self.directory}/root", "--"]
+
+    @property
+    def _files(self) -> str:
+        return f"--mount=/proc/{self._holder.pid}/ns/mnt"
 
     def run(self, commands: str, typed: str = "") -> str:
         """By ``sh -e``, with ``typed`` to read; what they print. Raises AssertionError unless they exit with 0."""
+        return self._shell(self.prefix, commands, self.environment, SECONDS, typed)
+
+    def install(self, commands: str) -> str:
+        """As :meth:`run`, in a clone, with the world's network and the home that this process has."""
+        if self._clone is None:
+            subprocess.run(
+                ["nsenter", self._files, "sh", "-e", "-c", PRIVATE, f"{self.directory}/own"],
+                check=True,
+                timeout=SECONDS,
+            )
+            self._clone = clone(self.directory)
+            self.environment |= {"PATH": f"{self.directory.parent}/bin:{INSTALLED_PATH}"}
+        prefix = [*die_with_us(), "nsenter", self._files, f"--wd={self._clone}", "--"]
+        environment = self.environment | {"HOME": os.environ["HOME"], "DEBIAN_FRONTEND": "noninteractive"}
+        return self._shell(prefix, commands, environment, INSTALL_SECONDS)
+
+    def boot(self, commands: str) -> str:
+        """As :meth:`run`, once the host has booted, with what is installed and configured on it."""
+        booted = self._undo.enter_context(
+            Booted(self.directory / "booted", self.prefix, {"/usr": "/usr", "/opt": "/opt"})
+        )
+        etc = booted.root / "etc"
+        shutil.copytree(self.directory / "etc/kinkvpn", etc / "kinkvpn", dirs_exist_ok=True)
+        for name in ("hosts", "krb5.conf"):
+            shutil.copy(self.directory / "etc" / name, etc)
+        booted.run("systemd-tmpfiles", "--create", "kinkvpn.conf")
+        try:
+            return booted.run("sh", "-e", "-c", commands)
+        except MachineFailed as failure:
+            raise AssertionError(f"on {self.name}: {failure}\n{booted.journal('kinkvpn')}") from None
+
+    def _shell(
+        self, prefix: list[str], commands: str, environment: dict[str, str], seconds: float, typed: str = ""
+    ) -> str:
         done = subprocess.run(
-            [*self.prefix, "sh", "-e", "-c", commands],
+            [*prefix, "sh", "-e", "-c", commands],
             input=typed,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            env=self.environment,
-            timeout=SECONDS,
+            env=environment,
+            timeout=seconds,
             check=False,
         )
         assert done.returncode == 0, f"on {self.name}, exit code {done.returncode}:\n{commands}\n{done.stdout}"
@@ -149,7 +213,7 @@ class Machine:
                 stderr=output,
                 env=self.environment,
             )
-        self._background.append(process)
+        self._undo.callback(end, process)
         deadline = time.monotonic() + SECONDS
         while subprocess.run([*self.prefix, "kinkvpn", "status"], env=self.environment, capture_output=True).returncode:
             assert process.poll() is None, f"on {self.name}, {commands} ended:\n{log.read_text()}"
@@ -165,12 +229,42 @@ class Machine:
 
     def close(self) -> None:
         """Everything on it ends."""
-        for process in self._background:
-            process.kill()
-            process.wait()
+        self._undo.close()
         self._holder.kill()
         self._holder.communicate()
         self.network.close()
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """At once."""
+    process.kill()
+    process.wait()
+
+
+def clone(directory: Path) -> Path:
+    """One of this repository as it is here, whose upstream has a next version by now."""
+    upstream, here = directory / "upstream", directory / "kinkvpn"
+    listed = subprocess.run([*GIT, "ls-files", "-z"], cwd=CLONE, check=True, stdout=subprocess.PIPE, text=True)
+    for name in filter(None, listed.stdout.split("\0")):
+        (upstream / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(CLONE / name, upstream / name, follow_symlinks=False)
+    for command in (
+        ("init", "--quiet", "--initial-branch=main"),
+        ("add", "--all", "--force"),
+        ("commit", "--quiet", "--message=this"),
+        ("clone", "--quiet", ".", str(here)),
+        ("commit", "--quiet", "--allow-empty", "--message=next"),
+    ):
+        subprocess.run([*GIT, *command], cwd=upstream, check=True, timeout=SECONDS)
+    return here
+
+
+def obstacle() -> str:
+    """Why nothing can be installed on a host where the tests run, in the kernel's words; empty where it can."""
+    with TemporaryDirectory(prefix="kinkvpn-guide-") as directory:
+        trial = ["unshare", "--mount", "sh", "-e", "-c", PRIVATE, f"{directory}/own"]
+        done = subprocess.run(trial, capture_output=True, text=True, check=False, timeout=SECONDS)
+    return done.stderr.strip()
 
 
 class Domain(SambaRealm):
@@ -253,13 +347,18 @@ class Laboratory:
         return machine
 
 
-def follow(page: Path, directory: Path) -> list[str]:
+def follow(page: Path, directory: Path, leave_out: Collection[str] = ()) -> list[str]:
     """Does what ``page`` says, block by block, on new hosts; what each block has printed.
+
+    Args:
+        page: of the documentation.
+        directory: for the hosts.
+        leave_out: kinds of block that cannot be done here.
 
     Raises:
         AssertionError: a block did not do what it is there for; with its line, its text and its output.
     """
-    todo = [each for each in blocks(page) if each.kind in ("run", "file")]
+    todo = [each for each in blocks(page) if each.kind in KINDS.difference(leave_out)]
     said: list[str] = []
     with Laboratory(directory, {name for each in todo for name in hosts(each)}) as laboratory:
         for block in todo:
@@ -283,6 +382,10 @@ def _do_on(machine: Machine, block: Block) -> str:
     _, *rest = block.argument.split()
     if block.kind == "file":
         machine.write(rest[0], block.text)
+    elif block.kind == "install":
+        return machine.install(block.text)
+    elif block.kind == "boot":
+        return machine.boot(block.text)
     elif rest == ["&"]:
         machine.start(block.text.strip())
     else:

@@ -1,7 +1,8 @@
 """A host of the laboratory that boots: systemd as PID 1 of namespaces of its own, in the host's network.
 
 systemd-nspawn(1) makes it of a small root: this system's /usr, where nothing can be written, an /etc of its own, and in
-/usr/local what `make files` puts into a system, with a command that is this installation's.
+/usr/local what `make files` puts into a system, with a command that is this installation's; or of the /usr and /opt of
+a host where kinkvpn has been installed.
 """
 
 from __future__ import annotations
@@ -18,9 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
     from types import TracebackType
-
-    from kinkvpn.demo.namespace import Namespace
 
 CLONE = Path(__file__).parents[2]
 UNITS = CLONE / "contrib" / "systemd"
@@ -77,7 +77,9 @@ class Machine:
 
     Args:
         directory: that it makes, for its files.
-        namespace: its network.
+        prefix: put before a command line, runs the command in its network.
+        places: by their path where ``prefix`` leads: what of it is in the machine and where; this installation unless
+            said otherwise.
 
     Attributes:
         root: its root directory, but for what is mounted there.
@@ -86,19 +88,20 @@ class Machine:
         MachineFailed: it does not come up.
     """
 
-    def __init__(self, directory: Path, namespace: Namespace) -> None:
+    def __init__(self, directory: Path, prefix: Sequence[str], places: Mapping[str, str] | None = None) -> None:
         self.root = directory / "root"
         self._group = f"kinkvpn-{os.getpid()}-{directory.name}"
         self._console = directory / "console"
         self._undo = ExitStack()
         _furnish(self.root)
-        _install(directory / "local")
+        if places is None:
+            places = _install(directory / "local")
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as told:
             told.bind(str(directory / "notify"))
             told.settimeout(BOOT_SECONDS)
             with self._console.open("wb") as console:
                 self._supervisor = subprocess.Popen(
-                    [*namespace.prefix, *_CONTAINED, "sh", self._group, *_nspawn(directory)],
+                    [*prefix, *_CONTAINED, "sh", self._group, *_nspawn(directory, places)],
                     stdin=subprocess.DEVNULL,
                     stdout=console,
                     stderr=console,
@@ -189,8 +192,8 @@ def _furnish(root: Path) -> None:
     (root / "etc/nsswitch.conf").write_text("passwd: files\ngroup: files\nhosts: files\n")
 
 
-def _install(local: Path) -> None:
-    """As `make files` does, which tests/contrib/test_files.py tries."""
+def _install(local: Path) -> dict[str, str]:
+    """As `make files` does, which tests/contrib/test_files.py tries; and all places that the command there needs."""
     for name in ("bin", "lib/systemd/system", "lib/sysusers.d", "lib/tmpfiles.d"):
         (local / name).mkdir(parents=True)
     for unit in (*UNITS.glob("*.service"), *UNITS.glob("*.socket")):
@@ -200,16 +203,16 @@ def _install(local: Path) -> None:
     command = local / "bin/kinkvpn"
     command.write_text(_COMMAND)
     command.chmod(0o755)
-
-
-def _nspawn(directory: Path) -> list[str]:
-    places = {
+    return {
         "/usr": "/usr",
-        str(directory / "local"): "/usr/local",
+        str(local): "/usr/local",
         str(CLONE): "/opt/source",
         sysconfig.get_path("purelib"): "/opt/site",
         sys.base_prefix: "/opt/python",
     }
+
+
+def _nspawn(directory: Path, places: Mapping[str, str]) -> list[str]:
     return [
         *("systemd-nspawn", "--quiet", "--boot", f"--directory={directory / 'root'}", "--machine=kinkvpn"),
         *("--register=no", "--keep-unit", "--settings=no", "--console=pipe", "--notify-ready=yes"),
