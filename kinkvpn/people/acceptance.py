@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from ipaddress import ip_network
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from esp.policy import within
 
 if TYPE_CHECKING:
-    from esp.policy import Network
-    from kinkvpn.proto.lease import Lease
+    from collections.abc import Iterable
 
-# RFC 6598: carriers' own, which Python calls neither private nor global.
-_SHARED = ip_network("100.64.0.0/10")
+    from esp.policy import Network
+    from kinkvpn.proto.lease import Address, Lease
+
+# RFC 1918, RFC 6598, RFC 4193: those that lead nowhere else. What Python calls private is more.
+PRIVATE: Final = tuple(map(ip_network, ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10", "fc00::/7")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,27 +33,42 @@ class Wishes:
     dns: bool = True
 
 
-def accept(lease: Lease, wishes: Wishes) -> tuple[Lease, tuple[Network, ...]]:
-    """``lease`` as far as it is wanted, and the routes that are not.
+class Accepted(NamedTuple):
+    """What becomes of a lease.
+
+    Args:
+        lease: as far as it is wanted.
+        routes, servers: that are not.
+    """
+
+    lease: Lease
+    routes: tuple[Network, ...]
+    servers: tuple[Address, ...]
+
+
+def accept(lease: Lease, wishes: Wishes) -> Accepted:
+    """What of ``lease`` is wanted.
 
     Subnets of private use lead nowhere else, so a gateway may have them. Of the public Internet it gets what it was
     allowed by name, or all of it: else a gateway could have anybody's traffic for the asking. Routes of a family that
-    it lends no address of are of no use.
+    it lends no address of are of no use. A name server that no route leads to would be asked in the clear.
     """
     families = {address.version for address in lease.addresses}
     usable = [route for route in lease.routes if route.version in families]
     taken = tuple(route for route in usable if _wanted(route, wishes))
-    servers, domains = (lease.servers, lease.domains) if wishes.dns else ((), ())
-    narrowed = replace(lease, routes=_without_inner(taken), servers=servers, domains=domains)
-    return narrowed, tuple(route for route in usable if route not in taken)
+    reached = tuple(server for server in lease.servers if wishes.dns and _led_to(server, taken))
+    domains = lease.domains if reached else ()
+    narrowed = replace(lease, routes=_without_inner(taken), servers=reached, domains=domains)
+    others = tuple(server for server in lease.servers if wishes.dns and server not in reached)
+    return Accepted(narrowed, tuple(route for route in usable if route not in taken), others)
 
 
 def _wanted(route: Network, wishes: Wishes) -> bool:
-    return wishes.all_traffic or _private(route) or any(within(route, allowed) for allowed in wishes.routes)
+    return wishes.all_traffic or any(within(route, allowed) for allowed in (*PRIVATE, *wishes.routes))
 
 
-def _private(route: Network) -> bool:
-    return bool(route.prefixlen) and (route.is_private or within(route, _SHARED))
+def _led_to(server: Address, routes: Iterable[Network]) -> bool:
+    return any(server.version == route.version and server in route for route in routes)
 
 
 def _without_inner(routes: tuple[Network, ...]) -> tuple[Network, ...]:

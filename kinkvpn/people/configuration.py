@@ -79,9 +79,12 @@ async def configuration_for(
     server = principal or await gateway_principal(host, tickets, own.kdc_timeout)
     peer = _peer(host.removesuffix("."), server, address, port)
     lease = await _lent(identity, machine, peer, tickets, own.kdc_timeout)
-    accepted, refused = accept(lease, wishes)
-    for route in refused:
+    accepted, routes, servers = accept(lease, wishes)
+    for route in routes:
         log.warning("route_not_taken", extra={"fields": {"gateway": host, "route": str(route)}})
+    for each in servers:
+        reason = "no route that is taken leads to it"
+        log.warning("dns_not_taken", extra={"fields": {"gateway": host, "server": str(each), "reason": reason}})
     if not accepted.routes:
         raise StartRefused(_nothing_wanted(host, lease))
     made = parse(written(peer, identity, accepted), Path.cwd() / peer.name)

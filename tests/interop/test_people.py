@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import signal
+import socket
 import time
 from typing import TYPE_CHECKING
 
 import pytest
-from support.lab import command, events, start, status, wait
-from support.people import GATEWAY, HOST_S_DNS, another_host, guests, laptop, open_gateway
+from scapy.layers.inet import IP, UDP
+from support.lab import amend, command, events, start, status, wait, within
+from support.people import GATEWAY, HOST_S_DNS, Laptop, another_host, guests, laptop, open_gateway
+from support.scapy_esp import ScapySa
 
 from kinkvpn.api.client import Client, peer_path
 from kinkvpn.demo.namespace import LabFailed
@@ -23,6 +27,12 @@ pytestmark = [pytest.mark.root, pytest.mark.kdc]
 def pinged(lab: Lab, address: str) -> bool:
     """Whether host a hears from ``address`` inside."""
     return heard(lab.hosts[0], address)
+
+
+def drops_of(host: Host) -> dict[str, int]:
+    """What its daemon has dropped, by reason."""
+    counted: dict[str, int] = status(host)["counters"]["drops"]
+    return counted
 
 
 def heard(host: Host, address: str) -> bool:
@@ -150,6 +160,68 @@ def test_who_makes_sas_in_a_loop_fills_no_log_and_is_counted(lab: Lab) -> None:
 
 
 TICKET_LIVES = "8s", "20s", "60s"
+WIDE = """
+[host]
+principal = "{principal}"
+ccache = "FILE:{ccache}"
+[control]
+socket = "{directory}/wide"
+[kink]
+over = "4500"
+[tun]
+addresses = ["{own}"]
+[[peer]]
+name = "gateway"
+principal = "kink/b.kinkvpn.test@KINKVPN.TEST"
+address = "{gateway}"
+[[peer.policy]]
+local = "{local}"
+remote = "{remote}"
+start = "boot"
+"""
+
+
+def forged(gateway: Host, alice: Laptop, source: str, destination: str, number: int) -> bytes:
+    """A datagram under the keys of alice's SA, as no program of ours would send it."""
+    keys = (gateway.configuration.parent / "keys").read_text()
+    found = re.findall(rf"^# {alice.principal}/1 inbound (\S+) spi (\S+) keymat (\S+)$", keys, re.MULTILINE)
+    suite, spi, keymat = found[-1]
+    inner = IP(src=source, dst=destination) / UDP(sport=9, dport=9) / b"whose is this?"
+    return ScapySa(suite, int(spi, 16), bytes.fromhex(keymat), esn=True).seal(bytes(inner), number)
+
+
+def test_a_guest_has_what_it_was_lent_and_no_more(lab: Lab) -> None:
+    gateway = lab.hosts[1]
+    open_gateway(gateway)
+    amend(gateway, "log", keys=str(gateway.configuration.parent / "keys"))
+    start(lab, gateway)
+    inner = gateway.site.inner_address(4)
+    with laptop(lab) as alice, laptop(lab, "bob") as bob, another_host(lab) as desk:
+        for person in (alice, bob):
+            person.exists()
+            person.kinit()
+        alice.up()
+        alice.wait_up()
+        own = alice.address()
+        # Under her own keys, from addresses that are not hers, and to where no route of hers leads.
+        wrong = [(bob_s := "10.8.0.9", inner), ("192.0.2.1", inner), (inner, inner), (own, "10.1.0.1"), (own, own)]
+        with within(desk.namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as elsewhere:
+            for number, (source, destination) in enumerate(wrong, 10_000):
+                elsewhere.sendto(forged(gateway, alice, source, destination, number), (gateway.site.wire, 4500))
+        wait(lab, gateway, lambda: drops_of(gateway).get("selector_mismatch") == len(wrong), "has taken one")
+        # With tickets of bob's, and a configuration that asks for more than a gateway lends.
+        alice.stop()
+        for local, remote in (("10.8.0.0/24", "10.2.0.0/24"), (own, "10.2.0.0/24"), (bob_s, "10.0.0.0/8")):
+            named = {"own": f"{own}/32", "gateway": gateway.site.wire, "local": local, "remote": remote}
+            about = {"principal": bob.principal, "ccache": bob.ccache, "directory": bob.directory}
+            (bob.directory / "wide.toml").write_text(WIDE.format(**named, **about))
+            before = len(events(gateway, "command_refused"))
+            bob.run("up", "-c", str(bob.directory / "wide.toml"))
+            wait(lab, gateway, lambda then=before: len(events(gateway, "command_refused")) > then, "has not refused it")
+            bob.kill()
+        assert not any(bob.principal in line for line in events(gateway, "sa_established"))
+
+
 NAPS = "probe_after = 1\ndead_after = 2"
 NAP_SECONDS = 10.0  # longer than SLEPT_SECONDS and a look
 
@@ -248,6 +320,32 @@ def test_alice_moves_to_another_network_and_is_found_there_without_saying_a_word
                 f"address add {laptop_s.site.wire_interface} dev wire",
             )
             gateway.namespace.ip("route del 203.0.113.0/24 dev wire")
+
+
+GREEDY = """who = "*@KINKVPN.TEST"
+routes = ["10.2.0.0/24", "64.0.0.0/2", "128.0.0.0/2", "240.0.0.0/4", "fd00:2::/64"]
+dns = ["10.2.0.53", "192.0.2.66", "2001:db8::66"]
+domains = ["corp.example", "com"]"""
+
+
+def test_a_gateway_that_wants_more_than_its_own_has_nothing_of_it(lab: Lab) -> None:
+    gateway = lab.hosts[1]
+    open_gateway(gateway, GREEDY)
+    start(lab, gateway)
+    with laptop(lab) as alice:
+        alice.exists()
+        alice.kinit()
+        before = len(alice.log.read_text())
+        alice.up()
+        alice.wait_up()
+        said = alice.log.read_text()[before:]
+        assert re.findall(r"route_not_taken .*route=(\S+)", said) == ["64.0.0.0/2", "128.0.0.0/2", "240.0.0.0/4"]
+        assert re.findall(r"dns_not_taken .*server=(\S+)", said) == ["192.0.2.66", "2001:db8::66"]
+        routes = alice.host.namespace.run(["ip", "-4", "route", "show", "table", "all", "dev", "kink0"])
+        taken = [line.split()[0] for line in routes.splitlines() if not line.startswith(("local", "broadcast"))]
+        assert taken == ["10.2.0.0/24"]
+        lines = alice.resolv_conf.read_text().splitlines()
+        assert lines[1:] == ["search corp.example com", "nameserver 10.2.0.53"]
 
 
 def test_all_of_alice_s_traffic_goes_through_the_gateway_only_if_she_says_so(lab: Lab) -> None:

@@ -100,9 +100,13 @@ class Laptop:
 
     def up(self, *arguments: str) -> None:
         """``kinkvpn up GATEWAY``; it answers a little later."""
+        self.run("up", GATEWAY, *arguments)
+
+    def run(self, *arguments: str) -> None:
+        """``kinkvpn`` with these, in the background."""
         with self.log.open("a") as log:
             self.process = self.host.namespace.spawn(
-                self.command("up", GATEWAY, *arguments), stdout=log, stderr=log, environment=self.environment
+                self.command(*arguments), stdout=log, stderr=log, environment=self.environment
             )
 
     def refused(self, *arguments: str) -> str:
