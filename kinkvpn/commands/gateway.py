@@ -42,7 +42,7 @@ def principal(text: str) -> str:
         raise argparse.ArgumentTypeError(f"{text!r}: expected {expected}") from None
 
 
-async def configuration_of(asked: argparse.Namespace, machine: bytes | None = None) -> Configuration:
+async def configuration_of(asked: argparse.Namespace, machine: bytes) -> Configuration:
     """What ``asked.gateway`` lends to ``machine``, as far as it is wanted. Raises StartRefused."""
     from kinkvpn.people import Wishes, configuration_for
 

@@ -63,12 +63,19 @@ def run(asked: argparse.Namespace) -> int:
     from kinkvpn.rootless import run as rootless
     from kinkvpn.service.obstacles import StartRefused
 
-    configured = partial(configuration_of, asked) if asked.gateway else at_once(load(asked.config or DEFAULT_PATH))
+    configured = partial(lent, asked) if asked.gateway else at_once(load(asked.config or DEFAULT_PATH))
     device = None if asked.device is None else DeviceKind(asked.device)
     try:
         return rootless.run(rootless.Wanted(command, configured, device, asked.wait, asked.verbose))
     except StartRefused as refused:
         return complain(refused, CANNOT)
+
+
+async def lent(asked: argparse.Namespace) -> Configuration:
+    """What the gateway lends to the machine that this process is. Raises StartRefused."""
+    from kinkvpn.rootless.instance import machine_at
+
+    return await configuration_of(asked, machine_at(asked.gateway))
 
 
 def at_once(configuration: Configuration) -> Callable[[], Awaitable[Configuration]]:

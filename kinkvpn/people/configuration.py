@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,7 +20,6 @@ from kinkvpn.kerberos.tickets import TicketSource
 from kinkvpn.people.acceptance import Wishes, accept
 from kinkvpn.people.errand import Errand, NothingLent
 from kinkvpn.people.identity import Identity, find_identity, gateway_principal
-from kinkvpn.proto.extensions import MACHINE_OCTETS
 from kinkvpn.proto.lease import Wanted
 from kinkvpn.proto.settings import PeerSettings
 from kinkvpn.proto.whereabouts import KinkOver
@@ -45,10 +43,10 @@ DEFAULT_WISHES = Wishes()
 async def configuration_for(
     gateway: str,
     *,
+    machine: bytes,
     wishes: Wishes = DEFAULT_WISHES,
     ccache: str | None = None,
     principal: str | None = None,
-    machine: bytes | None = None,
 ) -> Configuration:
     """What a daemon needs to be told to be in ``gateway``'s network.
 
@@ -57,16 +55,15 @@ async def configuration_for(
 
     Args:
         gateway: its host name, which its principal has; or that and a port for ESP and KINK, ``gw.example.com:4501``.
+        machine: which of the person's it is for, in 16 octets: ``this_machine``, or one of several that are on it.
         wishes: what may go there.
         ccache: a credential cache as libkrb5 names it; None for the default one.
         principal: the gateway's, where it is not the one that krb5.conf and the KDC find for ``kink/GATEWAY``.
-        machine: which of the person's it is for, as ``this_machine`` says it; None for one that is there just once.
 
     Raises:
         StartRefused: no tickets, no such gateway, or it lends nothing that is wanted: a line that says what to do.
     """
     host, port = _gateway(gateway)
-    machine = machine or secrets.token_bytes(MACHINE_OCTETS)
     try:
         identity = find_identity(ccache)
         log.info("tickets_used", extra={"fields": {"principal": identity.principal, "ccache": identity.ccache}})

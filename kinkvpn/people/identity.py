@@ -130,10 +130,23 @@ def this_machine(machine_id: Path = MACHINE_ID) -> bytes:
     Not the id itself, "which must not be exposed in untrusted environments": what a keyed hash makes of it for this
     program (machine-id(5)).
     """
+    known = _id(machine_id)
+    if not known:
+        return secrets.token_bytes(MACHINE_OCTETS)
+    return hmac.digest(known, b"kinkvpn machine", "sha256")[:MACHINE_OCTETS]
+
+
+def machine_of(kept: bytes, machine_id: Path = MACHINE_ID) -> bytes:
+    """Likewise, of one of several on this host; ``kept`` is drawn by lot and this one's. In a copy of its files on a
+    host with another id it is another machine, and so is it in another container of an image that has an id.
+    """
+    return hmac.digest(kept, b"kinkvpn machine" + _id(machine_id), "sha256")[:MACHINE_OCTETS]
+
+
+def _id(machine_id: Path) -> bytes:
+    """Empty where there is none."""
     try:
         text = machine_id.read_text("ascii").strip()
     except (OSError, UnicodeDecodeError):
-        text = ""
-    if re.fullmatch(r"[0-9a-f]{32}", text) is None:
-        return secrets.token_bytes(MACHINE_OCTETS)
-    return hmac.digest(bytes.fromhex(text), b"kinkvpn machine", "sha256")[:MACHINE_OCTETS]
+        return b""
+    return bytes.fromhex(text) if re.fullmatch(r"[0-9a-f]{32}", text) else b""

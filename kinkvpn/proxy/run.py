@@ -22,7 +22,7 @@ from kinkvpn.proxy.kernel import KernelStack
 from kinkvpn.proxy.names import Names
 from kinkvpn.proxy.outgoing import Outgoing
 from kinkvpn.proxy.ports import Ports
-from kinkvpn.rootless.instance import control_path
+from kinkvpn.rootless.instance import control_path, machine_at
 from kinkvpn.rootless.namespace import StepRefused
 from kinkvpn.rootless.obstacles import LWIP, PROXY, explain
 from kinkvpn.rootless.outside import keep
@@ -136,7 +136,9 @@ class Proxy:
     async def run(self) -> None:
         """As :func:`run`."""
         wanted = self._wanted
-        configuration = wanted.configuration or await configuration_for(wanted.gateway, wishes=wanted.wishes)
+        configuration = wanted.configuration or await configuration_for(
+            wanted.gateway, wishes=wanted.wishes, machine=machine_at(wanted.gateway)
+        )
         configuration = adapted(configuration, control_path(os.getpid()))
         engine = engine_settings(configuration.esp.engine, os.environ)
         if self._space is None:

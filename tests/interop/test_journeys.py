@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import socket
 import subprocess
@@ -14,10 +13,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 from support.lab import start, wait, within
-from support.people import GATEWAY, PASSWORD, laptop, open_gateway
+from support.people import GATEWAY, PASSWORD, Walker, laptop, open_gateway
 from support.proxy import proxy, wait_until
 from support.traveller import Traveller
-from support.unprivileged import USER, wrapper
 
 from kinkvpn.api.client import Client
 from kinkvpn.api.control import NotRunning
@@ -169,36 +167,18 @@ def page(lab: Lab) -> Iterator[str]:
         thread.join()
 
 
-def test_an_unprivileged_kinkvpn_run_curl(
-    lab: Lab, directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_an_unprivileged_kinkvpn_run_curl(lab: Lab, directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A user with a number and no account, no capability, and nothing but what kinit gets."""
-    host, gateway = lab.hosts
-    open_gateway(gateway)
-    start(lab, gateway)
+    open_gateway(lab.hosts[1])
+    start(lab, lab.hosts[1])
     with laptop(lab) as alice:
         alice.exists()
-    home = directory / "alice-without-root"
-    home.mkdir()
-    (home / "hosts").write_text(f"127.0.0.1 localhost\n{gateway.site.wire} {GATEWAY}\n")
-    (home / "krb5.conf").write_text(lab.realm.krb5_conf.read_text())
-    os.chown(home, USER, USER)
-    settings = {"XDG_RUNTIME_DIR": str(home), "KRB5_CONFIG": f"{home}/krb5.conf", "KRB5CCNAME": f"FILE:{home}/ccache"}
-    (mounts := tmp_path / "mounts").mkdir()
-    hers = [*host.namespace.prefix, *wrapper(mounts, before=[f"mount --bind {home}/hosts /etc/hosts"])]
-
-    def typed(*command: str, stdin: str = "") -> str:
-        done = subprocess.run(
-            [*hers, *command], input=stdin, env=lab.realm.environment | settings, capture_output=True, text=True,
-            timeout=FIRST_BYTE_SECONDS, check=False,
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
+    (walk := directory / "without-root").mkdir()
+    walker = Walker(lab, walk)
     with page(lab) as address:
         began = time.monotonic()
-        typed("kinit", alice.principal, stdin=f"{PASSWORD}\n")
-        shown = typed(*kinkvpn(), "run", "--gateway", GATEWAY, "--", "curl", "--silent", address)
+        walker.types("kinit", alice.principal, stdin=f"{PASSWORD}\n")
+        shown = walker.types(*kinkvpn(), "run", "--gateway", GATEWAY, "--", "curl", "--silent", address)
         took = time.monotonic() - began
     assert shown.startswith("10.8.0.")
     with capsys.disabled():
@@ -230,7 +210,7 @@ def test_alice_with_kinit_and_kinkvpn_proxy(lab: Lab, directory: Path, capsys: p
         process = alice.host.namespace.spawn(
             alice.command("proxy", "--gateway", GATEWAY),
             stderr=held.enter_context(log.open("w")),
-            environment=alice.environment | {"XDG_RUNTIME_DIR": str(alice.socket.parent)},
+            environment=alice.environment | {"XDG_RUNTIME_DIR": str(alice.directory), "HOME": str(alice.directory)},
         )
         held.callback(process.wait)
         held.callback(process.kill)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
 import signal
 import socket
@@ -11,14 +12,18 @@ from typing import TYPE_CHECKING
 import pytest
 from scapy.layers.inet import IP, UDP
 from support.lab import amend, command, events, start, status, wait, within
-from support.people import GATEWAY, HOST_S_DNS, Laptop, another_host, guests, laptop, open_gateway
+from support.people import GATEWAY, HOST_S_DNS, PASSWORD, Laptop, Walker, another_host, guests, laptop, open_gateway
 from support.scapy_esp import ScapySa
 
 from kinkvpn.api.client import Client, peer_path
+from kinkvpn.demo.lab import kinkvpn
 from kinkvpn.demo.namespace import LabFailed
 from kinkvpn.service.ration import OF_ONE
 
 if TYPE_CHECKING:
+    import subprocess
+    from pathlib import Path
+
     from kinkvpn.demo.lab import Host, Lab
 
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
@@ -119,6 +124,45 @@ def test_alice_s_laptop_and_desktop_are_in_the_network_at_once(lab: Lab) -> None
         start(lab, gateway)
         wait(lab, gateway, both, "has not found them again")
         assert [(machine.address(4), machine.address(6)) for machine in (one, other)] == addresses
+
+
+def test_who_runs_commands_without_root_has_the_same_address_the_next_time(lab: Lab, directory: Path) -> None:
+    """And several at once have one each. One that was killed is followed by the same machine, and not by another."""
+    gateway = lab.hosts[1]
+    open_gateway(gateway)
+    start(lab, gateway)
+    with laptop(lab) as alice:
+        alice.exists()
+    (walk := directory / "walk").mkdir()
+    walker = Walker(lab, walk)
+    walker.types("kinit", alice.principal, stdin=f"{PASSWORD}\n")
+    run = (*kinkvpn(), "run", "--gateway", GATEWAY, "--", "sh", "-c")
+
+    def begins(process: subprocess.Popen[str]) -> list[str]:
+        assert process.stdout is not None
+        return process.stdout.readline().split()
+
+    with walker.typing(*run, "hostname -I; read go") as first:
+        one = begins(first)
+        assert one[0].startswith("10.8.0.")
+        with walker.typing(*run, "hostname -I; read go") as second:
+            other = begins(second)
+            assert not {*one} & {*other}
+            assert guests(gateway) == [alice.principal] * 2
+    # Both were killed. A tunnel says good-bye when its command has ended, and is that machine until it has.
+    for _ in range(2):
+        wait(lab, walker.host, lambda: all(map(free, walker.home.glob(".local/state/kinkvpn/*"))), "has a tunnel left")
+        assert walker.types(*run, "hostname -I; ping -c 1 10.2.0.1 >/dev/null").split() == one
+
+
+def free(locked: Path) -> bool:
+    """Nobody holds it."""
+    with locked.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+    return True
 
 
 def test_who_is_not_let_in_is_told_so(lab: Lab) -> None:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from kinkvpn.proto.ports import AcceptedRequest
 
+MACHINE = bytes(range(16))
 GATEWAY = "kink/127.0.0.1@KINKVPN.TEST"
 SECONDS = 60.0
 LENT = Lease(
@@ -93,7 +94,7 @@ def asked(gateway: Gateway, ccache: str, **arguments: object) -> Any:
                 await nursery.start(gateway.run)
                 name = f"127.0.0.1:{gateway.port}"
                 try:
-                    return await configuration_for(name, ccache=ccache, principal=GATEWAY, **arguments)
+                    return await configuration_for(name, machine=MACHINE, ccache=ccache, principal=GATEWAY, **arguments)
                 except StartRefused as refused:
                     return str(refused)
                 finally:

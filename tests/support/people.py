@@ -5,6 +5,7 @@ there, and she has its files for herself (/etc/hosts, /etc/resolv.conf, /run/kin
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import shlex
 import signal
@@ -14,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from support.lab import kinit, status, wait
+from support.unprivileged import USER, wrapper
 
 from kinkvpn.api.client import Client
 from kinkvpn.api.control import ControlUnavailable, NotRunning
@@ -22,6 +24,7 @@ from kinkvpn.demo.namespace import Namespace, join
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
     from kinkvpn.demo.lab import Lab
     from kinkvpn.demo.realm import Realm
@@ -30,6 +33,7 @@ GATEWAY = "b.kinkvpn.test"
 PASSWORD = "Correct horse, 7 battery staples"  # which Active Directory finds complex enough
 HOST_S_DNS = "nameserver 192.0.2.53\n"
 LENT = "10.8.0.0/24"
+COMMAND_SECONDS = 60.0
 PEOPLE = """
 [people]
 addresses = ["10.8.0.0/24", "fd00:8::/64"]
@@ -172,6 +176,57 @@ def laptop(lab: Lab, name: str = "alice", host: Host | None = None) -> Iterator[
         yield found
     finally:
         found.kill()
+
+
+class Walker:
+    """Somebody on the laptop's host with a number and no account, no capability, and nothing but what kinit gets.
+
+    Args:
+        lab: where they are.
+        directory: for files; others may enter it.
+    """
+
+    def __init__(self, lab: Lab, directory: Path) -> None:
+        self.host = lab.hosts[0]
+        self.home = directory / "home"
+        mounts = directory / "mounts"
+        for each in (self.home, mounts):
+            each.mkdir()
+        os.chown(self.home, USER, USER)
+        (self.home / "hosts").write_text(f"127.0.0.1 localhost\n{lab.hosts[1].site.wire} {GATEWAY}\n")
+        (self.home / "krb5.conf").write_text(lab.realm.krb5_conf.read_text())
+        before = [f"mount --bind {self.home}/hosts /etc/hosts"]
+        self._prefix = [*self.host.namespace.prefix, *wrapper(mounts, before=before)]
+        self.environment = lab.realm.environment | {
+            "HOME": str(self.home),
+            "XDG_RUNTIME_DIR": str(self.home),
+            "KRB5_CONFIG": f"{self.home}/krb5.conf",
+            "KRB5CCNAME": f"FILE:{self.home}/ccache",
+        }
+
+    def types(self, *command: str, stdin: str = "") -> str:
+        """What it writes, once it is done and so are those who hold its output."""
+        with self.typing(*command) as process:
+            output, errors = process.communicate(stdin, COMMAND_SECONDS)
+        assert process.returncode == 0, errors
+        return output
+
+    @contextmanager
+    def typing(self, *command: str) -> Iterator[subprocess.Popen[str]]:
+        """While the block runs."""
+        process = subprocess.Popen(
+            [*self._prefix, *command],
+            env=self.environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.communicate()
 
 
 @contextmanager

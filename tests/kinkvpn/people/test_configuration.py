@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
-from support.doorstep import GATEWAY, LENT, Gateway, asked
+from support.doorstep import GATEWAY, LENT, MACHINE, Gateway, asked
 
 from kinkvpn.config.clear import Known
 from kinkvpn.people import Wishes, configuration_for
@@ -51,7 +51,7 @@ def test_with_all_traffic_tickets_still_come_from_outside(lab: Lab, ccache: str)
 def test_who_is_no_gateway_by_name(lab: Lab, ccache: str) -> None:
     async def ask(name: str) -> str:
         with pytest.raises(StartRefused) as refused:
-            await configuration_for(name, ccache=ccache)
+            await configuration_for(name, machine=MACHINE, ccache=ccache)
         return str(refused.value)
 
     for name in ("", "a b", "gw.example.com:x", "gw.example.com:0"):

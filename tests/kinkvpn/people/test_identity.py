@@ -18,6 +18,7 @@ from kinkvpn.people.identity import (
     find_identity,
     gateway_principal,
     likely_principal,
+    machine_of,
     this_machine,
 )
 from kinkvpn.service.obstacles import StartRefused
@@ -144,6 +145,15 @@ def test_a_machine_is_the_same_at_every_start_and_does_not_give_its_id_away(tmp_
     assert this_machine(ids) == this_machine(ids)
     assert len(this_machine(ids)) == 16
     assert this_machine(ids) != b"\x5a" * 16
+
+
+def test_one_of_several_on_this_host_is_the_same_for_what_was_kept_of_it(tmp_path: Path) -> None:
+    ids = tmp_path / "machine-id"
+    one, without = machine_of(b"one", ids), machine_of(b"other", ids)
+    assert one == machine_of(b"one", ids)
+    assert len({one, without}) == 2
+    ids.write_text(f"{'5a' * 16}\n")
+    assert len({one, machine_of(b"one", ids), this_machine(ids)}) == 3
 
 
 @pytest.mark.root
