@@ -39,19 +39,19 @@ _BY_REACH = {
         host.principal host.keytab host.client_keytab host.ccache host.krb5_config host.replay_cache host.machine
         kink.listen kink.port kink.over
         esp.port esp.hop_limit esp.engine.choice esp.engine.library esp.engine.queues
-        tun.name tun.addresses tun.mtu tun.clamp_mss tun.routes tun.table tun.device tun.fd
+        tun.name tun.addresses tun.mtu tun.clamp_mss tun.table tun.device tun.fd
         offload.tso offload.uso offload.coalesce offload.udp_segment offload.udp_gro
         control.socket control.group
         log.keys
         metrics.listen
         dns.servers dns.domains dns.file
-        people.pool people.fixed
     """,
     Reach.NOTHING: """
         host.kdc_timeout control.group_may metrics.hosts log.level log.format
         hooks.up hooks.down hooks.peer_up hooks.peer_down hooks.timeout
-        before after clear.bypass clear.block tun.lent
-        people.rules people.most people.machines people.suites people.probe_after people.dead_after
+        before after clear.bypass clear.block tun.routes tun.lent
+        people.pool people.fixed people.rules people.most people.machines people.suites people.probe_after
+        people.dead_after
         peers peer.prf peer.user_to_user peer.delete_grace peer.kink_over peer.extensions
         peer.sas_per_create peer.probe_after peer.dead_after peer.path_probe peer.policies
         policy.suites policy.legacy policy.lifetime_seconds policy.lifetime_kilobytes
@@ -61,12 +61,11 @@ _BY_REACH = {
     """,
 }
 REACH = {place: reach for reach, places in _BY_REACH.items() for place in places.split()}
-# As they are written, where that is another name. ``tun.lent`` is people.addresses, and named as that.
+# As they are written, where that is another name.
 _WRITTEN = {
     "esp.engine.choice": "esp.engine",
     "esp.engine.library": "esp.cipher_library",
     "esp.engine.queues": "esp.queues",
-    "people.pool": "people.addresses",
 }
 
 

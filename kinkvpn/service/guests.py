@@ -175,11 +175,14 @@ class Guests:
 
         Args:
             keying: has them as peers.
-            settings: with the same addresses.
+            settings: what is lent, and to whom; who has what they would not be given is seen off.
             peers: principals that are about to be configured peers, and no guests until the next change: the kernel is
                 asked for routes meanwhile, and who was seen off is back at once.
         """
         self._settings, self._coming = settings, frozenset(peers)
+        for holder in self._pool.change(settings.pool, settings.fixed):
+            names = [name for name, (guest, _) in self._here.items() if (guest.principal, guest.machine) == holder]
+            self._leave(keying, names[0], "it has another address by now")
         for name, (guest, rule) in list(self._here.items()):
             if rule not in settings.rules:
                 self._leave(keying, name, "its rule is gone")

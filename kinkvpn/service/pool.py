@@ -62,16 +62,41 @@ class Pool:
         fixed: Mapping[str, tuple[Address, ...]] | None = None,
         kept: Set[Address] = frozenset(),
     ) -> None:
-        self._spans: dict[int, list[Span]] = {
-            version: [hosts(network) for network in networks if network.version == version]
-            for version in sorted({network.version for network in networks})
-        }
-        self._fixed = dict(fixed or {})
-        self._taken: set[Address] = {*kept, *(address for addresses in self._fixed.values() for address in addresses)}
+        self._own = kept
+        self._taken: set[Address] = set()  # by those who are here, or have gone
         self._here: dict[Holder, tuple[Address, ...]] = {}
         self._with_fixed: dict[str, Holder] = {}
         self._gone: OrderedDict[Holder, tuple[Address, ...]] = OrderedDict()  # the longest gone first, without fixed
         self._remembered: Counter[str] = Counter()  # of those, by principal
+        self.change(networks, fixed or {})
+
+    def change(self, networks: Sequence[Network], fixed: Mapping[str, tuple[Address, ...]]) -> list[Holder]:
+        """Lend from these, and fix those, from now on; who is here with what it would not be given any more, and should
+        give that back.
+        """
+        self._spans: dict[int, list[Span]] = {
+            version: [hosts(network) for network in networks if network.version == version]
+            for version in sorted({network.version for network in networks})
+        }
+        self._fixed = dict(fixed)
+        self._reserved = {*self._own, *(address for addresses in fixed.values() for address in addresses)}
+        for holder, addresses in self._gone.items():
+            self._gone[holder] = self._left_of(addresses)
+        return [holder for holder, addresses in self._here.items() if not self._suits(holder, addresses)]
+
+    def _suits(self, holder: Holder, addresses: tuple[Address, ...]) -> bool:
+        first = self._with_fixed.get(holder.principal) == holder
+        own = self._fixed.get(holder.principal, ()) if first else ()
+        return {*own} <= {*addresses} and all(address in own or self._is_lent(address) for address in addresses)
+
+    def _is_lent(self, address: Address) -> bool:
+        return address not in self._reserved and _inside(address, self._spans.get(address.version, ()))
+
+    def _left_of(self, addresses: tuple[Address, ...]) -> tuple[Address, ...]:
+        """Those that stay with who has gone; nobody has the others."""
+        left = tuple(filter(self._is_lent, addresses))
+        self._taken -= {*addresses} - {*left}
+        return left
 
     def take(self, principal: str, wanted: Sequence[Address] = (), machine: bytes = b"") -> tuple[Address, ...]:
         """Addresses for a machine of ``principal``: those it has, those ``wanted`` if they are free, those it had, or
@@ -96,7 +121,7 @@ class Pool:
 
     def is_free(self, address: Address) -> bool:
         """Whether :meth:`take` would give it to whoever wants it."""
-        return address not in self._taken and _inside(address, self._spans.get(address.version, ()))
+        return address not in self._taken and self._is_lent(address)
 
     def give_back(self, principal: str, machine: bytes = b"") -> None:
         """They are theirs until somebody needs them."""
@@ -106,7 +131,7 @@ class Pool:
             return
         if self._with_fixed.get(principal) == holder:
             del self._with_fixed[principal]
-        self._gone[holder] = tuple(address for address in addresses if address not in self._fixed.get(principal, ()))
+        self._gone[holder] = self._left_of(addresses)
         self._remembered[principal] += 1
         if self._remembered[principal] > MAX_REMEMBERED_OF_ONE:
             self._drop(next(one for one in self._gone if one.principal == principal))
@@ -123,7 +148,8 @@ class Pool:
         return free
 
     def _free(self, holder: Holder, spans: Sequence[Span]) -> Address | None:
-        return next((address for address in _candidates(holder, spans) if address not in self._taken), None)
+        candidates = _candidates(holder, spans)
+        return next((one for one in candidates if one not in self._taken and one not in self._reserved), None)
 
     def _forget(self) -> list[Address]:
         """Who has been gone for the longest; what that sets free, all of it in the pool."""

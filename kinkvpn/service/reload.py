@@ -88,7 +88,7 @@ class Reload:
         self._people(self.configuration.people, {peer.principal for peer in come})
         try:
             exceptions = Exceptions(written.before, written.after)
-            await self._tunnels.change((*found.gone, *replaced), come, exceptions, altered)
+            await self._tunnels.change((*found.gone, *replaced), come, exceptions, altered, written.tun)
         except KinkvpnError:
             self._people(self.configuration.people, ())
             await kill_switch.block(self.configuration)

@@ -162,6 +162,7 @@ class Tunnels:
         come: Collection[PeerSettings] = (),
         exceptions: Exceptions | None = None,
         altered: Collection[Altered] = (),
+        tun: TunSettings | None = None,
     ) -> None:
         """Some peers less, then some more; one of the same name takes the place of another. The rest goes on: not a
         packet of it is lost, nor of an altered one but for what has ended of it.
@@ -171,6 +172,7 @@ class Tunnels:
             come: those that are to come.
             exceptions: instead of those there are; None for no change.
             altered: those that go on otherwise.
+            tun: what is led into the device, by policies or to people; None for no change.
 
         Raises:
             PeerRefused: there cannot be such a peer beside those that stay; nothing has changed.
@@ -185,11 +187,12 @@ class Tunnels:
             wanted = self._exceptions if exceptions is None else exceptions
             warn_of_legacy([*others.values(), *come])
             self._paths.learn(peer.esp.address for peer in come)
-            await self._network.change(plan_of(self._tun, wanted, peers.values(), self._sockets))
+            led = self._tun if tun is None else replace(self._tun, routes=tun.routes, lent=tun.lent)
+            await self._network.change(plan_of(led, wanted, peers.values(), self._sockets))
             # From here on in one turn: no packet and no message comes between.
             before = policies_of(self._exceptions, self.peers.values())
             after = policies_of(wanted, peers.values())
-            self.peers, self._exceptions = peers, wanted
+            self.peers, self._exceptions, self._tun = peers, wanted, led
             for name in gone:
                 self._keying.remove_peer(name)
             for each in altered:

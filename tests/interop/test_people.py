@@ -79,6 +79,13 @@ def test_alice_is_lent_an_address_and_bob_another_and_both_leave(lab: Lab) -> No
         bob.wait_up()
         assert bob.address(4) != four
         assert sorted(guests(gateway)) == [alice.principal, bob.principal]
+        # More is lent from now on, and leads into the device; whoever is here has what they had.
+        text, before = gateway.configuration.read_text(), bob.address(4)
+        gateway.configuration.write_text(text.replace('addresses = ["10.8.', 'addresses = ["10.9.0.0/24", "10.8.'))
+        assert command(gateway, "reload").returncode == 0
+        assert "dev kink0" in gateway.namespace.run(["ip", "route", "get", "10.9.0.7"])
+        assert bob.principal in guests(gateway)
+        assert bob.address(4) == before
         # Other rules count at once, for those who are here too.
         gateway.configuration.write_text(gateway.configuration.read_text().replace("*@", "alice@"))
         assert command(gateway, "reload").returncode == 0

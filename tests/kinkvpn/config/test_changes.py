@@ -102,7 +102,7 @@ def peer_of(entries: list[tuple[str, str]]) -> str:
 
 
 @given(st.lists(WRITTEN, min_size=2, max_size=4))
-@settings(max_examples=15)
+@settings(max_examples=10)
 def test_only_policies_that_are_written_otherwise_end_wherever_they_stand(
     versions: list[list[tuple[str, str]]],
 ) -> None:
@@ -154,12 +154,12 @@ def test_policies_of_nobody_and_the_log_level_may_change() -> None:
     assert names(changes(before, config.parse(text, SOURCE))) == ([], [], [], [])
 
 
-def test_who_is_let_in_may_change_and_what_they_are_lent_from_may_not() -> None:
+def test_people_and_what_they_are_lent_may_change() -> None:
     people = '[people]\naddresses = "10.8.0.0/24"\nroutes = "10.1.0.0/24"\n{}[[people.allow]]\nwho = "{}@A.COM"\n'
     before = config.parse(SMALL + people.format("", "alice"), SOURCE)
-    assert changes(before, config.parse(SMALL + people.format("most = 5\n", "bob"), SOURCE)).come == ()
-    with pytest.raises(RestartNeeded, match=r"^people\.addresses is another one now"):
-        changes(before, config.parse(SMALL + people.format("", "alice").replace("10.8", "10.9"), SOURCE))
+    after = SMALL + people.format("most = 5\n", "bob").replace("10.8", "10.9")
+    assert names(changes(before, config.parse(after, SOURCE))) == ([], [], [], [])
+    assert names(changes(config.parse(SMALL, SOURCE), before)) == ([], [], [], [])
 
 
 @pytest.mark.parametrize(

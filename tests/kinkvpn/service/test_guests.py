@@ -265,3 +265,19 @@ async def test_rules_that_change_count_for_those_who_are_here() -> None:
     with pytest.raises(NotAdmitted, match="no rule lets it in"):
         host.admit("bob@A.COM")
     assert host.admit("alice@A.COM").policies
+
+
+async def test_who_has_an_address_that_is_another_s_now_goes_and_comes_again_with_its_own() -> None:
+    host = Host(settings(EVERYBODY))
+    here = {name: host.admit(name).lease for name in ("alice@A.COM", "bob@A.COM")}
+    alices = here["alice@A.COM"]
+    assert alices is not None
+    fixed = replace(settings(EVERYBODY), fixed={"carol@A.COM": alices.addresses[:1]})
+    host.guests.change(cast("Any", host), fixed, ())
+    assert host.left == ["alice@A.COM"], "bob has what nobody else is to have"
+    again, carols = host.admit("alice@A.COM").lease, host.admit("carol@A.COM").lease
+    assert again is not None
+    assert carols is not None
+    assert again.addresses[0] != carols.addresses[0] == alices.addresses[0]
+    host.guests.change(cast("Any", host), settings(EVERYBODY, pool=("10.9.0.0/24",)), ())
+    assert sorted(host.left[1:]) == ["alice@A.COM", "bob@A.COM", "carol@A.COM"]

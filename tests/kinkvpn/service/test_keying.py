@@ -558,3 +558,33 @@ def test_what_a_peer_deleted_before_it_left_cannot_be_made_again_when_it_is_back
         assert spi in west.keying.peers["south"]._pairs.taken(trio.current_time())
 
     simulate(scenario, 1)
+
+
+def test_a_rekey_goes_on_without_the_policy_that_a_reload_takes_away() -> None:
+    async def scenario(world: World) -> None:
+        west, east = await world.pair([Tunnel(number, boot=frozenset({"west"})) for number in range(2)])
+        await world.wait_at_rest(within=5)
+        before = west.keying.peers["east"].pairs("tunnel1")
+        world.network.cut.add((address_of("west"), address_of("east")))
+        answered: list[str] = []
+
+        async def rekey() -> None:
+            answered.extend(policy["name"] for policy in await west.keying.rekey("east"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(rekey)
+            await trio.sleep(0.5)
+            settings = west.keying.peers["east"].settings
+            west.keying.change_peer(replace(settings, policies=settings.policies[1:]), {"tunnel0"})
+            west.dataplane.change_policies(["tunnel0"], ())
+            west.keying.start_peer("east")
+            world.network.cut.clear()
+        assert answered == ["tunnel1"]
+        assert west.keying.peers["east"].pairs("tunnel1") != before
+        await world.wait_at_rest(within=60)
+        assert west.counters().get("defect", 0) == 0
+        assert not east.keying.peers["west"].pairs("tunnel0")
+        del west.tunnels["tunnel0"], east.tunnels["tunnel0"]
+        assert unmatched(west, east) == []
+
+    simulate(scenario, 1)

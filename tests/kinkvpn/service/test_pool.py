@@ -153,15 +153,50 @@ def test_what_is_not_here_is_not_given_back() -> None:
     assert pool.take("nobody")
 
 
+def test_other_addresses_from_now_on_and_who_has_what_it_would_not_get() -> None:
+    pool = Pool([ip_network("10.8.0.0/30")], {"alice": (ip_address("10.8.0.2"),)})
+    for name in ("alice", "bob", "carol"):
+        pool.take(name)
+    for name in ("bob", "carol"):
+        pool.give_back(name)
+    wider = [FOUR, SIX]
+    assert pool.change(wider, {"alice": (ip_address("10.8.0.2"),)}) == []
+    assert [address.version for address in pool.take("carol")] == [4, 6], "she had none"
+    assert pool.take("bob", [ip_address("10.8.0.1")])[0] == ip_address("10.8.0.1"), "he had that"
+    assert pool.change(wider, {"dave": (ip_address("10.8.0.1"),)}) == [("bob", b"")], "alice has hers as anybody has"
+    pool.give_back("bob")
+    assert pool.take("dave")[0] == ip_address("10.8.0.1")
+    assert pool.take("bob")[0] != ip_address("10.8.0.1")
+    assert pool.change([SIX], {}) == [(name, b"") for name in ("alice", "carol", "dave", "bob")]
+
+
+FIXED = [{}, {"1": (ip_address("10.8.0.3"),)}, {"2": (ip_address("10.8.0.3"),), "3": (ip_address("10.9.0.1"),)}]
+NETWORKS = [[FOUR], [FOUR, ip_network("10.7.0.0/29")], [ip_network("10.8.0.0/30")]]
+
+
 @settings(max_examples=30)
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 12)), max_size=60))
-def test_nobody_has_what_somebody_else_has(steps: list[tuple[bool, int]]) -> None:
-    pool, here = Pool([FOUR]), {}
-    for take, number in steps:
-        if take:
-            here[number] = pool.take(str(number))
-        else:
-            pool.give_back(str(number))
-            here.pop(number, None)
+@given(st.lists(st.tuples(st.sampled_from(["take", "leave", "change"]), st.integers(0, 12)), max_size=60))
+def test_nobody_has_what_somebody_else_has_or_is_not_lent(steps: list[tuple[str, int]]) -> None:
+    networks, fixed = NETWORKS[0], FIXED[0]
+    here: dict[str, tuple[Address, ...]]
+    pool, here = Pool(networks, fixed, {GATEWAY}), {}
+    for what, number in steps:
+        match what:
+            case "take":
+                here[str(number)] = pool.take(str(number))
+            case "leave":
+                pool.give_back(str(number))
+                here.pop(str(number), None)
+            case "change":
+                networks, fixed = NETWORKS[number % 3], FIXED[number // 3 % 3]
+                for gone in pool.change(networks, fixed):
+                    pool.give_back(gone.principal)
+                    del here[gone.principal]
         held = [address for addresses in here.values() for address in addresses]
-        assert len(held) == len(set(held)) <= 6
+        assert len(held) == len(set(held))
+        for name, addresses in here.items():
+            own = fixed.get(name, ())
+            others = {address for other, theirs in fixed.items() if other != name for address in theirs}
+            assert not {*addresses} & ({GATEWAY} | others)
+            assert all(address in own or any(address in network for network in networks) for address in addresses)
+            assert not own or {*own} == {*addresses}

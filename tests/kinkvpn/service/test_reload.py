@@ -93,8 +93,8 @@ async def test_who_stays_stays_where_it_is_and_the_rest_is_told(tmp_path: Path) 
     reload = Reload(path, running, cast("Tunnels", tunnels), lambda *_: None, told.append)
     path.write_text(edited("[[peer.policy]]", "lifetime = 60\n[[peer.policy]]", path.read_text()))
     answer = await reload()
-    ((gone, come, _, altered),) = tunnels.asked
-    assert (gone, come) == ((), ())
+    ((gone, come, _, altered, tun),) = tunnels.asked
+    assert (gone, come, tun) == ((), (), reload.configuration.tun)
     assert isinstance(altered, list)
     assert altered == [Altered(reload.configuration.peers[0].settings("192.0.2.9"), frozenset())]
     assert answer == {"added": [], "changed": ["east"], "replaced": [], "removed": [], "unchanged": []}
