@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from kinkvpn.commands.files import add_socket_options, socket_path
 from kinkvpn.commands.gateway import add_gateway_options, configuration_of
 from kinkvpn.commands.outcome import CANNOT, DONE, FAILED, complain
+from kinkvpn.commands.person import Person
 from kinkvpn.config import DEFAULT_PATH, engine_settings, load
 from kinkvpn.document import DocumentError
+from kinkvpn.terminal import width_of
 
 if TYPE_CHECKING:
     import argparse
@@ -19,7 +21,8 @@ if TYPE_CHECKING:
     from kinkvpn.commands.subcommands import Subcommands
 
 ABOUT = """Runs the daemon in the foreground and logs to stderr. With a GATEWAY it needs no configuration: the tickets
-that kinit got say who you are, and the gateway lends an address, routes and name servers. SIGTERM, Ctrl-C or `kinkvpn
+that kinit got say who you are, and the gateway lends an address, routes and name servers; at a terminal a few lines say
+how it goes, and the log's warnings. SIGTERM, Ctrl-C or `kinkvpn
 down` make it delete its SAs, undo addresses and routes, and exit 0. What keeps it from starting is said in a line each,
 exit code 2. Where a daemon runs already, the name is that of a PEER of it, whose SAs are made now: what `kinkvpn down
 PEER` has ended begins again."""
@@ -32,6 +35,8 @@ def add(commands: Subcommands) -> None:
     command.add_argument("gateway", nargs="?", metavar="GATEWAY|PEER", help=named)
     add_socket_options(command)
     add_gateway_options(command)
+    whole = "at a terminal, with a GATEWAY, show the whole log"
+    command.add_argument("-v", "--verbose", action="store_true", help=whole)
     command.set_defaults(run=run)
 
 
@@ -40,6 +45,9 @@ def run(asked: argparse.Namespace) -> int:
     if asked.gateway and (running := daemon_of(asked)):
         return bring_up(running, asked.gateway)
     configuration = None if asked.gateway else load(asked.config or DEFAULT_PATH)
+
+    import logging
+    from contextlib import nullcontext
 
     import trio
 
@@ -51,12 +59,16 @@ def run(asked: argparse.Namespace) -> int:
     from kinkvpn.service.obstacles import StartRefused
 
     wanted = LogSettings() if configuration is None else configuration.log
-    log.configure(sys.stderr, level=wanted.level.value, as_json=wanted.format is LogFormat.JSON)
+    handler = log.configure(sys.stderr, level=wanted.level.value, as_json=wanted.format is LogFormat.JSON)
+    seated = asked.gateway and not asked.verbose and width_of(sys.stderr) is not None
+    if seated:
+        handler.setLevel(logging.WARNING)
     try:
-        if configuration is None:
-            configuration = trio.run(configuration_of, asked, this_machine())
-        engine = engine_settings(configuration.esp.engine, os.environ)
-        trio.run(Daemon(configuration, engine, None if asked.gateway else asked.config).run)
+        with log.told_to(Person(sys.stderr).take) if seated else nullcontext():
+            if configuration is None:
+                configuration = trio.run(configuration_of, asked, this_machine())
+            engine = engine_settings(configuration.esp.engine, os.environ)
+            trio.run(Daemon(configuration, engine, None if asked.gateway else asked.config).run)
     except StartRefused as refused:
         return complain(refused, CANNOT)
     except EspError as error:

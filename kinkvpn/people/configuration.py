@@ -18,7 +18,7 @@ from kinkvpn.kerberos.library import LibraryUnusable
 from kinkvpn.kerberos.session import Acceptor
 from kinkvpn.kerberos.tickets import TicketSource
 from kinkvpn.people.acceptance import Wishes, accept
-from kinkvpn.people.errand import Errand, NothingLent
+from kinkvpn.people.errand import Errand, GatewaySilent, NothingLent
 from kinkvpn.people.identity import Identity, find_identity, gateway_principal
 from kinkvpn.proto.lease import Wanted
 from kinkvpn.proto.settings import PeerSettings
@@ -75,6 +75,8 @@ async def configuration_for(
     await reach_kdc(tickets, own)
     server = principal or await gateway_principal(host, tickets, own.kdc_timeout)
     peer = _peer(host.removesuffix("."), server, address, port)
+    named = {"gateway": peer.name, "principal": server, "address": address}
+    log.info("gateway_asked", extra={"fields": named})
     lease = await _lent(identity, machine, peer, tickets, own.kdc_timeout)
     accepted, routes, servers = accept(lease, wishes)
     for route in routes:
@@ -84,6 +86,8 @@ async def configuration_for(
         log.warning("dns_not_taken", extra={"fields": {"gateway": host, "server": str(each), "reason": reason}})
     if not accepted.routes:
         raise StartRefused(_nothing_wanted(host, lease))
+    lent = {"addresses": accepted.addresses, "routes": accepted.routes, "servers": accepted.servers}
+    log.info("lent", extra={"fields": {"gateway": peer.name, **lent, "domains": accepted.domains}})
     made = parse(written(peer, identity, accepted), Path.cwd() / peer.name)
     return replace(made, host=replace(made.host, machine=machine))
 
@@ -117,6 +121,10 @@ async def _lent(
             ticket_deadline=ticket_deadline,
         )
         return await errand.ask(Wanted(), PATIENCE)
+    except GatewaySilent as silent:
+        where = f"{gateway.name} ({gateway.esp.address})"
+        advice = f"kinkvpn doctor {gateway.name} looks for the cause"
+        raise StartRefused(f"{where} does not answer on UDP port {gateway.esp.port}: {silent}; {advice}") from silent
     except NothingLent as nothing:
         raise StartRefused(f"{gateway.name} lends nothing to {identity.principal}: {nothing}") from nothing
     finally:

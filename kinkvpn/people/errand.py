@@ -18,7 +18,7 @@ from kinkvpn.errors import KinkvpnError, MalformedMessage
 from kinkvpn.kerberos.tickets import TicketUnavailable
 from kinkvpn.proto.acquaintance import Ourselves
 from kinkvpn.proto.events import Effect, FetchTicket, SendMessage, WakeAt
-from kinkvpn.proto.outcome import Failed
+from kinkvpn.proto.outcome import Cause, Failed
 from kinkvpn.proto.peer import Peer
 from kinkvpn.proto.status import LeaseCommand
 from kinkvpn.service.epoch import epoch
@@ -39,6 +39,10 @@ log = logging.getLogger(__name__)
 
 class NothingLent(KinkvpnError):
     """The gateway lends nothing: it does not answer, does not let us in, or is no gateway."""
+
+
+class GatewaySilent(NothingLent):
+    """It does not answer."""
 
 
 class Errand:
@@ -87,7 +91,7 @@ class Errand:
             patience: seconds to wait for its answer.
 
         Raises:
-            NothingLent: why.
+            NothingLent, GatewaySilent: why.
         """
         command = LeaseCommand(wanted, patience)
         await self._perform(self._peer.probe(command)[1])
@@ -99,7 +103,8 @@ class Errand:
                 heapq.heappop(self._wakes)
                 await self._perform(self._peer.wake(trio.current_time()))
         if isinstance(command.outcome, Failed):
-            raise NothingLent(command.outcome.reason)
+            silent = command.outcome.cause is Cause.SILENCE
+            raise (GatewaySilent if silent else NothingLent)(command.outcome.reason)
         if command.lease is None:
             raise NothingLent("it answers, and lends no address: it is no gateway for people")
         return command.lease

@@ -109,7 +109,8 @@ class LeaseCommand(StatusCommand):
         payloads = [payload for answer in answers for payload in answer]
         for payload in payloads:
             if isinstance(payload, Notify) and payload.type <= LAST_ERROR_NOTIFY:
-                raise RequestFailed(f"the peer answers {notify_name(payload.type)}: no rule of its lets us in")
+                why = "no rule of its lets us in, or it has no address left: its log says which"
+                raise RequestFailed(f"the peer answers {notify_name(payload.type)}: {why}")
         try:
             self.lease = lease.found_lease(payloads)
         except MalformedMessage as malformed:

@@ -14,6 +14,7 @@ from scapy.layers.inet import IP, UDP
 from support.lab import amend, command, events, start, status, wait, within
 from support.people import GATEWAY, HOST_S_DNS, PASSWORD, Laptop, Walker, another_host, guests, laptop, open_gateway
 from support.scapy_esp import ScapySa
+from support.terminal import terminal
 
 from kinkvpn.api.client import Client, peer_path
 from kinkvpn.demo.lab import kinkvpn
@@ -184,6 +185,39 @@ def test_who_is_not_let_in_is_told_so(lab: Lab) -> None:
         assert f"{GATEWAY} lends nothing to {alice.principal}: the peer answers NO-PROPOSAL-CHOSEN" in alice.refused()
     assert guests(gateway) == []
     assert any("no rule lets it in" in line for line in events(gateway, "command_refused"))
+
+
+def test_what_alice_sees_in_a_terminal_of_80_columns(lab: Lab) -> None:
+    gateway = lab.hosts[1]
+    open_gateway(gateway)
+    wire, four = gateway.site.wire, gateway.site.inner_address(4)
+    tickets, asking = "alice@KINKVPN.TEST, by the tickets in", f"asking {GATEWAY} ({wire}) for an address ..."
+    with laptop(lab) as alice:
+        alice.exists()
+        alice.kinit()
+        deaf = within(gateway.namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        with deaf, terminal(80) as seen:
+            deaf.bind((wire, 4500))
+            deaf.settimeout(60)
+            alice.run("up", GATEWAY, end=seen.end)
+            assert alice.process is not None
+            deaf.recv(65535)  # it waits for an answer
+            alice.process.send_signal(signal.SIGINT)
+            assert alice.process.wait(30) == 130
+            lines = seen.shown()
+            assert (lines[0], lines[-1]) == (tickets, asking)
+        start(lab, gateway)
+        with terminal(80) as seen:
+            alice.run("up", GATEWAY, end=seen.end)
+            alice.wait_up()
+            own = alice.address()
+            wait(lab, lab.hosts[0], lambda: pinged(lab, four), "hears nothing")
+            alice.stop()
+            lines = seen.shown()
+        assert (lines[0], lines[2]) == (tickets, asking)
+        assert lines[3].startswith(f"it lends {own}, fd00:8::")
+        assert lines[-2:] == ["in its network: Ctrl-C ends that, kinkvpn status shows more", "leaving ..."]
+        assert all(len(line) <= 80 or "/" in line for line in lines), "a path stays whole"
 
 
 REKEYS = 80

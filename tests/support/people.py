@@ -106,11 +106,12 @@ class Laptop:
         """``kinkvpn up GATEWAY``; it answers a little later."""
         self.run("up", GATEWAY, *arguments)
 
-    def run(self, *arguments: str) -> None:
-        """``kinkvpn`` with these, in the background."""
+    def run(self, *arguments: str, end: int | None = None) -> None:
+        """``kinkvpn`` with these, in the background; it writes to its log, or to that ``end`` of a terminal."""
         with self.log.open("a") as log:
+            out = log.fileno() if end is None else end
             self.process = self.host.namespace.spawn(
-                self.command(*arguments), stdout=log, stderr=log, environment=self.environment
+                self.command(*arguments), stdout=out, stderr=out, environment=self.environment
             )
 
     def refused(self, *arguments: str) -> str:

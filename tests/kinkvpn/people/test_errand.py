@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from support.doorstep import LENT, Gateway, asked
 
+from kinkvpn.people import configuration
 from kinkvpn.proto.lease import Lease
 
 if TYPE_CHECKING:
@@ -28,3 +29,11 @@ def test_a_request_that_is_lost_is_sent_again(lab: Lab, ccache: str) -> None:
 )
 def test_why_there_is_none(lab: Lab, ccache: str, gateway: dict[str, Any], words: str) -> None:
     assert words in asked(Gateway(lab, **gateway), ccache)
+
+
+def test_a_gateway_that_does_not_answer(lab: Lab, ccache: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(configuration, "PATIENCE", 0.1)
+    gateway = Gateway(lab, deaf=1000)
+    said = asked(gateway, ccache)
+    assert said.startswith(f"127.0.0.1 (127.0.0.1) does not answer on UDP port {gateway.port}: no answer in 0.1 s to 1")
+    assert said.endswith("; kinkvpn doctor 127.0.0.1 looks for the cause")
