@@ -23,8 +23,8 @@ PACKAGES := gcc libc6-dev libssl-dev libkrb5-dev krb5-kdc krb5-admin-server ipro
 # Intel's AES, for processors of that family.
 FASTER := libipsec-mb-dev
 # The clock of one process; kinit, with a password and with a certificate; a NAT; an Active Directory domain controller,
-# of which the tests run the KDC alone; what runs the Wireshark dissector; what measures a tunnel.
-TESTED := faketime krb5-user krb5-pkinit nftables samba samba-dsdb-modules samba-ad-provision tshark iperf3 ethtool bubblewrap
+# of which the tests run KDC and LDAP, and what makes accounts there; what runs the Wireshark dissector; what measures a tunnel.
+TESTED := faketime krb5-user krb5-pkinit nftables samba samba-dsdb-modules samba-ad-provision msktutil tshark iperf3 ethtool bubblewrap
 # What judges our units, and runs them; and our manual page; shells that complete.
 TESTED += systemd systemd-container mandoc zsh fish
 # What checks metrics and alerts; a browser for the status page.

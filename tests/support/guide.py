@@ -58,7 +58,10 @@ PLACES = {
     "gateway": "203.0.113.9",
     "laptop": "198.51.100.7",
     "dc": "198.51.100.9",
+    "admin": "198.51.100.10",
 }
+DOMAIN = {"dc", "admin"}  # the domain's controller, and a host that knows it
+ADMINISTRATOR = "Correct-Horse-7"
 
 PREPARE = """\
 set -e
@@ -67,6 +70,7 @@ mkdir -p "$0/run" "$0/root"
 rm -rf "$0/etc/hosts" "$0/etc/krb5.conf" "$0/etc/kinkvpn"
 cp "$0/../hosts" "$0/etc/hosts"
 cp "$0/../krb5.conf" "$0/etc/krb5.conf" 2>/dev/null || true
+cp --remove-destination /etc/resolv.conf "$0/etc/resolv.conf" 2>/dev/null || true # a link into what is not there
 for each in etc run; do mount --bind "$0/$each" "/$each"; done
 echo
 exec cat
@@ -299,7 +303,8 @@ class Laboratory:
         self._undo.close()
 
     def _build(self) -> None:
-        hosts = "".join(f"{address} {name}.example.com {name}\n" for name, address in PLACES.items())
+        hosts = f"{PLACES['dc']} dc.ad.example.com\n"  # first: the name that its address has
+        hosts += "".join(f"{address} {name}.example.com {name}\n" for name, address in PLACES.items())
         (self.directory / "hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{hosts}")
         tools = self.directory / "bin"
         tools.mkdir()
@@ -312,9 +317,9 @@ class Laboratory:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("KRB5")}
         environment = clean | {"PATH": path, "LC_ALL": "C", "COLUMNS": "80"}
         self._realm(environment, router)
-        if "dc" in self._names:
+        if self._names & DOMAIN:
             self._domain(environment, router)
-        for name in sorted(self._names - {"kdc", "dc"}):
+        for name in sorted(self._names - {"kdc"} - DOMAIN):
             self._machine(name, environment, router)
 
     def _realm(self, environment: dict[str, str], router: Namespace) -> None:
@@ -328,13 +333,19 @@ class Laboratory:
         shutil.copy(realm.krb5_conf, self.directory / "krb5.conf")
 
     def _domain(self, environment: dict[str, str], router: Namespace) -> None:
-        """A domain controller with its configuration where Samba looks for it."""
+        """A domain controller with its configuration where Samba looks for it, and a host of the domain."""
         controller = self._machine("dc", environment, router)
-        domain = Domain(self.directory / "ad", 88, addresses=(PLACES["dc"],), prefix=controller.network.prefix)
+        prefix = controller.network.prefix
+        domain = Domain(
+            self.directory / "ad", 88, addresses=(PLACES["dc"],), prefix=prefix, administrator=ADMINISTRATOR
+        )
         self._undo.callback(domain.stop)
         domain.start()
         controller.write("/etc/samba/smb.conf", (domain.directory / "smb.conf").read_text())
-        controller.write("/etc/krb5.conf", domain.krb5_conf.read_text())
+        controller.run("samba_spnupdate")  # as samba does where it serves DNS
+        for machine in (controller, self._machine("admin", environment, router)):
+            machine.write("/etc/krb5.conf", domain.krb5_conf.read_text())
+            machine.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")  # who says no at once
 
     def _machine(self, name: str, environment: dict[str, str], router: Namespace) -> Machine:
         machine = self.machines[name] = Machine(name, self.directory, dict(environment))

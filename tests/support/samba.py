@@ -1,6 +1,7 @@
 """A Samba AD domain controller, as a child process: tickets of etypes 17 and 18 that carry a PAC.
 
-Only its KDC runs: no SMB, no LDAP, no DNS. A PAC grows with the groups that an account is in, and with it every AP-REQ.
+Its KDC runs, and where a test asks for it what accounts are administered by: LDAP, and the change of passwords
+(RFC 3244). No SMB, no DNS. A PAC grows with the groups that an account is in, and with it every AP-REQ.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
 PYTHON = "/usr/bin/python3"  # Debian's: python3-samba is compiled for it and for no other
 SCRIPT = Path(__file__).with_name("samba_domain.py")
+KPASSWD_PORT = 464
 PROVISION_SECONDS = 120.0  # two on an idle machine
 NO_AUTH_DATA_REQUIRED = 0x2000000  # userAccountControl (MS-ADTS §2.2.16)
 PRIVATE = ("private", "state", "cache", "lock", "pid", "ncalrpc", "binddns")
@@ -37,14 +39,15 @@ SMB_CONF = """\
     realm = {realm}
     workgroup = {workgroup}
     server role = active directory domain controller
-    server services = kdc
+    server services = {services}
+    tls enabled = no
     {directories}
     log file = {log}
     log level = 1
     interfaces = {addresses}
     bind interfaces only = yes
     krb5 port = {port}
-    kpasswd port = 0
+    kpasswd port = {kpasswd}
     kdc supported enctypes = aes128-cts-hmac-sha1-96 aes256-cts-hmac-sha1-96
 [sysvol]
     path = {directory}/sysvol
@@ -62,6 +65,7 @@ class SambaRealm:
         addresses: where it listens.
         prefix: put before the KDC's command line.
         groups: how many groups each service is in: 70 make an AP-REQ that no Ethernet frame holds.
+        administrator: that account's password; with one, LDAP is served on port 389, passwords are changed on 464.
     """
 
     name = "AD.KINKVPN.TEST"
@@ -74,11 +78,13 @@ class SambaRealm:
         addresses: Sequence[str] = ("127.0.0.1",),
         prefix: Sequence[str] = (),
         groups: int = 0,
+        administrator: str = "",
     ) -> None:
         self.directory = directory
         self.krb5_conf = directory / "krb5.conf"
         self._conf, self._log = directory / "smb.conf", directory / "log"
         self._port, self._addresses, self._prefix, self._groups = port, tuple(addresses), tuple(prefix), groups
+        self._administrator = administrator
         self._kdc: subprocess.Popen[bytes] | None = None
 
     @property
@@ -156,10 +162,12 @@ class SambaRealm:
                 log=self._log,
                 addresses=" ".join(self._addresses),
                 port=self._port,
+                services="kdc, ldap" if self._administrator else "kdc",
+                kpasswd=KPASSWD_PORT if self._administrator else 0,
             )
         )
         self.krb5_conf.write_text(client_conf(self.name, {self.name: endpoints(self._addresses, self._port)}, (18, 17)))
-        self._script("provision", self.name)
+        self._script("provision", self.name, self._administrator)
 
     def _script(self, *arguments: str) -> str:
         done = subprocess.run(

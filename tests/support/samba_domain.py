@@ -1,6 +1,6 @@
 """Runs under Debian's own Python, which has samba's modules: makes a domain, its computers and their keytabs.
 
-/usr/bin/python3 -I samba_domain.py SMB_CONF provision REALM
+/usr/bin/python3 -I samba_domain.py SMB_CONF provision REALM PASSWORD
 /usr/bin/python3 -I samba_domain.py SMB_CONF computer SPN REALM GROUPS FLAGS
 /usr/bin/python3 -I samba_domain.py SMB_CONF keytab SPN PATH
 /usr/bin/python3 -I samba_domain.py SMB_CONF person NAME PASSWORD GROUP...
@@ -27,7 +27,7 @@ AES_ONLY = "24"
 WORKSTATION = 0x1000
 
 
-def make_domain(conf: str, parameters: LoadParm, realm: str) -> None:
+def make_domain(conf: str, parameters: LoadParm, realm: str, password: str) -> None:
     log = logging.getLogger("provision")
     log.addHandler(logging.NullHandler())
     provision(
@@ -36,7 +36,7 @@ def make_domain(conf: str, parameters: LoadParm, realm: str) -> None:
         smbconf=conf,
         realm=realm,
         domain=realm.partition(".")[0],
-        adminpass=samba.generate_random_password(40, 60),
+        adminpass=password or samba.generate_random_password(40, 60),
         serverrole="active directory domain controller",
         dns_backend="NONE",
         lp=parameters,
