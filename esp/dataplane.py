@@ -19,13 +19,13 @@ from esp.events import EspEvent, OffloadRefused, UnreachableReported
 from esp.wire import NON_ESP_MARKER, Kind, classify
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from esp.engine import Engine
     from esp.link import Link
     from esp.policy import Policy
     from esp.sa import Endpoint, SaParameters
-    from esp.statistics import Statistics
+    from esp.statistics import PolicyStatistics, SaStatistics, Statistics, Totals
     from esp.tun import Tun
 
 # Each event makes keying do something that takes a KDC or a round trip. A thousand of them is a thousand peers at once;
@@ -334,8 +334,21 @@ class Dataplane:
         """As :meth:`esp.engine.Engine.last_heard`."""
         return self._engine.last_heard(peer)
 
-    def statistics(self) -> Statistics:
+    def totals(self) -> Totals:
         """The engine's; what the TUN and the link refused, and what on the link was junk, is among its drops."""
+        self._engine.count_drop(DropReason.HOST_QUEUE_FULL, self._tun.take_lost())
+        return self._engine.totals()
+
+    def sas(self) -> Iterator[SaStatistics]:
+        """As :meth:`esp.engine.Engine.sas`."""
+        return self._engine.sas()
+
+    def of_policy(self, policy: str) -> PolicyStatistics:
+        """As :meth:`esp.engine.Engine.of_policy`."""
+        return self._engine.of_policy(policy)
+
+    def statistics(self) -> Statistics:
+        """Everything, as :meth:`totals`."""
         self._engine.count_drop(DropReason.HOST_QUEUE_FULL, self._tun.take_lost())
         return self._engine.statistics()
 

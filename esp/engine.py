@@ -7,6 +7,7 @@ Synchronous and without a clock, a socket or a thread of its own. Every packet i
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import asdict
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -41,11 +42,11 @@ from esp.sad import Sad
 from esp.shape import runs
 from esp.silence import Silence
 from esp.spd import Spd
-from esp.statistics import Statistics, sa_statistics
+from esp.statistics import PolicyStatistics, SaStatistics, Statistics, Totals, sa_statistics
 from esp.wire import ESP_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from esp.datagram import Incoming, Outgoing, Run
     from esp.events import EspEvent
@@ -600,17 +601,38 @@ class Engine:
         if sa is not None:
             sa.drops[reason] += 1
 
-    def statistics(self) -> Statistics:
-        """Counters as they are now; a copy."""
-        return Statistics(
+    def totals(self) -> Totals:
+        """Counters of the whole as they are now; a copy."""
+        return Totals(
             packets_out=self._packets_out,
             octets_out=self._octets_out,
             packets_in=self._packets_in,
             octets_in=self._octets_in,
             drops=dict(self._drops),
-            sas=tuple(sa_statistics(sa) for sa in self._sad.all()),
-            held={name: waiting + self._sad.pacing(name) for name, waiting in self._holds.lengths().items()},
             events_lost=self._events.lost,
-            carried=self._sad.carried(),
             unused_ecn=dict(self._sad.unused_ecn),
         )
+
+    def sas(self) -> Iterator[SaStatistics]:
+        """Of the SAs that there are now, each as it is when it is asked for."""
+        return map(self._statistics_of, self._sad.all())
+
+    def of_policy(self, policy: str) -> PolicyStatistics:
+        """Of one policy as they are now; all zero of one that there is not."""
+        return PolicyStatistics(
+            sas=tuple(map(self._statistics_of, self._sad.of_policy(policy))),
+            carried=self._sad.carried_for(policy),
+            held=self._holds.length(policy) + self._sad.pacing(policy),
+        )
+
+    def statistics(self) -> Statistics:
+        """Everything as it is now; a copy."""
+        return Statistics(
+            **asdict(self.totals()),
+            sas=tuple(self.sas()),
+            held={name: waiting + self._sad.pacing(name) for name, waiting in self._holds.lengths().items()},
+            carried=self._sad.carried(),
+        )
+
+    def _statistics_of(self, sa: InboundSa | OutboundSa) -> SaStatistics:
+        return sa_statistics(sa)

@@ -108,6 +108,10 @@ class Holds:
         """When ``expire`` has something to do; infinity while nothing waits."""
         return min((at for held in self._waiting.values() if (at := held.deadline()) is not None), default=inf)
 
+    def length(self, policy: str) -> int:
+        """How many wait for ``policy``."""
+        return len(self._queues.get(policy, ()))
+
     def lengths(self) -> dict[str, int]:
         """How many wait, by policy."""
         return {policy: len(held) for policy, held in self._queues.items()}

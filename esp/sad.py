@@ -42,7 +42,7 @@ class Sad:
     def __init__(self, random: Callable[[int], bytes]) -> None:
         self._random = random
         self.inbound: dict[int, InboundSa] = {}
-        self._inbound_of: defaultdict[str, set[int]] = defaultdict(set)  # their SPIs by policy
+        self._inbound_of: defaultdict[str, dict[int, None]] = defaultdict(dict)  # their SPIs by policy, the newest last
         self.carriers: dict[str, OutboundSa] = {}
         self.paced: dict[str, OutboundSa] = {}  # those of them that send by the clock
         self.reassembling: dict[int, AggregatedInboundSa] = {}  # by SPI
@@ -66,6 +66,13 @@ class Sad:
             totals.setdefault(sa.parameters.policy, Carried()).add(sa)
         return totals
 
+    def carried_for(self, policy: str) -> Carried:
+        """The same of one of them; a copy."""
+        total = replace(self._gone.get(policy, Carried()))
+        for sa in self.of_policy(policy):
+            total.add(sa)
+        return total
+
     def narrow(self, address: str, octets: int) -> None:
         """What goes to the outer ``address`` is to be IP packets of no more than ``octets``."""
         for sa in self.outbound():
@@ -78,7 +85,7 @@ class Sad:
         return 0 if carrier is None or carrier.rate is None else len(carrier.rate)
 
     def of_policy(self, policy: str) -> list[InboundSa | OutboundSa]:
-        """The SAs of ``policy``, both ways."""
+        """The SAs of ``policy``, both ways, of each way the newest last."""
         inbound = (self.inbound[spi] for spi in self._inbound_of.get(policy, ()))
         return [*inbound, *self._outbound.get(policy, ())]
 
@@ -150,7 +157,7 @@ class Sad:
         sa = self._make_inbound(parameters, now)
         old = self.inbound.get(parameters.spi)
         if old is not None:
-            self._inbound_of[old.parameters.policy].discard(parameters.spi)
+            self._inbound_of[old.parameters.policy].pop(parameters.spi, None)
             if old.parameters.esn is parameters.esn and bytes_eq(old.parameters.keymat, parameters.keymat):
                 sa.window = old.window
         self._open(sa)
@@ -158,7 +165,7 @@ class Sad:
             self._gone[old.parameters.policy].add(old)
         if isinstance(sa, AggregatedInboundSa):
             self.reassembling[parameters.spi] = sa
-        self._inbound_of[parameters.policy].add(parameters.spi)
+        self._inbound_of[parameters.policy][parameters.spi] = None
         self._watch(sa)
         self._reserved.discard(parameters.spi)
         return sa
@@ -205,7 +212,7 @@ class Sad:
         if sa is None:
             raise UnknownSa(f"no inbound SA with SPI {spi:#010x}")
         self._close(sa)
-        self._inbound_of[sa.parameters.policy].discard(spi)
+        self._inbound_of[sa.parameters.policy].pop(spi, None)
         self._gone[sa.parameters.policy].add(sa)
         return sa
 

@@ -69,7 +69,18 @@ class Carried:
 
 
 @dataclass(frozen=True, slots=True)
-class Statistics:
+class PolicyStatistics:
+    """Those of one policy: its SAs, the newest last, what all it has had carried, and packets that wait, for an SA or
+    for their turn at a constant rate.
+    """
+
+    sas: tuple[SaStatistics, ...]
+    carried: Carried
+    held: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Totals:
     """What the engine has done since it was made; ``octets`` are those of inner packets.
 
     ``packets_out`` were sealed, each piece of one that was cut by itself, ``packets_in`` opened and let pass. ``drops``
@@ -82,12 +93,18 @@ class Statistics:
     packets_in: int
     octets_in: int
     drops: dict[DropReason, int]
-    sas: tuple[SaStatistics, ...]
-    held: dict[str, int]  # packets that wait, for an SA or for their turn at a constant rate, by policy
     events_lost: int
-    carried: dict[str, Carried] = field(default_factory=dict)  # by policy, as far as it has had an SA
     # Combinations of inner and outer ECN field that nobody should make (RFC 6040 §4.2), dropped or not.
     unused_ecn: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statistics(Totals):
+    """The same, with every SA and every policy: of thousands that takes a while."""
+
+    sas: tuple[SaStatistics, ...]
+    held: dict[str, int]  # packets that wait, for an SA or for their turn at a constant rate, by policy
+    carried: dict[str, Carried] = field(default_factory=dict)  # by policy, as far as it has had an SA
 
 
 def sa_statistics(sa: InboundSa | OutboundSa) -> SaStatistics:

@@ -21,17 +21,20 @@ from esp.native.sa import REASONS, NativeInboundSa, NativeOutboundSa, NativeSile
 from esp.native.sad import NativeSad
 from esp.policy import Action, Direction
 from esp.spd import SelectorMatcher
+from esp.statistics import sa_statistics
 from esp.tunnel import UNUSED_NAMES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from esp.datagram import Incoming, Outgoing
+    from esp.inbound import InboundSa
+    from esp.outbound import OutboundSa
     from esp.policy import Policy
     from esp.sa import Endpoint, SaParameters
     from esp.sad import Sad
     from esp.silence import Silence
-    from esp.statistics import Statistics
+    from esp.statistics import SaStatistics, Totals
 
 # As enum action has them.
 _ACTIONS = {Action.PROTECT: 0, Action.BYPASS: 1, Action.DISCARD: 2}
@@ -242,13 +245,10 @@ class NativeEngine(Engine):
         self.lanes.reclaim()
         return due
 
-    def collect(self) -> None:
-        """Add up what lanes have counted."""
+    def totals(self) -> Totals:
+        """As of any engine; with what lanes have counted."""
         for position, packets in self.lanes.take_drops().items():
             self._drops[REASONS[position]] += packets
-        for sa in self._sad.numbered.values():
-            for position, packets in sa.core.take_drops().items():
-                sa.drops[REASONS[position]] += packets
         for pair, packets in self.lanes.take_unused_ecn().items():
             self._sad.unused_ecn[UNUSED_NAMES[pair]] += packets
         packets_out, octets_out, packets_in, octets_in = self.lanes.take_traffic()
@@ -256,13 +256,12 @@ class NativeEngine(Engine):
         self._octets_out += octets_out
         self._packets_in += packets_in
         self._octets_in += octets_in
+        return super().totals()
 
-    def statistics(self) -> Statistics:
-        """As of any engine."""
-        self.collect()
-        made = super().statistics()
-        reasons = (self._sad.why_foreign(sa) for sa in self._sad.all())  # in the order of the statistics
-        sas = tuple(
-            replace(each, engine_reason=why) if why else each for each, why in zip(made.sas, reasons, strict=True)
-        )
-        return replace(made, sas=sas)
+    def _statistics_of(self, sa: InboundSa | OutboundSa) -> SaStatistics:
+        if isinstance(sa, NativeInboundSa | NativeOutboundSa):
+            for position, packets in sa.core.take_drops().items():
+                sa.drops[REASONS[position]] += packets
+        made = sa_statistics(sa)
+        why = self._sad.why_foreign(sa)
+        return replace(made, engine_reason=why) if why else made

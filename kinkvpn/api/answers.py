@@ -110,7 +110,11 @@ class PolicyEngines(TypedDict):
     engine_reason: str | None
 
 
-class Policy(NegotiatedPolicy, PolicyTraffic, PolicySizes, PolicyEngines):
+class PolicyCarried(PolicyTraffic, PolicySizes, PolicyEngines):
+    """What the data plane knows of a policy."""
+
+
+class Policy(NegotiatedPolicy, PolicyCarried):
     """A policy, the newest of its pairs of SAs, and what it has carried."""
 
 
@@ -120,8 +124,8 @@ class PolicyOfPeer(Policy):
     peer: str
 
 
-class Standing(TypedDict):
-    """A peer: where it is, and how things stand with it."""
+class Peer(TypedDict):
+    """A peer: where it is, how things stand with it, and its policies."""
 
     name: str
     principal: str
@@ -139,17 +143,6 @@ class Standing(TypedDict):
     refused: Seconds | None
     state: State
     taken_down: Annotated[bool, Meta(description="by the operator: no SA is made until it is brought up")]
-
-
-class NegotiatedPeer(Standing):
-    """A peer as keying knows it."""
-
-    policies: list[NegotiatedPolicy]
-
-
-class Peer(Standing):
-    """A peer: where it is, how things stand with it, and its policies."""
-
     policies: list[Policy]
 
 
@@ -179,12 +172,6 @@ class Counted(TypedDict):
     counters: dict[str, Count]
     labelled: dict[str, dict[str, Count]]
     seconds: dict[str, Latency]
-
-
-class Negotiated(Counted):
-    """What keying knows."""
-
-    peers: list[NegotiatedPeer]
 
 
 class Counters(TypedDict):

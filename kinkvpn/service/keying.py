@@ -79,7 +79,7 @@ from kinkvpn.kerberos.tickets import TicketUnavailable
 from kinkvpn.service.counts import Counts
 from kinkvpn.service.inner_mtus import InnerMtus, left_alone
 from kinkvpn.service.presence import Presence
-from kinkvpn.service.report import peer_status, policy_status
+from kinkvpn.service.report import policy_status
 from kinkvpn.service.roster import Roster
 from kinkvpn.service.xids import Xids
 
@@ -593,7 +593,6 @@ class Keying:
         peer = self._roster.of_policy(policy)
         return ("", None) if peer is None else (peer.settings.name, peer.find(policy, spi))
 
-    def status(self) -> answers.Negotiated:
-        """Peers, their policies and pairs, and what was counted; JSON-able and free of secrets."""
-        now = trio.current_time()
-        return {"peers": [peer_status(peer, now) for peer in self.peers.values()], **self._counts.status()}
+    def counted(self) -> answers.Counted:
+        """What was counted; JSON-able."""
+        return self._counts.status()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import asdict
 from typing import TYPE_CHECKING, cast
 
+import trio
+
 from esp.offload import Grant, Offload, Offloads
-from esp.statistics import Carried
+from kinkvpn.api.rows import in_turns
 from kinkvpn.proto.extensions import UNDERSTOOD, Capability
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
-    from esp.dataplane import LinkStatistics
+    from esp.dataplane import Dataplane, LinkStatistics
     from esp.errors import DropReason
     from esp.sa import Endpoint
-    from esp.statistics import SaStatistics, Statistics
+    from esp.statistics import PolicyStatistics, SaStatistics, Totals
     from kinkvpn.api import answers
     from kinkvpn.proto.peer import Peer
     from kinkvpn.proto.quick_mode import SaPair
@@ -25,9 +26,27 @@ if TYPE_CHECKING:
 OFF = "off in the configuration"
 
 
-def peer_status(peer: Peer, now: float) -> answers.NegotiatedPeer:
+async def peers_status(peers: Collection[Peer], dataplane: Dataplane) -> list[answers.Peer]:
+    """What keying knows of them, with what the data plane counted for each policy; in turns with everything else, so a
+    row is as things are when it is made.
+    """
+
+    def rows() -> Iterator[tuple[int, answers.Policy]]:
+        for number, peer in enumerate(peers):
+            for name in tuple(peer.policies):
+                if name in peer.policies:  # it may have gone since
+                    carried = dataplane.of_policy(name)
+                    yield number, {**policy_status(peer, name, trio.current_time()), **policy_traffic(carried)}
+
+    policies: list[list[answers.Policy]] = [[] for _ in peers]
+    for number, row in await in_turns(rows()):
+        policies[number].append(row)
+    both = zip(peers, policies, strict=True)
+    return await in_turns(peer_status(peer, found, trio.current_time()) for peer, found in both)
+
+
+def peer_status(peer: Peer, policies: list[answers.Policy], now: float) -> answers.Peer:
     """One peer's part of ``status``; times are seconds ago or seconds from now."""
-    policies = [policy_status(peer, name, now) for name in peer.policies]
     where = peer.contact.whereabouts
     kink = where.path(1, now) if where.known else None
     states = {policy["state"] for policy in policies}
@@ -104,20 +123,7 @@ def policy_status(peer: Peer, name: str, now: float) -> answers.NegotiatedPolicy
     }
 
 
-def with_traffic(peers: Iterable[answers.NegotiatedPeer], traffic: Statistics) -> list[answers.Peer]:
-    """Keying's peers with what the data plane counted for each policy."""
-    sas: dict[str, list[SaStatistics]] = defaultdict(list)
-    for sa in traffic.sas:
-        sas[sa.policy].append(sa)
-
-    def carried(policy: answers.NegotiatedPolicy) -> answers.Policy:
-        name = policy["name"]
-        return {**policy, **policy_traffic(name, traffic), **policy_sizes(sas[name]), **policy_engines(sas[name])}
-
-    return [{**peer, "policies": [carried(policy) for policy in peer["policies"]]} for peer in peers]
-
-
-def counters(kink: answers.Negotiated, traffic: Statistics, link: LinkStatistics) -> answers.Counters:
+def counters(kink: answers.Counted, traffic: Totals, link: LinkStatistics) -> answers.Counters:
     """What both planes counted."""
     return {
         "kink": kink["counters"],
@@ -159,19 +165,27 @@ def policy_sizes(sas: Sequence[SaStatistics]) -> answers.PolicySizes:
     return {"largest": newest.largest, "tfc_octets": newest.padded, "iptfs_octets": newest.payload_octets}
 
 
-def policy_traffic(name: str, traffic: Statistics) -> answers.PolicyTraffic:
+def policy_traffic(found: PolicyStatistics) -> answers.PolicyCarried:
     """What the SAs of a policy have carried since the start, those that were replaced included; with IP-TFS also how
-    many of the peer's payloads were lost; and what waits for an SA now.
+    many of the peer's payloads were lost; what waits for an SA now; and what the newest of them are like.
     """
-    carried = traffic.carried.get(name, Carried())
+    carried = found.carried
     return {
         "packets_in": carried.packets_in,
         "octets_in": carried.octets_in,
         "packets_out": carried.packets_out,
         "octets_out": carried.octets_out,
         "iptfs_lost": carried.lost,
-        "held": traffic.held.get(name, 0),
+        "held": found.held,
+        **policy_sizes(found.sas),
+        **policy_engines(found.sas),
     }
+
+
+async def sas_status(dataplane: Dataplane, whose: Callable[[str, int], tuple[str, SaPair | None]]) -> list[answers.Sa]:
+    """Every SA, in turns with everything else; ``whose`` is the peer of a policy, and its standing pair with an SPI."""
+    sas = dataplane.sas()
+    return await in_turns(sa_status(sa, *whose(sa.policy, sa.spi), trio.current_time()) for sa in sas)
 
 
 def sa_status(sa: SaStatistics, peer: str, pair: SaPair | None, now: float) -> answers.Sa:

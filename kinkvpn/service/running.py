@@ -12,7 +12,7 @@ import trio
 
 from kinkvpn import __version__
 from kinkvpn.service.keying import ProbeFailed, RekeyFailed
-from kinkvpn.service.report import counters, offload_status, sa_status, spell, with_traffic
+from kinkvpn.service.report import counters, offload_status, peers_status, sas_status, spell
 
 if TYPE_CHECKING:
     import socket
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from esp.link import UdpLink
     from esp.raw import Links
     from esp.tun import PacketDevice
-    from kinkvpn.api.answers import NegotiatedPolicy, Reloaded, Sa, Status
+    from kinkvpn.api.answers import Counters, Listeners, NegotiatedPolicy, Peer, Reloaded, Sa, Status, Tun
     from kinkvpn.api.control import ControlSocket
     from kinkvpn.api.events import Events
     from kinkvpn.config import Configuration, TunSettings
@@ -89,17 +89,17 @@ class Running:
 
     def headline(self) -> dict[str, object]:
         """Who and where we are, for the log."""
-        status = self.status()
+        tun = self._tun()
         return {
-            "version": status["version"],
-            "pid": status["pid"],
-            "principal": status["principal"],
+            "version": __version__,
+            "pid": os.getpid(),
+            "principal": self.configuration.host.principal,
             **self.engine.fields,
-            "tun": status["tun"]["name"],
-            "mtu": status["tun"]["mtu"],
-            "addresses": status["tun"]["addresses"],
-            **status["listeners"],
-            "peers": len(status["peers"]),
+            "tun": tun["name"],
+            "mtu": tun["mtu"],
+            "addresses": tun["addresses"],
+            **self._listeners(),
+            "peers": len(self.peers),
         }
 
     def introduction(self) -> dict[str, str]:
@@ -123,39 +123,50 @@ class Running:
         """Names."""
         return self.keying.peers.keys()
 
-    def status(self) -> Status:
+    async def status(self) -> Status:
         """What ``kinkvpn status --json`` shows: free of secrets."""
-        resources, traffic = self.resources, self.dataplane.statistics()
-        kink, mtu = self.keying.status(), resources.tun_settings.mtu
-        assert mtu is not None, "settled at the start"
+        resources = self.resources
         return {
             "version": __version__,
             "pid": os.getpid(),
             "principal": self.configuration.host.principal,
             **self.engine.fields,
             "uptime": round(time.monotonic() - self.started, 3),
-            "tun": {
-                "name": resources.tun.name,
-                "mtu": mtu,
-                "addresses": [str(address) for address in self.configuration.tun.addresses],
-            },
+            "tun": self._tun(),
             "offloads": offload_status(
                 self.configuration.offload, self.engine.unsuited, resources.tun.grant, resources.link.grant
             ),
             "key_log": None if resources.keys is None else str(resources.keys.path),
-            "listeners": {
-                "kink": [spell(endpoint) for endpoint in resources.transport.local],
-                "esp": list(dict.fromkeys(map(spell, resources.link.local))),
-            },
+            "listeners": self._listeners(),
             "tickets": resources.tickets.status(),
-            "peers": with_traffic(kink["peers"], traffic),
-            "counters": counters(kink, traffic, self.dataplane.link_statistics()),
+            "peers": await peers_status(tuple(self.keying.peers.values()), self.dataplane),
+            "counters": self.counters(),
         }
 
-    def sas(self) -> list[Sa]:
+    def _tun(self) -> Tun:
+        mtu = self.resources.tun_settings.mtu
+        assert mtu is not None, "settled at the start"
+        addresses = [str(address) for address in self.configuration.tun.addresses]
+        return {"name": self.resources.tun.name, "mtu": mtu, "addresses": addresses}
+
+    def _listeners(self) -> Listeners:
+        return {
+            "kink": [spell(endpoint) for endpoint in self.resources.transport.local],
+            "esp": list(dict.fromkeys(map(spell, self.resources.link.local))),
+        }
+
+    def counters(self) -> Counters:
+        """What both planes counted."""
+        return counters(self.keying.counted(), self.dataplane.totals(), self.dataplane.link_statistics())
+
+    async def peer(self, name: str) -> Peer:
+        """One of ``peers``."""
+        (found,) = await peers_status([self.keying.peers[name]], self.dataplane)
+        return found
+
+    async def sas(self) -> list[Sa]:
         """Those that are installed, with what keying knows of each."""
-        now = trio.current_time()
-        return [sa_status(sa, *self.keying.whose(sa.policy, sa.spi), now) for sa in self.dataplane.statistics().sas]
+        return await sas_status(self.dataplane, self.keying.whose)
 
     async def probe(self, peer: str) -> float:
         """Seconds that its STATUS took. Raises ProbeFailed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 from ipaddress import ip_network
 from itertools import count, islice
 from math import inf
@@ -70,7 +70,7 @@ from esp.outbound import MAX_DATAGRAM
 from esp.pace import MOST_AT_ONCE
 from esp.policy import Action, Direction, Policy, Selector
 from esp.sa import Aggregation, Confidentiality, Encapsulation, Endpoint, Lifetime, Mode, SaParameters
-from esp.statistics import Carried
+from esp.statistics import Carried, PolicyStatistics
 from esp.suite import SUITES
 from esp.wire import ESP_HEADER
 
@@ -1018,6 +1018,7 @@ def test_what_a_policy_carried_stays_when_its_sas_are_replaced_and_go() -> None:
         tunnel.right.install_inbound(inbound, now)
     tunnel.left.install_outbound(parameters(spi=SPI4 + 1, seed=2), 2.0)
     carry(tunnel, 4)
+    assert [sa.spi for sa in tunnel.right.of_policy("four").sas] == [SPI4, SPI4 + 1], "the newest last"
     tunnel.left.remove_outbound("four", SPI4)
     tunnel.right.remove_inbound(SPI4)
     carry(tunnel, 5)
@@ -1027,10 +1028,26 @@ def test_what_a_policy_carried_stays_when_its_sas_are_replaced_and_go() -> None:
     assert sent.carried["four"] == Carried(packets_out=12, octets_out=12 * once)
     assert got.carried["four"] == Carried(packets_in=12, octets_in=12 * once)
     assert got.carried["six"] == Carried()
-    sent.carried["four"].packets_out = 0
+    sent.carried["four"].packets_out = tunnel.left.of_policy("four").carried.packets_out = 0
     assert tunnel.left.statistics().carried["four"].packets_out == 12, "it was a copy"
     tunnel.left.remove_policy("four")
     assert "four" not in tunnel.left.statistics().carried
+
+
+def test_parts_of_the_statistics_are_those_of_the_whole() -> None:
+    tunnel = open_tunnel()
+    carry(tunnel, 3)
+    tunnel.left.remove_outbound("six", SPI6)
+    tunnel.left.protect([ipv6()], 0.0)
+    for end in (tunnel.left, tunnel.right):
+        whole, totals = end.statistics(), asdict(end.totals())
+        assert {name: getattr(whole, name) for name in totals} == totals
+        assert tuple(end.sas()) == whole.sas
+        for name in ("four", "six"):
+            sas = tuple(sa for sa in whole.sas if sa.policy == name)
+            assert end.of_policy(name) == PolicyStatistics(sas, whole.carried.get(name, Carried()), whole.held[name])
+    assert tunnel.left.of_policy("six").held == 1
+    assert tunnel.left.of_policy("none") == PolicyStatistics((), Carried(), 0)
 
 
 # --- a peer that does not answer ---

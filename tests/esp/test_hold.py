@@ -86,6 +86,7 @@ def test_each_policy_has_a_queue_of_its_own_until_it_goes() -> None:
     assert holds.put("a", b"2", 0.0) == (False, False)
     assert holds.put("b", b"3", 5.0) == (False, True)
     assert holds.lengths() == {"a": 2, "b": 1}
+    assert (holds.length("a"), holds.length("c")) == (2, 0)
     assert holds.deadline() == ACQUIRE_SECONDS
     assert holds.expire(ACQUIRE_SECONDS) == (0, ["a"])
     assert holds.expire(HOLD_SECONDS) == (2, ["b"]), "nobody is asked for what does not wait any more"

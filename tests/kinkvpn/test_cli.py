@@ -198,14 +198,20 @@ class Answers:
 
     peers = ("east", "north")
 
-    def sas(self) -> list[dict[str, Any]]:
+    async def sas(self) -> list[dict[str, Any]]:
         return []
+
+    def counters(self) -> dict[str, Any]:
+        return ANSWER["counters"]
+
+    async def peer(self, name: str) -> dict[str, Any]:
+        return next(peer for peer in ANSWER["peers"] if peer["name"] == name)
 
     async def down(self, peer: str) -> None:
         if peer == "north":
             raise KinkvpnError("not that one")
 
-    def status(self) -> dict[str, Any]:
+    async def status(self) -> dict[str, Any]:
         return ANSWER
 
     async def probe(self, peer: str) -> float:

@@ -13,11 +13,11 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from esp.dataplane import LinkStatistics
 from esp.errors import DropReason
-from esp.statistics import Carried, Statistics
+from esp.statistics import Carried, PolicyStatistics, Totals
 from kinkvpn.latency import Latencies
 from kinkvpn.metrics import METRICS, exposition, families, seconds_left
 from kinkvpn.proto.events import Tally
-from kinkvpn.service.report import counters, with_traffic
+from kinkvpn.service.report import counters, policy_traffic
 
 if TYPE_CHECKING:
     from prometheus_client.samples import Sample
@@ -37,17 +37,24 @@ def status(carried: dict[str, Carried] | None = None, **labelled: dict[str, int]
     for seconds in (0.0004, 0.004, 60.0):
         took.add(seconds)
     up = policy("east/1", state="established", pairs=1, since=100.5, lifetime=3600)
+    down = policy("north/1", failures=3)
+    for each, held in ((up, 0), (down, 9)):
+        each.update(policy_traffic(PolicyStatistics((), (carried or {}).get(each["name"], Carried()), held)))
     keying = {
-        "peers": [
-            {"name": "east", "state": "established", "last_heard": 2.5, "policies": [up]},
-            {"name": 'no"rth\\\n', "state": "down", "last_heard": None, "policies": [policy("north/1", failures=3)]},
-        ],
         "counters": {"malformed": 2},
         "labelled": labelled,
         "seconds": {"status": took.status()},
     }
     drops = {DropReason.REPLAYED: 4}
-    traffic = Statistics(7, 700, 5, 500, drops, (), {"north/1": 9}, 0, carried or {}, {"not_ect_in_ce": 1})
+    traffic = Totals(
+        packets_out=7,
+        octets_out=700,
+        packets_in=5,
+        octets_in=500,
+        drops=drops,
+        events_lost=0,
+        unused_ecn={"not_ect_in_ce": 1},
+    )
     return {
         "version": "0.1.0",
         "engine": "native",
@@ -56,7 +63,10 @@ def status(carried: dict[str, Carried] | None = None, **labelled: dict[str, int]
         "key_log": None,
         "offloads": {"tso": None, "uso": "not there"},
         "tickets": {"kept": 1, "first_ends": 100.0, "not_renewed": 0, "ends": {"kink/east@TEST": NOW + 100}},
-        "peers": with_traffic(keying["peers"], traffic),
+        "peers": [
+            {"name": "east", "state": "established", "last_heard": 2.5, "policies": [up]},
+            {"name": 'no"rth\\\n', "state": "down", "last_heard": None, "policies": [down]},
+        ],
         "counters": counters(keying, traffic, LinkStatistics(junk_received=4)),
     }
 

@@ -20,7 +20,7 @@ WEST = frozenset({"west"})
 
 
 def labelled(host: Host) -> dict[str, Any]:
-    found: Any = host.keying.status()["labelled"]
+    found: Any = host.keying.counted()["labelled"]
     return dict(found)
 
 

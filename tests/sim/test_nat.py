@@ -13,6 +13,7 @@ from esp.sa import Endpoint
 from esp.wire import NON_ESP_MARKER
 from kinkvpn.proto.whereabouts import KinkOver
 from kinkvpn.service.keying import ProbeFailed
+from kinkvpn.service.report import peers_status
 from kinkvpn.wire.kink import MessageType
 
 # West is the road warrior, east the gateway that does not know where west is.
@@ -131,11 +132,11 @@ def test_a_gateway_that_knows_no_address_only_answers(over: KinkOver) -> None:
         assert east.counters()["peer_unlocated"] >= 1
         with pytest.raises(ProbeFailed, match="has not been heard yet"):
             await east.keying.probe("west")
-        (peer,) = east.keying.status()["peers"]
+        (peer,) = await peers_status(tuple(east.keying.peers.values()), east.dataplane)
         assert (peer["address"], peer["kink"], peer["esp"]) == ("", None, None)
         await west.keying.probe("east")
         await _exchanged(world, tunnel, east, west, b"thither")
-        (peer,) = east.keying.status()["peers"]
+        (peer,) = await peers_status(tuple(east.keying.peers.values()), east.dataplane)
         assert peer["address"] == OUTSIDE
         assert peer["moved"] is True
 

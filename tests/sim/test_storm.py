@@ -65,7 +65,7 @@ def exchanges(world: World) -> dict[tuple[str, int], MessageType]:
 def ended(host: Host) -> Counter[str]:
     """Commands of a host that came to their end, by type."""
     found: Counter[str] = Counter()
-    labelled = host.keying.status()["labelled"]
+    labelled = host.keying.counted()["labelled"]
     assert isinstance(labelled, dict)
     for label, count in labelled["exchanges"].items():
         found[label.partition(".")[0]] += count

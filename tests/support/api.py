@@ -17,7 +17,7 @@ from kinkvpn.api.app import application
 from kinkvpn.api.control import ControlSocket
 from kinkvpn.api.events import Events
 from kinkvpn.api.server import local_client_may_change, serve
-from kinkvpn.service.report import counters, sa_status, with_traffic
+from kinkvpn.service.report import counters, peers_status, sas_status
 
 if TYPE_CHECKING:
     import socket
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from support.host import Host
 
-    from kinkvpn.api.answers import NegotiatedPolicy, Reloaded, Sa, Status
+    from kinkvpn.api.answers import Counters, NegotiatedPolicy, Peer, Reloaded, Sa, Status
     from kinkvpn.api.app import Daemon
 
 
@@ -43,10 +43,8 @@ class Simulated:
         """Names."""
         return self.host.keying.peers.keys()
 
-    def status(self) -> Status:
+    async def status(self) -> Status:
         """As ``service.running.Running`` makes it."""
-        dataplane, kink = self.host.dataplane, self.host.keying.status()
-        traffic = dataplane.statistics()
         return {
             "version": "0.0",
             "pid": os.getpid(),
@@ -61,14 +59,23 @@ class Simulated:
             "key_log": None,
             "listeners": {"kink": ["192.0.2.1:910"], "esp": ["192.0.2.1:4500"]},
             "tickets": {"kept": 1, "first_ends": 18000.0, "not_renewed": 0, "ends": {}},
-            "peers": with_traffic(kink["peers"], traffic),
-            "counters": counters(kink, traffic, dataplane.link_statistics()),
+            "peers": await peers_status(tuple(self.host.keying.peers.values()), self.host.dataplane),
+            "counters": self.counters(),
         }
 
-    def sas(self) -> list[Sa]:
+    def counters(self) -> Counters:
+        """Of both planes."""
+        dataplane = self.host.dataplane
+        return counters(self.host.keying.counted(), dataplane.totals(), dataplane.link_statistics())
+
+    async def peer(self, name: str) -> Peer:
+        """By its name."""
+        (found,) = await peers_status([self.host.keying.peers[name]], self.host.dataplane)
+        return found
+
+    async def sas(self) -> list[Sa]:
         """Those of the engine."""
-        keying, now = self.host.keying, trio.current_time()
-        return [sa_status(sa, *keying.whose(sa.policy, sa.spi), now) for sa in self.host.dataplane.statistics().sas]
+        return await sas_status(self.host.dataplane, self.host.keying.whose)
 
     async def probe(self, peer: str) -> float:
         """Keying's."""

@@ -283,7 +283,7 @@ class Host:
 
     def counters(self) -> dict[str, int]:
         """Keying's."""
-        counters = self.keying.status()["counters"]
+        counters = self.keying.counted()["counters"]
         assert isinstance(counters, dict)
         return counters
 

@@ -138,7 +138,7 @@ def test_what_cannot_be_is_a_problem(http: httpx.Client, method: str, path: str,
 class Broken:
     """A daemon of which everything goes wrong."""
 
-    def status(self) -> None:
+    async def status(self) -> None:
         raise ZeroDivisionError
 
     async def rekey(self, _peer: str | None) -> None:

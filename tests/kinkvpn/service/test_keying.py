@@ -221,7 +221,7 @@ def test_tens_of_thousands_of_hostile_datagrams_leave_nothing_behind() -> None:
             *(Tally.UNAUTHENTICATED_REPLY, Tally.ERROR_SUPPRESSED, Tally.REPEAT_SUPPRESSED),
         ):
             assert counters[fate] > 100, fate
-        assert "ok" not in east.keying.status()["labelled"].get("kink_errors_sent", {})
+        assert "ok" not in east.keying.counted()["labelled"].get("kink_errors_sent", {})
 
     simulate(scenario, 910)
 
@@ -433,8 +433,8 @@ def test_a_peer_is_down_until_it_is_brought_up() -> None:
         east.emit(tunnels[1], b"in")
         await trio.sleep(120)
         assert (west.keys(), east.keys()) == (({}, {}), ({}, {}))
-        (peer,) = west.keying.status()["peers"]
-        assert (peer["taken_down"], peer["state"]) == (True, "down")
+        (peer,) = west.keying.peers.values()
+        assert (peer.closed, peer.pairs("tunnel0"), peer.pairs("tunnel1")) == (True, [], [])
         found = await west.keying.up("east")
         assert [policy["state"] for policy in found] == ["established"] * 2
         await world.wait_at_rest(within=120)
@@ -498,7 +498,7 @@ def test_a_peer_comes_and_goes_and_comes_again_and_the_others_keep_their_sas() -
             south.emit(SOUTH, b"nobody takes it")
             await world.wait_until(lambda: west.counters().get("unknown_peer", 0) > refused, within=30)  # noqa: B023
         assert west.keys() == before
-        assert [peer["name"] for peer in west.keying.status()["peers"]] == ["east"]
+        assert list(west.keying.peers) == ["east"]
 
     simulate(scenario, 1)
 

@@ -6,58 +6,53 @@ import json
 from dataclasses import replace
 from typing import Any
 
+import pytest
+import trio
+from support.host import Tunnel, World, simulate
+
 from esp.dataplane import LinkStatistics
 from esp.errors import DropReason
 from esp.offload import ALL_OFFLOADS, OF_TUN, OF_UDP, Grant, Offload
 from esp.sa import Endpoint
-from esp.statistics import Carried, SaStatistics, Statistics
+from esp.statistics import Carried, PolicyStatistics, SaStatistics, Totals
+from kinkvpn.api.rows import ROWS_AT_ONCE
 from kinkvpn.proto.quick_mode import SaPair
+from kinkvpn.proto.settings import PeerSettings
 from kinkvpn.service.report import (
     counters,
     offload_status,
+    peers_status,
     policy_engines,
     policy_sizes,
     policy_traffic,
     sa_status,
     spell,
-    with_traffic,
 )
+
+HERE = Endpoint("192.0.2.9", 910)
 
 
 def sa(policy: str, packets: int, octets: int, *, inbound: bool) -> SaStatistics:
     return SaStatistics(policy, 256, inbound, "aes256-gcm16", Endpoint("192.0.2.2", 4500), packets, octets, packets, {})
 
 
-TRAFFIC = Statistics(
+TRAFFIC = Totals(
     packets_out=7,
     octets_out=700,
     packets_in=5,
     octets_in=500,
     drops={DropReason.NO_POLICY: 3, DropReason.REPLAYED: 0},
-    sas=(
-        sa("b/1", 1, 100, inbound=True),
-        sa("b/1", 2, 200, inbound=True),
-        sa("b/1", 4, 400, inbound=False),
-        sa("b/2", 3, 300, inbound=False),
-    ),
-    held={"b/2": 9},
     events_lost=0,
-    carried={"b/1": Carried(30, 3000, 40, 4000, lost=7)},
     unused_ecn={"not_ect_in_ce": 1},
 )
 
 
 def test_a_policy_has_what_all_its_sas_carried_those_that_have_gone_too() -> None:
-    assert policy_traffic("b/1", TRAFFIC) == {
-        "packets_in": 30,
-        "octets_in": 3000,
-        "packets_out": 40,
-        "octets_out": 4000,
-        "iptfs_lost": 7,
-        "held": 0,
-    }
-    assert policy_traffic("b/2", TRAFFIC)["held"] == 9
-    assert set(policy_traffic("none", TRAFFIC).values()) == {0}
+    sas = sa("b/1", 1, 100, inbound=True), sa("b/1", 4, 400, inbound=False)
+    found = policy_traffic(PolicyStatistics(sas, Carried(30, 3000, 40, 4000, lost=7), 9))
+    carried = {"packets_in": 30, "octets_in": 3000, "packets_out": 40, "octets_out": 4000, "iptfs_lost": 7, "held": 9}
+    assert found == {**carried, **policy_sizes(sas), **policy_engines(sas)}
+    assert set(policy_traffic(PolicyStatistics((), Carried(), 0)).values()) == {0, None}
 
 
 def test_whose_the_newest_sas_are_and_why() -> None:
@@ -87,17 +82,39 @@ def test_sizes_are_those_of_the_newest_sa_that_sends() -> None:
     assert set(policy_sizes([]).values()) == {0}
 
 
-def test_what_keying_knows_stays_and_what_was_carried_is_added() -> None:
-    keying: Any = [{"name": "b", "epoch": 1, "policies": [{"name": "b/1", "state": "established"}, {"name": "b/2"}]}]
-    found: Any = with_traffic(keying, TRAFFIC)
-    assert json.loads(json.dumps(found)) == found
-    (peer,) = found
-    assert peer["epoch"] == 1
-    first, second = peer["policies"]
-    sas = TRAFFIC.sas[:3]
-    counts = {**policy_traffic("b/1", TRAFFIC), **policy_sizes(sas), **policy_engines(sas)}
-    assert first == {"name": "b/1", "state": "established"} | counts
-    assert second["held"] == 9
+@pytest.mark.parametrize("alone", [False, True], ids=["one peer", "a peer each"])
+def test_of_many_policies_an_answer_is_made_in_turns(alone: bool) -> None:
+    """However they are distributed; a policy that goes meanwhile is left out."""
+    tunnels = [Tunnel(number) for number in range(4 * ROWS_AT_ONCE)]
+
+    async def scenario(world: World) -> None:
+        west = await world.start("west", [] if alone else tunnels)
+        for tunnel in tunnels if alone else []:
+            settings = PeerSettings(
+                f"peer{tunnel.number}", f"kink/{tunnel.number}@R", HERE, HERE, policies=(tunnel.settings("west"),)
+            )
+            west.keying.add_peer(settings)
+        peers = tuple(west.keying.peers.values())
+        turns = 0
+
+        async def take_turns() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                if turns == 2:
+                    peers[-1].policies.pop(tunnels[-1].name)
+                await trio.lowlevel.checkpoint()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(take_turns)
+            found = await peers_status(peers, west.dataplane)
+            nursery.cancel_scope.cancel()
+        names = [policy["name"] for peer in found for policy in peer["policies"]]
+        assert names == [tunnel.name for tunnel in tunnels[:-1]]
+        assert turns >= 3
+        assert json.loads(json.dumps(found)) == found
+
+    simulate(scenario, 1)
 
 
 def test_counters_of_both_planes() -> None:
