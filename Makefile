@@ -4,6 +4,7 @@
 # make sanitize  what tests the engine and lwIP, compiled for AddressSanitizer and UBSan; a part of make test
 # make races     what tests its threads, with one for ThreadSanitizer
 # make docs      build the pages of docs/ into build/site, with every link looked at
+# make image     build kinkvpn:latest, for containers, with podman or docker
 # make files     for a kinkvpn that is installed: units, account, manual page, completion, below DESTDIR. INSTALLED is the
 #                virtual environment that it is in, with what [manual] brings; without it, .venv, which is made
 # make clean     remove .venv and everything else that these made in the clone
@@ -29,8 +30,9 @@ TESTED := faketime krb5-user krb5-pkinit nftables samba samba-dsdb-modules samba
 TESTED += systemd systemd-container mandoc zsh fish
 # What checks metrics and alerts; a browser for the status page.
 TESTED += prometheus chromium chromium-driver
-# What asks the local API in its documentation, and through tunnels; containers for anybody; sysctl, as guides type it.
-TESTED += curl bubblewrap podman uidmap procps
+# What asks the local API in its documentation, and through tunnels; containers for anybody, and a Debian for
+# the image to be made of; sysctl, as guides type it.
+TESTED += curl bubblewrap podman uidmap mmdebstrap procps
 # What the quickstart installs, and installs with: what is here already is not fetched for each host.
 TESTED += pipx libpython3-dev
 # A Linux kernel that is an ordinary process, and what loads its modules. Not every machine that has the others has it.
@@ -55,7 +57,7 @@ INSTALLED = $(VENV)
 SHARE = $(DESTDIR)/usr/share
 SYSTEM = $(DESTDIR)/usr/lib
 
-.PHONY: files demo test bench sanitize races docs install clean root
+.PHONY: files image demo test bench sanitize races docs install clean root
 
 demo: root $(NATIVE)
 	$(BIN)/kinkvpn demo
@@ -120,6 +122,13 @@ files: $(filter $(VENV)/%,$(INSTALLED)/demo.installed)
 	$(INSTALLED)/bin/kinkvpn completion bash >$(SHARE)/bash-completion/completions/kinkvpn
 	$(INSTALLED)/bin/kinkvpn completion zsh >$(SHARE)/zsh/vendor-completions/_kinkvpn
 	$(INSTALLED)/bin/kinkvpn completion fish >$(SHARE)/fish/vendor_completions.d/kinkvpn.fish
+
+# The health check is Docker's: OCI's format has no place for it.
+image:
+	@if command -v podman >/dev/null; then set -- podman build --format docker; \
+	elif command -v docker >/dev/null; then set -- docker build; \
+	else echo "make image: neither podman nor docker is there: apt-get install podman" >&2; exit 2; fi; \
+	"$$@" --tag kinkvpn --file contrib/container/Containerfile .
 
 root: # before a minute of installing
 	@test "$$(id -u)" = 0 || \

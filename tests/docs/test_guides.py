@@ -18,7 +18,7 @@ RUN = [page for page in PAGES if any(block.kind == "run" for block in blocks(pag
 def test_every_block_is_run_or_says_why_not(page: Path) -> None:
     assert unmarked(page) == []
     for block in blocks(page):
-        assert not block.kind or block.kind in KINDS | {"skip"}, f"{page.name}:{block.line}: {block.kind}"
+        assert not block.kind or block.kind in KINDS | {"image", "skip"}, f"{page.name}:{block.line}: {block.kind}"
         assert not block.kind or block.argument, f"{page.name}:{block.line}: {block.kind} without an argument"
     text = page.read_text()
     assert text.count("\n```") == 2 * len(BLOCK.findall(text)), "a block that is not seen as one"

@@ -11,6 +11,7 @@ A block of commands or a file has a comment in front of it that no reader sees:
                                     runs the tests, for apt, pip and git; from then on the host has what it installs,
                                     and no other kinkvpn
     <!-- boot: west -->             on that host with a systemd, which boots for it
+    <!-- image: west -->            as run, by tests/interop/test_image.py, which has podman there
     <!-- skip: reason -->           nothing; the reason is for who reads the source
 
 Hosts are network and mount namespaces with an /etc, a /run and a home of their own, on one router; one where something
@@ -374,7 +375,7 @@ def follow(page: Path, directory: Path, leave_out: Collection[str] = ()) -> list
     with Laboratory(directory, {name for each in todo for name in hosts(each)}) as laboratory:
         for block in todo:
             try:
-                said.append(_do(laboratory, block))
+                said.append(do(laboratory, block))
             except AssertionError as failure:
                 raise AssertionError(f"{page.name}:{block.line}: {failure}") from None
     return said
@@ -385,7 +386,8 @@ def hosts(block: Block) -> list[str]:
     return block.argument.split()[0].split("+")
 
 
-def _do(laboratory: Laboratory, block: Block) -> str:
+def do(laboratory: Laboratory, block: Block) -> str:
+    """What it is there for, on each of its hosts; what it has printed."""
     return "".join(_do_on(laboratory.machines[name], block) for name in hosts(block))
 
 
