@@ -14,9 +14,10 @@ if TYPE_CHECKING:
     from kinkvpn.commands.subcommands import Subcommands
 
 ABOUT = """Looks at this host, its keys, its KDC and the ways to its peers, and says of everything that is wrong why,
-and which command mends it. What it can try, it tries: ports are bound, tickets are got, peers are asked. Where a daemon
-runs it is asked, and nothing is taken from it. Takes a second, or as long as those need that do not answer, each with a
-limit. Exit code 0 if nothing is wrong, 1 with warnings, 2 with errors or bad input."""
+and what mends it: a command, or a line for a configuration. What it can try, it tries: ports are bound, tickets are
+got, peers are asked. Where a daemon runs it is asked, and nothing is taken from it. Takes a second, or as long as those
+need that do not answer, each with a limit. Exit code 0 if nothing is wrong, 1 with warnings, 2 with errors or bad
+input."""
 
 
 def add(commands: Subcommands) -> None:
@@ -26,6 +27,8 @@ def add(commands: Subcommands) -> None:
     command.add_argument("peer", nargs="?", metavar="PEER|GATEWAY", help=named)
     command.add_argument("-c", "--config", type=Path, metavar="FILE", help=f"default {DEFAULT_PATH}, if it is there")
     command.add_argument("--json", action="store_true", help="one JSON object; docs/doctor.md has its names")
+    wrong = "also what is as it should be, where something is wrong"
+    command.add_argument("-v", "--verbose", action="store_true", help=wrong)
     command.set_defaults(run=run)
 
 
@@ -35,6 +38,6 @@ def run(asked: argparse.Namespace) -> int:
     from kinkvpn.doctor import command
 
     try:
-        return command.run(asked.config, asked.peer, as_json=asked.json, out=sys.stdout)
+        return command.run(asked.config, asked.peer, as_json=asked.json, out=sys.stdout, verbose=asked.verbose)
     except command.NoSuchPeer as error:
         return complain(error, CANNOT)

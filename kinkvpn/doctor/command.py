@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
     from kinkvpn.config import Configuration, PeerConfiguration
 
+# Ours. Whoever serves ten thousand peers needs one for it.
+STATUS_SECONDS = 5.0
 ALONE = "so this host alone is looked at, as kinkvpn run, kinkvpn proxy and kinkvpn up GATEWAY need it"
 LOOKS = (
     Look("the daemon", in_thread(host.daemon)),
@@ -54,7 +56,7 @@ class NoSuchPeer(KinkvpnError):
     """The configuration has none of that name."""
 
 
-def run(config: Path | None, peer: str | None, *, as_json: bool, out: TextIO) -> int:
+def run(config: Path | None, peer: str | None, *, as_json: bool, out: TextIO, verbose: bool = False) -> int:
     """Look, tell, and return the exit code.
 
     Args:
@@ -62,6 +64,7 @@ def run(config: Path | None, peer: str | None, *, as_json: bool, out: TextIO) ->
         peer: name of the only one to look at, or a gateway's host name; None for all.
         as_json: for programs.
         out: where to.
+        verbose: with what is as it should be where something else is not.
 
     Raises:
         DocumentError: the file that was named cannot be read.
@@ -81,7 +84,7 @@ def run(config: Path | None, peer: str | None, *, as_json: bool, out: TextIO) ->
     if as_json:
         print(json.dumps(view.as_json(findings)), file=out)
     else:
-        view.show(findings, out)
+        view.show(findings, out, verbose=verbose)
     return exit_code(findings)
 
 
@@ -155,14 +158,20 @@ def ask_daemon(patient: Patient) -> None:
     """What a running daemon says of itself, where one runs and we may ask."""
     control = patient.configuration.control if patient.configuration else ControlSettings()
     try:
-        with Client(control.socket) as daemon:
+        client = Client(control.socket, timeout=STATUS_SECONDS)
+    except NotRunning:
+        return
+    except ControlUnavailable:
+        patient.daemon_hidden = True
+        return
+    try:
+        with client as daemon:
             patient.status = daemon.status()
         patient.probe = partial(probed, control.socket)
         patient.events = partial(kept, control.socket)
-    except NotRunning:
-        pass
-    except (ControlUnavailable, CommandRefused):
-        patient.daemon_hidden = True
+    except (ControlUnavailable, CommandRefused) as failure:
+        patient.daemon_fails = f"a daemon runs, pid {client.pid}: {failure}"
+        patient.daemon_pid = client.pid
 
 
 def probed(socket: Path, peer: str) -> float:

@@ -35,6 +35,8 @@ class Patient:
         status: what the running daemon says of itself; None where none runs.
         daemon_hidden: a daemon runs, and we may not ask it.
         events: what the running daemon has kept of its log; none where none runs.
+        daemon_fails: one runs that we may ask, and that does not answer, or nothing of use, in words.
+        daemon_pid: of that one.
         probe: has the running daemon ask the peer of that name for its STATUS, and returns the seconds that took;
             blocks, and raises KinkvpnError with the reason if there was no answer.
         tickets: our credentials at work, once the look at them has found them good.
@@ -47,6 +49,8 @@ class Patient:
     gateway: str = ""
     status: Mapping[str, Any] | None = None
     daemon_hidden: bool = False
+    daemon_fails: str = ""
+    daemon_pid: int = 0
     tickets: TicketSource | None = None
     clock_is_right: bool = False
     probe: Callable[[str], float] | None = None
@@ -55,7 +59,7 @@ class Patient:
     @property
     def daemon_runs(self) -> bool:
         """Whether ports and device are its."""
-        return self.status is not None or self.daemon_hidden
+        return self.status is not None or self.daemon_hidden or bool(self.daemon_fails)
 
     def kinkvpn(self, *words: str) -> str:
         """Our own command, about the same configuration, as it is typed."""

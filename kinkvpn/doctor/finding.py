@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class Severity(IntEnum):
@@ -87,7 +91,7 @@ def error(name: str, line: str, why: str = "", command: str = "", peer: str = ""
     return Finding(Severity.ERROR, name, line, why, command, peer)
 
 
-def exit_code(findings: list[Finding]) -> int:
+def exit_code(findings: Sequence[Finding]) -> int:
     """0 where all is well, 1 with a warning, 2 with an error."""
     worst = max((finding.severity for finding in findings), default=Severity.OK)
     return max(worst - Severity.NOTE, 0)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from importlib.metadata import distribution
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
 from esp.offload import ALL_OFFLOADS
@@ -279,6 +279,10 @@ def daemon(patient: Patient) -> Iterator[Finding]:
         hidden = warning("daemon-hidden", line, why, patient.in_full())
         yield hidden if patient.from_file else hidden.as_note()
         return
+    if patient.daemon_fails:
+        why = "it may be stopped, or wait for something that hangs; where it hears nothing else, it hears SIGKILL"
+        yield error("daemon-silent", patient.daemon_fails, why, f"kill -KILL {patient.daemon_pid}")
+        return
     if patient.status is None:
         if patient.from_file:
             yield note("daemon-down", "no daemon runs, so everything is tried from here", command=patient.kinkvpn("up"))
@@ -286,10 +290,21 @@ def daemon(patient: Patient) -> Iterator[Finding]:
     yield ok("daemon", f"a daemon runs, pid {patient.status['pid']}")
     asked = {peer.name for peer in patient.peers}
     for peer in patient.status["peers"]:
-        for policy in peer["policies"]:
-            if peer["name"] in asked and policy["last_error"] and policy["state"] != "established":
-                line = f"{policy['local']} <-> {policy['remote']} is {policy['state']}: {policy['last_error']}"
-                why = (
-                    "as the daemon has it; the other lines say more; once they are mended, it is tried again at once by"
-                )
-                yield error("tunnel-down", line, why, patient.kinkvpn("up", peer["name"]), peer["name"])
+        if peer["name"] in asked:
+            yield from _tunnels(patient, peer)
+
+
+def _tunnels(patient: Patient, peer: Mapping[str, Any]) -> Iterator[Finding]:
+    """Those of a peer that are down, together where it is for one reason."""
+    name, again = peer["name"], patient.kinkvpn("up", peer["name"])
+    if peer["taken_down"]:
+        why = "somebody has done that by `kinkvpn down`, and so nothing is tried"
+        yield note("tunnel-taken-down", "its tunnels are taken down", why, again, name)
+        return
+    down = [each for each in peer["policies"] if each["last_error"] and each["state"] != "established"]
+    for reason in dict.fromkeys(each["last_error"] for each in down):
+        which = [f"{each['local']} <-> {each['remote']}" for each in down if each["last_error"] == reason]
+        line = f"{', '.join(which)} {'is' if len(which) == 1 else 'are'} down: {reason}"
+        yield error(
+            "tunnel-down", line, "so says the daemon; once that is mended, it tries again at once by", again, name
+        )

@@ -26,7 +26,13 @@ from kinkvpn.doctor.keys import (
 from kinkvpn.doctor.people import own_groups
 from kinkvpn.kerberos import libkrb5
 from kinkvpn.kerberos.credentials import Credentials
-from kinkvpn.kerberos.session import KDC_ERR_ETYPE_NOSUPP, KRB_AP_ERR_BAD_INTEGRITY, KRB_AP_ERR_SKEW, Acceptor
+from kinkvpn.kerberos.session import (
+    KDC_ERR_ETYPE_NOSUPP,
+    KRB_AP_ERR_BAD_INTEGRITY,
+    KRB_AP_ERR_SKEW,
+    KRB_AP_ERR_TKT_EXPIRED,
+    Acceptor,
+)
 from kinkvpn.kerberos.tickets import (
     KDC_ERR_C_PRINCIPAL_UNKNOWN,
     KDC_ERR_MUST_USE_USER2USER,
@@ -101,6 +107,8 @@ def refused(host: HostSettings, refusal: TicketRefusal) -> Finding:
             found = error("enctypes-refused", reason, "what krb5.conf permits and what the KDC has do not meet", mend)
             narrowed = libkrb5.Context().profile_values("libdefaults", "permitted_enctypes")
             return found.mended_by(krb5_default(SAFE_ENCTYPES)) if narrowed else found
+        case code if code == KRB_AP_ERR_TKT_EXPIRED:
+            return error("ccache-expired", reason, "nothing comes up, and what was up ends with them", mend)
         case code if code == KRB_AP_ERR_SKEW:
             return error("clock-skew", reason, "Kerberos takes nobody whose clock is further off", SET_CLOCK)
         case None if "no answer from" in reason:

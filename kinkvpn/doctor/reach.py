@@ -85,14 +85,21 @@ class Way(NamedTuple):
         to: where it is.
         marked: it is ESP's, where KINK is behind the non-ESP marker.
         ours: the port that the daemon sends from, and so that it may be answered at by a firewall.
+        called: the name that resolves to it, where the configuration has one.
     """
 
     to: Endpoint
     marked: bool
     ours: int
+    called: str = ""
+
+    @property
+    def place(self) -> str:
+        """With its name."""
+        return f"{self.to.address} ({self.called})" if self.called else self.to.address
 
     def __str__(self) -> str:
-        return f"{self.to.address} port {self.to.port}/udp"
+        return f"{self.place} port {self.to.port}/udp"
 
     async def ask(self, build: Callable[[int], bytes]) -> Answer | None:
         """The REPLY to what ``build`` makes for an XID, anew for each transmission; None if there is none in time.
@@ -231,7 +238,7 @@ class _Peer:
 
     def _unheard(self, silence: str, heard: float | None, ports: list[Finding]) -> None:
         before = "never heard from" if heard is None else f"last heard {heard:.0f} s ago"
-        line, name = f"the daemon gets no answer to a STATUS: {silence} ({before})", self.peer.name
+        line, name = f"the daemon gets no answer to a STATUS, {silence} ({before})", self.peer.name
         if any(each.severity > Severity.NOTE for each in ports):
             self.report(error("peer-silent", line, "the lines beside this one say where it ends", peer=name))
         else:
@@ -244,65 +251,76 @@ class _Peer:
 
     async def _ports(self, address: str) -> list[Way]:
         """Those that answer, KINK's first."""
-        peer, over, configured = self.peer, self.peer.kink_over, self.patient.configuration
-        assert configured is not None
-        ways: list[tuple[str, Way]] = []
-        if over is not KinkOver.ESP_PORT:
-            ways.append(("kink-port", Way(Endpoint(address, peer.port), False, configured.kink.port)))
-        if over is not KinkOver.KINK_PORT:
-            # Where KINK's port answers and ESP's does not, tunnels are agreed on and carry nothing.
-            ways.append(("esp-port", Way(Endpoint(address, peer.esp_port), True, configured.esp.port)))
-        answers: dict[Way, Answer] = {}
+        ways = self._ways(address)
+        outcomes: dict[Way, Answer | OSError | None] = {}
 
-        async def look(name: str, way: Way) -> None:
-            answer = await self._port(way, name)
-            if answer is not None:
-                answers[way] = answer
+        async def look(way: Way) -> None:
+            try:
+                outcomes[way] = await way.ask(question(NOBODY))
+            except OSError as refused:
+                outcomes[way] = refused
 
         async with trio.open_nursery() as nursery:
-            for name, way in ways:
-                nursery.start_soon(look, name, way)
+            for way in ways:
+                nursery.start_soon(look, way)
+        answers = {way: outcome for way in ways if isinstance(outcome := outcomes[way], Answer)}
+        for way in ways:
+            found = self._port(way, outcomes[way], alone=not answers)
+            self.report(found)
+            if found.name == "no-way":
+                break  # there is none to the other either
         for answer in list(answers.values())[:1]:
             self._compare_clocks(answer.message)
-        return [way for _, way in ways if way in answers]
+        return list(answers)
 
-    async def _port(self, way: Way, name: str) -> Answer | None:
+    def _ways(self, address: str) -> list[Way]:
+        peer, over, configured = self.peer, self.peer.kink_over, self.patient.configuration
+        assert configured is not None
+        called = "" if peer.address == address else peer.address
+        ways: list[Way] = []
+        if over is not KinkOver.ESP_PORT:
+            ways.append(Way(Endpoint(address, peer.port), False, configured.kink.port, called))
+        if over is not KinkOver.KINK_PORT:
+            # Where KINK's port answers and ESP's does not, tunnels are agreed on and carry nothing.
+            ways.append(Way(Endpoint(address, peer.esp_port), True, configured.esp.port, called))
+        return ways
+
+    def _port(self, way: Way, outcome: Answer | OSError | None, *, alone: bool) -> Finding:
+        """What there is to say of it; ``alone`` where no other port of the peer answers."""
         what = "ESP's port" if way.marked else "KINK's port"
-        try:
-            answer = await way.ask(question(NOBODY))
-        except ConnectionRefusedError:
-            self._closed(name, f"{what}: nobody listens at {way}")
-            return None
-        except OSError as refused:
-            why = "this host, or a router on the way, knows no way there"
-            self.report(error("no-way", f"{what}, {way}: {refused.strerror}", why, "ip route", self.peer.name))
-            return None
-        if answer is None:
-            self._silent(name, f"{what}: no answer from {way}", way)
-            return None
-        line = f"{what}: {way} answers in {answer.seconds * 1000:.0f} ms"
-        found = ok("esp-port", line, self.peer.name) if way.marked else ok("kink-port", line, self.peer.name)
-        self.report(found)
-        return answer
+        match outcome:
+            case Answer():
+                line = f"{what}: {way} answers in {outcome.seconds * 1000:.0f} ms"
+                return ok("esp-port", line, self.peer.name) if way.marked else ok("kink-port", line, self.peer.name)
+            case ConnectionRefusedError():
+                return self._closed(way, f"{what}: nobody listens at {way}")
+            case OSError():
+                why = "this host, or a router on the way, knows no way there"
+                if way.called:
+                    why += f"; is it right that {way.called} is there?"
+                line = f"no way to {way.place}: {outcome.strerror}"
+                return error("no-way", line, why, f"ip route get {way.to.address}", self.peer.name)
+        return self._silent(way, f"{what}: no answer from {way}", alone=alone)
 
-    def _closed(self, name: str, line: str) -> None:
+    def _closed(self, way: Way, line: str) -> Finding:
         why = "the host is there and says so by ICMP: no daemon runs, or it listens elsewhere"
-        found = error("kink-port-closed", line, why, "kinkvpn status", self.peer.name)
-        if name != "kink-port":
-            found = error("esp-port-closed", line, why, "kinkvpn status", self.peer.name)
-        self.report(found.over_there())
+        if way.marked:
+            return error("esp-port-closed", line, why, "kinkvpn status", self.peer.name).over_there()
+        return error("kink-port-closed", line, why, "kinkvpn status", self.peer.name).over_there()
 
-    def _silent(self, name: str, line: str, way: Way) -> None:
+    def _silent(self, way: Way, line: str, *, alone: bool) -> Finding:
         why = "a firewall on the way or over there drops it, or the host is down"
+        if alone and way.called:
+            why = f"{why}, or it is not where {way.called} leads"
         mend = f"nft insert rule inet filter input udp dport {way.to.port} accept"
-        if name == "esp-port":
+        if way.marked:
             found = error("esp-port-silent", line, why, mend, self.peer.name)
-        elif self.peer.kink_over is KinkOver.AUTO:
-            why += "; KINK goes over ESP's port instead, where that answers"
+        elif self.peer.kink_over is KinkOver.AUTO and not alone:
+            why += "; KINK goes over ESP's port meanwhile"
             found = warning("kink-port-silent", line, why, mend, self.peer.name)
         else:
             found = error("kink-port-silent", line, why, mend, self.peer.name)
-        self.report(found.over_there())
+        return found.over_there()
 
     def _compare_clocks(self, message: Message) -> None:
         details = krb_error(message)

@@ -130,9 +130,20 @@ def _stolen(patient: Patient, configured: Configuration, table: Table) -> Iterat
     for peer in patient.peers:
         for policy in peer.policies:
             for wanted in networks_of(policy.selector.remote) if policy.mode is Mode.TUNNEL else ():
-                for route in routes[wanted.version]:
-                    if route.device.name != configured.tun.name and inside(route.network, wanted):
-                        yield _taken(wanted, route, peer.name)
+                taking = [
+                    route
+                    for route in routes[wanted.version]
+                    if route.device.name != configured.tun.name and inside(route.network, wanted)
+                ]
+                if wanted.prefixlen:
+                    yield from (_taken(wanted, route, peer.name) for route in taking)
+                elif taking:
+                    yield _default(wanted, taking, peer.name)
+
+
+def _default(wanted: Network, routes: list[Route], peer: str) -> Finding:
+    line = f"everything ({wanted}) goes to {' and '.join(route.device.name for route in routes)} by the main table"
+    return note("route-default", line, "our rules go before it, and lead all but our own ESP into the tunnel", "", peer)
 
 
 def inside(network: Network, wanted: Network) -> bool:
@@ -146,18 +157,13 @@ def _taken(wanted: Network, route: Route, peer: str) -> Finding:
         line = f"{wanted} is to be behind the peer, and this host is in it, by {route.device.name}"
         why = "no packet can go there and stay here: the subnets behind the two ends have to be different ones"
         return error("subnet-ours", line, why, f"ip address show dev {route.device.name}", peer)
-    if route.connected and wanted.prefixlen:
+    if route.connected:
         line = f"{route.network}, a part of {wanted}, is where {route.device.name} is"
         why = "what is sent there stays here, and the rest goes into the tunnel"
         return note("subnet-part-ours", line, why, peer=peer)
-    if route.network == wanted and wanted.prefixlen:
+    if route.network == wanted:
         line = f"{wanted} is routed to {route.device.name} already"
         return error("route-taken", line, "kinkvpn up adds its own route and is refused", delete, peer)
-    if route.network == wanted:
-        line = f"everything ({wanted}) goes to {route.device.name} by the main table"
-        return note(
-            "route-default", line, "our rules go before it, and lead all but our own ESP into the tunnel", "", peer
-        )
     line = f"{route.network}, a part of {wanted}, goes to {route.device.name}"
     why = "the more specific route wins: that part never gets into the tunnel, in the clear where it goes"
     return warning("route-elsewhere", line, why, delete, peer)
@@ -169,13 +175,11 @@ def _outside(patient: Patient, configured: Configuration, table: Table) -> Itera
         for address in _numeric(peer.address):
             device = table.way_to(address)
             if device is None:
-                why = "no datagram of ours gets there"
-                yield error("no-route", f"no route to {address}", why, f"ip route get {address}", peer.name)
-            elif device.name == configured.tun.name and not patient.daemon_runs:
+                continue  # the look at the way there says so
+            if device.name == configured.tun.name and not patient.daemon_runs:
+                line = f"{address} is reached through {device.name} itself"
                 why = "a device of that name is left from somebody"
-                yield error(
-                    "route-loop", f"{address} is reached through {device.name} itself", why, "ip route", peer.name
-                )
+                yield error("route-loop", line, why, f"ip link del {device.name}", peer.name)
             elif device.kind in TUNNELS and device.name != configured.tun.name:
                 line = f"{address} is reached through {device.name}, which is another tunnel ({device.kind})"
                 why = "a tunnel in a tunnel: it works while the other one does, and has less room for packets"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from kinkvpn import terminal
@@ -13,16 +14,36 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 
-def show(findings: Sequence[Finding], out: TextIO) -> None:
-    """A table, the worst last where the eye is."""
-    worst_last = sorted(findings, key=lambda each: each.severity)
-    terminal.show((), [row for finding in worst_last for row in _rows(finding)], out)
-    print(summary(findings), file=out)
+def show(findings: Sequence[Finding], out: TextIO, *, verbose: bool = False) -> None:
+    """A table, the worst last, where the eye is. Where something is wrong, what is not is left out.
+
+    Args:
+        findings: all.
+        out: where to.
+        verbose: leave nothing out.
+    """
+    wrong = exit_code(findings) > 0
+    listed = [each for each in findings if verbose or not wrong or each.severity is not Severity.OK]
+    worst_last = sorted(listed, key=lambda each: each.severity)
+    terminal.show((), [row for _, group in groupby(worst_last, _mend) for row in _rows(list(group))], out)
+    left_out = len(findings) - len(listed)
+    more = f"; {left_out} more found nothing wrong (-v lists them)" if left_out else ""
+    print(f"{summary(findings)}{more}", file=out)
 
 
-def _rows(finding: Finding) -> Iterator[tuple[str, ...]]:
-    about = f"{finding.peer}: " if finding.peer else ""
-    yield finding.severity.name.lower(), about + finding.line
+def _mend(finding: Finding) -> object:
+    """The same of findings that have one cause, for what follows from it and what mends it is said once."""
+    if finding.command or finding.setting:
+        where = finding.peer if finding.there else ""
+        return finding.severity, finding.why, finding.command, where, finding.setting
+    return finding
+
+
+def _rows(together: Sequence[Finding]) -> Iterator[tuple[str, ...]]:
+    for finding in together:
+        about = f"{finding.peer}: " if finding.peer else ""
+        yield finding.severity.name.lower(), about + finding.line
+    finding = together[0]
     if finding.why:
         yield (finding.why,)
     if finding.command:

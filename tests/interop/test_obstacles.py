@@ -56,7 +56,7 @@ local = "10.1.0.0/24"
 remote = "10.2.0.0/24"
 """
 RUN, RUN_TUN = ("run", "--device", "auto"), ("run", "--device", "tun")
-UP, PROXY, PROXY_KERNEL, DOCTOR = ("up",), ("proxy",), ("proxy", "--stack", "kernel"), ("doctor",)
+UP, PROXY, PROXY_KERNEL, DOCTOR = ("up",), ("proxy",), ("proxy", "--stack", "kernel"), ("doctor", "-v")
 
 NO_DEVICE = "mount -t tmpfs none /dev/net"
 CLOSED = (NO_DEVICE, "mknod -m 600 /dev/net/tun c 10 200")

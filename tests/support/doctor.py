@@ -39,6 +39,7 @@ PROGRAMS = {
     "host": "bind9-host",
     "ip": "iproute2",
     "kadmin": "krb5-user",
+    "kill": "procps",
     "kinit": "krb5-user",
     "kvno": "krb5-user",
     "ls": "coreutils",

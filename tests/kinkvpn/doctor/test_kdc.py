@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -167,3 +168,15 @@ def test_how_long_a_cache_lasts(lab: Lab, tmp_path: Path) -> None:
         command = ["kinit", "-c", cache, "-l", lifetime, "-k", "-t", str(lab.keytab(ALICE)), ALICE]
         subprocess.run(command, check=True, env=lab.realm.environment, timeout=60)
         assert name in seen(ccache=cache)
+
+
+@pytest.mark.provokes("ccache-expired")
+def test_tickets_that_have_ended(lab: Lab, tmp_path: Path) -> None:
+    cache = f"FILE:{tmp_path}/cache"
+    command = ["kinit", "-c", cache, "-l", "2s", "-k", "-t", str(lab.keytab(ALICE)), ALICE]
+    subprocess.run(command, check=True, env=lab.realm.environment, timeout=60)
+    deadline = time.monotonic() + 60
+    while "ccache-expired" not in (answer := seen(ccache=cache)):
+        assert time.monotonic() < deadline, answer
+        time.sleep(0.2)
+    assert answer["ccache-expired"].command == f"kinit -c {cache} {ALICE}"

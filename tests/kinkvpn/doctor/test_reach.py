@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -9,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from support.doctor import answered, configuration, examined, host_section, patient
-from support.lab import amend, command, configure, start, status, wait
+from support.lab import amend, ask, command, configure, start, status, wait
 from support.namespaces import namespace, within
 
-from kinkvpn.demo.lab import Lab, policies
+from kinkvpn.demo.lab import Lab, kinkvpn, policies
 from kinkvpn.demo.sandbox import complete_path
 from kinkvpn.doctor import reach
 from kinkvpn.doctor.examination import Look
@@ -157,7 +159,9 @@ def test_a_peer_that_goes_by_another_name(lab: Lab) -> None:
     assert "error 35" in seen(a)["peer-refuses"]["line"]
 
 
-@pytest.mark.provokes("daemon", "peer-heard", "peer-silent", "tunnel-down", "offload")
+@pytest.mark.provokes(
+    "daemon", "peer-heard", "peer-silent", "tunnel-down", "tunnel-taken-down", "daemon-silent", "offload"
+)
 @root
 def test_a_daemon_here_is_asked(lab: Lab) -> None:
     """One whose device is a veth pair, which leaves it both kinds of large packets or none; then its peer goes."""
@@ -183,6 +187,15 @@ def test_a_daemon_here_is_asked(lab: Lab) -> None:
     assert {"peer-silent", "tunnel-down", "kink-port-closed", "esp-port-closed"} <= set(answer)
     assert "nor does anybody else who asks" in answer["peer-silent"]["line"]
     assert "the peer is dead: " in answer["tunnel-down"]["line"]
+    assert "10.1.0.0/24 <-> 10.2.0.0/24, fd00:1::/64 <-> fd00:2::/64 are down" in answer["tunnel-down"]["line"]
+    ask(a, "down", b.name)
+    answer = seen(a)
+    assert answer["tunnel-taken-down"]["command"] == f"kinkvpn up b -c {a.configuration}"
+    assert "tunnel-down" not in answer
+    assert a.pid is not None
+    os.kill(a.pid, signal.SIGSTOP)
+    silent = seen(a)["daemon-silent"]
+    assert (silent["severity"], silent["command"]) == ("error", f"kill -KILL {a.pid}")
 
 
 @pytest.mark.provokes("peer-silent", "kink-port-silent")
@@ -204,7 +217,25 @@ def test_a_daemon_here_whose_peer_has_lost_its_port(lab: Lab) -> None:
 def test_a_peer_to_which_no_way_leads() -> None:
     who = patient(configuration(host_section("kink/a@B", keytab="/none"), address="203.0.113.7"))
     with namespace() as name:
-        assert "no-way" in within(name, lambda: examined(who, *LOOKS))
+        lost = within(name, lambda: examined(who, *LOOKS))
+    assert set(lost) == {"no-way"}
+    assert lost["no-way"].command == "ip route get 203.0.113.7"
+
+
+@pytest.mark.provokes("no-way")
+@root
+def test_a_peer_whose_name_leads_elsewhere(lab: Lab) -> None:
+    """Whoever sees the address alone may not see what is wrong with it."""
+    a, _ = lab.hosts
+    amend(a, "[peer]", address="b.kinkvpn.test")
+    (a.configuration.parent / "hosts").write_text("203.0.113.9 b.kinkvpn.test\n")
+    script = f'mount --bind {a.configuration.parent}/hosts /etc/hosts && exec "$@"'
+    looked = [*kinkvpn(), "doctor", "--json", "-c", str(a.configuration)]
+    process = a.namespace.spawn(["unshare", "--mount", "sh", "-c", script, "sh", *looked], stdout=subprocess.PIPE)
+    output, _ = process.communicate(timeout=120)
+    lost = answered(process.returncode, output)["no-way"]
+    assert "no way to 203.0.113.9 (b.kinkvpn.test): " in lost["line"]
+    assert lost["why"].endswith("is it right that b.kinkvpn.test is there?")
 
 
 @pytest.mark.provokes("peer-unlocated")

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+from typing import TYPE_CHECKING
 
 from support.terminal import terminal
 
 from kinkvpn.doctor import view
 from kinkvpn.doctor.finding import Setting, error, note, ok, warning
+
+if TYPE_CHECKING:
+    from kinkvpn.doctor.finding import Finding
 
 FINDINGS = [
     error("port-taken", "port 0.0.0.0:910/udp is taken by pid 77 (racoon2 " + "x" * 60 + ")", "why " * 30, "ss " * 40),
@@ -25,7 +29,7 @@ FINDINGS = [
 def test_a_table_of_80_columns_with_the_worst_at_its_end() -> None:
     with terminal(80) as screen:
         with open(os.dup(screen.end), "w") as out:
-            view.show(FINDINGS, out)
+            view.show(FINDINGS, out, verbose=True)
         lines = screen.shown()
     assert max(len(line) for line in lines if not line.lstrip().startswith("$ ")) <= 80
     first = [line.split()[0] for line in lines if line[:1].isalpha()]
@@ -49,6 +53,41 @@ def test_what_is_typed_here_what_there_and_what_is_written() -> None:
         "       in /etc/kinkvpn/kinkvpn.toml:12, [[peer]]:",
         '           user_to_user = "auto"',
         "2 errors",
+    ]
+
+
+def shown(findings: list[Finding]) -> list[str]:
+    out = io.StringIO()
+    view.show(findings, out)
+    return out.getvalue().splitlines()
+
+
+def test_what_is_as_it_should_be_is_counted_where_something_is_not() -> None:
+    assert not any(line.startswith("ok") for line in shown(FINDINGS))
+    assert shown(FINDINGS)[-1] == "3 errors, 1 warning; 1 more found nothing wrong (-v lists them)"
+    assert shown([ok("device", "it can be made"), note("offload", "none")]) == [
+        "ok    it can be made",
+        "note  none",
+        "nothing is wrong",
+    ]
+
+
+def test_what_has_one_cause_is_mended_once() -> None:
+    closed = [
+        error(f"{port}-closed", f"{port} is closed", "no daemon runs", "kinkvpn status", peer).over_there()
+        for port, peer in (("kink", "east"), ("esp", "east"), ("kink", "north"))
+    ]
+    assert shown([*closed, error("x", "y"), error("x", "z")]) == [
+        "error  east: kink is closed",
+        "error  east: esp is closed",
+        "       no daemon runs",
+        "       on east $ kinkvpn status",
+        "error  north: kink is closed",
+        "       no daemon runs",
+        "       on north $ kinkvpn status",
+        "error  y",
+        "error  z",
+        "5 errors",
     ]
 
 
