@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
 
+    from esp.policy import Network
     from kinkvpn.commands.subcommands import Subcommands
 
 T = TypeVar("T")
@@ -51,6 +52,15 @@ def add(commands: Subcommands) -> None:
     command.set_defaults(run=run)
 
 
+QUESTIONS = {
+    "principal": "this host's principal",
+    "peer": "the other gateway's host name or address",
+    "peer_principal": "its principal",
+    "local": "subnets behind this host",
+    "remote": "subnets behind the other",
+}
+
+
 class Missing(KinkvpnError):
     """An option that nobody can be asked for, or that is wrong."""
 
@@ -62,6 +72,8 @@ def run(asked: argparse.Namespace) -> int:
     try:
         if path.exists() and not asked.force and not printed:
             raise Missing(f"{path} is there already: --force overwrites it")
+        if not printed:
+            check_place(path)
         answers = gather(asked, DEFAULT_PATH if printed else path)
         text = write(answers)
         parse(text, DEFAULT_PATH if printed else path.absolute())
@@ -78,47 +90,96 @@ def run(asked: argparse.Namespace) -> int:
 def gather(asked: argparse.Namespace, path: Path) -> Answers:
     """What the options say, and for the rest whoever sits there. Raises Missing, Unanswered."""
     keytab, own = _keytab(asked, path)
+    _check_complete(asked, own)
     principal = _principal(asked, own)
-    peer = _one(asked, "peer", "the other gateway's host name or address", values.host_address)
-    follows = follows_from(peer, realm_of(principal))
+    realm = realm_of(principal)
+    peer = _one(asked, "peer", other_gateway(principal))
     given = asked.peer_principal
-    if given or not follows:
-        given = _one(asked, "peer_principal", "its principal", values.principal, f"kink/HOST@{realm_of(principal)}")
-    subnets = several(values.network)
+    if given or not follows_from(peer, realm):
+        given = _one(asked, "peer_principal", another(values.principal, principal))
+    local = _one(asked, "local", several(values.network), _subnets_inside)
     return Answers(
         principal=principal,
         keytab=keytab,
         found=asked.keytab is None and principal == own,
         peer=peer,
         peer_principal=given or "",
-        local=_one(asked, "local", "subnets behind this host", subnets, _subnets_inside),
-        remote=_one(asked, "remote", "subnets behind the other", subnets),
+        local=local,
+        remote=_one(asked, "remote", behind_the_other(local)),
         addresses=tuple(_read("address", values.interface, each) for each in asked.address),
         boot=asked.boot,
     )
 
 
+def _check_complete(asked: argparse.Namespace, own: str) -> None:
+    """Raises Missing, with all that nobody can be asked for."""
+    needed = [name for name in QUESTIONS if name != "peer_principal" and not (name == "principal" and own)]
+    lines = [_missing(name) for name in needed if not getattr(asked, name)]
+    if lines and not sys.stdin.isatty():
+        raise Missing("\n".join(lines))
+
+
+def _missing(name: str) -> str:
+    return f"--{name.replace('_', '-')} is missing: expected {QUESTIONS[name]}, or a terminal to ask at"
+
+
 def _one(
-    asked: argparse.Namespace,
-    name: str,
-    question: str,
-    read: Callable[[object], T],
-    default: str | Callable[[], str] = "",
+    asked: argparse.Namespace, name: str, read: Callable[[object], T], default: Callable[[], str] = lambda: ""
 ) -> T:
     """What option ``name`` says; without it, what is answered."""
     given = getattr(asked, name)
     if given:
         return _read(name, read, " ".join(given) if isinstance(given, list) else given)
     if not sys.stdin.isatty():
-        raise Missing(f"--{name.replace('_', '-')} is missing: expected {question}, or a terminal to ask at")
-    return ask(question, read, default if isinstance(default, str) else default())
+        raise Missing(_missing(name))
+    return ask(QUESTIONS[name], read, default())
 
 
 def _principal(asked: argparse.Namespace, own: str) -> str:
     """What is in the keytab is not asked for, unless there is somebody to ask."""
     if own and not asked.principal and not sys.stdin.isatty():
         return own
-    return _one(asked, "principal", "this host's principal", values.principal, lambda: own or _usual_principal())
+    return _one(asked, "principal", values.principal, lambda: own or _usual_principal())
+
+
+def other_gateway(principal: str) -> Callable[[object], str]:
+    """A reader of a host that has not our own principal."""
+
+    def read(value: object) -> str:
+        host = values.host_address(value)
+        if follows_from(host, realm_of(principal)) == principal:
+            raise Unexpected("the other gateway, and that is this host's own name")
+        return host
+
+    return read
+
+
+def another(read: Callable[[object], str], ours: str) -> Callable[[object], str]:
+    """A reader of what is not ``ours``."""
+
+    def read_other(value: object) -> str:
+        found = read(value)
+        if found == ours:
+            raise Unexpected("another than this host's")
+        return found
+
+    return read_other
+
+
+def behind_the_other(local: tuple[Network, ...]) -> Callable[[object], tuple[Network, ...]]:
+    """A reader of subnets that what is behind us can have policies with."""
+
+    def read(value: object) -> tuple[Network, ...]:
+        found = several(values.network)(value)
+        if not {*found}.isdisjoint(local):
+            raise Unexpected("other subnets than those behind this host")
+        families = {network.version for network in local}
+        if {network.version for network in found} != families:
+            which = " and of ".join(f"IPv{version}" for version in sorted(families))
+            raise Unexpected(f"subnets of {which}, as there are behind this host")
+        return found
+
+    return read
 
 
 def _read(name: str, read: Callable[[object], T], value: str) -> T:
@@ -158,6 +219,14 @@ def _subnets_inside() -> str:
     from kinkvpn.service.surroundings import subnets_inside
 
     return ", ".join(map(str, subnets_inside()))
+
+
+def check_place(path: Path) -> None:
+    """Raises Missing before anybody has answered anything, as far as can be told."""
+    there = next(parent for parent in path.absolute().parents if parent.exists())
+    if path.is_dir() or not there.is_dir() or not os.access(there, os.W_OK | os.X_OK):
+        reason = "it is a directory" if path.is_dir() else f"uid {os.geteuid()} may not write in {there}"
+        raise Missing(f"{path} cannot be written: {reason}; -o names another place")
 
 
 def save(path: Path, text: str) -> None:

@@ -27,12 +27,17 @@ def ask(question: str, read: Callable[[object], T], default: str = "") -> T:
 
     Raises:
         Unanswered: the end of the input.
+        KeyboardInterrupt: Ctrl-C.
     """
     while True:
         try:
             answer = input(f"{question}{f' [{default}]' if default else ''}: ").strip() or default
         except EOFError:
+            print()  # what is said next has a line of its own
             raise Unanswered("no answer: nothing has been written") from None
+        except KeyboardInterrupt:
+            print()
+            raise
         try:
             return read(answer)
         except Unexpected as expected:
@@ -43,7 +48,9 @@ def several(read: Callable[[object], T]) -> Callable[[object], tuple[T, ...]]:
     """A reader of values apart by commas or spaces, at least one."""
 
     def read_all(value: object) -> tuple[T, ...]:
-        texts = str(value).replace(",", " ").split()
-        return tuple(map(read, texts)) or (read(""),)
+        found = tuple(map(read, str(value).replace(",", " ").split())) or (read(""),)
+        if len({*found}) != len(found):
+            raise Unexpected("each of them once")
+        return found
 
     return read_all

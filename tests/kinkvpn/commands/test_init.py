@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import select
+import signal
 import subprocess
 import sys
+import termios
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -80,6 +84,23 @@ def test_where_there_is_no_keytab_yet_it_is_said_how_to_make_it(tmp_path: Path) 
         ),
         (("--peer", "east.x", *SUBNETS, "--address", "x"), "--address x: expected an address with its prefix length"),
         (("--peer", "192.0.2.2", *SUBNETS), "--peer-principal is missing: expected its principal, or a terminal"),
+        (("--peer", "west.example.com", *SUBNETS), "--peer west.example.com: expected the other gateway, and that is"),
+        (
+            ("--peer", "192.0.2.2", "--peer-principal", WEST, *SUBNETS),
+            f"--peer-principal {WEST}: expected another than this host's",
+        ),
+        (
+            ("--peer", "east.x", *SUBNETS[:2], "--remote", "10.1.0.0/24"),
+            "--remote 10.1.0.0/24: expected other subnets than those behind this host",
+        ),
+        (
+            ("--peer", "east.x", *SUBNETS[:2], "--remote", "fd00::/64"),
+            "--remote fd00::/64: expected subnets of IPv4, as there are behind this host",
+        ),
+        (
+            ("--peer", "east.x", *SUBNETS, "--remote", "10.2.0.0/24"),
+            "--remote 10.2.0.0/24 10.2.0.0/24: expected each of them once",
+        ),
     ],
 )
 def test_what_is_missing_or_wrong_is_said_in_a_line(tmp_path: Path, arguments: tuple[str, ...], said: str) -> None:
@@ -90,6 +111,21 @@ def test_what_is_missing_or_wrong_is_said_in_a_line(tmp_path: Path, arguments: t
     assert done.stderr.startswith(f"kinkvpn: {said}")
     assert len(done.stderr.splitlines()) == 1
     assert not path.exists()
+
+
+def test_all_that_is_missing_is_said_at_once(tmp_path: Path) -> None:
+    done = init("-o", str(tmp_path / "k.toml"), "--keytab", str(tmp_path / "none"))
+    assert done.returncode == 2
+    said = [line.split()[1] for line in done.stderr.splitlines()]
+    assert said == ["--principal", "--peer", "--local", "--remote"]
+
+
+def test_where_nothing_can_be_written_nobody_is_asked_anything(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for place in (tmp_path, tmp_path / "file" / "k.toml"):
+        terminal = Terminal("-o", str(place), "--force")
+        terminal.expect("cannot be written: ")
+        assert terminal.end() == 2
 
 
 def test_to_standard_output_nothing_is_written(tmp_path: Path) -> None:
@@ -104,6 +140,12 @@ def test_to_standard_output_nothing_is_written(tmp_path: Path) -> None:
     assert refused.stderr.startswith("kinkvpn: /dev/null/k.toml cannot be written: ")
 
 
+def sit_down(terminal: int) -> None:
+    """Ctrl-C there is for this process, which takes it, whatever whoever started the tests does with theirs."""
+    fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Terminal:
     """Somebody who types at ``kinkvpn init``."""
 
@@ -111,7 +153,12 @@ class Terminal:
         self.shown = ""
         self.master, slave = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "kinkvpn", "init", *arguments], stdin=slave, stdout=slave, stderr=slave
+            [sys.executable, "-m", "kinkvpn", "init", *arguments],
+            stdin=slave,
+            stdout=slave,
+            stderr=slave,
+            start_new_session=True,
+            preexec_fn=lambda: sit_down(slave),
         )
         os.close(slave)
 
@@ -125,6 +172,18 @@ class Terminal:
             except OSError:  # the other end has ended
                 assert words in self.shown, self.shown
         self.shown = self.shown.partition(words)[2]
+
+    def press(self, key: bytes, words: str) -> None:
+        """Until they come: a signal between the prompt and the wait for a line is seen by Python with the next."""
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while words not in self.shown:
+            assert time.monotonic() < deadline, self.shown
+            os.write(self.master, key)
+            while words not in self.shown and select.select([self.master], [], [], 1.0)[0]:
+                try:
+                    self.shown += os.read(self.master, 4096).decode()
+                except OSError:  # the other end has ended
+                    assert words in self.shown, self.shown
 
     def answer(self, question: str, line: str) -> None:
         self.expect(question)
@@ -147,6 +206,8 @@ def test_on_a_terminal_it_asks_proposes_and_asks_again(tmp_path: Path) -> None:
     terminal.answer("subnets behind this host", "10.1.0.0/24, fd00:1::/64")
     terminal.answer("subnets behind the other: ", "")
     terminal.expect("expected a subnet")
+    terminal.answer("subnets behind the other: ", "10.2.0.0/24")
+    terminal.expect("expected subnets of IPv4 and of IPv6, as there are behind this host")
     terminal.answer("subnets behind the other: ", "10.2.0.0/24 fd00:2::/64")
     terminal.expect("is written, and good.")
     assert terminal.end() == 0
@@ -154,13 +215,13 @@ def test_on_a_terminal_it_asks_proposes_and_asks_again(tmp_path: Path) -> None:
     assert (found.host.principal, found.peers[0].name, len(found.policies)) == (WEST, "east", 2)
 
 
-def test_who_goes_away_leaves_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("key", "said", "code"), [(b"\x04", "kinkvpn: no answer: ", 2), (b"\x03", "", 130)])
+def test_who_goes_away_leaves_nothing(tmp_path: Path, key: bytes, said: str, code: int) -> None:
     write_keytab(tmp_path / "keytab", WEST)
     terminal = Terminal("-o", str(tmp_path / "k.toml"))
-    terminal.expect("this host's principal")
-    os.write(terminal.master, b"\x04")
-    terminal.expect("no answer: nothing has been")
-    assert terminal.end() == 2
+    terminal.expect(f"this host's principal [{WEST}]: ")
+    terminal.press(key, f"\r\n{said}")
+    assert terminal.end() == code
     assert not (tmp_path / "k.toml").exists()
 
 
