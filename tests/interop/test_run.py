@@ -10,6 +10,7 @@ import shlex
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from contextlib import ExitStack, contextmanager, suppress
@@ -22,7 +23,7 @@ import pytest
 from support.behind import servers
 from support.lab import status, within
 from support.traveller import WAIT_SECONDS, Traveller
-from support.unprivileged import USER
+from support.unprivileged import ROOT, USER
 
 from kinkvpn.api.client import Client
 from kinkvpn.demo.capture import Capture, read_pcap
@@ -311,6 +312,28 @@ def test_names_are_asked_of_the_server_inside_and_of_nobody_in_the_clear(travell
         assert not seen
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(f"nameserver {THERE}\nsearch kinkvpn.test\n{THERE} ")
+
+
+def test_a_mount_that_is_refused_is_told_and_nothing_runs(traveller: Traveller) -> None:
+    """It comes after the KDC's answer; what is refused before that is in tests/interop/test_obstacles.py."""
+    with traveller.configuration.open("a") as file:
+        file.write(f'\n[dns]\nservers = ["{THERE}"]\n')
+    filtered = [*traveller.prefix, sys.executable, "-m", "support.refusing", "mount=EPERM", "--"]
+    done = subprocess.run(
+        [*filtered, *kinkvpn(), "run", "-c", str(traveller.configuration), "--", "echo", "ran"],
+        env=traveller.environment | {"PYTHONPATH": f"{ROOT}:{ROOT}/tests"},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=WAIT_SECONDS,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        f"kinkvpn: uid {USER} may do nothing in a user namespace of its own (mounting resolv.conf): a seccomp filter "
+        "forbids it: give the container `--security-opt seccomp=unconfined`, or `--device /dev/net/tun --cap-add "
+        "NET_ADMIN` for `kinkvpn up`; `kinkvpn proxy --stack lwip` needs none\n"
+    )
 
 
 def test_a_gateway_that_is_not_there_is_told_and_nothing_runs(traveller: Traveller) -> None:
