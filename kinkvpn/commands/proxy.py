@@ -113,7 +113,7 @@ def read_password(path: Path) -> Password:
     try:
         if path.stat().st_mode & 0o077:
             raise ValueError(f"{path}: everybody may read it: run `chmod 600 {path}`")
-        user, colon, secret = path.read_bytes().split(b"\n")[0].partition(b":")
+        user, colon, secret = (path.read_bytes().splitlines() or [b""])[0].partition(b":")
     except OSError as error:
         raise ValueError(f"{path}: {error.strerror}") from error
     if not colon or not user or not secret or max(len(user), len(secret)) > 255:

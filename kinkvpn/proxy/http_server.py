@@ -19,7 +19,7 @@ from kinkvpn.proxy.outgoing import Refusal, Refused
 from kinkvpn.proxy.reader import LARGEST
 from kinkvpn.proxy.relay import send_all
 from kinkvpn.proxy.socks import Password
-from kinkvpn.proxy.socks_server import matches
+from kinkvpn.proxy.socks_server import matches, tell_of_wrong_password
 from kinkvpn.proxy.target import MalformedRequest, Target, parse_host, parse_port, parse_target
 
 if TYPE_CHECKING:
@@ -53,6 +53,8 @@ async def serve_http(
         if password is None or _authorized(request, password):
             await (client.connect if request.method == b"CONNECT" else client.forward)(request)
         else:
+            if any(name == b"proxy-authorization" for name, _ in request.headers):
+                tell_of_wrong_password(reader)
             headers = [(b"Proxy-Authenticate", b'Basic realm="kinkvpn"')]
             await client.refuse(HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, "a user name and a password", headers)
     except h11.RemoteProtocolError as error:
@@ -145,7 +147,11 @@ class _Client:
             return
         connection = await self._outgoing.connect(target)
         try:
-            exchange = Exchange(self._http, self._reader.client, await connection.stream())
+            try:
+                stream = await connection.stream()
+            except OSError as error:
+                raise Refused(Refusal.REFUSED, f"{target}: {error.strerror}") from error
+            exchange = Exchange(self._http, self._reader.client, stream)
             await exchange.run(passed_on)
             if exchange.failure is not None:
                 await self.refuse(*exchange.failure)

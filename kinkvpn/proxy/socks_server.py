@@ -75,6 +75,8 @@ async def _admit(reader: Reader, password: Password | None) -> bool:
     if password is None or chosen is Method.UNACCEPTABLE:
         return chosen is not Method.UNACCEPTABLE
     accepted = matches(await reader.parse(socks.parse_password), password)
+    if not accepted:
+        tell_of_wrong_password(reader)
     await send_all(reader.client, socks.build_verdict(accepted=accepted))
     return accepted
 
@@ -82,6 +84,11 @@ async def _admit(reader: Reader, password: Password | None) -> bool:
 def matches(given: Password, expected: Password) -> bool:
     """In a time that tells nothing of either."""
     return hmac.compare_digest(given.user, expected.user) & hmac.compare_digest(given.secret, expected.secret)
+
+
+def tell_of_wrong_password(reader: Reader) -> None:
+    """The operator; who guesses is seen that way, and what was guessed is nobody's business."""
+    log.warning("wrong_password", extra={"fields": {"client": str(reader.client.getpeername()[0])}})
 
 
 async def _connect(reader: Reader, outgoing: Outgoing, request: socks.Request) -> None:

@@ -45,7 +45,7 @@ async def serve(stack: LwipStack, port: int) -> None:
                 nursery.start_soon(one, connection)
 
         async def one(connection: LwipConnection) -> None:
-            with suppress(trio.BrokenResourceError):
+            with suppress(trio.BrokenResourceError, OSError):  # it has gone, perhaps before it was here
                 async with trio.SocketStream(await connection.stream()) as stream:
                     await {7: echo, 9: discard, 19: generate}[port](stream)
             connection.close()

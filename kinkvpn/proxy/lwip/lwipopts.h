@@ -70,6 +70,7 @@
 /* Its clock: by a tick of 500 ms a lost last segment would cost a second and a half. */
 #define TCP_TMR_INTERVAL 50
 #define TCP_MSL 30000UL
+#define LWIP_TCP_RTO_TIME 1000 /* RFC 6298 §2 */
 
 /* Checksums: ours of what we send; of what comes, unless the packet loop has seen that they are right. */
 #define LWIP_CHECKSUM_CTRL_PER_NETIF 1

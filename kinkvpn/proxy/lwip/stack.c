@@ -23,6 +23,8 @@ enum {
     PACKET = 65536 + 16, /* the longest, and its vnet header */
     READS = 256,         /* packets of one turn: then the connections have theirs */
     EVENTS = 128,
+    SMALL = 128,         /* octets: acknowledgements, beginnings, ends */
+    HELD = 512,          /* of those */
     CHECK_MS = 1000, /* at most, between two looks at what has to end some day */
     NEEDS_CSUM = 1, DATA_VALID = 2, /* linux/virtio_net.h: somebody has looked, and what he made of it comes without one */
 };
@@ -32,7 +34,14 @@ struct command {
     struct stack_endpoint endpoint;
 };
 
+struct held {
+    uint16_t octets;
+    uint8_t packet[SMALL];
+};
+
 struct stack_private {
+    struct held held[HELD]; /* a ring of packets that the device had no room for */
+    unsigned held_first, held_count;
     struct netif netif;
     int added, gone;
     int readable; /* the device may have something */
@@ -43,27 +52,53 @@ struct stack_private {
 };
 
 static atomic_int in_use;
+static const uint8_t PLAIN[VNET]; /* nothing to be done about it */
 
 /* --- packets --- */
 
-static err_t put_packet(struct netif *netif, struct pbuf *packet) {
-    static const uint8_t PLAIN[VNET];
-    struct stack *stack = netif->state;
-    struct iovec vectors[64];
-    int count = 0;
-    if (stack->vnet)
-        vectors[count++] = (struct iovec){(void *)PLAIN, VNET};
-    for (; packet != NULL && count < 64; packet = packet->next)
-        vectors[count++] = (struct iovec){packet->payload, packet->len};
-    if (packet != NULL)
-        return ERR_BUF;
-    if (writev(stack->device, vectors, count) < 0) {
-        stack->counters.refused++;
+static ssize_t write_packet(struct stack *stack, const struct iovec *vectors, int count) {
+    ssize_t written = writev(stack->device, vectors, count);
+    if (written < 0)
         stack->full = 1;
-        return ERR_MEM; /* TCP keeps what it could not send */
+    else
+        stack->counters.sent++;
+    return written;
+}
+
+/* lwIP sends data again, when told; what only its timers would bring again, or nothing at all, is small. */
+static int hold(struct stack_private *own, const struct pbuf *packet) {
+    if (packet->tot_len > SMALL || own->held_count == HELD)
+        return 0;
+    struct held *held = &own->held[(own->held_first + own->held_count++) % HELD];
+    held->octets = pbuf_copy_partial(packet, held->packet, packet->tot_len, 0);
+    return 1;
+}
+
+static void put_held(struct stack *stack) {
+    struct stack_private *own = stack->own;
+    while (own->held_count > 0) {
+        struct held *held = &own->held[own->held_first];
+        struct iovec vectors[2] = {{(void *)PLAIN, stack->vnet ? VNET : 0}, {held->packet, held->octets}};
+        if (write_packet(stack, vectors, 2) < 0)
+            return;
+        own->held_first = (own->held_first + 1) % HELD;
+        own->held_count--;
     }
-    stack->counters.sent++;
-    return ERR_OK;
+}
+
+static err_t put_packet(struct netif *netif, const struct pbuf *packet) {
+    struct stack *stack = netif->state;
+    struct iovec vectors[64] = {{(void *)PLAIN, stack->vnet ? VNET : 0}};
+    int count = 1;
+    for (const struct pbuf *at = packet; at != NULL; at = at->next) {
+        if (count == 64)
+            return ERR_BUF;
+        vectors[count++] = (struct iovec){at->payload, at->len};
+    }
+    if (write_packet(stack, vectors, count) >= 0 || hold(stack->own, packet))
+        return ERR_OK;
+    stack->counters.refused++;
+    return ERR_MEM; /* TCP keeps what it could not send */
 }
 
 static err_t put_ip4(struct netif *netif, struct pbuf *packet, const ip4_addr_t *to) {
@@ -163,6 +198,18 @@ void stack_count(const struct stack *stack, struct stack_counters *into) {
 
 /* --- the loop --- */
 
+/* The device takes packets again. Connections that have no descriptor any more are no flow's matter. */
+static void go_on(struct stack *stack) {
+    stack->full = 0;
+    put_held(stack);
+    for (struct tcp_pcb *tcp = tcp_active_pcbs, *next; tcp != NULL && !stack->full; tcp = next) {
+        next = tcp->next;
+        if (tcp->callback_arg == NULL)
+            tcp_output(tcp);
+    }
+    flow_all_due(stack);
+}
+
 /* Sleeps until there is something to do, unless `busy`. */
 static void wait_for_events(struct stack *stack, int busy) {
     struct epoll_event events[EVENTS];
@@ -175,10 +222,8 @@ static void wait_for_events(struct stack *stack, int busy) {
             (void)!read(stack->wake, &drained, sizeof drained);
         } else if (event->data.ptr == &stack->device) {
             stack->own->readable |= (event->events & ~(uint32_t)EPOLLOUT) != 0;
-            if (event->events & EPOLLOUT && stack->full) {
-                stack->full = 0;
-                flow_all_due(stack);
-            }
+            if (event->events & EPOLLOUT && stack->full)
+                go_on(stack);
         } else {
             flow_ready(event->data.ptr, event->events);
         }

@@ -98,10 +98,11 @@ async def test_refusals(sent: bytes, status: int) -> None:
         ("Proxy-Authorization: Bearer YWxpY2U6c2VzYW1l\r\n", 407),
     ],
 )
-async def test_a_password_is_asked_for_and_compared(header: str, status: int) -> None:
+async def test_a_password_is_asked_for_and_compared(header: str, status: int, caplog: pytest.LogCaptureFixture) -> None:
     async with serving(echo) as target, front(ALICE) as port:
         said = await talk(port, f"CONNECT {LOOPBACK}:{target} HTTP/1.1\r\nHost: x\r\n{header}\r\n".encode())
     assert said.startswith(f"HTTP/1.1 {status} ".encode())
+    assert ("wrong_password" in caplog.messages) is (status == 407 and bool(header))
 
 
 async def test_what_answers_no_http_is_said_to() -> None:

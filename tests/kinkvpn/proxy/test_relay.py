@@ -10,7 +10,7 @@ import trio
 import trio.testing
 from support.here import LOOPBACK
 
-from kinkvpn.proxy.relay import SILENT_SECONDS, relay
+from kinkvpn.proxy.relay import CHUNK, SILENT_SECONDS, relay
 
 
 async def connection() -> tuple[trio.socket.SocketType, trio.socket.SocketType]:
@@ -41,6 +41,31 @@ async def test_all_of_it_and_the_end_of_each_direction() -> None:
             server.shutdown(socket.SHUT_WR)
             assert await client.recv(10) == b"late"
             assert await client.recv(10) == b""
+
+
+async def test_who_does_not_read_holds_up_who_sends() -> None:
+    client, one = await connection()
+    other, server = await connection()
+    for each in (client, one, other, server):
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+    sent = 0
+    with client, server, trio.fail_after(15):
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                nonlocal sent
+                while True:
+                    sent += await client.send(bytes(65_536))
+
+            nursery.start_soon(relay, one, other)
+            nursery.start_soon(send)
+            before = -1
+            while before < sent:
+                before = sent
+                await trio.testing.wait_all_tasks_blocked(0.05)
+            assert sent < 2 * CHUNK + 2_000_000
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_reset_is_one_at_the_other_side() -> None:

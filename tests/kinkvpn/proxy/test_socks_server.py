@@ -10,6 +10,7 @@ import trio
 from support.here import LOOPBACK, echo, front, serving
 
 from kinkvpn.proxy.socks import Password
+from kinkvpn.service.log import fields_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,10 +85,12 @@ async def test_a_port_where_nobody_listens() -> None:
     assert said[2:4] == b"\x05\x05"
 
 
-async def test_a_password_is_asked_for_and_compared() -> None:
+async def test_a_password_is_asked_for_and_compared(caplog: pytest.LogCaptureFixture) -> None:
     known, unknown = b"\x01\x05alice\x06sesame", b"\x01\x05alice\x05wrong"
     async with serving(echo) as target, front(ALICE) as port:
         assert await talk(port, [b"\x05\x01\x00"]) == b"\x05\xff"
         assert await talk(port, [b"\x05\x02\x00\x02" + unknown + connect(target)]) == b"\x05\x02\x01\x01"
         said = await talk(port, [b"\x05\x02\x00\x02" + known + connect(target)])
         assert said.startswith(b"\x05\x02\x01\x00\x05\x00")
+    told = [(record.message, fields_of(record)) for record in caplog.records]
+    assert told == [("wrong_password", {"client": LOOPBACK})]

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from ipaddress import ip_address
 from random import Random
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ if why_missing():
     # A mirror of Debian need not have its sources, and an installation without lwIP is a whole one (setup.py).
     pytest.skip(f"lwIP is {why_missing()}", allow_module_level=True)  # its sources are optional
 
-from kinkvpn.proxy.lwip.stack import FLOWS, LwipStack, pack, unpack
+from kinkvpn.proxy.lwip.stack import FLOWS, LwipStack, LwipUdpSocket, pack, unpack
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -291,6 +291,71 @@ async def test_a_datagram_in_a_hundred_fragments_is_whole() -> None:
             for each in fragment(datagram, fragsize=8):
                 far.send(bytes(each))
             assert await udp.receive() == (octets, Endpoint(THERE[0], 7))
+            udp.close()
+
+
+def drained(far: socket.socket) -> list[bytes]:
+    packets = []
+    with suppress(BlockingIOError):
+        while True:
+            packets.append(far.recv(65_536))
+    return packets
+
+
+async def fill(stack: LwipStack, udp: LwipUdpSocket) -> None:
+    """The device, with datagrams; none of them waits for it then."""
+    while not stack.counters()["refused"]:
+        await udp.send(bytes(1_000), Endpoint(THERE[0], 9))
+        await trio.lowlevel.checkpoint()
+    for _ in range(10):  # turns, until all of them are refused
+        (await stack.open_udp(Endpoint(HERE[0], 0))).close()
+
+
+async def held_back(far: socket.socket, udp: LwipUdpSocket) -> list[IP]:
+    """TCP that comes out of the device once it is not full any more, and before anything new does."""
+    found = drained(far)
+    await udp.send(b"last", Endpoint(THERE[0], 9))
+    while not found or not found[-1].endswith(b"last"):
+        found.append(await packet_from(far))
+    return [packet for packet in map(IP, found) if TCP in packet]
+
+
+async def test_a_connection_that_begins_while_the_device_is_full_begins_when_it_is_not() -> None:
+    """And not when lwIP would send its SYN again."""
+    near, far = devices()
+    with near, far:
+        async with stack_on(near.fileno()) as stack, trio.open_nursery() as nursery:
+            udp = await stack.open_udp(Endpoint(HERE[0], 0))
+            await fill(stack, udp)
+            await wait_for_no_flows(stack, but=1)
+            nursery.start_soon(stack.connect, Endpoint(THERE[0], 80))
+            while stack.counters()["flows"] == 1:  # noqa: ASYNC110 - nobody tells
+                await trio.sleep(0.01)
+            assert [packet[TCP].flags for packet in await held_back(far, udp)] == ["S"]
+            udp.close()
+            nursery.cancel_scope.cancel()
+
+
+async def test_what_comes_while_the_device_is_full_is_acknowledged_when_it_is_not() -> None:
+    """lwIP's timer tries once, and forgets it: the peer had to send it again, after its own."""
+    near, far = devices()
+    with near, far:
+        async with stack_on(near.fileno()) as stack:
+            listener = await stack.listen(Endpoint("0.0.0.0", 80))
+            there = IP(src=THERE[0], dst=HERE[0])
+            far.send(bytes(there / TCP(sport=1024, dport=80, flags="S", seq=100)))
+            acknowledged = IP(await packet_from(far))[TCP].seq + 1
+            far.send(bytes(there / TCP(sport=1024, dport=80, flags="A", seq=101, ack=acknowledged)))
+            connection, _ = await listener.accept()
+            udp = await stack.open_udp(Endpoint(HERE[0], 0))
+            await fill(stack, udp)
+            far.send(bytes(there / TCP(sport=1024, dport=80, flags="PA", seq=101, ack=acknowledged) / Raw(b"hello")))
+            stream = await connection.stream()
+            assert await stream.recv(10) == b"hello"
+            await trio.sleep(0.15)  # three times that of the timer
+            assert 106 in [packet[TCP].ack for packet in await held_back(far, udp)]
+            connection.close()
+            listener.close()
             udp.close()
 
 
