@@ -28,6 +28,7 @@ ROOT = Path(__file__).parents[2]
 BASE = "docker.io/library/debian:12-slim"
 SECONDS = 300.0
 REFUSED = (125, 126, 127)  # podman-run(1): it failed itself, or could not start the command
+PIP = (sys.executable, "-m", "pip")
 GIVEN = "/machine"  # where a build finds files of this machine
 ASKED_OF_PIP = re.compile(
     "(extra-)?index-url|find-links|no-index|trusted-host|proxy|(client-)?cert|constraint|(default-)?timeout"
@@ -225,7 +226,7 @@ class Given:
         """pip.conf, of what pip is told here by files and by the environment."""
         parser = ConfigParser(interpolation=None)
         parser["global"] = {"retries": "10"}
-        for line in sorted(pip("config", "list").splitlines(), key=lambda line: line.startswith(":env:")):
+        for line in sorted(_said(*PIP, "config", "list").splitlines(), key=lambda line: line.startswith(":env:")):
             name, _, value = line.partition("=")
             key = name.rpartition(".")[2]
             if ASKED_OF_PIP.fullmatch(key):
@@ -240,14 +241,11 @@ class Given:
         """A directory of what pip has compiled here already, for this kind of machine."""
         wheels = self.directory / "wheels"
         wheels.mkdir()
-        for line in pip("cache", "list", "--format=abspath").splitlines():
+        listed = _said(*PIP, "cache", "list", "--format=abspath", check=False)  # it may keep none
+        for line in listed.splitlines():
             if line.endswith(f"-linux_{os.uname().machine}.whl"):
                 (wheels / Path(line).name).write_bytes(Path(line).read_bytes())
         return str(wheels)
-
-
-def pip(*arguments: str) -> str:
-    return _said(sys.executable, "-m", "pip", *arguments)
 
 
 def sources() -> str:
@@ -263,5 +261,5 @@ def apt_configuration() -> str:
     return "".join(f"{line}\n" for line in _said("apt-config", "dump").splitlines() if kept.fullmatch(line))
 
 
-def _said(*command: str) -> str:
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def _said(*command: str, check: bool = True) -> str:
+    return subprocess.run(command, capture_output=True, text=True, check=check).stdout
