@@ -89,7 +89,7 @@ def established(answer: Mapping[str, Any]) -> Iterator[str]:
     for policy in answer["policies"]:
         # Without it the peer has made a pair at the same time, and that is the one that stays.
         took = "" if policy["create_ms"] is None else f", CREATE took {policy['create_ms']:.1f} ms"
-        yield f"{policy['name']}: spi in {policy['spi_in']} out {policy['spi_out']}, {policy['suite']}{took}"
+        yield printable(f"{policy['name']}: spi in {policy['spi_in']} out {policy['spi_out']}, {policy['suite']}{took}")
 
 
 def event(data: Mapping[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from kinkvpn.commands.files import add_socket_options, socket_path
 from kinkvpn.commands.outcome import CANNOT, DONE, complain
+from kinkvpn.terminal import printable
 
 if TYPE_CHECKING:
     import argparse
@@ -36,6 +37,6 @@ def run(asked: argparse.Namespace) -> int:
         except CommandRefused as refused:
             return complain(refused, CANNOT)
     kinds = ("added", "changed", "replaced", "removed")
-    said = [f"{what}: {', '.join(answer[what])}" for what in kinds if answer[what]]
+    said = [printable(f"{what}: {', '.join(answer[what])}") for what in kinds if answer[what]]
     print("\n".join(said or ["no peer has changed"]))
     return DONE

@@ -12,6 +12,7 @@ from rich.text import Text
 from textual.app import App, ScreenStackError
 from textual.binding import Binding
 from textual.containers import Container, Horizontal, Vertical
+from textual.content import Content
 from textual.css.query import NoMatches
 from textual.screen import ModalScreen
 from textual.widgets import DataTable, Footer, Input, Label, RichLog, Sparkline, Static
@@ -37,6 +38,8 @@ WIDE_COLUMNS = 120
 EVENT_LINES = 500
 # Ours. What a tunnel's row needs of 80 columns besides its sparkline, and what that has then.
 CELLS_COLUMNS, SPARK_COLUMNS = 64, 16
+# Ours. Columns of the pane with events, at least: lines are folded to what it has.
+NARROWEST = 20
 PANES = ("sas", "drops", "events")
 
 
@@ -102,8 +105,9 @@ class Top(App[None]):
     #filter { display: none; height: 3; }
     #filter.shown { display: block; }
     Confirm { align: center middle; }
-    #confirm { width: auto; max-width: 76; height: auto; padding: 1 2; border: thick $primary; background: $surface; }
-    #confirm Label { width: auto; }
+    #confirm { width: 76; max-width: 100%; height: auto; max-height: 100%; padding: 1 2; }
+    #confirm { border: thick $primary; background: $surface; }
+    #confirm Label { width: 100%; }
     """
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("q", "quit", "quit"),
@@ -139,7 +143,7 @@ class Top(App[None]):
         with Container(id="panes"):
             yield DataTable(id="sas", cursor_type="none", classes="shown")
             yield DataTable(id="drops", cursor_type="none")
-            yield RichLog(id="events", max_lines=EVENT_LINES, wrap=True, markup=False)
+            yield RichLog(id="events", max_lines=EVENT_LINES, wrap=True, markup=False, min_width=NARROWEST)
         yield Input(placeholder="name, peer or state", id="filter")
         yield Footer()
 
@@ -202,7 +206,9 @@ class Top(App[None]):
         for way in ("in", "out"):
             name = f"octets {way}"
             self._text(f"rate-{way}", f"{way} {view.bits(self._history.rate(name) * 8)}")
-            self._main.query_one(f"#line-{way}", Sparkline).data = self._history.rates(name)
+            # One value alone would be drawn as high as it goes, whatever it is.
+            rates = self._history.rates(name)
+            self._main.query_one(f"#line-{way}", Sparkline).data = rates if len(rates) > 1 else []
         self._show_tunnels(look)
         self._fill("sas", rows.sas(look))
         self._fill("drops", rows.drops(look, self._history))
@@ -217,7 +223,9 @@ class Top(App[None]):
         self._fill("tunnels", cells)
         sort = "" if self._sort == rows.SORTS[0] else f"by {self._sort}"
         match = f"only {self._matching!r}" if self._matching else ""
-        self._main.query_one("#panes").border_title = ", ".join(filter(None, (sort, match)))
+        none = "" if any(rows.policies_of(look)) else "no tunnels"
+        # As Text, for what is typed is no markup: "[/" would be the end of something that has no beginning.
+        self._main.query_one("#panes").border_title = Content(", ".join(filter(None, (none, sort, match))))
 
     def _fill(self, name: str, cells: list[tuple[Any, ...]]) -> None:
         """New rows, with the cursor and the scrolling where they were."""

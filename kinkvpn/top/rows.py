@@ -32,8 +32,9 @@ class Tunnel(NamedTuple):
     cells: tuple[str, ...]
 
 
-# What a column is sorted by, in the order of the key that changes it: the first is as configured.
-SORTS = ("as configured", "name", "state", "rate", "time left")
+# What a column is sorted by, in the order of the key that changes it: the first is as configured, but for those that
+# somebody has to look at.
+SORTS = ("down first", "name", "state", "rate", "time left")
 
 
 def counters_of(look: Look) -> dict[str, int]:
@@ -66,12 +67,13 @@ def tunnels(look: Look, history: History, *, matching: str = "", sort: str = SOR
     wanted = matching.casefold()
     shown = [row for row in rows if wanted in f"{row.key} {row.peer} {row.state}".casefold()]
     orders = {
+        "down first": lambda row: row.state in ("established", "idle"),
         "name": lambda row: row.key,
         "state": lambda row: (row.state == "established", row.state, row.key),
         "rate": lambda row: -row.rate,
         "time left": lambda row: row.left,
     }
-    return sorted(shown, key=orders[sort]) if sort in orders else shown
+    return sorted(shown, key=orders[sort])
 
 
 def _tunnel(peer: Mapping[str, Any], policy: Mapping[str, Any], history: History, spark: int) -> Tunnel:

@@ -5,6 +5,8 @@ const EVERY_MS = 2000; // between two looks
 const PATIENCE_MS = 5000; // for an answer
 const SAMPLES = 150; // five minutes of looks
 const MOST_EVENTS = 200;
+const MOST_ROWS = 500; // of a table; what is down is among the first
+const WORST_FIRST = ["down", "negotiating", "established", "idle"];
 
 const $ = (id) => document.getElementById(id);
 const samples = []; // of {at, in, out, dropped}: octets and packets a second
@@ -44,7 +46,13 @@ function wrong(policy) {
 function setText(node, text) { if (node.textContent !== text) node.textContent = text; }
 
 // Rows are kept, and only cells that differ are written: a selection and a screen reader's place survive a look.
-function fill(id, rows) {
+function fill(id, all) {
+  const rows = all.slice(0, MOST_ROWS);
+  const more = $(`more-${id}`);
+  if (more) {
+    more.hidden = rows.length === all.length;
+    setText(more, `${all.length - rows.length} more: kinkvpn ${id} on the host lists all.`);
+  }
   const table = $(id);
   const labels = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
   const body = table.tBodies[0];
@@ -113,7 +121,10 @@ function draw() {
 // ---------------------------------------------------------------- what the daemon says
 
 function show(status, sas) {
-  const policies = status.peers.flatMap((peer) => peer.policies);
+  const rank = (policy) => WORST_FIRST.indexOf(stateOf(policy));
+  const worst = (peer) => Math.min(WORST_FIRST.length, ...peer.policies.map(rank));
+  const peers = [...status.peers].sort((one, other) => worst(one) - worst(other));
+  const policies = peers.flatMap((peer) => peer.policies).sort((one, other) => rank(one) - rank(other));
   const up = policies.filter((policy) => policy.state === "established").length;
   const headline = `${up} of ${policies.length} tunnels up`;
   setText($("state"), headline);
@@ -122,7 +133,8 @@ function show(status, sas) {
   $("keys").hidden = !status.key_log;
   setText($("keys"), status.key_log ? `Keys are written to ${status.key_log}: whoever reads it reads the tunnels.` : "");
 
-  fill("peers", status.peers.map((peer) => [
+  $("no-peers").hidden = peers.length > 0;
+  fill("peers", peers.map((peer) => [
     peer.name, [peer.state, peer.policies.every((policy) => stateOf(policy) === "idle") ? "idle" : peer.state],
     peer.address || "nowhere yet", peer.principal,
     peer.last_heard === null ? "never" : `${duration(peer.last_heard)} ago`,

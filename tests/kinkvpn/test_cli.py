@@ -11,7 +11,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from support.api import served
+from support.api import HOSTILE, Crowd, served
 
 from kinkvpn import __version__
 from kinkvpn.api.events import Events
@@ -364,3 +364,18 @@ def test_esp_refuses_a_file_that_others_may_read(sas: Path) -> None:
 
 def test_esp_peer_is_for_printing(sas: Path) -> None:
     assert lines(kinkvpn("esp", "--manual", str(sas), "--peer"), 2) == ["--peer goes with --print"]
+
+
+@pytest.mark.parametrize(
+    "command", ["status", "peers", "policies", "sas", "events", "rekey", "reload", "down nobody", "status --probe"]
+)
+def test_no_name_moves_the_cursor_or_is_markup(good: Path, command: str) -> None:
+    """Of a peer, which may be a principal that came from the network; wherever a command shows one."""
+    daemon = Crowd([HOSTILE, "other"])
+    with served(good.parent / "k.sock", lambda: daemon):
+        done = kinkvpn(*command.split(), "--socket", str(good.parent / "k.sock"))
+    said = done.stdout + done.stderr
+    assert all(line.isprintable() for line in said.split("\n")), said
+    assert "[red]x[/red][link=http://evil]y[/nope]$(reboot)" in said
+    assert "owned" in said
+    assert not any(line.lstrip().startswith("$ ") and "reboot" in line for line in said.splitlines())

@@ -21,7 +21,7 @@ from kinkvpn.service.report import counters, peers_status, sas_status
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Collection, Iterator
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from support.host import Host
@@ -117,6 +117,61 @@ async def simulated() -> AsyncIterator[Simulated]:
         await world.wait_until(lambda: bool(west.keys()[0]) and west.at_rest and east.at_rest, within=30)
         yield Simulated(west)
         nursery.cancel_scope.cancel()
+
+
+# What comes from the network, a principal say, tries to be: HTML, a terminal's escape sequences, rich's and textual's
+# markup, a shell's.
+HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J\x1b]0;owned\x07[red]x[/red][link=http://evil]y[/nope]$(reboot)\u202e@R"
+
+
+class Crowd:
+    """A daemon whose peers have ``names``, as people have; all are like the simulated one's, and the last is down."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.peers = tuple(names)
+        self.events = Events(1)
+        self._status, self._sas = trio.run(self._seen)
+        if names:
+            self.events.add({"time": "T", "level": "warning", "event": "guest_came", "peer": names[0]})
+
+    async def _seen(self) -> tuple[Status, list[Sa]]:
+        async with simulated() as found:
+            status, sas = await found.status(), await found.sas()
+        up, idle = status["peers"][0]["policies"]
+        down: Any = {**idle, "state": "down", "failures": 3, "last_error": "no answer"}
+        status["peers"] = [
+            {
+                **status["peers"][0],
+                "name": name,
+                "principal": name,
+                "policies": [{**(up if more else down), "name": name}],
+            }
+            for more, name in zip(range(len(self.peers) - 1, -1, -1), self.peers, strict=True)
+        ]
+        return status, [{**sa, "policy": name, "peer": name} for name in self.peers[:-1] for sa in sas]
+
+    async def status(self) -> Status:
+        """Of them all."""
+        return self._status
+
+    async def sas(self) -> list[Sa]:
+        """Two of each that is up."""
+        return self._sas
+
+    def counters(self) -> Counters:
+        """Those of the simulated one."""
+        return self._status["counters"]
+
+    async def reload(self) -> Reloaded:
+        """All are new."""
+        return {"added": list(self.peers), "changed": [], "replaced": [], "removed": [], "unchanged": []}
+
+    async def down(self, _peer: str) -> None:
+        """Nobody is."""
+
+    async def rekey(self, _peer: str | None) -> list[NegotiatedPolicy]:
+        """Whoever has SAs has new ones, which are as before."""
+        return [policy for peer in self._status["peers"] for policy in peer["policies"] if policy["spi_in"]]
 
 
 @contextmanager

@@ -7,10 +7,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
-from support.api import served
+from support.api import HOSTILE, Crowd, served
 from support.screen import seen, shown
 
 from kinkvpn.api.client import Client
+from kinkvpn.terminal import printable
 from kinkvpn.top.app import Top
 from kinkvpn.top.look import Observer
 
@@ -84,3 +85,38 @@ def test_it_outlives_the_daemon(tmp_path: Path) -> None:
             await asyncio.to_thread(daemon.__exit__, None, None, None)
 
     asyncio.run(through_it_all())
+
+
+def test_names_are_no_markup_and_move_no_cursor(tmp_path: Path) -> None:
+    """Of a peer, in every place that has one; nor is what somebody types to filter by."""
+    plain = printable(HOSTILE)
+
+    async def look(path: Path) -> None:
+        async with Top(Observer(path), 0.1).run_test(size=(400, 40), notifications=True) as pilot:
+            await seen(pilot, f"{plain}  ", "guest_came peer=<img src=x", "1/2 tunnels up")
+            assert shown(pilot).replace("\n", "").isprintable()
+            await pilot.press("k")
+            await seen(pilot, "New keys for every tunnel with other now?")
+            await pilot.press("n", "down", "k")
+            await seen(pilot, "[link=http://evil]y[/nope]")
+            await pilot.press("y")
+            await seen(pilot, ": new keys for")
+            await pilot.press("slash", *"[/nope]", "enter")
+            await seen(pilot, "only '[/nope]'")
+
+    daemon = Crowd([HOSTILE, "other"])
+    with served(tmp_path / "k.sock", lambda: daemon) as path:
+        asyncio.run(look(path))
+
+
+@pytest.mark.parametrize(
+    ("peers", "words"), [(0, ("0/0 tunnels up", "no tunnels")), (200, ("199/200", "o199    down"))]
+)
+def test_80_columns_have_room_for_nobody_and_for_many(tmp_path: Path, peers: int, words: tuple[str, ...]) -> None:
+    async def look(path: Path) -> None:
+        async with Top(Observer(path), 0.1).run_test(size=(80, 24)) as pilot:
+            await seen(pilot, *words, "Tunnel  State" if not peers else "Tunnel", "SPI", "q quit")
+
+    daemon = Crowd([f"o{number}" for number in range(peers)])
+    with served(tmp_path / "k.sock", lambda: daemon) as path:
+        asyncio.run(look(path))
