@@ -245,6 +245,7 @@ def test_who_makes_sas_in_a_loop_fills_no_log_and_is_counted(lab: Lab) -> None:
 
 
 TICKET_LIVES = "8s", "20s", "60s"
+BUSY_SECONDS = 90.0
 WIDE = """
 [host]
 principal = "{principal}"
@@ -293,7 +294,13 @@ def test_a_guest_has_what_it_was_lent_and_no_more(lab: Lab) -> None:
         with within(desk.namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as elsewhere:
             for number, (source, destination) in enumerate(wrong, 10_000):
                 elsewhere.sendto(forged(gateway, alice, source, destination, number), (gateway.site.wire, 4500))
-        wait(lab, gateway, lambda: drops_of(gateway).get("selector_mismatch") == len(wrong), "has taken one")
+        wait(
+            lab,
+            gateway,
+            lambda: drops_of(gateway).get("selector_mismatch") == len(wrong),
+            "has taken one",
+            BUSY_SECONDS,
+        )
         # With tickets of bob's, and a configuration that asks for more than a gateway lends.
         alice.stop()
         for local, remote in (("10.8.0.0/24", "10.2.0.0/24"), (own, "10.2.0.0/24"), (bob_s, "10.0.0.0/8")):
@@ -302,8 +309,14 @@ def test_a_guest_has_what_it_was_lent_and_no_more(lab: Lab) -> None:
             (bob.directory / "wide.toml").write_text(WIDE.format(**named, **about))
             before = len(events(gateway, "command_refused"))
             bob.run("up", "-c", str(bob.directory / "wide.toml"))
-            wait(lab, gateway, lambda then=before: len(events(gateway, "command_refused")) > then, "has not refused it")
-            bob.kill()
+            wait(
+                lab,
+                gateway,
+                lambda then=before: len(events(gateway, "command_refused")) > then,
+                "has not refused it",
+                BUSY_SECONDS,
+            )
+            bob.stop()
         assert not any(bob.principal in line for line in events(gateway, "sa_established"))
 
 
@@ -361,7 +374,7 @@ def test_while_alice_sleeps_her_ticket_ends_and_the_gateway_is_restarted_and_kin
         address = alice.address()
         assert alice.process is not None
         alice.process.send_signal(signal.SIGSTOP)
-        wait(lab, gateway, lambda: guests(gateway) == [], "has somebody whose ticket has ended")
+        wait(lab, gateway, lambda: guests(gateway) == [], "has somebody whose ticket has ended", BUSY_SECONDS)
         assert any('reason="its ticket has ended"' in line for line in events(gateway, "guest_left"))
         gateway.kill()
         start(lab, gateway)

@@ -19,7 +19,7 @@ from support.unprivileged import USER, wrapper
 
 from kinkvpn.api.client import Client
 from kinkvpn.api.control import ControlUnavailable, NotRunning
-from kinkvpn.demo.lab import KDC_ADDRESS, UPLINK, WIRE, Host, kinkvpn
+from kinkvpn.demo.lab import KDC_ADDRESS, START_SECONDS, UPLINK, WIRE, Host, kinkvpn
 from kinkvpn.demo.namespace import Namespace, join
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class Laptop:
 
     def wait_up(self) -> None:
         """Until it is."""
-        wait(self.lab, self.host, self.established, "is not in the gateway's network")
+        wait(self.lab, self.host, self.established, "is not in the gateway's network", START_SECONDS)
 
     def address(self, version: int = 4) -> str:
         """That was lent."""
