@@ -152,6 +152,7 @@ $(VENV)/test.installed: $(VENV)/demo.installed Makefile .ci/debian-unpacked
 	@.ci/debian-packages $(TESTED)
 	@.ci/debian-packages $(KERNEL) || echo "kinkvpn: no User Mode Linux for this machine: its tests will be skipped"
 	@.ci/debian-unpacked $(VENV)/heimdal heimdal heimdal-kdc heimdal-clients
+	@.ci/debian-unpacked $(VENV)/freeipa - freeipa-client
 	@echo "kinkvpn: installing the tools of the tests into $(VENV) by pip"
 	@$(PIP) install --editable '.[build,test]'
 	@touch $@

@@ -30,8 +30,8 @@ def test_every_block_is_run_or_says_why_not(page: Path) -> None:
 def test_what_it_says_is_done(page: Path) -> None:
     kinds = {block.kind for block in blocks(page)}
     reasons: dict[str, str] = {}
-    if "install" in kinds and (reason := obstacle()):
-        reasons |= {"install": reason, "boot": "nothing is installed"}
+    if kinds & {"install", "enrolled"} and (reason := obstacle()):
+        reasons |= {"install": reason, "enrolled": reason, "boot": "nothing is installed"}
     elif "boot" in kinds and (reason := no_systemd()):
         reasons["boot"] = reason
     with TemporaryDirectory(prefix="kinkvpn-guide-") as directory:

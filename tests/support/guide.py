@@ -11,6 +11,7 @@ A block of commands or a file has a comment in front of it that no reader sees:
                                     runs the tests, for apt, pip and git; from then on the host has what it installs,
                                     and no other kinkvpn
     <!-- boot: west -->             on that host with a systemd, which boots for it
+    <!-- enrolled: north -->        as run, with FreeIPA's programs and a stand-in for its server: freeipa_server.py
     <!-- image: west -->            as run, by tests/interop/test_image.py, which has podman there
     <!-- skip: reason -->           nothing; the reason is for who reads the source
 
@@ -33,6 +34,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Self
 
+from support.freeipa import UNPACKED, FreeIpa
 from support.machine import CLONE, MachineFailed
 from support.machine import Machine as Booted
 from support.samba import SambaRealm
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 BLOCK = re.compile(r"^(?:<!-- (\w+): (.*?) -->\n)?^```(\w*)[^\n]*\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-KINDS = {"run", "file", "install", "boot"}
+KINDS = {"run", "file", "install", "boot", "enrolled"}
 EXEMPT = {"text", ""}  # what is printed, and drawings
 ROUTER = "10.255.0.1"
 SECONDS = 120.0
@@ -60,6 +62,8 @@ PLACES = {
     "laptop": "198.51.100.7",
     "dc": "198.51.100.9",
     "admin": "198.51.100.10",
+    "north": "192.0.2.11",
+    "ipa": "198.51.100.11",
 }
 DOMAIN = {"dc", "admin"}  # the domain's controller, and a host that knows it
 ADMINISTRATOR = "Correct-Horse-7"
@@ -68,6 +72,7 @@ PREPARE = """\
 set -e
 cp -a /etc "$0/etc"
 mkdir -p "$0/run" "$0/root"
+hostname "${0##*/}"
 rm -rf "$0/etc/hosts" "$0/etc/krb5.conf" "$0/etc/kinkvpn"
 cp "$0/../hosts" "$0/etc/hosts"
 cp "$0/../krb5.conf" "$0/etc/krb5.conf" 2>/dev/null || true
@@ -141,7 +146,7 @@ class Machine:
         self._clone: Path | None = None
         self._undo = ExitStack()
         self._holder = subprocess.Popen(
-            [*self.network.prefix, "unshare", "--mount", "sh", "-c", PREPARE, str(self.directory)],
+            [*self.network.prefix, "unshare", "--mount", "--uts", "sh", "-c", PREPARE, str(self.directory)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
@@ -152,7 +157,8 @@ class Machine:
     def prefix(self) -> list[str]:
         """Put before a command that is to run there."""
         network = f"--net=/proc/{self.network.pid}/ns/net"
-        return [*die_with_us(), "nsenter", network, self._files, f"--wd={self.directory}/root", "--"]
+        names = f"--uts=/proc/{self._holder.pid}/ns/uts"
+        return [*die_with_us(), "nsenter", network, names, self._files, f"--wd={self.directory}/root", "--"]
 
     @property
     def _files(self) -> str:
@@ -225,6 +231,12 @@ class Machine:
             assert time.monotonic() < deadline, f"on {self.name}, {commands} does not answer:\n{log.read_text()}"
             time.sleep(0.1)
 
+    def enrol(self, server: FreeIpa) -> None:
+        """What `ipa-client-install` leaves behind, and the programs."""
+        self.run(f"mount -t overlay -o lowerdir={UNPACKED}/usr:/usr overlay /usr")
+        self.write("/etc/ipa/default.conf", server.configuration)
+        self.write("/etc/ipa/ca.crt", server.certificate)
+
     def write(self, path: str, text: str) -> None:
         """A file there, with the directories that it is in."""
         target = self.directory / path.replace("~", "root").lstrip("/")
@@ -289,6 +301,8 @@ class Laboratory:
     def __init__(self, directory: Path, names: set[str]) -> None:
         self.directory, self._names = directory, names | {"kdc"}
         self.machines: dict[str, Machine] = {}
+        self._freeipa: FreeIpa | None = None
+        self._enrolled: set[str] = set()
         self._undo = ExitStack()
 
     def __enter__(self) -> Self:
@@ -317,17 +331,17 @@ class Laboratory:
         path = os.pathsep.join([str(tools), str(Path(sys.executable).parent), os.environ["PATH"], "/usr/sbin:/sbin"])
         clean = {name: value for name, value in os.environ.items() if not name.startswith("KRB5")}
         environment = clean | {"PATH": path, "LC_ALL": "C", "COLUMNS": "80"}
-        self._realm(environment, router)
+        self._start_realm(environment, router)
         if self._names & DOMAIN:
             self._domain(environment, router)
         for name in sorted(self._names - {"kdc"} - DOMAIN):
             self._machine(name, environment, router)
 
-    def _realm(self, environment: dict[str, str], router: Namespace) -> None:
+    def _start_realm(self, environment: dict[str, str], router: Namespace) -> None:
         """The KDC's host; kadmin.local finds its database by the environment, a reader's by its usual place."""
         kdc = self._machine("kdc", environment, router)
         prefix = kdc.network.prefix
-        realm = Realm(self.directory / "realm", 88, addresses=(PLACES["kdc"],), name=REALM, prefix=prefix)
+        realm = self._realm = Realm(self.directory / "realm", 88, addresses=(PLACES["kdc"],), name=REALM, prefix=prefix)
         self._undo.callback(realm.stop)
         realm.start()
         kdc.environment |= {name: value for name, value in realm.environment.items() if name.startswith("KRB5")}
@@ -347,6 +361,19 @@ class Laboratory:
         for machine in (controller, self._machine("admin", environment, router)):
             machine.write("/etc/krb5.conf", domain.krb5_conf.read_text())
             machine.write("/etc/resolv.conf", "nameserver 127.0.0.1\n")  # who says no at once
+
+    def enrol(self, name: str) -> None:
+        """A host in FreeIPA, whose server is started with the first."""
+        if self._freeipa is None:
+            prefix = self.machines["ipa"].prefix
+            self._freeipa = FreeIpa(
+                self.directory / "freeipa", self._realm, "ipa.example.com", PLACES["ipa"], prefix, ADMINISTRATOR
+            )
+            self._undo.callback(self._freeipa.stop)
+            self._freeipa.start()
+        if name not in self._enrolled:
+            self.machines[name].enrol(self._freeipa)
+            self._enrolled.add(name)
 
     def _machine(self, name: str, environment: dict[str, str], router: Namespace) -> Machine:
         machine = self.machines[name] = Machine(name, self.directory, dict(environment))
@@ -372,7 +399,10 @@ def follow(page: Path, directory: Path, leave_out: Collection[str] = ()) -> list
     """
     todo = [each for each in blocks(page) if each.kind in KINDS.difference(leave_out)]
     said: list[str] = []
-    with Laboratory(directory, {name for each in todo for name in hosts(each)}) as laboratory:
+    names = {name for each in todo for name in hosts(each)}
+    if any(block.kind == "enrolled" for block in todo):
+        names.add("ipa")
+    with Laboratory(directory, names) as laboratory:
         for block in todo:
             try:
                 said.append(do(laboratory, block))
@@ -388,6 +418,9 @@ def hosts(block: Block) -> list[str]:
 
 def do(laboratory: Laboratory, block: Block) -> str:
     """What it is there for, on each of its hosts; what it has printed."""
+    if block.kind == "enrolled":
+        for name in hosts(block):
+            laboratory.enrol(name)
     return "".join(_do_on(laboratory.machines[name], block) for name in hosts(block))
 
 
