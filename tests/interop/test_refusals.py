@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.root, pytest.mark.kdc]
 
 KDC_TIMEOUT = 2.0
-START_SECONDS = 30.0
+START_SECONDS = 60.0
 NOBODY = 65534
 BOTH = ("up", "check")
 COLUMNS = 80
