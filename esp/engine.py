@@ -40,7 +40,7 @@ from esp.policy import Action, by_ports, check_selector, covers
 from esp.sa import Encapsulation, Endpoint, check_parameters
 from esp.sad import Sad
 from esp.shape import runs
-from esp.silence import Silence
+from esp.silences import Silences
 from esp.spd import Spd
 from esp.statistics import PolicyStatistics, SaStatistics, Statistics, Totals, sa_statistics
 from esp.wire import ESP_HEADER
@@ -77,10 +77,7 @@ class Engine:
         self._fragments: FragmentFlows | None = None  # of what comes from the inside, once a policy asks for ports
         self._holds = Holds()
         self._keepalives = Keepalives(self._sad)
-        self._silences: dict[str, Silence] = {}  # by peer
-        # Those of them that had a packet without an answer when last looked at, in the order of those packets.
-        self._unanswered: dict[Silence, None] = {}
-        self._silence_at = inf  # none was due before, when they were last looked at
+        self._silences = self._make_silences()
         self._events = EventQueue()
         self._tell_unknown_spi_at = -inf
         self._drops: defaultdict[DropReason, int] = defaultdict(int)
@@ -89,8 +86,8 @@ class Engine:
     def _make_sad(self, random: Callable[[int], bytes]) -> Sad:
         return Sad(random)
 
-    def _make_silence(self, limit: float, peer: str) -> Silence:
-        return Silence(limit, peer)
+    def _make_silences(self) -> Silences:
+        return Silences()
 
     # --- what keying installs ---
 
@@ -103,8 +100,7 @@ class Engine:
         self._spd.add(policy)
         if any(map(by_ports, policy.selectors)):
             self._fragments = self._fragments or FragmentFlows()
-        if policy.answer_within is not None:
-            self._silences.setdefault(policy.peer, self._make_silence(policy.answer_within, policy.peer))
+        self._silences.add(policy.peer, policy.answer_within)
         if policy.action is Action.PROTECT:
             self._holds.add(policy.name)
 
@@ -115,14 +111,9 @@ class Engine:
             InvalidPolicy: there is none, or another thing of it is different.
         """
         self._spd.replace(policy)
-        silence = self._silences.get(policy.peer)
-        if silence is None and policy.answer_within is not None:
-            silence = self._silences[policy.peer] = self._make_silence(policy.answer_within, policy.peer)
-        if silence is not None:
-            silence.watch(inf if policy.answer_within is None else policy.answer_within)
+        self._silences.change(policy.peer, policy.answer_within)
         for sa in self._sad.of_policy(policy.name):
-            if silence is not None:
-                sa.silence = silence
+            sa.silence = self._silences.of(policy.peer)
             if isinstance(sa, OutboundSa):
                 sa.told_above = LARGE_OCTETS if policy.large else inf
 
@@ -134,7 +125,7 @@ class Engine:
         """
         peer = self._spd.remove(name).peer
         if not self._spd.any_of(peer):
-            self._silences.pop(peer, None)
+            self._silences.remove(peer)
         for sa in self._sad.of_policy(name):
             self._drop_waiting(sa)
         self._sad.remove_policy(name)
@@ -156,7 +147,7 @@ class Engine:
         """
         self._check(sa)
         before = self._sad.inbound.get(sa.spi)
-        self._sad.add_inbound(sa, now).silence = self._silence_of(sa.policy)
+        self._sad.add_inbound(sa, now).silence = self._silences.of(self._spd[sa.policy].peer)
         if before is not None:
             self._drop_waiting(before)
 
@@ -172,7 +163,7 @@ class Engine:
         before = self._sad.carriers.get(sa.policy)
         added = self._sad.add_outbound(sa, now)
         waiting = [] if before is None or before.rate is None else before.rate.take_all()
-        added.silence = self._silence_of(sa.policy)
+        added.silence = self._silences.of(self._spd[sa.policy].peer)
         added.narrow(self._paths.octets(sa.remote.address))
         if self._spd[sa.policy].large:
             added.told_above = LARGE_OCTETS
@@ -202,9 +193,6 @@ class Engine:
         """Count what waits in an SA that has gone: no successor has taken it over."""
         for reason in sa.abandon():
             self._drop(reason)
-
-    def _silence_of(self, policy: str) -> Silence:
-        return self._silences.get(self._spd[policy].peer) or Silence()
 
     def _check(self, sa: SaParameters) -> None:
         check_parameters(sa)
@@ -315,7 +303,7 @@ class Engine:
         """A packet has left by ``sa``: it waits for an answer from now on, and may have been the last."""
         if sa.silence.since > now:
             sa.silence.sent(now)
-            self._unanswered[sa.silence] = None
+            self._silences.wait(sa.silence)
         if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
             self._expire(sa, now)
 
@@ -550,12 +538,8 @@ class Engine:
         self.count_drop(DropReason.HOLD_EXPIRED, expired)
         for policy in asked:
             self._events.put(Acquired(policy))
-        for silence in list(self._unanswered):
-            if silence.broken(now):
-                self._events.put(Unanswered(silence.peer))
-            if silence.deadline() == inf:
-                del self._unanswered[silence]
-        self._silence_at = min((silence.deadline() for silence in self._unanswered), default=inf)
+        for peer in self._silences.broken(now):
+            self._events.put(Unanswered(peer))
         return self.deadline()
 
     def _expire(self, sa: InboundSa | OutboundSa, now: float) -> None:
@@ -573,7 +557,7 @@ class Engine:
     def deadline(self) -> float | None:
         """When ``expire`` or ``keepalives`` has something to do; None while neither has."""
         packets = min(self._keepalives.due_at, self._holds.deadline())
-        earliest = min(packets, self._sad.next_deadline(), self._silence_at, self._paths.deadline())
+        earliest = min(packets, self._sad.next_deadline(), self._silences.due_at, self._paths.deadline())
         return None if earliest == inf else earliest
 
     def keepalives(self, now: float) -> list[Outgoing]:
@@ -584,8 +568,8 @@ class Engine:
 
     def last_heard(self, peer: str) -> float | None:
         """When the newest authentic packet of a peer that is watched came in; None for never."""
-        silence = self._silences.get(peer)
-        return None if silence is None or silence.heard_at == -inf else silence.heard_at
+        heard_at = self._silences.of(peer).heard_at
+        return None if heard_at == -inf else heard_at
 
     def take_events(self) -> list[EspEvent]:
         """What has happened since the last call, in order; the same event is in it once."""

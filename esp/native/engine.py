@@ -10,15 +10,15 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import chain
-from math import inf
 from typing import TYPE_CHECKING
 
 from esp.engine import Engine
 from esp.events import CounterExhausted
 from esp.fit import Inside
 from esp.native import _core
-from esp.native.sa import REASONS, NativeInboundSa, NativeOutboundSa, NativeSilence
+from esp.native.sa import REASONS, NativeInboundSa, NativeOutboundSa
 from esp.native.sad import NativeSad
+from esp.native.silences import NativeSilences
 from esp.policy import Action, Direction
 from esp.spd import SelectorMatcher
 from esp.statistics import sa_statistics
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from esp.policy import Policy
     from esp.sa import Endpoint, SaParameters
     from esp.sad import Sad
-    from esp.silence import Silence
     from esp.statistics import SaStatistics, Totals
 
 # As enum action has them.
@@ -53,6 +52,7 @@ class NativeEngine(Engine):
     """
 
     _sad: NativeSad
+    _silences: NativeSilences
 
     def __init__(
         self,
@@ -75,8 +75,8 @@ class NativeEngine(Engine):
     def _make_sad(self, random: Callable[[int], bytes]) -> Sad:
         return NativeSad(random, self.lanes, self.library_for)
 
-    def _make_silence(self, limit: float, peer: str) -> Silence:
-        return NativeSilence(limit, peer)
+    def _make_silences(self) -> NativeSilences:
+        return NativeSilences()
 
     def library_for(self, sa: SaParameters) -> int | None:
         """The number of the library that seals and opens for ``sa``; None where there is none."""
@@ -162,7 +162,7 @@ class NativeEngine(Engine):
         if attention & _core.LARGE:
             self._tell_large(sa, now)
         if attention & _core.SILENCE:
-            self._unanswered[sa.silence] = None
+            self._silences.wait(sa.silence)
         if attention & _core.ALARM:
             self._expire(sa, now)
 
@@ -200,7 +200,7 @@ class NativeEngine(Engine):
         elif sa is not None:
             self._look_at_outbound(sa, attention, now)
         elif attention & _core.SILENCE:
-            self._watch_unanswered()
+            self._silences.wait_for_all()
 
     def look_at_all(self, now: float) -> None:
         """What loops have noticed of SAs and had no room to tell."""
@@ -208,12 +208,6 @@ class NativeEngine(Engine):
             attention = sa.core.attention & ~_core.MOVED
             if attention:
                 self.look_at(number, attention, sa.remote, now)
-
-    def _watch_unanswered(self) -> None:
-        """A packet waits for an answer, and the SA that sent it has gone: whose peer it was is not known any more."""
-        for silence in self._silences.values():
-            if isinstance(silence, NativeSilence) and silence.core.watched and silence.deadline() < inf:
-                self._unanswered[silence] = None
 
     def clamped(self, packet: bytes, number: int) -> bytes:
         """What a loop has opened and left to us, from the SA of that number.
@@ -234,14 +228,7 @@ class NativeEngine(Engine):
 
     def expire(self, now: float) -> float | None:
         """As of any engine."""
-        watched = set(self._unanswered)
         due = super().expire(now)
-        for silence in watched - self._unanswered.keys():
-            if isinstance(silence, NativeSilence):
-                silence.core.watched = False
-                if silence.deadline() < inf:  # a packet has gone out meanwhile, and its lane saw that it was watched
-                    silence.core.watched = True
-                    self._unanswered[silence] = None
         self.lanes.reclaim()
         return due
 

@@ -10,11 +10,11 @@ from esp.errors import DropReason
 from esp.headers import DontFragment
 from esp.inbound import InboundSa
 from esp.native import _core
+from esp.native.silences import NativeSilence
 from esp.outbound import OutboundSa
 from esp.policy import Direction, by_ports
 from esp.sa import Mode, SecurityProtocol
 from esp.seqnum import ReplayWindow
-from esp.silence import Silence
 from esp.spd import SelectorMatcher
 from esp.tunnel import outer_traffic_classes
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, MutableMapping
 
     from esp.sa import Endpoint, SaParameters
+    from esp.silence import Silence
 
 # Each SA has a number that no other has had: a lane may speak of one that has gone.
 _numbers = count(1)
@@ -49,32 +50,6 @@ def why_not(sa: SaParameters, *, inbound: bool) -> str:
     if not asked and not any(_core.offered(sa.suite, library) for library in _core.LIBRARIES):
         asked.append(f"no library has {sa.suite.name}")
     return ", ".join(asked)
-
-
-class NativeSilence(Silence):
-    """Whether a peer answers, as lanes note it."""
-
-    __slots__ = ("core",)
-
-    def __init__(self, limit: float, peer: str) -> None:
-        self.core = _core.Silence(False)
-        super().__init__(limit, peer)
-
-    @property
-    def since(self) -> float:
-        return self.core.since
-
-    @since.setter
-    def since(self, value: float) -> None:
-        self.core.since = value
-
-    @property
-    def heard_at(self) -> float:
-        return self.core.heard_at
-
-    @heard_at.setter
-    def heard_at(self, value: float) -> None:
-        self.core.heard_at = value
 
 
 class InLanes:

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from esp.errors import DropReason
 from esp.headers import DontFragment, HeaderRules
 from esp.native.engine import NativeEngine
-from esp.native.sa import NativeOutboundSa, NativeSilence, NativeWindow, why_not
+from esp.native.sa import NativeOutboundSa, NativeWindow, why_not
 from esp.policy import Policy, Selector
 from esp.sa import Aggregation, Confidentiality, Endpoint, Mode, SaParameters, SecurityProtocol
 from esp.seqnum import ReplayWindow
@@ -74,12 +74,6 @@ def test_a_window_that_takes_over_takes_the_same_numbers(size: int, numbers: lis
     after = NativeWindow.copy_of(before)
     assert after.top == before.top
     assert [after.check(number) for number in range(3_100)] == [before.check(number) for number in range(3_100)]
-
-
-def test_a_silence_is_one_for_python_and_the_lanes() -> None:
-    silence = NativeSilence(10.0, "peer")
-    silence.since, silence.heard_at = 3.0, 2.0
-    assert (silence.core.since, silence.core.heard_at) == (silence.since, silence.heard_at) == (3.0, 2.0)
 
 
 def engine_with_policy() -> NativeEngine:
