@@ -71,8 +71,8 @@ test: $(VENV)/test.installed $(NATIVE)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal -m "not root and not kdc and not build and not programs"
-	$(BIN)/pytest -n 2 --dist worksteal -m "(kdc or build or programs) and not root"
+	$(BIN)/pytest -n 2 --dist worksteal -m "not root and not kdc and not build and not fuzz and not programs"
+	$(BIN)/pytest -n 2 --dist worksteal -m "(kdc or build or fuzz or programs) and not root"
 ifeq ($(shell id -u),0)
 	$(BIN)/pytest -n 2 --dist loadfile -m root
 else

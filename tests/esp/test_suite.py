@@ -144,7 +144,6 @@ def test_sha1_is_nobodys_default() -> None:
     assert [suite.name for suite in DEFAULT_SUITES] == ["aes256-gcm16", "aes128-gcm16", "aes256-cbc-sha256"]
 
 
-@pytest.mark.parametrize("suite", SUITES.values(), ids=lambda suite: suite.name)
-def test_the_payload_begins_on_eight_octets(suite: Suite) -> None:
+def test_the_payload_begins_on_eight_octets() -> None:
     """RFC 4303 §2.3, from the beginning of the ESP header on: 4 octets would do for IPv4."""
-    assert (8 + suite.iv_octets) % 8 == 0
+    assert [name for name, suite in SUITES.items() if (8 + suite.iv_octets) % 8] == []

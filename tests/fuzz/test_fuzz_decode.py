@@ -9,6 +9,8 @@ from fuzz.fuzz_decode import SEEDS, check, mutated
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.fuzz
+
 
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=300) | mutated())

@@ -15,6 +15,8 @@ from esp.datagram import Incoming
 if TYPE_CHECKING:
     from esp.engine import Engine
 
+pytestmark = pytest.mark.fuzz
+
 
 @settings(max_examples=60, deadline=None)
 @given(st.binary(max_size=300) | mutated())

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 from fuzz.fuzz_lease import check, mutated
 from hypothesis import given, settings
+
+pytestmark = pytest.mark.fuzz
 
 
 @settings(max_examples=60, deadline=None)

@@ -87,9 +87,8 @@ def test_openssl_is_there() -> None:
     assert library_name(-1) is None
 
 
-@pytest.mark.parametrize("suite", SUITES.values(), ids=named)
-def test_openssl_offers_every_suite(suite: Suite) -> None:
-    assert offered(suite, OPENSSL)
+def test_openssl_offers_every_suite() -> None:
+    assert [name for name, suite in SUITES.items() if not offered(suite, OPENSSL)] == []
 
 
 def test_the_preferred_library_is_one_that_offers_the_suite() -> None:
