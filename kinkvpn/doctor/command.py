@@ -61,7 +61,7 @@ def run(config: Path | None, peer: str | None, *, as_json: bool, out: TextIO, ve
 
     Args:
         config: the file that was named; None for the usual one, which need not be there.
-        peer: name of the only one to look at, or a gateway's host name; None for all.
+        peer: name of the only one to look at, or a gateway's host name, with a port if need be; None for all.
         as_json: for programs.
         out: where to.
         verbose: with what is as it should be where something else is not.
@@ -76,7 +76,7 @@ def run(config: Path | None, peer: str | None, *, as_json: bool, out: TextIO, ve
     if gateway and exit_code(findings) == 0:
         progress.begin(f"who {gateway} is")
         configuration, findings = of_person(configuration, gateway)
-    patient = Patient(configuration, chosen(configuration, peer), config or DEFAULT_PATH, gateway)
+    patient = Patient(configuration, chosen(configuration, None if gateway else peer), config or DEFAULT_PATH, gateway)
     progress.begin("the daemon")
     ask_daemon(patient)
     findings += trio.run(Examination(patient, progress.begin).run, LOOKS)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from kinkvpn import values
 from kinkvpn.config import parse
 from kinkvpn.config.host import HostSettings
 from kinkvpn.kerberos.credentials import Credentials
 from kinkvpn.kerberos.tickets import TicketSource
+from kinkvpn.people.configuration import place_of
 from kinkvpn.people.identity import find_identity, gateway_principal, likely_principal
 from kinkvpn.service.obstacles import StartRefused
 
@@ -29,11 +29,11 @@ def configuration_of(gateway: str) -> Configuration:
     """As ``kinkvpn up GATEWAY`` would begin with.
 
     Raises:
-        Unexpected: that is no host name.
+        Unexpected: that is no host name, nor one and a port.
         StartRefused: there are no tickets.
         LibraryUnusable: no MIT libkrb5.
     """
-    host = values.host_address(gateway)
+    host, port = place_of(gateway)
     identity = find_identity()
     quoted = json.dumps
     text = "\n".join(
@@ -47,6 +47,7 @@ def configuration_of(gateway: str) -> Configuration:
             f"name = {quoted(host)}",
             f"principal = {quoted(_principal(host, identity))}",
             f"address = {quoted(host)}",
+            f"esp_port = {port}",
             "[[peer.policy]]",
             f"local = {quoted(PLACEHOLDER)}",
             f"remote = {quoted(PLACEHOLDER)}",

@@ -63,7 +63,10 @@ async def configuration_for(
     Raises:
         StartRefused: no tickets, no such gateway, or it lends nothing that is wanted: a line that says what to do.
     """
-    host, port = _gateway(gateway)
+    try:
+        host, port = place_of(gateway)
+    except Unexpected as expected:
+        raise StartRefused(f"{gateway}: expected {expected}") from None
     try:
         identity = find_identity(ccache)
         log.info("tickets_used", extra={"fields": {"principal": identity.principal, "ccache": identity.ccache}})
@@ -92,12 +95,17 @@ async def configuration_for(
     return replace(made, host=replace(made.host, machine=machine))
 
 
-def _gateway(text: str) -> tuple[str, int]:
-    host, _, port = text.rpartition(":") if text.count(":") == 1 else (text, "", "")
+def place_of(gateway: str) -> tuple[str, int]:
+    """Host name and port for ESP and KINK of a gateway, as it is typed: ``gw.example.com`` or ``gw.example.com:4501``.
+
+    Raises:
+        Unexpected: it is neither.
+    """
+    host, _, port = gateway.rpartition(":") if gateway.count(":") == 1 else (gateway, "", "")
     try:
         return values.host_address(host), values.port(int(port)) if port else ESP_PORT
     except (Unexpected, ValueError):
-        raise StartRefused(f"{text}: expected a gateway's host name, such as gateway.example.com") from None
+        raise Unexpected("a gateway's host name, such as gateway.example.com") from None
 
 
 def _peer(name: str, principal: str, address: str, port: int) -> PeerSettings:

@@ -32,7 +32,7 @@ def test_no_tickets() -> None:
     assert "namespaces" in found or "namespaces-refused" in found
 
 
-@pytest.mark.parametrize("name", ["-x.example", "a..b"])
+@pytest.mark.parametrize("name", ["-x.example", "a..b", "gateway.example.com:0", "gateway.example.com:no"])
 def test_neither_a_peer_nor_a_host(name: str) -> None:
     with pytest.raises(command.NoSuchPeer, match="expected"):
         command.run(None, name, as_json=True, out=io.StringIO())
@@ -43,8 +43,10 @@ def test_tickets_and_a_name_are_enough(lab: Lab, tmp_path: Path) -> None:
     lab.realm.kadmin("addprinc", "-pw", "word", "alice")
     environment = lab.realm.environment | {"KRB5CCNAME": f"FILE:{tmp_path}/cache"}
     subprocess.run(["kinit", "alice"], input="word\n", text=True, check=True, env=environment, timeout=60)
-    configured = person.configuration_of("localhost.localdomain")
+    configured = person.configuration_of("LOCALHOST.localdomain:4501")
     (peer,) = configured.peers
     assert configured.host.principal == "alice@KINKVPN.TEST"
     assert (peer.principal, peer.policies) == ("kink/localhost.localdomain@KINKVPN.TEST", ())
+    assert (peer.address, peer.esp_port) == ("localhost.localdomain", 4501)
     assert configured.kink.over is KinkOver.ESP_PORT
+    assert command.chosen(configured, None) == (peer,)
