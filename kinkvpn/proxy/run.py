@@ -8,13 +8,14 @@ import resource
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from enum import Enum
+from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
 
 import trio
 
 from esp.policy import networks_of
-from kinkvpn.config import engine_settings
+from kinkvpn.config import DeviceKind, engine_settings
 from kinkvpn.people import Wishes, configuration_for
 from kinkvpn.proxy import lwip
 from kinkvpn.proxy.front import Clients, Front, open_listener
@@ -23,11 +24,11 @@ from kinkvpn.proxy.names import Names
 from kinkvpn.proxy.outgoing import Outgoing
 from kinkvpn.proxy.ports import Ports
 from kinkvpn.rootless.instance import control_path, machine_at
-from kinkvpn.rootless.namespace import StepRefused
-from kinkvpn.rootless.obstacles import LWIP, PROXY, explain
+from kinkvpn.rootless.obstacles import LWIP, PROXY, attempt, explain
 from kinkvpn.rootless.outside import keep
 from kinkvpn.rootless.place import InNamespace
 from kinkvpn.rootless.run import adapted, wait_until_up
+from kinkvpn.rootless.survey import with_device
 from kinkvpn.service.daemon import Daemon
 from kinkvpn.service.obstacles import StartRefused
 
@@ -92,7 +93,7 @@ def run(wanted: Wanted) -> None:
     """
     have_descriptors()
     with ExitStack() as held:
-        space = _namespace(wanted.stack, held)
+        space = _namespace(wanted, held)
         trio.run(Proxy(wanted, space).run)
 
 
@@ -104,13 +105,13 @@ def have_descriptors() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _namespace(choice: StackChoice, held: ExitStack) -> Namespace | None:
+def _namespace(wanted: Wanted, held: ExitStack) -> Namespace | None:
     """Where the kernel's stack is, or None where lwIP is to be used. Raises StartRefused: neither can be had."""
+    choice, reason = wanted.stack, ""
     if choice is not StackChoice.LWIP:
-        try:
+        reason = _refusal(DeviceKind.AUTO if wanted.configuration is None else wanted.configuration.tun.device)
+        if not reason:
             return held.enter_context(keep())
-        except StepRefused as refused:
-            reason = explain(refused).removesuffix(f"; {PROXY}").removesuffix(f"; {LWIP}")
         if choice is StackChoice.KERNEL:
             raise StartRefused(reason)
     missing = lwip.why_missing()
@@ -119,6 +120,15 @@ def _namespace(choice: StackChoice, held: ExitStack) -> Namespace | None:
     if choice is StackChoice.LWIP:
         raise StartRefused(f"lwIP is {missing}")
     raise StartRefused(f"{reason}; and lwIP, which would do without, is {missing}")
+
+
+def _refusal(kind: DeviceKind) -> str:
+    """Why there can be no namespace with a device in it; empty where there can: a filter may let the one be alone."""
+    try:
+        refused = attempt(partial(with_device, kind))
+    except ChildProcessError as error:  # a filter that kills
+        return f"a namespace of its own: {error}"
+    return explain(refused).removesuffix(f"; {PROXY}").removesuffix(f"; {LWIP}") if refused else ""
 
 
 class Proxy:

@@ -28,13 +28,14 @@ def survey() -> list[Way]:
     """Namespaces; in them a TUN device, and a veth pair. What is below a refusal is refused with it."""
     deeds: dict[str, Callable[[], object]] = {
         "user, network and mount namespaces": inside.settle,
-        "a TUN device in them": partial(_with_device, DeviceKind.TUN),
-        "a veth pair in them": partial(_with_device, DeviceKind.VETH),
+        "a TUN device in them": partial(with_device, DeviceKind.TUN),
+        "a veth pair in them": partial(with_device, DeviceKind.VETH),
     }
     refusals = {name: attempt(deed) for name, deed in deeds.items()}
     return [Way(name, explain(refused) if refused else "") for name, refused in refusals.items()]
 
 
-def _with_device(kind: DeviceKind) -> None:
+def with_device(kind: DeviceKind) -> None:
+    """Namespaces, and a device in them. Raises StepRefused."""
     inside.settle()
     inside.make_device(TRIAL, kind.value, {}, 1)

@@ -259,6 +259,13 @@ ROWS = (
         deeds=["max_user_namespaces"],
         before=WITHOUT_LWIP,
     ),
+    Row(
+        "AF_PACKET, and no lwIP",
+        PROXY,
+        f"{DEVICE_IN_IT}(an AF_PACKET socket): {SECCOMP}; and lwIP, which would do without, is {NO_LWIP}",
+        deeds=[f"socket:0={socket.AF_PACKET}=EPERM"],
+        before=[NO_DEVICE, *WITHOUT_LWIP],
+    ),
     Row("seccomp, as Docker has it", PROXY_KERNEL, f"{OWN}{SECCOMP}", deeds=DOCKER),
     # The doctor, among other things.
     Row("user.max_net_namespaces = 0", DOCTOR, limit("net"), deeds=["max_net_namespaces"]),
