@@ -85,12 +85,13 @@ def machine_at(gateway: str, environment: Mapping[str, str] = os.environ, most: 
         try:
             descriptor = os.open(directory / f"{name}.{number}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            kept = _kept(descriptor)
         except BlockingIOError:
             os.close(descriptor)
         except OSError:
             break  # a disk that is full, or a file system without locks
         else:
-            return machine_of(_kept(descriptor))  # the descriptor stays open, and so the lock is ours
+            return machine_of(kept)  # the descriptor stays open, and so the lock is ours
     return secrets.token_bytes(MACHINE_OCTETS)
 
 

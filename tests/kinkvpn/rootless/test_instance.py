@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
 
@@ -51,13 +52,15 @@ GATEWAY = "gateway.example.com"
 
 
 @contextmanager
-def process(environment: Mapping[str, str], gateway: str = GATEWAY) -> Iterator[bytes]:
+def process(environment: Mapping[str, str], gateway: str = GATEWAY, *, may_write: bool = True) -> Iterator[bytes]:
     """Which machine a process is that lives while the block runs."""
     (told, tell), (wait, go) = os.pipe(), os.pipe()
     child = os.fork()
     if child == 0:
         try:
             os.close(go)
+            if not may_write:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
             os.write(tell, machine_at(gateway, environment, most=3))
             os.read(wait, 1)
         finally:
@@ -120,3 +123,12 @@ def test_what_is_kept_is_drawn_anew_where_it_cannot_be_read(tmp_path: Path) -> N
         pass
     with process(environment) as again:
         assert again == second != first
+
+
+def test_where_nothing_can_be_written_it_is_another_one_each_time(tmp_path: Path) -> None:
+    environment = {"XDG_STATE_HOME": str(tmp_path)}
+    with process(environment, may_write=False) as first, process(environment, may_write=False) as second:
+        assert {len(first), len(second)} == {16}
+        assert first != second
+    with process(environment) as third, process(environment) as fourth:
+        assert len({first, second, third, fourth}) == 4
