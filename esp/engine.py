@@ -6,11 +6,11 @@ Synchronous and without a clock, a socket or a thread of its own. Every packet i
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import asdict
 from math import inf
 from typing import TYPE_CHECKING
 
+from esp.accounts import Accounts
 from esp.errors import DropReason, InvalidSa, NotSealed
 from esp.events import (
     LARGE_OCTETS,
@@ -80,8 +80,8 @@ class Engine:
         self._silences = self._make_silences()
         self._events = EventQueue()
         self._tell_unknown_spi_at = -inf
-        self._drops: defaultdict[DropReason, int] = defaultdict(int)
-        self._packets_out = self._octets_out = self._packets_in = self._octets_in = 0
+        self._accounts = Accounts()
+        self._drop = self._accounts.drop
 
     def _make_sad(self, random: Callable[[int], bytes]) -> Sad:
         return Sad(random)
@@ -225,8 +225,7 @@ class Engine:
         if sa is None or now >= sa.hard_at or not sa.takes_run(packets):
             return False
         sealed += sa.seal_run(packets, now)
-        self._packets_out += len(packets)
-        self._octets_out += len(packets) * len(packets[0])
+        self._accounts.add(len(packets), len(packets) * len(packets[0]))
         if len(packets[0]) > sa.told_above and now >= sa.tell_at:
             self._tell_large(sa, now)
         if sa.silence.since > now:
@@ -262,8 +261,7 @@ class Engine:
             except NotSealed as refused:
                 self._not_sealed(refused.reason, sa)
                 continue
-            self._packets_out += 1
-            self._octets_out += len(packet)
+            self._accounts.add(1, len(packet))
             if len(packet) > sa.told_above and now >= sa.tell_at:
                 self._tell_large(sa, now)
             if sa.silence.since > now or sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
@@ -289,8 +287,7 @@ class Engine:
                 continue
             # There is no smaller one to be had: see :meth:`esp.fit.Fit.cut`.
             sealed.append(outgoing if len(piece) <= sa.largest else outgoing._replace(dont_fragment=False))
-            self._packets_out += 1
-            self._octets_out += len(piece)
+            self._accounts.add(1, len(piece))
         if sealed:
             self._has_sealed(sa, now)  # once: the SA may go with it
         return sealed
@@ -348,9 +345,8 @@ class Engine:
             except NotSealed:  # nothing is lost by it: what waits is for the SA that comes after
                 del self._sad.paced[sa.parameters.policy]
                 self._events.put(CounterExhausted(sa.parameters.policy, sa.parameters.spi))
-            packets, octets = (0, 0) if sa.rate is None else sa.rate.take_gone()
-            self._packets_out += packets
-            self._octets_out += octets
+            if sa.rate is not None:
+                self._accounts.add(*sa.rate.take_gone())
             # The peer of a constant rate has one too: its next payload is never long in coming, whatever is in ours.
             sent = sa.rate is not None and sa.packets > before
             if sent or sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
@@ -427,10 +423,9 @@ class Engine:
                 if packet[FLAGS[packet[0]]] in SYN:
                     packet = self._clamped(packet, sa)
                 packets.append(packet)
-                self._packets_in += 1
-                self._octets_in += len(packet)
             if sa.packets >= sa.alarm_packets or sa.octets >= sa.alarm_octets:
                 self._expire(sa, now)
+        self._accounts.opened(packets)
         return packets
 
     def unprotect_run(self, run: Run, now: float) -> list[bytes]:
@@ -447,7 +442,7 @@ class Engine:
             authentic += 1 + len(followers)
         if authentic and sa.silence.heard_at < now:
             sa.silence.heard(now)
-        self._count_in(packets)
+        self._accounts.opened(packets)
         return packets + self.unprotect(run.split(authentic), now)
 
     def _passed(self, found: Iterable[bytes | DropReason], sa: InboundSa) -> list[bytes]:
@@ -460,10 +455,6 @@ class Engine:
                 self._drop(packet, sa)
         return packets
 
-    def _count_in(self, packets: Sequence[bytes]) -> None:
-        self._packets_in += len(packets)
-        self._octets_in += sum(map(len, packets))
-
     def _drop_unknown(self, spi: int, source: Endpoint, now: float) -> None:
         self._drop(DropReason.UNKNOWN_SPI)
         if now >= self._tell_unknown_spi_at:
@@ -474,7 +465,7 @@ class Engine:
         """Inner packets that have waited long enough for an AGGFRAG payload before them (RFC 9347 §2.2.3)."""
         late = [sa for sa in self._sad.reassembling.values() if now >= sa.gap_ends()]
         packets = [packet for sa in late for packet in self._passed(sa.give_up(now), sa)]
-        self._count_in(packets)
+        self._accounts.opened(packets)
         return packets
 
     def release_deadline(self) -> float:
@@ -577,25 +568,11 @@ class Engine:
 
     def count_drop(self, reason: DropReason, packets: int = 1) -> None:
         """Count packets that were dropped outside the engine: by the link, by the TUN, as junk."""
-        if packets:
-            self._drops[reason] += packets
-
-    def _drop(self, reason: DropReason, sa: InboundSa | OutboundSa | None = None) -> None:
-        self._drops[reason] += 1
-        if sa is not None:
-            sa.drops[reason] += 1
+        self._accounts.count(reason, packets)
 
     def totals(self) -> Totals:
         """Counters of the whole as they are now; a copy."""
-        return Totals(
-            packets_out=self._packets_out,
-            octets_out=self._octets_out,
-            packets_in=self._packets_in,
-            octets_in=self._octets_in,
-            drops=dict(self._drops),
-            events_lost=self._events.lost,
-            unused_ecn=dict(self._sad.unused_ecn),
-        )
+        return self._accounts.totals(self._events.lost, self._sad.unused_ecn)
 
     def sas(self) -> Iterator[SaStatistics]:
         """Of the SAs that there are now, each as it is when it is asked for."""

@@ -33,6 +33,7 @@ LAYERS = {
         {"esp.silence"},
         {"esp.path", "esp.fit", "esp.spd", "esp.hold", "esp.silences"},
         {"esp.lifetime", "esp.outbound", "esp.inbound", "esp.loss", "esp.sad", "esp.statistics", "esp.keepalive"},
+        {"esp.accounts"},
         {"esp.engine"},
         {"esp.icmp"},
         {"esp.readiness"},

@@ -235,14 +235,10 @@ class NativeEngine(Engine):
     def totals(self) -> Totals:
         """As of any engine; with what lanes have counted."""
         for position, packets in self.lanes.take_drops().items():
-            self._drops[REASONS[position]] += packets
+            self._accounts.count(REASONS[position], packets)
         for pair, packets in self.lanes.take_unused_ecn().items():
             self._sad.unused_ecn[UNUSED_NAMES[pair]] += packets
-        packets_out, octets_out, packets_in, octets_in = self.lanes.take_traffic()
-        self._packets_out += packets_out
-        self._octets_out += octets_out
-        self._packets_in += packets_in
-        self._octets_in += octets_in
+        self._accounts.add(*self.lanes.take_traffic())
         return super().totals()
 
     def _statistics_of(self, sa: InboundSa | OutboundSa) -> SaStatistics:

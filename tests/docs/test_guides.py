@@ -38,7 +38,7 @@ def test_what_it_says_is_done(page: Path) -> None:
         for said in follow(page, Path(directory), reasons):
             print(said)
     if reasons:  # containers that the tests run in may forbid their root overlays, or a control group
-        pytest.skip(f"done, but for blocks of these kinds: {reasons}")  # what all others do has been looked at
+        pytest.skip(f"done, but for blocks of these kinds: {reasons}")  # a container may forbid overlays, or PID 1
 
 
 def test_blocks_are_found_with_their_marks(tmp_path: Path) -> None:

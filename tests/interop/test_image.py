@@ -66,7 +66,7 @@ def built(directory: Path) -> Iterator[Podman]:
         refused = podman.ask(f"podman run --rm {BASE} true")
         if refused.returncode in REFUSED:
             # Nested and unprivileged machines of a CI lack what podman needs, and nothing that is installed gives it.
-            pytest.skip(f"podman does not run here: {refused.stderr.strip()}")  # before anything of ours is built
+            pytest.skip(f"podman does not run here: {refused.stderr.strip()}")  # a nested machine may lack its needs
         twice(lambda: podman.run(MAKE.text, BUILD_SECONDS))
         yield podman
 

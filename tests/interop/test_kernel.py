@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 # Root installs the kernel and boots nothing with it; the mark keeps what runs without root below a minute. Debian has
 # User Mode Linux for x86 alone: elsewhere it cannot be installed, and what is missing is the reason that is printed.
-pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]  # Debian: x86 alone
+pytestmark = [pytest.mark.root, pytest.mark.skipif(bool(missing()), reason=missing() or "-")]  # for x86 alone
 
 WINDOW = 4
 # Octets behind the header of an echo request: for every pair of SAs nothing at all, each padding that there is in

@@ -42,7 +42,7 @@ LOCKED = (
 )
 
 # A mirror of Debian need not have its sources, and an installation without lwIP is a whole one (setup.py).
-lwip = pytest.mark.skipif(bool(why_missing()), reason=f"lwIP is {why_missing()}")  # its sources are optional
+lwip = pytest.mark.skipif(bool(why_missing()), reason=f"lwIP is {why_missing()}")  # installs without it are whole
 STACKS = ["kernel", pytest.param("lwip", marks=lwip)]
 
 

@@ -36,7 +36,7 @@ def booted(network: Lab, directory: Path) -> Iterator[Machine]:
     """Host a, with a systemd; where there may be none, a machine of a CI says why."""
     if reason := obstacle():
         # A container may have its control groups read-only, and nothing that is installed changes that.
-        pytest.skip(f"no systemd can be run here: {reason}")  # PID 1 needs a control group of its own
+        pytest.skip(f"no systemd can be run here: {reason}")  # a container need not have a control group for PID 1
     with Machine(directory / "machine", network.hosts[0].namespace.prefix) as machine:
         yield machine
 

@@ -254,7 +254,7 @@ def test_what_the_kernel_sends_of_udp_at_once_arrives_cut(version: int) -> None:
             ends = stack.enter_context(two_ends(CSUM | TSO4 | TSO6 | USO4 | USO6))
         except OSError as error:
             # TUN_F_USO4 and TUN_F_USO6 came with Linux 6.2, and Debian 12 has 6.1: there is nothing to cut there.
-            pytest.skip(f"this kernel hands out no UDP to be cut: {error}")  # it is older than Linux 6.2
+            pytest.skip(f"this kernel hands out no UDP to be cut: {error}")  # TUN takes USO from Linux 6.2 on
         assert send_by_udp(ends, version, [b"".join(sent)], len(sent), passing, segment=1_000) == sent
     assert passing.reads[UDP_L4] == 1
     assert all(map(is_right, passing.segments))

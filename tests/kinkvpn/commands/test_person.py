@@ -8,7 +8,7 @@ from support.terminal import terminal
 from kinkvpn.commands.person import Person
 
 JOURNEY = [
-    {"event": "tickets_used", "principal": "alice@EXAMPLE.COM", "ccache": "FILE:/tmp/krb5cc_1000"},
+    {"event": "tickets_used", "principal": "alice@EXAMPLE.COM", "ccache": "KCM:1000"},
     {"event": "gateway_asked", "gateway": "gateway.example.com", "address": "192.0.2.1"},
     {
         "event": "lent",
@@ -26,7 +26,7 @@ JOURNEY = [
     {"event": "stopping"},
 ]
 SEEN = """\
-alice@EXAMPLE.COM, by the tickets in FILE:/tmp/krb5cc_1000
+alice@EXAMPLE.COM, by the tickets in KCM:1000
 asking gateway.example.com (192.0.2.1) for an address ...
 it lends 10.8.0.42, fd00:8::5fab:a21b:cbbb:7fc0, and leads to 10.1.0.0/16,
     fd00:1::/48; names are asked of 10.1.0.53

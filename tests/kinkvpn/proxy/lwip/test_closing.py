@@ -12,12 +12,6 @@ import pytest
 import trio
 from support.raw_tcp import ACK, FIN, HERE, RST, RawTcp
 
-from kinkvpn.proxy.lwip import why_missing
-
-if why_missing():
-    # A mirror of Debian need not have its sources, and an installation without lwIP is a whole one (setup.py).
-    pytest.skip(f"lwIP is {why_missing()}", allow_module_level=True)  # its sources are optional
-
 from kinkvpn.proxy.lwip import stack as module
 from kinkvpn.proxy.lwip.stack import LwipConnection, LwipStack
 

@@ -12,14 +12,8 @@ import trio
 from esp.offload import ALL_OFFLOADS
 from esp.sa import Endpoint
 from kinkvpn.config import DnsSettings, TunSettings
-from kinkvpn.proxy.lwip import why_missing
-from kinkvpn.service.netconf import NetworkPlan, NetworkRefused
-
-if why_missing():
-    # A mirror of Debian need not have its sources, and an installation without lwIP is a whole one (setup.py).
-    pytest.skip(f"lwIP is {why_missing()}", allow_module_level=True)  # its sources are optional
-
 from kinkvpn.proxy.lwip.place import InLwip
+from kinkvpn.service.netconf import NetworkPlan, NetworkRefused
 
 ADDRESSES = (ip_interface("10.9.0.1/24"), ip_interface("fd00:9::1/64"))
 PLAN = NetworkPlan("lwip", 1400, ADDRESSES, (ip_network("0.0.0.0/0"), ip_network("::/0")))

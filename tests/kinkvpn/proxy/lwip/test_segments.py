@@ -16,12 +16,6 @@ from scapy.packet import Raw
 from support.raw_tcp import HERE, RawTcp
 
 from esp.sa import Endpoint
-from kinkvpn.proxy.lwip import why_missing
-
-if why_missing():
-    # A mirror of Debian need not have its sources, and an installation without lwIP is a whole one (setup.py).
-    pytest.skip(f"lwIP is {why_missing()}", allow_module_level=True)  # its sources are optional
-
 from kinkvpn.proxy.lwip.stack import LwipConnection, LwipStack
 
 if TYPE_CHECKING:
